@@ -1,0 +1,51 @@
+PYTHON ?= python3
+MPLBACKEND ?= Agg
+export MPLBACKEND
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format examples
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "The first of them installs into .venv, later ones need no network."
+	@echo "Another interpreter: rm -r .venv, then make test PYTHON=python3.12"
+
+demo: $(STAMP)  ## Run the demonstration; it writes to demo-output/
+	$(BIN)/pyrobbb demo
+
+test: $(STAMP)  ## Run the tests, with coverage
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## Check style, formatting and types
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
+
+format: $(STAMP)  ## Format the code and make the safe fixes
+	$(BIN)/python -m ruff check --fix
+	$(BIN)/python -m ruff format
+
+examples: $(STAMP)  ## Run every example
+	@set -e; for example in examples/*.py; do \
+		echo "$$example"; \
+		$(BIN)/python "$$example"; \
+	done
+
+# The stamp comes last: an install that was cut short is taken up again. A .venv without a working
+# pip is the rest of such a one, and is made anew.
+$(STAMP): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" > /dev/null || { \
+		echo "There is no '$(PYTHON)'; name a Python 3.11 or later: make PYTHON=python3.12" >&2; \
+		exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "pyrobbb needs Python 3.11 or later, and '$(PYTHON)' is `"$(PYTHON)" -V 2>&1`;" \
+			"name another: make PYTHON=python3.12" >&2; \
+		exit 1; }
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
+	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
+	@touch $(STAMP)

@@ -1,0 +1,31 @@
+"""Bayes by Backprop for Pyro: uncertainty from a neural network."""
+
+from importlib.metadata import version as _version
+
+from . import likelihoods, priors, scores
+from .crosscheck import crosscheck
+from .engine import NonFiniteLossError
+from .fitting import fit
+from .guides import MeanFieldGuide, auto_normal
+from .network import BayesianNetwork, mlp
+from .posterior import Posterior
+from .prediction import ClassificationPrediction, Prediction, RegressionPrediction
+
+__version__ = _version("pyrobbb")
+
+__all__ = [
+    "BayesianNetwork",
+    "ClassificationPrediction",
+    "MeanFieldGuide",
+    "NonFiniteLossError",
+    "Posterior",
+    "Prediction",
+    "RegressionPrediction",
+    "auto_normal",
+    "crosscheck",
+    "fit",
+    "likelihoods",
+    "mlp",
+    "priors",
+    "scores",
+]

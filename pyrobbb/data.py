@@ -1,0 +1,116 @@
+"""Arrays in, tensors out: the checks that every public function makes on its data, once."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ArrayLike = Any
+"""A tensor, a NumPy array, a pandas or polars frame or series, or nested lists of numbers."""
+
+
+def as_tensor(name: str, value: ArrayLike) -> Tensor:
+    """Turn data into a tensor, or say in one line what is wrong with it.
+
+    Parameters
+    ----------
+    name : str
+        What the caller calls it; used in the messages.
+    value : array-like of shape (n, ...)
+        Numbers, at least one row, all of them finite.
+
+    Returns
+    -------
+    Tensor of shape (n, ...)
+        A tensor given as such is returned as it is; NumPy data keep their dtype.
+
+    Raises
+    ------
+    TypeError
+        If the values are not numbers.
+    ValueError
+        If there are no rows, or values that are NaN or infinite.
+    """
+    tensor = value if isinstance(value, Tensor) else _from_array(name, value)
+    if tensor.is_complex():
+        raise TypeError(f"`{name}` must hold real numbers, got {tensor.dtype}.")
+    if tensor.dim() == 0:
+        raise ValueError(f"`{name}` must have a row per observation, got the number {value}.")
+    if tensor.numel() == 0:
+        raise ValueError(
+            f"`{name}` is empty: it has shape {tuple(tensor.shape)}. Pass at least one row."
+        )
+    if tensor.is_floating_point():
+        _check_finite(name, tensor)
+    return tensor
+
+
+def check_number(argument: str, value: float) -> None:
+    """Raise unless the value of an argument is one finite number."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"`{argument}` must be a number, got {value!r}.")
+    if not math.isfinite(value):
+        raise ValueError(f"`{argument}` must be finite, got {value}.")
+
+
+def check_positive(argument: str, value: float) -> None:
+    """Raise unless the value of an argument is one finite number above 0."""
+    check_number(argument, value)
+    if value <= 0:
+        raise ValueError(f"`{argument}` must be positive, got {value}.")
+
+
+def check_count(argument: str, value: int, *, least: int = 1) -> None:
+    """Raise unless the value of an argument is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"`{argument}` must be a whole number, got {value!r}.")
+    if value < least:
+        raise ValueError(f"`{argument}` must be at least {least}, got {value}.")
+
+
+def _from_array(name: str, value: ArrayLike) -> Tensor:
+    if value is None:
+        raise TypeError(f"`{name}` must be an array of numbers, got None.")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"`{name}` is ragged: its rows differ in length ({error}).") from None
+    if array.dtype == object:  # a frame of mixed columns; numbers that came as objects are fine
+        with contextlib.suppress(TypeError, ValueError):
+            array = array.astype(np.float64)
+    if array.dtype.kind not in "buif":
+        first = array.flat[0] if array.size else None
+        raise TypeError(
+            f"`{name}` must hold numbers, got {array.dtype} (first value: {str(first)!r}). Encode it: "
+            "class labels as 0, 1, 2, ..., categories as one column each."
+        )
+    if any(stride < 0 for stride in array.strides) or not array.flags.writeable:
+        array = array.copy()  # torch takes neither reversed views nor read-only memory
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(np.int64)  # torch computes little with wide unsigned integers
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))))
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    bad = ~torch.isfinite(tensor)
+    if bad.any():
+        row, *column = torch.nonzero(bad)[0].tolist()
+        where = f"row {row}" + (f", column {', '.join(map(str, column))}" if column else "")
+        raise ValueError(
+            f"`{name}` has {int(bad.sum())} value(s) that are NaN or infinite, the first at "
+            f"{where}. Drop those rows or fill them in."
+        )
+
+
+def like(original: ArrayLike, result: Tensor) -> Any:
+    """Give a result in the kind of the input: a tensor for a tensor, else a NumPy array."""
+    result = result.detach()
+    return result if isinstance(original, Tensor) else result.cpu().numpy()

@@ -1,0 +1,50 @@
+"""History: what a fit recorded at each step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class History:
+    """The course of a fit; all losses in nats, at the scale of the whole data set.
+
+    Attributes
+    ----------
+    nelbo, nll, kl : ndarray of shape (n_steps,)
+        A sampled estimate of the negative ELBO and of its two parts, ``nelbo = nll + kl``. The KL
+        divergence counts in full here, whatever weight it had in the step.
+    epoch : ndarray of shape (n_steps,)
+        The epoch of each step, from 0.
+    n_rows : ndarray of shape (n_steps,)
+        Rows in each step's batch.
+    validation_nll : ndarray of shape (n_epochs,)
+        Mean negative log predictive density of the validation data after each epoch; empty
+        without validation data.
+    """
+
+    nelbo: np.ndarray
+    nll: np.ndarray
+    kl: np.ndarray
+    epoch: np.ndarray
+    n_rows: np.ndarray
+    validation_nll: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def n_epochs(self) -> int:
+        """Number of epochs begun."""
+        return int(self.epoch[-1]) + 1 if len(self.epoch) else 0
+
+    def per_epoch(self) -> History:
+        """Average over the steps of each epoch, each step by the rows it saw."""
+        rows = np.bincount(self.epoch, self.n_rows, self.n_epochs)
+
+        def mean(values: np.ndarray) -> np.ndarray:
+            return np.bincount(self.epoch, values * self.n_rows, self.n_epochs) / rows
+
+        epochs = np.arange(self.n_epochs)
+        return History(
+            mean(self.nelbo), mean(self.nll), mean(self.kl), epochs, rows, self.validation_nll
+        )

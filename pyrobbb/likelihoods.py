@@ -1,0 +1,334 @@
+"""Observation models: callables that take the network's output and give the distribution of y.
+
+A likelihood is any callable ``output -> distribution``. It sees the output of a whole batch and
+gives one distribution a row; what it does not declare an event, `BayesianNetwork` does. It may draw
+latent Pyro sites of its own; the classes here list them in `latents`, name -> prior.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor, nn
+
+from .data import check_number, check_positive
+
+Likelihood = Callable[[Tensor], TorchDistribution]
+
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "Gaussian",
+    "HeteroscedasticGaussian",
+    "Likelihood",
+    "NegativeBinomial",
+    "Poisson",
+    "StudentT",
+]
+
+NO_LATENTS: Mapping[str, TorchDistribution] = MappingProxyType({})
+SCALE_FLOOR = 1e-4  # keeps a predicted scale from reaching 0, where a density has no bound
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Normal noise of constant scale around the network's output.
+
+    Parameters
+    ----------
+    scale : float or None
+        Standard deviation of the noise. None: it is learnt, as the latent site ``"noise_scale"``
+        with the prior LogNormal(log noise_median, noise_log_sd).
+    noise_median : float or tuple of float
+        Prior median of the learnt scale, in the units of y. A tuple gives each output column a
+        noise scale of its own.
+    noise_log_sd : float
+        Prior standard deviation of the logarithm of the learnt scale.
+    """
+
+    scale: float | None = None
+    noise_median: float | tuple[float, ...] = 0.5
+    noise_log_sd: float = 1.0
+
+    hint: ClassVar[str] = "y must be real numbers in the shape of the network's output"
+
+    def __post_init__(self) -> None:
+        _check_noise(self)
+
+    @property
+    def latents(self) -> Mapping[str, TorchDistribution]:
+        return _noise_latents(self)
+
+    def __call__(self, output: Tensor) -> TorchDistribution:
+        return dist.Normal(output, _noise_scale(self, output))
+
+
+@dataclass(frozen=True)
+class HeteroscedasticGaussian:
+    """Normal noise whose scale the network predicts for each input.
+
+    The last dimension of the output holds the means, then as many raw scales; the standard
+    deviation is softplus(raw). For y of shape (n, 1) the network ends in 2 units.
+    """
+
+    hint: ClassVar[str] = (
+        "the network must end in twice as many units as y has columns: means, then raw scales"
+    )
+    latents: ClassVar[Mapping[str, TorchDistribution]] = NO_LATENTS
+
+    def __call__(self, output: Tensor) -> TorchDistribution:
+        if output.shape[-1] % 2:
+            raise ValueError(
+                "`HeteroscedasticGaussian` splits the network's output into means and raw scales, "
+                f"got an odd number of units ({output.shape[-1]}): end the network in twice as "
+                "many units as y has columns."
+            )
+        loc, raw_scale = output.chunk(2, dim=-1)
+        return dist.Normal(loc, nn.functional.softplus(raw_scale) + SCALE_FLOOR)
+
+
+@dataclass(frozen=True)
+class StudentT:
+    """Student t noise around the network's output: regression that forgives outliers.
+
+    Parameters
+    ----------
+    df : float
+        Degrees of freedom, above 2 so that the noise has a variance.
+    scale, noise_median, noise_log_sd
+        As for `Gaussian`; the scale of the t distribution, not its standard deviation.
+    """
+
+    df: float = 4.0
+    scale: float | None = None
+    noise_median: float | tuple[float, ...] = 0.5
+    noise_log_sd: float = 1.0
+
+    hint: ClassVar[str] = "y must be real numbers in the shape of the network's output"
+
+    def __post_init__(self) -> None:
+        check_number("df", self.df)
+        if self.df <= 2:
+            raise ValueError(f"`df` must be above 2: the noise needs a variance. Got {self.df}.")
+        _check_noise(self)
+
+    @property
+    def latents(self) -> Mapping[str, TorchDistribution]:
+        return _noise_latents(self)
+
+    def __call__(self, output: Tensor) -> TorchDistribution:
+        return dist.StudentT(output.new_tensor(self.df), output, _noise_scale(self, output))
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """Two classes: the network's output is the log-odds of y = 1, y is 0 or 1 in its shape."""
+
+    hint: ClassVar[str] = "y must be 0 or 1 in the shape of the network's output"
+    latents: ClassVar[Mapping[str, TorchDistribution]] = NO_LATENTS
+
+    def __call__(self, output: Tensor) -> TorchDistribution:
+        return dist.Bernoulli(logits=output)
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """K classes: the network ends in K logits, y holds whole numbers 0 .. K-1, shape (n,)."""
+
+    hint: ClassVar[str] = (
+        "y must hold class labels 0 .. K-1 in one column less dimension than the output, whose "
+        "last dimension is the K classes"
+    )
+    latents: ClassVar[Mapping[str, TorchDistribution]] = NO_LATENTS
+
+    def __call__(self, output: Tensor) -> TorchDistribution:
+        return dist.Categorical(logits=output)
+
+
+@dataclass(frozen=True)
+class Poisson:
+    """Counts: the network's output is the log of the expected count."""
+
+    hint: ClassVar[str] = "y must hold counts 0, 1, 2, ... in the shape of the network's output"
+    latents: ClassVar[Mapping[str, TorchDistribution]] = NO_LATENTS
+
+    def __call__(self, output: Tensor) -> TorchDistribution:
+        return dist.Poisson(output.exp())
+
+
+@dataclass(frozen=True)
+class NegativeBinomial:
+    """Overdispersed counts: the network's output is the log of the expected count m.
+
+    The variance is m + m**2 / total_count.
+
+    Parameters
+    ----------
+    total_count : float or None
+        Inverse dispersion, positive. None: it is learnt, as the latent site ``"total_count"``
+        with the prior LogNormal(log 10, 1.5).
+    """
+
+    total_count: float | None = None
+
+    hint: ClassVar[str] = "y must hold counts 0, 1, 2, ... in the shape of the network's output"
+
+    def __post_init__(self) -> None:
+        if self.total_count is not None:
+            check_positive("total_count", self.total_count)
+
+    @property
+    def latents(self) -> Mapping[str, TorchDistribution]:
+        return (
+            NO_LATENTS if self.total_count is not None else {"total_count": _log_normal(10.0, 1.5)}
+        )
+
+    def __call__(self, output: Tensor) -> TorchDistribution:
+        total_count = _fixed_or_latent(self, "total_count", self.total_count, output)
+        return dist.NegativeBinomial(total_count, logits=output - total_count.log())
+
+
+def base_of(distribution: TorchDistribution) -> TorchDistribution:
+    """Give the distribution of single elements below declared events."""
+    while isinstance(distribution, torch.distributions.Independent):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def as_observed(distribution: TorchDistribution, y: Tensor) -> Tensor:
+    """Bring observations to the dtype in which a distribution scores them."""
+    base = base_of(distribution)
+    if isinstance(base, torch.distributions.Categorical):
+        return y.long()
+    return y.to(next(p for p in vars(base).values() if isinstance(p, Tensor)).dtype)
+
+
+def check_output(likelihood: Likelihood, net: nn.Module, output: Tensor) -> None:
+    """Raise a ValueError if probabilities are passed where a likelihood takes logits.
+
+    Parameters
+    ----------
+    output : Tensor of shape (n, ...)
+        What `net` gives for some rows of data.
+    """
+    if isinstance(likelihood, Categorical):
+        sums_to_one = torch.allclose(output.sum(-1), output.new_ones(()), atol=1e-3)
+        if output.shape[-1] > 1 and bool((output >= 0).all()) and sums_to_one:
+            raise ValueError(
+                "`Categorical` takes logits, but the network's outputs are probabilities (each "
+                "row sums to 1): remove the network's final softmax."
+            )
+        if output.shape[-1] == 1:
+            raise ValueError(
+                "`Categorical` needs one output unit a class, got 1 unit: use `Bernoulli` for two "
+                "classes, or end the network in K units."
+            )
+    if isinstance(likelihood, Bernoulli) and isinstance(_last_module(net), nn.Sigmoid):
+        raise ValueError(
+            "`Bernoulli` takes log-odds, but the network ends in a sigmoid: remove the network's "
+            "final nn.Sigmoid."
+        )
+
+
+def check_support(likelihood: Likelihood, distribution: TorchDistribution, y: Tensor) -> None:
+    """Raise a ValueError if y holds values that the likelihood gives no probability."""
+    base = base_of(distribution)
+    try:
+        good = base.support.check(y)
+    except (NotImplementedError, RuntimeError):  # bounds that differ by row: left to log_prob
+        return
+    if not bool(good.all()):
+        first = torch.nonzero(~good.reshape(len(y), -1).all(-1))[0].item()
+        values = y.reshape(len(y), -1)[int(first)].tolist()
+        classes = (
+            f" (0 .. {base.logits.shape[-1] - 1})" if isinstance(base, dist.Categorical) else ""
+        )
+        raise ValueError(
+            f"`y` holds values outside the likelihood's support{classes}, the first in row "
+            f"{first}: {values[0] if len(values) == 1 else values}. {_hint(likelihood)}"
+        )
+
+
+def check_shape(likelihood: Likelihood, expected: tuple[int, ...], y: Tensor) -> None:
+    """Raise a ValueError unless y has exactly the shape that the likelihood gives it.
+
+    Broadcasting would pair every row of y with every row of the output without a word: (n,) with
+    (n, 1) makes (n, n).
+    """
+    if tuple(y.shape) == tuple(expected):
+        return
+    if tuple(expected) == (*y.shape, 1):
+        fix = "Pass y.reshape(-1, 1)." if y.dim() == 1 else "Pass y[..., None]."
+    elif tuple(y.shape) == (*expected, 1):
+        fix = "Pass y[..., 0]."
+    else:
+        fix = _hint(likelihood)
+    raise ValueError(
+        f"`y` has shape {tuple(y.shape)}, but with this network and likelihood it must have shape "
+        f"{tuple(expected)}. {fix}"
+    )
+
+
+def _last_module(net: nn.Module) -> nn.Module:
+    children = list(net.children())
+    return _last_module(children[-1]) if children else net
+
+
+def _hint(likelihood: Likelihood) -> str:
+    hint = getattr(likelihood, "hint", None)
+    return f"For `{type(likelihood).__name__}`, {hint}." if hint else ""
+
+
+def _noise_scale(likelihood: Gaussian | StudentT, output: Tensor) -> Tensor:
+    return _fixed_or_latent(likelihood, "noise_scale", likelihood.scale, output)
+
+
+def _noise_latents(likelihood: Gaussian | StudentT) -> Mapping[str, TorchDistribution]:
+    if likelihood.scale is not None:
+        return NO_LATENTS
+    return {"noise_scale": _log_normal(likelihood.noise_median, likelihood.noise_log_sd)}
+
+
+def _log_normal(median: float | tuple[float, ...], log_sd: float) -> TorchDistribution:
+    loc = torch.as_tensor(median, dtype=torch.float64).log()
+    return dist.LogNormal(loc, torch.full_like(loc, log_sd)).to_event(loc.dim())
+
+
+def _fixed_or_latent(
+    likelihood: Gaussian | StudentT | NegativeBinomial,
+    site: str,
+    fixed: float | None,
+    output: Tensor,
+) -> Tensor:
+    """Give a parameter of the likelihood, drawn if it is latent, in line with the output's rows."""
+    if fixed is not None:
+        return output.new_tensor(fixed)
+    prior = likelihood.latents[site]
+    base = base_of(prior)
+    here = dist.LogNormal(base.loc.to(output), base.scale.to(output))
+    value = pyro.sample(site, here.to_event(prior.event_dim))
+    if value.dim() == prior.event_dim:
+        return value
+    # A vectorised draw has batch dimensions (n_draws, 1), the 1 being the place of the data plate
+    # (Pyro's Predictive leaves it out where the site has an event): line both up with the output.
+    n_batch = value.dim() - prior.event_dim
+    batch, event = value.shape[:n_batch], value.shape[n_batch:]
+    batch = batch if batch[-1] == 1 else (*batch, 1)
+    ones = (1,) * (output.dim() - len(batch) - len(event))
+    return value.reshape((*batch, *ones, *event))
+
+
+def _check_noise(likelihood: Gaussian | StudentT) -> None:
+    if likelihood.scale is not None:
+        check_positive("scale", likelihood.scale)
+    medians = likelihood.noise_median
+    for median in medians if isinstance(medians, tuple) else (medians,):
+        check_positive("noise_median", median)
+    check_positive("noise_log_sd", likelihood.noise_log_sd)

@@ -1,0 +1,474 @@
+"""BayesianNetwork: an nn.Module, a prior and a likelihood as one Pyro model."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import numbers
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.infer.autoguide.initialization import InitMessenger, init_to_feasible
+from pyro.poutine.runtime import effectful
+from torch import Tensor, nn
+from torch.distributions import biject_to, constraints
+from torch.func import functional_call
+from torch.nn.parameter import is_lazy
+
+from .data import ArrayLike, as_tensor, check_count
+from .likelihoods import (
+    Gaussian,
+    Likelihood,
+    as_observed,
+    base_of,
+    check_output,
+    check_shape,
+    check_support,
+)
+from .priors import ByName, FanInNormal, Prior, fan_in
+
+logger = logging.getLogger(__name__)
+
+Activation = Literal["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "softplus"]
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "elu": nn.ELU,
+    "softplus": nn.Softplus,
+}
+
+
+@dataclass(frozen=True)
+class LatentSite:
+    """One latent Pyro site of a network: what a guide needs to know of it.
+
+    Attributes
+    ----------
+    name : str
+    start : Tensor
+        Where a guide starts, in the site's own (constrained) space: a weight's present value, or
+        the prior median of a latent of the likelihood.
+    support : constraint
+    fan_in : int
+        Inputs that feed one unit (see `pyrobbb.priors.fan_in`); 1 for a latent of the likelihood.
+    """
+
+    name: str
+    start: Tensor
+    support: constraints.Constraint
+    fan_in: int
+
+
+class BayesianNetwork(nn.Module):
+    """A neural network with priors on its weights, as a Pyro model.
+
+    The module is lifted, never copied or rewritten: each Bayesian parameter becomes a Pyro site of
+    the name it has in ``net.named_parameters()``, and the untouched module runs with the sampled
+    values in their place. A parameter whose prior is None, or that is frozen
+    (``requires_grad=False``), stays a point; unless frozen it is learnt with the guide.
+
+    Parameters
+    ----------
+    net : nn.Module
+        Any module that maps x, shape (n, ...), to an output of shape (n, ...).
+    prior : callable
+        ``(name, parameter) -> distribution or None``; see `pyrobbb.priors`. By default
+        `FanInNormal`.
+    likelihood : callable
+        ``output -> distribution``; see `pyrobbb.likelihoods`. By default `Gaussian` with learnt
+        noise.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind, a prior does not have its parameter's shape, or no
+        parameter is Bayesian.
+
+    Examples
+    --------
+    >>> network = BayesianNetwork(mlp(13, [50], 1))
+    >>> svi = pyro.infer.SVI(network, MeanFieldGuide(network), optim, Trace_ELBO())
+    >>> svi.step(x, y)
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        prior: Prior | None = None,
+        likelihood: Likelihood | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(net, nn.Module):
+            raise TypeError(f"`net` must be a torch.nn.Module, got {type(net).__name__}.")
+        self.net = net
+        self.prior: Prior = FanInNormal() if prior is None else prior
+        self.likelihood: Likelihood = Gaussian() if likelihood is None else likelihood
+        for argument, value in (("prior", self.prior), ("likelihood", self.likelihood)):
+            if isinstance(value, type) or not callable(value):
+                hint = ": a class, write parentheses after it" if isinstance(value, type) else ""
+                raise TypeError(
+                    f"`{argument}` must be a callable such as those of pyrobbb.{argument}s, got "
+                    f"{value!r}{hint}."
+                )
+        if isinstance(self.prior, ByName):
+            self.prior.check_names(name for name, _ in net.named_parameters())
+        self._bayesian = tuple(
+            name for name, parameter in net.named_parameters() if self._is_bayesian(name, parameter)
+        )
+        if not self._bayesian:
+            raise ValueError("`prior` leaves no parameter of `net` Bayesian: all are points.")
+        self._refuses_vmap: set[bool] = set()  # the training modes in which vmap has failed
+
+    def forward(self, x: Tensor, y: Tensor | None = None, n_data: int | None = None) -> Tensor:
+        """Run the Pyro model: draw the weights, then y given x in the plate ``"data"``.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, ...)
+        y : Tensor of shape (n, ...), optional
+            Observations, or None to draw them.
+        n_data : int, optional
+            Size of the whole data set of which x is a batch: the log-likelihood counts n_data / n
+            times. None: x is all the data.
+
+        Returns
+        -------
+        Tensor
+            y, observed or drawn, with the batch dimensions of vectorised draws in front.
+        """
+        weights = {
+            name: pyro.sample(name, self.prior(name, parameter))
+            for name, parameter in self.bayesian_parameters()
+        }
+        points = {
+            name: param_site(f"net.{name}", parameter)
+            for name, parameter in self.point_parameters()
+        }
+        output, n_batch = self._output(weights, x, points)
+        distribution = self._per_row(self.likelihood(output), n_batch)
+        n_rows = output.shape[n_batch]
+        if y is not None:
+            check_shape(self.likelihood, distribution.shape()[n_batch:], y)
+            y = as_observed(distribution, y)
+        with _data_plate(n_rows, n_data):
+            return pyro.sample("y", distribution, obs=y)
+
+    def bayesian_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """Give the names and parameters of `net` that have a prior."""
+        return [(n, p) for n, p in self.net.named_parameters() if n in self._bayesian]
+
+    def point_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """Give the names and parameters of `net` that are learnt as points."""
+        return [
+            (name, parameter)
+            for name, parameter in self.net.named_parameters()
+            if name not in self._bayesian and parameter.requires_grad
+        ]
+
+    def output(self, draws: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Run the module under draws of its weights, all draws at once.
+
+        Parameters
+        ----------
+        draws : mapping of str to Tensor of shape (n_draws, *parameter)
+        x : Tensor of shape (n, ...)
+
+        Returns
+        -------
+        Tensor of shape (n_draws, n, ...)
+        """
+        return self._output({name: draws[name] for name in self._bayesian}, x)[0]
+
+    def distribution(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
+        """Give the distribution of y under draws of the network's output.
+
+        Parameters
+        ----------
+        output : Tensor of shape (n_draws, n, ...)
+        latents : mapping of str to Tensor of shape (n_draws, *site)
+            Draws of the likelihood's own latent sites, if it has any.
+
+        Returns
+        -------
+        distribution of batch shape (n_draws, n)
+        """
+        data = {name: value[:, None] for name, value in latents.items()}
+        with poutine.block(), poutine.condition(data=data):
+            return self._per_row(self.likelihood(output), 1).expand(output.shape[:2])
+
+    def latent_sites(self, x: ArrayLike | None = None) -> list[LatentSite]:
+        """List the latent sites in the order in which the model draws them.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, ...), optional
+            Some input. Needed only if the likelihood is a callable of your own that draws latent
+            sites and does not list them as `latents`.
+        """
+        sites = [
+            LatentSite(name, parameter.detach().clone(), constraints.real, fan_in(parameter))
+            for name, parameter in self.bayesian_parameters()
+        ]
+        like = sites[0].start
+        latents = getattr(self.likelihood, "latents", None)
+        if latents is None:
+            latents = {} if x is None else self._traced_latents(x)
+        for name, prior in latents.items():
+            sites.append(LatentSite(name, start_of(prior).to(like), prior.support, 1))
+        return sites
+
+    def prepare_inputs(self, x: ArrayLike) -> Tensor:
+        """Check inputs against the network and bring them to its device and dtype."""
+        return self._prepare_inputs(x)[0]
+
+    def prepare(self, x: ArrayLike, y: ArrayLike) -> tuple[Tensor, Tensor]:
+        """Check data against the network and bring them to its device and dtype.
+
+        Every mistake that can be seen before the first step is reported here: no rows, NaN,
+        strings, lengths that differ, y in another shape than the likelihood gives it, labels out
+        of range, negative counts, probabilities where logits are due.
+
+        Parameters
+        ----------
+        x, y : array-like of shape (n, ...)
+
+        Returns
+        -------
+        x, y : Tensor
+        """
+        x, output = self._prepare_inputs(x)
+        y = as_tensor("y", y).to(x.device)
+        if len(x) != len(y):
+            raise ValueError(f"`x` and `y` must have one row each: got {len(x)} and {len(y)} rows.")
+        check_output(self.likelihood, self.net, output)
+        with poutine.block(), InitMessenger(init_to_feasible):
+            distribution = self._per_row(self.likelihood(output), 0)
+        check_shape(self.likelihood, (len(y), *distribution.shape()[1:]), y)
+        check_support(self.likelihood, distribution, y)
+        return x, as_observed(distribution, y)
+
+    def _prepare_inputs(self, x: ArrayLike) -> tuple[Tensor, Tensor]:
+        """Give the inputs, and the module's output for the first of them."""
+        like = self.bayesian_parameters()[0][1]
+        x = as_tensor("x", x).to(like.device)
+        takes_integers = any(
+            isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in self.net.modules()
+        )
+        if x.is_floating_point() or not takes_integers:
+            x = x.to(like.dtype)
+        return x, self._try_on(x[:2])
+
+    def _is_bayesian(self, name: str, parameter: nn.Parameter) -> bool:
+        if is_lazy(parameter):
+            raise ValueError(
+                f"`net` has the lazy parameter {name!r}: run the module once on some rows first."
+            )
+        if name in ("y", "data"):
+            raise ValueError(f"`net` has a parameter named {name!r}, which is a site of the model.")
+        if not parameter.requires_grad:
+            return False
+        prior = self.prior(name, parameter)
+        if prior is None:
+            return False
+        if not isinstance(prior, torch.distributions.Distribution):
+            raise TypeError(
+                f"`prior` must give a distribution or None, got {type(prior).__name__} for "
+                f"{name!r}."
+            )
+        if prior.event_shape != parameter.shape or prior.batch_shape:
+            raise ValueError(
+                f"`prior` must give {name!r} a distribution whose event has the parameter's shape "
+                f"{tuple(parameter.shape)}, got batch shape {tuple(prior.batch_shape)} and event "
+                f"shape {tuple(prior.event_shape)}: end it in .expand(parameter.shape)"
+                ".to_event(parameter.dim())."
+            )
+        return True
+
+    def _output(
+        self, weights: Mapping[str, Tensor], x: Tensor, points: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, int]:
+        """Run the module, mapped over the batch dimensions of its weights, and count those."""
+        shapes = {name: parameter.shape for name, parameter in self.bayesian_parameters()}
+        leads = {
+            name: _without_data_dim(value.shape[: value.dim() - len(shapes[name])])
+            for name, value in weights.items()
+        }
+        batch = torch.broadcast_shapes(*leads.values())
+        aligned = {
+            name: value.reshape((*leads[name], *shapes[name])).expand((*batch, *shapes[name]))
+            for name, value in weights.items()
+        }
+
+        def call(weights: Mapping[str, Tensor]) -> Tensor:
+            return functional_call(self.net, {**(points or {}), **weights}, (x,))
+
+        if not batch:
+            return call(aligned), 0
+        flat = {name: value.reshape((-1, *shapes[name])) for name, value in aligned.items()}
+        output = self._map(call, flat)
+        return output.reshape((*batch, *output.shape[1:])), len(batch)
+
+    def _map(self, call: Callable[..., Tensor], weights: Mapping[str, Tensor]) -> Tensor:
+        mode = self.net.training
+        refusal = None
+        if mode not in self._refuses_vmap:
+            try:
+                return torch.vmap(call, randomness="different")(dict(weights))
+            except RuntimeError as error:  # recurrent layers, batch norm in training
+                refusal = error
+        n_draws = len(next(iter(weights.values())))
+        looped = [call({n: w[i] for n, w in weights.items()}) for i in range(n_draws)]
+        if refusal is not None:
+            self._refuses_vmap.add(mode)
+            reason = str(refusal).strip().splitlines()[0]
+            logger.info("Draws run one by one: the module cannot be vectorised (%s)", reason)
+        return torch.stack(looped)
+
+    def _per_row(self, distribution: TorchDistribution, n_batch: int) -> TorchDistribution:
+        """Make an event of all that a row holds: batch dimensions beyond the rows."""
+        surplus = len(distribution.batch_shape) - n_batch - 1
+        if surplus < 0:
+            raise ValueError(
+                "`likelihood` must give one distribution a row of the output, got batch shape "
+                f"{tuple(distribution.batch_shape)}."
+            )
+        return distribution.to_event(surplus) if surplus else distribution
+
+    def _try_on(self, x: Tensor) -> Tensor:
+        """Give the module's output for some rows, leaving its mode and buffers as they were."""
+        training = self.net.training
+        try:
+            self.net.eval()
+            with torch.no_grad():
+                output = self.net(x)
+        except (RuntimeError, IndexError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"`x` with rows of shape {tuple(x.shape[1:])} and dtype {x.dtype} does not fit the "
+                f"network: {reason}."
+            ) from error
+        finally:
+            self.net.train(training)
+        if not isinstance(output, Tensor) or output.dim() == 0 or len(output) != len(x):
+            got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output)
+            raise ValueError(
+                f"`net` must give a tensor with one row for each row of x: for {len(x)} rows it "
+                f"gave {got}."
+            )
+        return output
+
+    def _traced_latents(self, x: ArrayLike) -> dict[str, TorchDistribution]:
+        _, output = self._prepare_inputs(x)
+        with poutine.block():
+            likelihood = InitMessenger(init_to_feasible)(self.likelihood)
+            trace = poutine.trace(likelihood).get_trace(output)
+        return {name: site["fn"] for name, site in trace.iter_stochastic_nodes()}
+
+
+def param_site(name: str, parameter: nn.Parameter) -> Tensor:
+    """Announce a parameter to Pyro's handlers without writing it into the global param store."""
+    value = parameter.view_as(parameter)
+    value.unconstrained = weakref.ref(parameter)  # type: ignore[attr-defined]  # SVI steps on it
+    announce = effectful(lambda *_, **__: value, type="param")
+    return announce(name, constraint=constraints.real, name=name)
+
+
+def mlp(
+    n_in: int,
+    hidden: Sequence[int],
+    n_out: int,
+    activation: Activation = "relu",
+    *,
+    seed: int | None = None,
+) -> nn.Sequential:
+    """Build a multilayer perceptron: a plain `nn.Sequential` of Linear layers and activations.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Units in and out.
+    hidden : sequence of int
+        Units of the hidden layers; empty for a linear model.
+    activation : str
+    seed : int, optional
+        Makes the initial weights repeatable and leaves torch's random state alone.
+    """
+    if activation not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise ValueError(f"`activation` must be one of {known}, got {activation!r}.")
+    if isinstance(hidden, numbers.Integral | str):
+        raise TypeError(f"`hidden` must be a sequence such as [50, 50], got {hidden!r}.")
+    sizes = [n_in, *hidden, n_out]
+    for argument, size in zip(["n_in", *["hidden"] * len(hidden), "n_out"], sizes, strict=True):
+        check_count(argument, size)
+    layers: list[nn.Module] = []
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        for fan_in_, fan_out in itertools.pairwise(sizes):
+            layers += [nn.Linear(fan_in_, fan_out), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[:-1])
+
+
+@dataclass(frozen=True)
+class MLPSpec:
+    """What `mlp` was called with."""
+
+    n_in: int
+    hidden: tuple[int, ...]
+    n_out: int
+    activation: Activation
+
+
+def mlp_spec(net: nn.Module) -> MLPSpec | None:
+    """Recognise a network that `mlp` could have built; None for any other."""
+    if type(net) is not nn.Sequential or not len(net) % 2:
+        return None
+    linears = [layer for layer in list(net)[::2] if type(layer) is nn.Linear]
+    others = list(net)[1::2]
+    if len(linears) != len(others) + 1 or any(layer.bias is None for layer in linears):
+        return None
+    kinds = {type(layer) for layer in others} or {nn.ReLU}
+    names: list[Activation] = [name for name, kind in ACTIVATIONS.items() if kinds == {kind}]
+    if not names or any(repr(layer) != repr(type(layer)()) for layer in others):
+        return None
+    sizes = [linears[0].in_features, *(layer.out_features for layer in linears)]
+    return MLPSpec(sizes[0], tuple(sizes[1:-1]), sizes[-1], names[0])
+
+
+def start_of(prior: TorchDistribution) -> Tensor:
+    """Give a fixed point to start from: the prior's median where it is known in closed form."""
+    base = base_of(prior)
+    try:
+        start = base.icdf(torch.full(base.batch_shape, 0.5, dtype=torch.float64))
+    except NotImplementedError:
+        to_support = biject_to(prior.support)
+        start = to_support(torch.zeros(to_support.inverse_shape(prior.shape())))
+    return start.detach()
+
+
+def _data_plate(n_rows: int, n_data: int | None) -> pyro.plate:
+    if n_data is None:
+        return pyro.plate("data", n_rows, dim=-1)
+    check_count("n_data", n_data)
+    if n_data < n_rows:
+        raise ValueError(
+            f"`n_data` is the size of the whole data set, at least the {n_rows} rows of x, got "
+            f"{n_data}."
+        )
+    return pyro.plate("data", n_data, subsample=torch.arange(n_rows), dim=-1)
+
+
+def _without_data_dim(batch: torch.Size) -> torch.Size:
+    # The model's plate "data" is dimension -1. Vectorised draws of a weight lie outside of it and
+    # so have a 1 there (Pyro's Predictive leaves it out).
+    return batch[:-1] if batch and batch[-1] == 1 else batch

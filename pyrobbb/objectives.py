@@ -1,0 +1,87 @@
+"""The negative ELBO: which estimator, and how much the KL divergence weighs in each minibatch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import numpy as np
+from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
+
+from .data import check_count
+
+Objective: TypeAlias = Literal["trace", "mean_field"] | ELBO
+KLWeight: TypeAlias = Literal["uniform", "blundell"] | Callable[[int, int], float]
+
+
+def make_elbo(objective: Objective, n_particles: int = 1) -> ELBO:
+    """Give the Pyro ELBO that an objective names.
+
+    Parameters
+    ----------
+    objective : {"trace", "mean_field"} or ELBO
+        ``"trace"``: every term sampled (`Trace_ELBO`; Blundell et al. 2015, equation 2).
+        ``"mean_field"``: KL divergences in closed form where Pyro knows one. An ELBO of Pyro's is
+        used as it is.
+    n_particles : int
+        Draws per step, vectorised.
+    """
+    check_count("n_particles", n_particles)
+    if isinstance(objective, ELBO):
+        if n_particles not in (1, objective.num_particles):
+            raise ValueError(
+                f"`n_particles` is {n_particles}, but the objective has num_particles="
+                f"{objective.num_particles}: set it there."
+            )
+        return objective
+    kinds = {"trace": Trace_ELBO, "mean_field": TraceMeanField_ELBO}
+    if not isinstance(objective, str) or objective not in kinds:
+        raise ValueError(
+            f"`objective` must be one of {', '.join(kinds)}, or a pyro.infer.ELBO, got "
+            f"{objective!r}."
+        )
+    vectorize = n_particles > 1
+    return kinds[objective](
+        num_particles=n_particles, vectorize_particles=vectorize, max_plate_nesting=1
+    )
+
+
+def kl_weights(kl_weight: KLWeight, n_batches: int) -> np.ndarray:
+    """Give the share of the KL divergence that each minibatch of an epoch carries.
+
+    Parameters
+    ----------
+    kl_weight : {"uniform", "blundell"} or callable
+        ``"uniform"``: 1 / M (equation 8). ``"blundell"``: 2^(M-i) / (2^M - 1), so that the prior
+        rules early and the data late in each epoch (equation 9). A callable takes the number of
+        the batch, 1 .. M, and M; its values should sum to 1 over an epoch.
+    n_batches : int
+        M.
+
+    Returns
+    -------
+    ndarray of shape (n_batches,)
+
+    References
+    ----------
+    Blundell et al. (2015), section 3.4.
+    """
+    check_count("n_batches", n_batches)
+    if kl_weight == "uniform":
+        return np.full(n_batches, 1 / n_batches)
+    i = np.arange(1, n_batches + 1)
+    if kl_weight == "blundell":  # 2^M overflows from M = 1024 on; this form does not
+        return 2.0**-i / (1 - 2.0**-n_batches)
+    if not callable(kl_weight):
+        raise ValueError(
+            "`kl_weight` must be 'uniform', 'blundell' or a callable (batch, n_batches) -> weight, "
+            f"got {kl_weight!r}."
+        )
+    weights = np.array([float(kl_weight(int(k), n_batches)) for k in i])
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        bad = int(np.flatnonzero(~(weights >= 0) | np.isinf(weights))[0])
+        raise ValueError(
+            f"`kl_weight` must give finite numbers of at least 0, got {weights[bad]} for batch "
+            f"{bad + 1} of {n_batches}."
+        )
+    return weights

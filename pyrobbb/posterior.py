@@ -1,0 +1,127 @@
+"""Posterior: what a fit gives. Draws, predictions, files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from . import storage
+from .data import ArrayLike, check_count
+from .history import History
+from .network import BayesianNetwork
+from .prediction import Prediction, make_prediction
+from .sampling import DrawnDistributions, Draws, concatenate, draw_blocks, fresh_seed
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """An approximate posterior over the weights of a network.
+
+    Attributes
+    ----------
+    network : BayesianNetwork
+        The fitted network, in evaluation mode: a copy of the one given to `fit`, whose point
+        parameters and buffers are the learnt ones.
+    guide : callable
+        The Pyro guide.
+    history : History
+        Losses at each step.
+    example : Tensor of shape (1, ...)
+        The first row of x, for guides that look at the model's arguments.
+    settings : dict
+        How it was fitted: engine, objective, epochs, seed and so on.
+    """
+
+    network: BayesianNetwork
+    guide: nn.Module | Callable[..., Any]
+    history: History
+    example: Tensor
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def draws(self, n: int, seed: int | None = None) -> Draws:
+        """Draw weights, and the likelihood's latent sites, from the posterior.
+
+        Parameters
+        ----------
+        n : int
+            Number of draws.
+        seed : int, optional
+            Makes them repeatable: the first m of n draws are the same for every n.
+
+        Returns
+        -------
+        dict of str to Tensor of shape (n, *site)
+        """
+        check_count("n", n)
+        seed = fresh_seed() if seed is None else seed
+        return concatenate(list(draw_blocks(self.guide, self.example, n, seed)))
+
+    def predict(
+        self,
+        x: ArrayLike,
+        n_draws: int = 200,
+        seed: int | None = None,
+        *,
+        max_memory: int = 2**30,
+    ) -> Prediction:
+        """Predict y at new rows.
+
+        Parameters
+        ----------
+        x : array-like of shape (n, ...)
+        n_draws : int
+            Draws of the weights.
+        seed : int, optional
+            Makes the prediction repeatable.
+        max_memory : int
+            Bound in bytes on the working memory, beyond x and the results. Rows and draws are
+            taken in chunks that keep to it; the result does not depend on it.
+
+        Returns
+        -------
+        RegressionPrediction or ClassificationPrediction
+            NumPy arrays for NumPy input, tensors for a tensor.
+        """
+        check_count("n_draws", n_draws)
+        check_count("max_memory", max_memory)
+        rows = self.network.prepare_inputs(x)
+        distributions = DrawnDistributions(
+            self.network,
+            self.guide,
+            rows,
+            n_draws=n_draws,
+            seed=fresh_seed() if seed is None else seed,
+            max_memory=max_memory,
+        )
+        return make_prediction(distributions, x)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the posterior into a folder: safetensors and JSON, no pickle."""
+        storage.write(path, self.network, self.guide, self.history, self.example, self.settings)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], network: BayesianNetwork | None = None
+    ) -> Posterior:
+        """Read a posterior from a folder.
+
+        Parameters
+        ----------
+        path : path-like
+        network : BayesianNetwork, optional
+            Needed unless the module is an `mlp` and prior and likelihood are pyrobbb's: code is
+            not stored. It is filled with the stored point parameters and buffers.
+        """
+        network, guide, history, example, settings = storage.read(path, network)
+        network.eval()
+        return cls(network, guide, history, example, settings)
+
+    def to_arviz(self, x: ArrayLike, y: ArrayLike, **options: Any) -> Any:
+        """Give the posterior as an xarray DataTree for ArviZ; see `pyrobbb.arviz_io.to_arviz`."""
+        from .arviz_io import to_arviz
+
+        return to_arviz(self, x, y, **options)

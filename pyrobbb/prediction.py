@@ -1,0 +1,338 @@
+"""Prediction: what the posterior says of new rows, and how much of it is noise and how much doubt.
+
+Everything here is computed from the predictive mixture: one distribution of y a draw, all with the
+same weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from .data import ArrayLike, as_tensor, check_number, like
+from .likelihoods import as_observed, base_of
+from .sampling import fresh_seed, seeded
+
+MAX_ITERATIONS = 200
+NEWTON_ITERATIONS = 30  # far more than it needs where it works at all; then bisection
+
+
+class Prediction:
+    """The predictive mixture at some rows.
+
+    Parameters
+    ----------
+    distributions : iterable of Distribution
+        Distributions of batch shape (n_draws, n_rows) for consecutive chunks of rows; iterated
+        over as often as something new is asked for.
+    original : array-like
+        Results are NumPy arrays if this is not a tensor.
+    """
+
+    def __init__(self, distributions: Iterable[Distribution], original: ArrayLike) -> None:
+        self._distributions = distributions
+        self._original = original
+
+    def log_prob(self, y: ArrayLike) -> Any:
+        """Give the log predictive density of each row's observation.
+
+        Parameters
+        ----------
+        y : array-like of shape (n, ...)
+
+        Returns
+        -------
+        array of shape (n,)
+            log(1 / n_draws sum_s p(y | draw s)), in nats.
+        """
+        return self._out(self._log_prob(as_tensor("y", y)))
+
+    def sample(self, seed: int | None = None) -> Any:
+        """Draw y once from the distribution of each draw.
+
+        Returns
+        -------
+        array of shape (n_draws, n, ...)
+        """
+        chunks = list(self._distributions)
+        with seeded(fresh_seed() if seed is None else seed, base_of(chunks[0]).mean.device):
+            return self._out(torch.cat([chunk.sample() for chunk in chunks], dim=1))
+
+    def _log_prob(self, y: Tensor) -> Tensor:
+        pieces, start = [], 0
+        for distribution in self._distributions:
+            _, n_rows = distribution.batch_shape
+            rows = y[start : start + n_rows]
+            start += n_rows
+            expected = (n_rows, *distribution.event_shape)
+            if rows.shape != expected:
+                raise ValueError(
+                    f"`y` must have shape (n, {', '.join(map(str, expected[1:]))}) with a row for "
+                    f"each row predicted, got {tuple(y.shape)}."
+                )
+            each = distribution.log_prob(as_observed(distribution, rows))
+            pieces.append(each.logsumexp(0) - math.log(len(each)))
+        if start != len(y):
+            raise ValueError(f"`y` must have the {start} rows that were predicted, got {len(y)}.")
+        return torch.cat(pieces)
+
+    def _out(self, result: Tensor) -> Any:
+        return like(self._original, result)
+
+
+class RegressionPrediction(Prediction):
+    """The predictive mixture of a quantity: real numbers or counts.
+
+    Parameters
+    ----------
+    distributions, original
+        As for `Prediction`.
+    loc, scale : Tensor or float
+        The prediction is of ``loc + scale * y``; see `rescaled`.
+    """
+
+    def __init__(
+        self,
+        distributions: Iterable[Distribution],
+        original: ArrayLike,
+        loc: Tensor | float = 0.0,
+        scale: Tensor | float = 1.0,
+    ) -> None:
+        super().__init__(distributions, original)
+        self._loc, self._scale = torch.as_tensor(loc), torch.as_tensor(scale)
+
+    def rescaled(self, loc: ArrayLike, scale: ArrayLike) -> RegressionPrediction:
+        """Give the prediction of ``loc + scale * y``: of a target that was standardised.
+
+        Parameters
+        ----------
+        loc, scale : float or array of the shape of a row of y
+            The mean and standard deviation that y was standardised by; scale is positive.
+        """
+        loc, scale = torch.as_tensor(loc), torch.as_tensor(scale)
+        if not bool((scale > 0).all()):
+            raise ValueError(f"`scale` must be positive, got {scale.tolist()}.")
+        return RegressionPrediction(
+            self._distributions, self._original, loc + scale * self._loc, scale * self._scale
+        )
+
+    @property
+    def mean(self) -> Any:
+        """Predictive mean, shape (n, ...)."""
+        return self._out(self._loc + self._scale * self._moments[0])
+
+    @property
+    def sd(self) -> Any:
+        """Predictive standard deviation, shape (n, ...): sd**2 = epistemic_sd**2 + aleatoric_sd**2.
+
+        The law of total variance.
+        """
+        return self._out(self._scale * (self._moments[1] + self._moments[2]).sqrt())
+
+    @property
+    def epistemic_sd(self) -> Any:
+        """Doubt about the weights: standard deviation over draws of the mean, shape (n, ...)."""
+        return self._out(self._scale * self._moments[1].sqrt())
+
+    @property
+    def aleatoric_sd(self) -> Any:
+        """Noise in y: root of the mean over draws of the variance, shape (n, ...)."""
+        return self._out(self._scale * self._moments[2].sqrt())
+
+    def quantile(self, q: float | ArrayLike) -> Any:
+        """Give quantiles of the predictive mixture.
+
+        Parameters
+        ----------
+        q : float or array of shape (k,)
+            Probabilities in (0, 1).
+
+        Returns
+        -------
+        array of shape (n, ...), or (k, n, ...) for an array of probabilities
+        """
+        levels = torch.as_tensor(q, dtype=torch.float64)
+        if levels.dim() > 1 or not bool(((levels > 0) & (levels < 1)).all()):
+            raise ValueError(f"`q` must be one or more probabilities in (0, 1), got {q}.")
+        pieces = [
+            torch.stack([_mixture_quantile(d, level) for level in levels.reshape(-1).tolist()])
+            for d in self._distributions
+        ]
+        result = self._loc + self._scale * torch.cat(pieces, dim=1)
+        return self._out(result if levels.dim() else result[0])
+
+    def interval(self, level: float = 0.9) -> tuple[Any, Any]:
+        """Give the central interval that holds y with a probability.
+
+        Parameters
+        ----------
+        level : float
+            Probability in (0, 1).
+
+        Returns
+        -------
+        lower, upper : arrays of shape (n, ...)
+        """
+        check_number("level", level)
+        if not 0 < level < 1:
+            raise ValueError(f"`level` must be a probability in (0, 1), got {level}.")
+        lower, upper = self.quantile([(1 - level) / 2, (1 + level) / 2])
+        return lower, upper
+
+    def _log_prob(self, y: Tensor) -> Tensor:
+        scale = self._scale.to(y.device)
+        standardised = (y - self._loc.to(y.device)) / scale if self._is_rescaled else y
+        log_jacobian = scale.log().expand(y.shape).reshape(len(y), -1).sum(-1)
+        return super()._log_prob(standardised) - log_jacobian
+
+    @property
+    def _is_rescaled(self) -> bool:
+        return bool((self._scale != 1).any() or (self._loc != 0).any())
+
+    @cached_property
+    def _moments(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, epistemic and aleatoric variance, before `loc` and `scale`."""
+        means, epistemic, aleatoric = [], [], []
+        for distribution in self._distributions:
+            each = distribution.mean
+            means.append(each.mean(0))
+            epistemic.append(each.var(0, correction=0))
+            aleatoric.append(distribution.variance.mean(0).expand_as(means[-1]))
+        return torch.cat(means), torch.cat(epistemic), torch.cat(aleatoric)
+
+
+class ClassificationPrediction(Prediction):
+    """The predictive mixture of a class.
+
+    For `Categorical` likelihoods ``probs`` has a last dimension of the K classes; for `Bernoulli`
+    it is the probability of 1, in the shape of y. Entropies are in nats.
+    """
+
+    @property
+    def probs(self) -> Any:
+        """Probability of each class, shape (n, K), or of y = 1, shape (n, ...)."""
+        return self._out(self._parts[0])
+
+    @property
+    def label(self) -> Any:
+        """The most probable class, whole numbers of shape (n, ...)."""
+        probs = self._parts[0]
+        return self._out((probs > 0.5).long() if self._parts[3] else probs.argmax(-1))
+
+    @property
+    def entropy(self) -> Any:
+        """Entropy of the predictive distribution: all uncertainty, shape (n, ...)."""
+        return self._out(self._parts[1])
+
+    @property
+    def expected_entropy(self) -> Any:
+        """Mean over draws of the entropy: noise in y, shape (n, ...)."""
+        return self._out(self._parts[2])
+
+    @property
+    def mutual_information(self) -> Any:
+        """Information that the weights hold on y: doubt, ``entropy - expected_entropy >= 0``."""
+        return self._out((self._parts[1] - self._parts[2]).clamp(min=0))
+
+    @cached_property
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor, bool]:
+        probs, entropy, expected, binary = [], [], [], False
+        for distribution in self._distributions:
+            base = base_of(distribution)
+            binary = isinstance(base, torch.distributions.Bernoulli)
+            each = base.probs
+            probs.append(each.mean(0))
+            entropy.append(_entropy(probs[-1], binary))
+            expected.append(_entropy(each, binary).mean(0))
+        return torch.cat(probs), torch.cat(entropy), torch.cat(expected), binary
+
+
+def make_prediction(distributions: Iterable[Distribution], original: ArrayLike) -> Prediction:
+    """Give the kind of prediction that suits the distributions."""
+    base = base_of(next(iter(distributions)))
+    discrete = (torch.distributions.Categorical, torch.distributions.Bernoulli)
+    kind = ClassificationPrediction if isinstance(base, discrete) else RegressionPrediction
+    return kind(distributions, original)
+
+
+def _entropy(probs: Tensor, binary: bool) -> Tensor:
+    parts = torch.special.entr(probs)
+    return parts + torch.special.entr(1 - probs) if binary else parts.sum(-1)
+
+
+def _mixture_quantile(distribution: Distribution, q: float) -> Tensor:
+    """Give the q-quantile of the equal mixture over the first dimension, elementwise."""
+    base = base_of(distribution)
+    cdf = _cdf_of(base)
+    mean, sd = base.mean, base.variance.sqrt()
+    # A quantile lies within sd sqrt((1-q)/q) below and sd sqrt(q/(1-q)) above its own mean
+    # (Cantelli), hence the mixture's between the lowest and the highest of these bounds.
+    lower = (mean - sd * math.sqrt((1 - q) / q)).amin(0)
+    upper = (mean + sd * math.sqrt(q / (1 - q))).amax(0)
+    if base.support.is_discrete:
+        return _integer_quantile(cdf, lower, upper, q)
+    start = mean.mean(0)
+    return _root(cdf, lambda v: base.log_prob(v).exp().mean(0), lower, upper, start, q)
+
+
+def _root(
+    cdf: Callable[[Tensor], Tensor],
+    density: Callable[[Tensor], Tensor],
+    lower: Tensor,
+    upper: Tensor,
+    value: Tensor,
+    q: float,
+) -> Tensor:
+    """Solve cdf(value) = q by Newton's method, kept inside a bracket by bisection."""
+    tolerance = 4 * torch.finfo(value.dtype).eps
+    done = torch.zeros_like(value, dtype=torch.bool)
+    for iteration in range(MAX_ITERATIONS):
+        excess = cdf(value) - q
+        lower = torch.where(excess <= 0, value, lower)
+        upper = torch.where(excess >= 0, value, upper)
+        newton = value - excess / density(value)
+        use_newton = (newton > lower) & (newton < upper) & (iteration < NEWTON_ITERATIONS)
+        step_to = torch.where(use_newton, newton, (lower + upper) / 2)
+        moved = (step_to - value).abs()
+        value = torch.where(done, value, step_to)
+        done |= moved <= tolerance * (value.abs() + (upper - lower))
+        if bool(done.all()):
+            break
+    return value
+
+
+def _integer_quantile(
+    cdf: Callable[[Tensor], Tensor], lower: Tensor, upper: Tensor, q: float
+) -> Tensor:
+    """Give the smallest whole number k with cdf(k) >= q."""
+    below, above = lower.floor().clamp(min=0) - 1, upper.ceil().clamp(min=0)
+    while bool((above - below > 1).any()):
+        middle = ((below + above) / 2).floor()
+        enough = cdf(middle) >= q
+        above, below = torch.where(enough, middle, above), torch.where(enough, below, middle)
+    return above
+
+
+def _cdf_of(base: Distribution) -> Callable[[Tensor], Tensor]:
+    """Give the mixture's distribution function; SciPy's where torch has none."""
+    from scipy import special
+
+    def by_scipy(function: Callable[..., Any], *arguments: Tensor) -> Tensor:
+        arrays = [argument.detach().cpu().double().numpy() for argument in arguments]
+        return torch.as_tensor(function(*arrays)).to(arguments[-1]).mean(0)
+
+    match base:
+        case torch.distributions.StudentT():
+            return lambda v: by_scipy(special.stdtr, base.df, (v - base.loc) / base.scale)
+        case torch.distributions.Poisson():
+            return lambda k: by_scipy(special.pdtr, k, base.rate)
+        case torch.distributions.NegativeBinomial():
+            return lambda k: by_scipy(special.betainc, base.total_count, k + 1, 1 - base.probs)
+        case _:
+            return lambda v: base.cdf(v).mean(0)

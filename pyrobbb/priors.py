@@ -1,0 +1,278 @@
+"""Priors over weights: callables that take a parameter's name and value and give its distribution.
+
+A prior is any callable ``(name, parameter) -> distribution`` whose event has the shape of the
+parameter, or None for a parameter that is to stay a point.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import ClassVar
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
+from torch.distributions import constraints
+
+from .data import check_number, check_positive
+
+Prior = Callable[[str, Tensor], TorchDistribution | None]
+
+__all__ = [
+    "ByName",
+    "FanInNormal",
+    "Laplace",
+    "Normal",
+    "Prior",
+    "ScaleMixture",
+    "ScaleMixtureNormal",
+    "StudentT",
+    "fan_in",
+]
+
+
+def fan_in(parameter: Tensor) -> int:
+    """Count the inputs that feed one unit: all dimensions but the first; 1 for a vector."""
+    return math.prod(parameter.shape[1:]) if parameter.dim() > 1 else 1
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Independent normal priors, the same for every weight.
+
+    Parameters
+    ----------
+    scale : float
+        Standard deviation, positive.
+    loc : float
+        Mean.
+    """
+
+    scale: float = 1.0
+    loc: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_positive("scale", self.scale)
+        check_number("loc", self.loc)
+
+    def __call__(self, name: str, parameter: Tensor) -> TorchDistribution:
+        return _over(parameter, dist.Normal, self.loc, self.scale)
+
+
+@dataclass(frozen=True)
+class FanInNormal:
+    """Normal priors under which a layer's output keeps its scale, however wide the layer.
+
+    The standard deviation is ``gain / sqrt(fan_in)`` for weights and ``gain`` for vectors
+    (biases). As width grows, the network tends to a Gaussian process (Neal 1996).
+
+    Parameters
+    ----------
+    gain : float
+        Positive.
+    """
+
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive("gain", self.gain)
+
+    def __call__(self, name: str, parameter: Tensor) -> TorchDistribution:
+        return _over(parameter, dist.Normal, 0.0, self.gain / math.sqrt(fan_in(parameter)))
+
+
+@dataclass(frozen=True)
+class ScaleMixture:
+    """Mix a wide and a narrow normal distribution, one mixture for all weights.
+
+    Parameters
+    ----------
+    pi : float
+        Weight of the first component, in (0, 1).
+    scale1, scale2 : float
+        Standard deviations of the two components.
+
+    References
+    ----------
+    Blundell et al. (2015), equation 7.
+    """
+
+    pi: float = 0.5
+    scale1: float = 1.0
+    scale2: float = 0.0025
+
+    def __post_init__(self) -> None:
+        check_number("pi", self.pi)
+        if not 0 < self.pi < 1:
+            raise ValueError(f"`pi` must lie strictly between 0 and 1, got {self.pi}.")
+        check_positive("scale1", self.scale1)
+        check_positive("scale2", self.scale2)
+
+    def __call__(self, name: str, parameter: Tensor) -> TorchDistribution:
+        return _over(parameter, ScaleMixtureNormal, self.pi, self.scale1, self.scale2)
+
+
+@dataclass(frozen=True)
+class Laplace:
+    """Independent Laplace priors (the Bayesian lasso).
+
+    Parameters
+    ----------
+    scale : float
+        Scale b of the density exp(-|w| / b) / 2b; the standard deviation is sqrt(2) b.
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive("scale", self.scale)
+
+    def __call__(self, name: str, parameter: Tensor) -> TorchDistribution:
+        return _over(parameter, dist.Laplace, 0.0, self.scale)
+
+
+@dataclass(frozen=True)
+class StudentT:
+    """Independent Student t priors: heavy tails.
+
+    Parameters
+    ----------
+    df : float
+        Degrees of freedom, positive; the variance is finite above 2.
+    scale : float
+        Scale, positive.
+    """
+
+    df: float = 3.0
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive("df", self.df)
+        check_positive("scale", self.scale)
+
+    def __call__(self, name: str, parameter: Tensor) -> TorchDistribution:
+        return _over(parameter, dist.StudentT, self.df, 0.0, self.scale)
+
+
+@dataclass(frozen=True)
+class ByName:
+    """Choose a prior by the parameter's name.
+
+    Parameters
+    ----------
+    patterns : mapping of str to prior or None
+        Shell patterns as of `fnmatch`, matched against names such as ``"0.weight"`` in the order
+        given; the first that matches decides. None: the parameter stays a point.
+    default : prior or None
+        What holds where no pattern matches.
+
+    Examples
+    --------
+    >>> ByName({"*.bias": Normal(1.0), "bn*": None}, default=FanInNormal())
+    """
+
+    patterns: Mapping[str, Prior | None]
+    default: Prior | None = field(default_factory=FanInNormal)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.patterns, Mapping):
+            raise TypeError(
+                "`patterns` must map name patterns to priors, got "
+                f"{type(self.patterns).__name__}: write ByName({{'*.bias': Normal(1.0)}})."
+            )
+        for pattern, prior in [*self.patterns.items(), ("default", self.default)]:
+            if prior is not None and not callable(prior):
+                raise TypeError(
+                    f"The prior of {pattern!r} must be a callable (name, parameter) -> "
+                    f"distribution, or None, got {prior!r}."
+                )
+
+    def __call__(self, name: str, parameter: Tensor) -> TorchDistribution | None:
+        prior = self.choice(name)
+        return None if prior is None else prior(name, parameter)
+
+    def choice(self, name: str) -> Prior | None:
+        """Give the prior that holds for a parameter's name."""
+        for pattern, prior in self.patterns.items():
+            if fnmatchcase(name, pattern):
+                return prior
+        return self.default
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raise a ValueError if a pattern matches none of the parameter names."""
+        names = list(names)
+        for pattern in self.patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise ValueError(
+                    f"`patterns`: {pattern!r} matches no parameter. The parameters are: "
+                    f"{', '.join(names)}."
+                )
+
+
+class ScaleMixtureNormal(TorchDistribution):
+    """Mixture of two normal distributions centred at 0.
+
+    The log-density is formed by logaddexp, so that it stays finite where both densities underflow.
+
+    Parameters
+    ----------
+    pi, scale1, scale2 : Tensor
+        Weight of the first component and the two standard deviations, broadcast together.
+    """
+
+    arg_constraints: ClassVar = {
+        "pi": constraints.unit_interval,
+        "scale1": constraints.positive,
+        "scale2": constraints.positive,
+    }
+    support = constraints.real
+
+    def __init__(
+        self, pi: Tensor, scale1: Tensor, scale2: Tensor, *, validate_args: bool | None = None
+    ) -> None:
+        self.pi, self.scale1, self.scale2 = torch.broadcast_tensors(pi, scale1, scale2)
+        super().__init__(self.pi.shape, validate_args=validate_args)
+
+    def expand(
+        self, batch_shape: torch.Size, _instance: ScaleMixtureNormal | None = None
+    ) -> ScaleMixtureNormal:
+        new = self._get_checked_instance(ScaleMixtureNormal, _instance)
+        for name in ("pi", "scale1", "scale2"):
+            setattr(new, name, getattr(self, name).expand(batch_shape))
+        super(ScaleMixtureNormal, new).__init__(torch.Size(batch_shape), validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.zeros_like(self.scale1)
+
+    @property
+    def variance(self) -> Tensor:
+        return self.pi * self.scale1**2 + (1 - self.pi) * self.scale2**2
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        shape = self._extended_shape(sample_shape)
+        with torch.no_grad():
+            first = torch.rand(shape, dtype=self.pi.dtype, device=self.pi.device) < self.pi
+            scale = torch.where(first, self.scale1, self.scale2)
+            return scale * torch.randn(shape, dtype=scale.dtype, device=scale.device)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        first = self.pi.log() - self.scale1.log() - 0.5 * (value / self.scale1) ** 2
+        second = (-self.pi).log1p() - self.scale2.log() - 0.5 * (value / self.scale2) ** 2
+        return torch.logaddexp(first, second) - 0.5 * math.log(2 * math.pi)
+
+
+def _over(
+    parameter: Tensor, family: type[TorchDistribution], *arguments: float
+) -> TorchDistribution:
+    """Give a distribution over a whole parameter, on its device and in its dtype."""
+    tensors = [parameter.new_tensor(argument) for argument in arguments]
+    return family(*tensors).expand(parameter.shape).to_event(parameter.dim())

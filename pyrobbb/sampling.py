@@ -1,0 +1,172 @@
+"""Draws of the latent sites and of the network's outputs, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+
+from .network import BayesianNetwork
+
+Draws = dict[str, Tensor]
+
+BLOCK = 16
+"""Draws are made in blocks of this size, each from a random state of its own, so that the first m
+of n draws are the same for every n, and for every bound on memory."""
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from a given seed, and leave the caller's random state as it was."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def fresh_seed() -> int:
+    """Give a seed from the operating system's entropy; no random state is read or changed."""
+    return int(np.random.SeedSequence().generate_state(1)[0])
+
+
+def draw_blocks(
+    guide: Callable[..., Any], example: Tensor, n_draws: int, seed: int
+) -> Iterator[Draws]:
+    """Draw the latent sites from a guide, block by block.
+
+    Parameters
+    ----------
+    guide : callable
+        A Pyro guide.
+    example : Tensor of shape (1, ...)
+        Some input, for guides that look at the model's arguments.
+    n_draws, seed : int
+
+    Yields
+    ------
+    dict of str to Tensor of shape (at most BLOCK, *site)
+    """
+    children = np.random.SeedSequence(seed).generate_state(math.ceil(n_draws / BLOCK))
+    for block, child in enumerate(children):
+        with seeded(int(child), example.device), torch.no_grad():
+            sites = _vectorised_draws(guide, example)
+        wanted = min(BLOCK, n_draws - block * BLOCK)
+        yield {name: value[:wanted] for name, value in sites.items()}
+
+
+def _vectorised_draws(guide: Callable[..., Any], example: Tensor) -> Draws:
+    # Plate -1 is left to the guide, as the model's plate "data" has it.
+    with poutine.block(), poutine.trace() as tracer, pyro.plate("draws", BLOCK, dim=-2):
+        guide(example)
+    draws = {}
+    for name, site in tracer.trace.nodes.items():
+        if site["type"] != "sample" or site_is_subsample(site):
+            continue
+        if site["infer"].get("is_auxiliary") or site["is_observed"]:
+            continue
+        shape = site["fn"].event_shape
+        draws[name] = site["value"].expand((BLOCK, 1, *shape)).reshape((BLOCK, *shape))
+    return draws
+
+
+class DrawnDistributions:
+    """The distributions of y under many draws, row chunk by row chunk, as often as asked for.
+
+    They are kept if they are small beside the memory bound, and computed anew at each pass if not.
+
+    Parameters
+    ----------
+    network : BayesianNetwork
+        In evaluation mode.
+    guide : callable
+    x : Tensor of shape (n, ...)
+    n_draws, seed : int
+    max_memory : int
+        Bound, in bytes, on what is held at any time beyond x and the results.
+    """
+
+    def __init__(
+        self,
+        network: BayesianNetwork,
+        guide: Callable[..., Any],
+        x: Tensor,
+        *,
+        n_draws: int,
+        seed: int,
+        max_memory: int,
+    ) -> None:
+        self._network, self._x, self.n_draws = network, x, n_draws
+        self._blocks = lambda: draw_blocks(guide, x[:1], n_draws, seed)
+        weights = dict(network.bayesian_parameters())
+        per_draw = sum(p.numel() * p.element_size() for p in weights.values())
+        per_row, per_output = _bytes_per_row(network, x[:1])
+        # A quarter of the bound for each: draws held, activations of a block, outputs of a chunk
+        # (a distribution's quantiles need a few arrays of that size), and outputs kept.
+        quarter = max_memory // 4
+        hold = n_draws * per_draw <= quarter
+        held, latents = [], []
+        for block in self._blocks():
+            latents.append({n: v for n, v in block.items() if n not in weights})
+            if hold:
+                held.append(block)
+        self._held = concatenate(held) if hold else None
+        self._latents = concatenate(latents)
+        self._chunk = int(min(max(quarter // (8 * n_draws * per_output), 1), len(x)))
+        self._at_once = int(min(max(quarter // (self._chunk * per_row), 1), n_draws))
+        self._kept: list[TorchDistribution] | None = (
+            [] if n_draws * len(x) * per_output <= quarter else None
+        )
+
+    def __iter__(self) -> Iterator[TorchDistribution]:
+        """Give a distribution of batch shape (n_draws, n_rows) for each chunk of rows."""
+        if self._kept:
+            yield from self._kept
+            return
+        computed = []
+        for rows in self._x.split(self._chunk):
+            with torch.no_grad():
+                outputs = [self._network.output(draws, rows) for draws in self._weights()]
+                distribution = self._network.distribution(torch.cat(outputs), self._latents)
+            if self._kept is not None:
+                computed.append(distribution)
+            yield distribution
+        self._kept = computed if self._kept is not None else None
+
+    def _weights(self) -> Iterator[Draws]:
+        blocks = self._blocks() if self._held is None else [self._held]
+        for block in blocks:
+            size = len(next(iter(block.values())))
+            for start in range(0, size, self._at_once):
+                yield {name: v[start : start + self._at_once] for name, v in block.items()}
+
+
+def concatenate(blocks: list[Draws]) -> Draws:
+    """Join blocks of draws."""
+    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _bytes_per_row(network: BayesianNetwork, example: Tensor) -> tuple[int, int]:
+    """Estimate the bytes that one row takes in one draw: in all activations, and in the output."""
+    sizes: list[int] = []
+
+    def record(module: nn.Module, inputs: Any, output: Any) -> None:
+        tensors = output if isinstance(output, tuple) else (output,)
+        sizes.extend(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
+
+    hooks = [module.register_forward_hook(record) for module in network.net.modules()]
+    try:
+        with torch.no_grad():
+            output = network.net(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(sum(sizes), 1), max(output.numel() * output.element_size(), 1)

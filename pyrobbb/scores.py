@@ -1,0 +1,125 @@
+"""Proper scores and calibration of predictions. Arrays in; lower is better unless said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from .data import ArrayLike, check_count
+from .prediction import ClassificationPrediction, Prediction, RegressionPrediction
+
+CRPS_LEVELS = 200
+
+
+def nll(prediction: Prediction, y: ArrayLike) -> float:
+    """Mean negative log predictive density, in nats a row."""
+    return -float(_array(prediction.log_prob(y)).mean())
+
+
+def rmse(prediction: RegressionPrediction, y: ArrayLike) -> float:
+    """Root mean squared error of the predictive mean, in the units of y."""
+    return float(np.sqrt(((_array(prediction.mean) - _array(y)) ** 2).mean()))
+
+
+def coverage(prediction: RegressionPrediction, y: ArrayLike, level: float = 0.9) -> float:
+    """Share of observations inside the central interval; `level` is best."""
+    lower, upper = prediction.interval(level)
+    y = _array(y)
+    return float(((_array(lower) <= y) & (y <= _array(upper))).mean())
+
+
+def crps(prediction: RegressionPrediction, y: ArrayLike, n_levels: int = CRPS_LEVELS) -> float:
+    """Mean continuous ranked probability score, in the units of y.
+
+    Twice the pinball loss averaged over evenly spaced quantiles of the predictive mixture.
+
+    References
+    ----------
+    Gneiting and Raftery (2007), "Strictly Proper Scoring Rules", section 4.2.
+    """
+    check_count("n_levels", n_levels)
+    levels = (np.arange(n_levels) + 0.5) / n_levels
+    error = _array(y)[None] - _array(prediction.quantile(levels))
+    tau = levels.reshape(-1, *[1] * (error.ndim - 1))
+    return float(2 * np.maximum(tau * error, (tau - 1) * error).mean())
+
+
+def error_rate(prediction: ClassificationPrediction, y: ArrayLike) -> float:
+    """Share of rows whose most probable class is not y."""
+    return float((_array(prediction.label) != _array(y)).mean())
+
+
+def brier(prediction: ClassificationPrediction, y: ArrayLike) -> float:
+    """Mean squared distance between the class probabilities and the class seen, in [0, 2].
+
+    References
+    ----------
+    Brier (1950). For a binary likelihood this is the two-class form, too.
+    """
+    probs, y = _class_probs(prediction, y)
+    return float(((probs - np.eye(probs.shape[1])[y]) ** 2).sum(1).mean())
+
+
+def ece(prediction: ClassificationPrediction, y: ArrayLike, n_bins: int = 15) -> float:
+    """Give the expected calibration error of the most probable class, in bins of equal width.
+
+    References
+    ----------
+    Guo et al. (2017), "On Calibration of Modern Neural Networks", equation 3.
+    """
+    _, gaps, shares = reliability(prediction, y, n_bins)
+    return float((np.abs(gaps) * shares).sum())
+
+
+def reliability(
+    prediction: ClassificationPrediction, y: ArrayLike, n_bins: int = 15
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Confidence against accuracy, bin by bin.
+
+    Returns
+    -------
+    confidence, gap, share : ndarrays of shape (n_filled_bins,)
+        Mean confidence of each bin that holds rows, accuracy minus confidence, share of rows.
+    """
+    check_count("n_bins", n_bins)
+    probs, y = _class_probs(prediction, y)
+    confidence, correct = probs.max(1), probs.argmax(1) == y
+    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    counts = np.bincount(bins, minlength=n_bins)
+    filled = counts > 0
+    mean_confidence = np.bincount(bins, confidence, n_bins)[filled] / counts[filled]
+    accuracy = np.bincount(bins, correct, n_bins)[filled] / counts[filled]
+    return mean_confidence, accuracy - mean_confidence, counts[filled] / len(y)
+
+
+def pit(prediction: RegressionPrediction, y: ArrayLike, n_levels: int = 999) -> np.ndarray:
+    """Probability integral transform of each observation: uniform if calibrated.
+
+    Returns
+    -------
+    ndarray of the shape of y
+        The share of evenly spaced quantiles that lie below the observation.
+    """
+    levels = np.arange(1, n_levels + 1) / (n_levels + 1)
+    return (_array(prediction.quantile(levels)) < _array(y)[None]).mean(0)
+
+
+def coverage_curve(prediction: RegressionPrediction, y: ArrayLike, levels: ArrayLike) -> np.ndarray:
+    """Coverage of the central intervals of several levels, shape (n_levels,)."""
+    return np.array([coverage(prediction, y, float(level)) for level in np.asarray(levels)])
+
+
+def _class_probs(prediction: ClassificationPrediction, y: ArrayLike) -> tuple[np.ndarray, Any]:
+    """Probabilities of shape (n, K) and labels of shape (n,); binary ones as two classes."""
+    probs, y = _array(prediction.probs), _array(y)
+    if probs.shape == y.shape:
+        probs = np.stack([1 - probs, probs], -1)
+    return probs.reshape(-1, probs.shape[-1]), y.reshape(-1).astype(int)
+
+
+def _array(values: ArrayLike) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values, dtype=np.float64)
