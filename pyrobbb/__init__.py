@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from . import likelihoods, priors, scores
+from . import likelihoods, priors, reference, scores
 from .crosscheck import crosscheck
 from .engine import NonFiniteLossError
 from .fitting import fit
@@ -10,6 +10,7 @@ from .guides import MeanFieldGuide, auto_normal
 from .network import BayesianNetwork, mlp
 from .posterior import Posterior
 from .prediction import ClassificationPrediction, Prediction, RegressionPrediction
+from .scaling import Standardizer
 
 __version__ = _version("pyrobbb")
 
@@ -21,11 +22,13 @@ __all__ = [
     "Posterior",
     "Prediction",
     "RegressionPrediction",
+    "Standardizer",
     "auto_normal",
     "crosscheck",
     "fit",
     "likelihoods",
     "mlp",
     "priors",
+    "reference",
     "scores",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import numbers
 from typing import Any
@@ -81,22 +82,24 @@ def _from_array(name: str, value: ArrayLike) -> Tensor:
         array = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"`{name}` is ragged: its rows differ in length ({error}).") from None
-    if array.dtype == object:  # a frame of mixed columns; numbers that came as objects are fine
-        with contextlib.suppress(TypeError, ValueError):
+    if array.dtype == object and not any(isinstance(v, str | bytes) for v in array.flat):
+        with contextlib.suppress(TypeError, ValueError):  # numbers that came as objects are fine
             array = array.astype(np.float64)
     if array.dtype.kind not in "buif":
-        first = array.flat[0] if array.size else None
+        odd = (v for v in array.flat if not isinstance(v, numbers.Real))
+        first = next(itertools.chain(odd, array.flat), None)
         raise TypeError(
-            f"`{name}` must hold numbers, got {array.dtype} (first value: {str(first)!r}). Encode it: "
+            f"`{name}` must hold numbers, got {array.dtype} (such as {str(first)!r}). Encode it: "
             "class labels as 0, 1, 2, ..., categories as one column each."
         )
-    if any(stride < 0 for stride in array.strides) or not array.flags.writeable:
-        array = array.copy()  # torch takes neither reversed views nor read-only memory
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        if array.size and array.max() > np.iinfo(np.int64).max:
+            raise ValueError(f"`{name}` holds {array.max()}, which is too large for an integer.")
         array = array.astype(np.int64)  # torch computes little with wide unsigned integers
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         array = array.astype(np.float64)
-    return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))))
+    # A copy, as torch takes neither reversed views nor read-only memory nor foreign byte orders.
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:

@@ -109,12 +109,13 @@ class SVIEngine:
         """Step on each batch in turn and give the losses in the same order."""
         for batch in batches:
             losses, error = None, None
+            random_state = torch.random.get_rng_state()
             try:
                 losses = self._step(batch)
             except (NonFiniteLossError, ValueError) as caught:  # Pyro's validation finds NaN too
                 error = caught
             if losses is None or not math.isfinite(losses.nelbo):
-                raise self._explain(batch, error) from error
+                raise self._explain(batch, error, random_state) from error
             self._n_steps += 1
             yield losses
 
@@ -131,7 +132,8 @@ class SVIEngine:
         nll, kl = torch.stack([nll, kl.to(nll)]).tolist()
         return StepLosses(nll + kl, nll, kl)
 
-    def _explain(self, batch: Batch, error: Exception | None) -> Exception:
+    def _explain(self, batch: Batch, error: Exception | None, random_state: Tensor) -> Exception:
+        torch.random.set_rng_state(random_state)  # to draw the same weights again
         culprit = _first_non_finite(self._network, self._guide, batch)
         if culprit is None:
             if error is not None and not isinstance(error, NonFiniteLossError):
@@ -139,7 +141,8 @@ class SVIEngine:
             culprit = "the gradient"
         return NonFiniteLossError(
             f"The loss is not finite at step {self._n_steps}: {culprit} holds NaN or infinite "
-            "values. Try a smaller `lr`, a `clip_norm`, standardised x and y, or a smaller starting scale."
+            "values. Try a smaller `lr`, a `clip_norm`, standardised x and y, or a smaller "
+            "starting scale."
         )
 
 
@@ -196,6 +199,7 @@ class _SingleOptimizer(pyro.optim.PyroOptim):
         if not torch.isfinite(norm):
             raise NonFiniteLossError
         self._optimizer.step()
+        self._optimizer.zero_grad()  # SVI clears only what a guide announced by pyro.param
 
 
 def _first_non_finite(

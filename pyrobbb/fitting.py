@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
+import pyro
 import pyro.poutine as poutine
 import torch
 from torch import Tensor, nn
@@ -145,7 +146,8 @@ def fit(
     seed = fresh_seed() if seed is None else seed
     network = copy.deepcopy(network)
 
-    with seeded(seed, network.bayesian_parameters()[0][1].device):
+    device = network.bayesian_parameters()[0][1].device
+    with seeded(seed, device), pyro.get_param_store().scope():
         data = _open(network, x, y, n_data, batch_size)
         watch = None if validation is None else _Validation(network, *validation, seed, patience)
         if epochs is None:
@@ -154,6 +156,11 @@ def fit(
         guide = _make_guide(guide, network, data)
         learnt = [parameter for _, parameter in network.point_parameters()]
         learnt += guide.parameters() if isinstance(guide, nn.Module) else []
+        if not learnt:
+            raise ValueError(
+                "`guide` has no parameters to learn: make it an nn.Module that owns them. Those of "
+                "pyro.param live in Pyro's global store, which fit leaves alone."
+            )
         stepper: Engine = SVIEngine(
             network, guide, elbo=elbo, optimizer=optimizer, parameters=learnt, clip_norm=clip_norm
         )

@@ -23,6 +23,10 @@ START_SCALE = 0.1
 are of the order 1 / sqrt(fan_in), so that a net learns first and doubts then."""
 
 
+LEAST_SCALE = 1e-15
+"""Where softplus(rho) is smaller, this is the scale: float32 has no squares of scales much less."""
+
+
 class MeanFieldGuide(nn.Module):
     """Fully factorised normal posterior, written by hand.
 
@@ -73,12 +77,12 @@ class MeanFieldGuide(nn.Module):
     @property
     def scale(self) -> Tensor:
         """Standard deviations, shape (n_latent,)."""
-        return softplus(self.rho)
+        return scale_of(self.rho)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Run the Pyro guide: draw every latent site. The arguments of the model are ignored."""
         loc = self.split(param_site("guide.loc", self.loc))
-        scale = self.split(softplus(param_site("guide.rho", self.rho)))
+        scale = self.split(scale_of(param_site("guide.rho", self.rho)))
         return {
             name: pyro.sample(name, self._site_distribution(name, loc[name], scale[name]))
             for name in self.shapes
@@ -93,13 +97,15 @@ class MeanFieldGuide(nn.Module):
         }
 
     def _site_distribution(self, name: str, loc: Tensor, scale: Tensor) -> TorchDistribution:
+        support = elementwise(self.supports[name])
+        if is_real(support):
+            return dist.Normal(loc, scale).to_event(loc.dim())
+        if is_positive(support):
+            # The same as below, but only by this name does torch know its KL divergence from a
+            # log-normal prior in closed form: biject_to gives exp and then + 0.
+            return dist.LogNormal(loc, scale).to_event(loc.dim())
         normal = dist.Normal(loc, scale)
-        if is_real(self.supports[name]):
-            return normal.to_event(loc.dim())
-        # The elementwise transform, not its Independent: only so does Pyro know the KL divergence
-        # from a prior such as the log-normal in closed form.
-        transform = biject_to(elementwise(self.supports[name]))
-        distribution = dist.TransformedDistribution(normal, [transform])
+        distribution = dist.TransformedDistribution(normal, [biject_to(support)])
         return distribution.to_event(len(distribution.batch_shape))
 
 
@@ -150,6 +156,11 @@ def start_in_unconstrained_space(
     return loc, torch.full_like(loc, scale)
 
 
+def scale_of(rho: Tensor) -> Tensor:
+    """Give the standard deviations, softplus(rho)."""
+    return softplus(rho).clamp(min=LEAST_SCALE)
+
+
 def inverse_softplus(scale: Tensor) -> Tensor:
     """Give rho such that softplus(rho) = scale, stably for small and large scales."""
     return scale + torch.log(-torch.expm1(-scale))
@@ -165,3 +176,9 @@ def elementwise(support: constraints.Constraint) -> constraints.Constraint:
 def is_real(support: constraints.Constraint) -> bool:
     """Say whether a site is unconstrained; by type, as copied guides have copied constraints."""
     return isinstance(elementwise(support), type(constraints.real))
+
+
+def is_positive(support: constraints.Constraint) -> bool:
+    """Say whether all that a site must be is positive."""
+    bound = getattr(elementwise(support), "lower_bound", None)
+    return isinstance(elementwise(support), type(constraints.positive)) and bool(bound == 0)

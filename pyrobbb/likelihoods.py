@@ -202,12 +202,10 @@ def base_of(distribution: TorchDistribution) -> TorchDistribution:
     return distribution
 
 
-def as_observed(distribution: TorchDistribution, y: Tensor) -> Tensor:
+def as_observed(distribution: TorchDistribution, y: Tensor, dtype: torch.dtype) -> Tensor:
     """Bring observations to the dtype in which a distribution scores them."""
-    base = base_of(distribution)
-    if isinstance(base, torch.distributions.Categorical):
-        return y.long()
-    return y.to(next(p for p in vars(base).values() if isinstance(p, Tensor)).dtype)
+    is_label = isinstance(base_of(distribution), torch.distributions.Categorical)
+    return y.long() if is_label else y.to(dtype)
 
 
 def check_output(likelihood: Likelihood, net: nn.Module, output: Tensor) -> None:
@@ -307,22 +305,13 @@ def _fixed_or_latent(
     fixed: float | None,
     output: Tensor,
 ) -> Tensor:
-    """Give a parameter of the likelihood, drawn if it is latent, in line with the output's rows."""
+    """Give a parameter of the likelihood, drawn if it is latent."""
     if fixed is not None:
         return output.new_tensor(fixed)
     prior = likelihood.latents[site]
     base = base_of(prior)
     here = dist.LogNormal(base.loc.to(output), base.scale.to(output))
-    value = pyro.sample(site, here.to_event(prior.event_dim))
-    if value.dim() == prior.event_dim:
-        return value
-    # A vectorised draw has batch dimensions (n_draws, 1), the 1 being the place of the data plate
-    # (Pyro's Predictive leaves it out where the site has an event): line both up with the output.
-    n_batch = value.dim() - prior.event_dim
-    batch, event = value.shape[:n_batch], value.shape[n_batch:]
-    batch = batch if batch[-1] == 1 else (*batch, 1)
-    ones = (1,) * (output.dim() - len(batch) - len(event))
-    return value.reshape((*batch, *ones, *event))
+    return pyro.sample(site, here.to_event(prior.event_dim))
 
 
 def _check_noise(likelihood: Gaussian | StudentT) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import itertools
 import logging
 import numbers
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
-from pyro.infer.autoguide.initialization import InitMessenger, init_to_feasible
+from pyro.infer.autoguide.initialization import InitMessenger
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import effectful
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import biject_to, constraints
 from torch.func import functional_call
@@ -154,11 +157,11 @@ class BayesianNetwork(nn.Module):
             for name, parameter in self.point_parameters()
         }
         output, n_batch = self._output(weights, x, points)
-        distribution = self._per_row(self.likelihood(output), n_batch)
+        distribution = self._per_row(self._apply_likelihood(output), n_batch)
         n_rows = output.shape[n_batch]
         if y is not None:
             check_shape(self.likelihood, distribution.shape()[n_batch:], y)
-            y = as_observed(distribution, y)
+            y = as_observed(distribution, y, output.dtype)
         with _data_plate(n_rows, n_data):
             return pyro.sample("y", distribution, obs=y)
 
@@ -186,7 +189,8 @@ class BayesianNetwork(nn.Module):
         -------
         Tensor of shape (n_draws, n, ...)
         """
-        return self._output({name: draws[name] for name in self._bayesian}, x)[0]
+        # The dimension of the data plate, without which a single draw would not show as a batch.
+        return self._output({name: draws[name][:, None] for name in self._bayesian}, x)[0]
 
     def distribution(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
         """Give the distribution of y under draws of the network's output.
@@ -203,7 +207,7 @@ class BayesianNetwork(nn.Module):
         """
         data = {name: value[:, None] for name, value in latents.items()}
         with poutine.block(), poutine.condition(data=data):
-            return self._per_row(self.likelihood(output), 1).expand(output.shape[:2])
+            return self._per_row(self._apply_likelihood(output), 1).expand(output.shape[:2])
 
     def latent_sites(self, x: ArrayLike | None = None) -> list[LatentSite]:
         """List the latent sites in the order in which the model draws them.
@@ -250,11 +254,11 @@ class BayesianNetwork(nn.Module):
         if len(x) != len(y):
             raise ValueError(f"`x` and `y` must have one row each: got {len(x)} and {len(y)} rows.")
         check_output(self.likelihood, self.net, output)
-        with poutine.block(), InitMessenger(init_to_feasible):
+        with poutine.block(), InitMessenger(_start_of_site):
             distribution = self._per_row(self.likelihood(output), 0)
         check_shape(self.likelihood, (len(y), *distribution.shape()[1:]), y)
         check_support(self.likelihood, distribution, y)
-        return x, as_observed(distribution, y)
+        return x, as_observed(distribution, y, output.dtype)
 
     def _prepare_inputs(self, x: ArrayLike) -> tuple[Tensor, Tensor]:
         """Give the inputs, and the module's output for the first of them."""
@@ -272,7 +276,8 @@ class BayesianNetwork(nn.Module):
             raise ValueError(
                 f"`net` has the lazy parameter {name!r}: run the module once on some rows first."
             )
-        if name in ("y", "data"):
+        latents = getattr(self.likelihood, "latents", None) or ()
+        if name in ("y", "data", *latents):
             raise ValueError(f"`net` has a parameter named {name!r}, which is a site of the model.")
         if not parameter.requires_grad:
             return False
@@ -321,10 +326,15 @@ class BayesianNetwork(nn.Module):
         mode = self.net.training
         refusal = None
         if mode not in self._refuses_vmap:
+            buffers = [(buffer, buffer.clone()) for buffer in self.net.buffers()]
             try:
-                return torch.vmap(call, randomness="different")(dict(weights))
+                with warnings.catch_warnings():  # operations that vmap itself loops over
+                    warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+                    return torch.vmap(call, randomness="different")(dict(weights))
             except RuntimeError as error:  # recurrent layers, batch norm in training
                 refusal = error
+                for buffer, before in buffers:  # half a run may have counted already
+                    buffer.copy_(before)
         n_draws = len(next(iter(weights.values())))
         looped = [call({n: w[i] for n, w in weights.items()}) for i in range(n_draws)]
         if refusal is not None:
@@ -332,6 +342,10 @@ class BayesianNetwork(nn.Module):
             reason = str(refusal).strip().splitlines()[0]
             logger.info("Draws run one by one: the module cannot be vectorised (%s)", reason)
         return torch.stack(looped)
+
+    def _apply_likelihood(self, output: Tensor) -> TorchDistribution:
+        with _LineUp(output.dim()):
+            return self.likelihood(output)
 
     def _per_row(self, distribution: TorchDistribution, n_batch: int) -> TorchDistribution:
         """Make an event of all that a row holds: batch dimensions beyond the rows."""
@@ -345,7 +359,7 @@ class BayesianNetwork(nn.Module):
 
     def _try_on(self, x: Tensor) -> Tensor:
         """Give the module's output for some rows, leaving its mode and buffers as they were."""
-        training = self.net.training
+        modes = {module: module.training for module in self.net.modules()}
         try:
             self.net.eval()
             with torch.no_grad():
@@ -357,7 +371,8 @@ class BayesianNetwork(nn.Module):
                 f"network: {reason}."
             ) from error
         finally:
-            self.net.train(training)
+            for module, training in modes.items():
+                module.training = training
         if not isinstance(output, Tensor) or output.dim() == 0 or len(output) != len(x):
             got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output)
             raise ValueError(
@@ -369,9 +384,35 @@ class BayesianNetwork(nn.Module):
     def _traced_latents(self, x: ArrayLike) -> dict[str, TorchDistribution]:
         _, output = self._prepare_inputs(x)
         with poutine.block():
-            likelihood = InitMessenger(init_to_feasible)(self.likelihood)
+            likelihood = InitMessenger(_start_of_site)(self.likelihood)
             trace = poutine.trace(likelihood).get_trace(output)
         return {name: site["fn"] for name, site in trace.iter_stochastic_nodes()}
+
+
+class _LineUp(Messenger):
+    """Hands a likelihood the draws of its latent sites in line with the rows of its output.
+
+    A vectorised draw has batch dimensions (n_draws, 1), the 1 being the place of the data plate
+    (Pyro's Predictive leaves it out where the site has an event). Only what the likelihood gets is
+    reshaped, not what outer handlers see.
+    """
+
+    def __init__(self, n_dims: int) -> None:
+        super().__init__()
+        self._n_dims = n_dims
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg):
+            return
+        value, n_event = msg["value"], msg["fn"].event_dim
+        n_batch = value.dim() - n_event
+        batch, event = value.shape[:n_batch], value.shape[n_batch:]
+        own = msg["fn"].batch_shape
+        if not batch or (own and own[-1] != 1):  # one draw; one for each row
+            return
+        batch = _without_data_dim(batch)
+        ones = (1,) * (self._n_dims - len(batch) - n_event)
+        msg["value"] = value.reshape((*batch, *ones, *event))
 
 
 def param_site(name: str, parameter: nn.Parameter) -> Tensor:
@@ -454,6 +495,11 @@ def start_of(prior: TorchDistribution) -> Tensor:
         to_support = biject_to(prior.support)
         start = to_support(torch.zeros(to_support.inverse_shape(prior.shape())))
     return start.detach()
+
+
+def _start_of_site(site: Mapping[str, Any]) -> Tensor:
+    # Pyro's own starting points draw from the random state of the caller.
+    return start_of(site["fn"])
 
 
 def _data_plate(n_rows: int, n_data: int | None) -> pyro.plate:

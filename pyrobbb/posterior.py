@@ -13,8 +13,8 @@ from . import storage
 from .data import ArrayLike, check_count
 from .history import History
 from .network import BayesianNetwork
-from .prediction import Prediction, make_prediction
-from .sampling import DrawnDistributions, Draws, concatenate, draw_blocks, fresh_seed
+from .prediction import ClassificationPrediction, RegressionPrediction, make_prediction
+from .sampling import DrawnDistributions, Draws, draw_blocks, fresh_seed, join
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Posterior:
         """
         check_count("n", n)
         seed = fresh_seed() if seed is None else seed
-        return concatenate(list(draw_blocks(self.guide, self.example, n, seed)))
+        return join(draw_blocks(self.guide, self.example, n, seed), n)
 
     def predict(
         self,
@@ -67,7 +67,7 @@ class Posterior:
         seed: int | None = None,
         *,
         max_memory: int = 2**30,
-    ) -> Prediction:
+    ) -> RegressionPrediction | ClassificationPrediction:
         """Predict y at new rows.
 
         Parameters

@@ -60,9 +60,7 @@ class Prediction:
         -------
         array of shape (n_draws, n, ...)
         """
-        chunks = list(self._distributions)
-        with seeded(fresh_seed() if seed is None else seed, base_of(chunks[0]).mean.device):
-            return self._out(torch.cat([chunk.sample() for chunk in chunks], dim=1))
+        return self._out(self._sample(fresh_seed() if seed is None else seed))
 
     def _log_prob(self, y: Tensor) -> Tensor:
         pieces, start = [], 0
@@ -76,11 +74,18 @@ class Prediction:
                     f"`y` must have shape (n, {', '.join(map(str, expected[1:]))}) with a row for "
                     f"each row predicted, got {tuple(y.shape)}."
                 )
-            each = distribution.log_prob(as_observed(distribution, rows))
+            each = distribution.log_prob(
+                as_observed(distribution, rows, base_of(distribution).mean.dtype)
+            )
             pieces.append(each.logsumexp(0) - math.log(len(each)))
         if start != len(y):
             raise ValueError(f"`y` must have the {start} rows that were predicted, got {len(y)}.")
         return torch.cat(pieces)
+
+    def _sample(self, seed: int) -> Tensor:
+        chunks = list(self._distributions)
+        with seeded(seed, base_of(chunks[0]).mean.device):
+            return torch.cat([chunk.sample() for chunk in chunks], dim=1)
 
     def _out(self, result: Tensor) -> Any:
         return like(self._original, result)
@@ -105,7 +110,7 @@ class RegressionPrediction(Prediction):
         scale: Tensor | float = 1.0,
     ) -> None:
         super().__init__(distributions, original)
-        self._loc, self._scale = torch.as_tensor(loc), torch.as_tensor(scale)
+        self._loc, self._scale = _double(loc), _double(scale)
 
     def rescaled(self, loc: ArrayLike, scale: ArrayLike) -> RegressionPrediction:
         """Give the prediction of ``loc + scale * y``: of a target that was standardised.
@@ -115,7 +120,7 @@ class RegressionPrediction(Prediction):
         loc, scale : float or array of the shape of a row of y
             The mean and standard deviation that y was standardised by; scale is positive.
         """
-        loc, scale = torch.as_tensor(loc), torch.as_tensor(scale)
+        loc, scale = _double(loc), _double(scale)
         if not bool((scale > 0).all()):
             raise ValueError(f"`scale` must be positive, got {scale.tolist()}.")
         return RegressionPrediction(
@@ -191,6 +196,9 @@ class RegressionPrediction(Prediction):
         log_jacobian = scale.log().expand(y.shape).reshape(len(y), -1).sum(-1)
         return super()._log_prob(standardised) - log_jacobian
 
+    def _sample(self, seed: int) -> Tensor:
+        return self._loc + self._scale * super()._sample(seed)
+
     @property
     def _is_rescaled(self) -> bool:
         return bool((self._scale != 1).any() or (self._loc != 0).any())
@@ -253,12 +261,19 @@ class ClassificationPrediction(Prediction):
         return torch.cat(probs), torch.cat(entropy), torch.cat(expected), binary
 
 
-def make_prediction(distributions: Iterable[Distribution], original: ArrayLike) -> Prediction:
+def make_prediction(
+    distributions: Iterable[Distribution], original: ArrayLike
+) -> RegressionPrediction | ClassificationPrediction:
     """Give the kind of prediction that suits the distributions."""
     base = base_of(next(iter(distributions)))
     discrete = (torch.distributions.Categorical, torch.distributions.Bernoulli)
-    kind = ClassificationPrediction if isinstance(base, discrete) else RegressionPrediction
-    return kind(distributions, original)
+    if isinstance(base, discrete):
+        return ClassificationPrediction(distributions, original)
+    return RegressionPrediction(distributions, original)
+
+
+def _double(value: ArrayLike) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.float64)
 
 
 def _entropy(probs: Tensor, binary: bool) -> Tensor:

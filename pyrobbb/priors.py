@@ -211,6 +211,9 @@ class ByName:
                     f"`patterns`: {pattern!r} matches no parameter. The parameters are: "
                     f"{', '.join(names)}."
                 )
+        for prior in (*self.patterns.values(), self.default):
+            if isinstance(prior, ByName):
+                prior.check_names(name for name in names if self.choice(name) is prior)
 
 
 class ScaleMixtureNormal(TorchDistribution):

@@ -1,7 +1,7 @@
 """Bayes by Backprop in NumPy alone, with every gradient derived by hand.
 
-Two readers: a person who differentiates the algorithm on paper, and the tests of this library,
-which hold its automatic differentiation against this file. Everything is float64.
+It is written for a person who differentiates the algorithm on paper, and for the tests of this
+library, which hold its automatic differentiation against it. Everything is float64.
 
 **The posterior.** Each weight has a normal distribution q of its own, with theta = (mu, rho)::
 
@@ -26,8 +26,8 @@ in which (w - mu) / s = eps::
 
 In d_mu the first two cancel. In d_rho, sigmoid(rho) * (-eps^2 / s + (eps^2 - 1) / s) leaves
 -sigmoid(rho) / s, whatever eps was. Put (1) into log q to see why: ``-log s - eps^2 / 2 - const``
-contains neither mu nor w. So a sampled log q has, draw by draw, the gradient of its closed form
--log s (the entropy), and all that is left to differentiate is the prior and the likelihood::
+contains neither mu nor w. So a sampled log q has, draw by draw, the gradient of its expectation,
+minus the entropy of q, and all that is left to differentiate is the prior and the likelihood::
 
     g = -dlogP(w)/dw - dlogP(D|w)/dw,    d_mu = g,    d_rho = sigmoid(rho) * (eps * g - 1 / s) (5)
 
@@ -329,8 +329,8 @@ def nelbo_and_gradients(
     priors = _one_an_array(prior, n_layers=len(mu))
     row_weight = 1.0 if n_data is None else n_data / len(x)
     nll = kl = 0.0
-    d_mu = [np.zeros_like(m) for m in _arrays(mu)]
-    d_rho = [np.zeros_like(r) for r in _arrays(rho)]
+    d_mu = [np.zeros(m.shape) for m in _arrays(mu)]
+    d_rho = [np.zeros(r.shape) for r in _arrays(rho)]
     for draw in eps:
         w = sample(mu, rho, draw)
         output, cache = feedforward(w, x, activation)
@@ -422,13 +422,16 @@ def train(
     Raises
     ------
     ValueError
-        If x and y differ in rows, or do not fit the likelihood.
+        If x is not a table, x and y differ in rows, or y does not fit the likelihood.
     FloatingPointError
         If the nelbo is not finite.
     """
     n_data = len(x)
-    if n_data != len(y):
-        raise ValueError(f"`x` and `y` must have as many rows, got {n_data} and {len(y)}.")
+    if x.ndim != 2 or n_data != len(y):
+        raise ValueError(
+            "`x` must have shape (n, n_in), with a row for each row of `y`, got shape "
+            f"{x.shape} for y of shape {y.shape}: use x.reshape(-1, 1) if it is flat."
+        )
     is_categorical = isinstance(likelihood, CategoricalLikelihood)
     n_out = int(y.max()) + 1 if is_categorical else y.reshape(n_data, -1).shape[1]
     rng = np.random.default_rng(seed)
@@ -451,9 +454,9 @@ def train(
         nelbo[step - 1] = cost.nelbo
         gradients = [*_arrays(cost.d_mu), *_arrays(cost.d_rho)]
         for p, g, m, v in zip(parameters, gradients, first, second, strict=True):
-            m += 0.1 * (g - m)  # running mean of the gradient,
-            v += 0.001 * (g**2 - v)  # and of its square: both start at 0, which is corrected here
-            m_hat, v_hat = m / (1 - 0.9**step), v / (1 - 0.999**step)
+            m += 0.1 * (g - m)  # running mean of the gradient
+            v += 0.001 * (g**2 - v)  # and of its square
+            m_hat, v_hat = m / (1 - 0.9**step), v / (1 - 0.999**step)  # both started at 0
             p -= learning_rate * m_hat / (np.sqrt(v_hat) + 1e-8)  # in place, so mu and rho move
     return Trained(mu, rho, nelbo, activation)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -65,7 +66,13 @@ def draw_blocks(
 
 def _vectorised_draws(guide: Callable[..., Any], example: Tensor) -> Draws:
     # Plate -1 is left to the guide, as the model's plate "data" has it.
-    with poutine.block(), poutine.trace() as tracer, pyro.plate("draws", BLOCK, dim=-2):
+    # A PyroModule writes its parameters into the global param store when it runs.
+    with (
+        pyro.get_param_store().scope(),
+        poutine.block(),
+        poutine.trace() as tracer,
+        pyro.plate("draws", BLOCK, dim=-2),
+    ):
         guide(example)
     draws = {}
     for name, site in tracer.trace.nodes.items():
@@ -112,16 +119,16 @@ class DrawnDistributions:
         # A quarter of the bound for each: draws held, activations of a block, outputs of a chunk
         # (a distribution's quantiles need a few arrays of that size), and outputs kept.
         quarter = max_memory // 4
-        hold = n_draws * per_draw <= quarter
-        held, latents = [], []
-        for block in self._blocks():
-            latents.append({n: v for n, v in block.items() if n not in weights})
-            if hold:
-                held.append(block)
-        self._held = concatenate(held) if hold else None
-        self._latents = concatenate(latents)
-        self._chunk = int(min(max(quarter // (8 * n_draws * per_output), 1), len(x)))
-        self._at_once = int(min(max(quarter // (self._chunk * per_row), 1), n_draws))
+        if n_draws * per_draw <= quarter:
+            held = join(self._blocks(), n_draws)
+            self._held: Draws | None = {n: v for n, v in held.items() if n in weights}
+            self._latents = {n: v for n, v in held.items() if n not in weights}
+        else:
+            self._held = None
+            latents = ({n: v for n, v in b.items() if n not in weights} for b in self._blocks())
+            self._latents = join(latents, n_draws)
+        self._chunk = int(min(max(quarter // (16 * n_draws * per_output), 1), len(x)))
+        self._at_once = int(min(max(quarter // (4 * self._chunk * per_row), 1), n_draws))
         self._kept: list[TorchDistribution] | None = (
             [] if n_draws * len(x) * per_output <= quarter else None
         )
@@ -134,8 +141,9 @@ class DrawnDistributions:
         computed = []
         for rows in self._x.split(self._chunk):
             with torch.no_grad():
-                outputs = [self._network.output(draws, rows) for draws in self._weights()]
-                distribution = self._network.distribution(torch.cat(outputs), self._latents)
+                outputs = ({"": self._network.output(draws, rows)} for draws in self._weights())
+                output = join(outputs, self.n_draws)[""]
+                distribution = self._network.distribution(output, self._latents)
             if self._kept is not None:
                 computed.append(distribution)
             yield distribution
@@ -149,9 +157,20 @@ class DrawnDistributions:
                 yield {name: v[start : start + self._at_once] for name, v in block.items()}
 
 
-def concatenate(blocks: list[Draws]) -> Draws:
-    """Join blocks of draws."""
-    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+def join(blocks: Iterable[Draws], n_draws: int) -> Draws:
+    """Join blocks of draws along their first dimension.
+
+    The memory is set aside at once: small results kept between large blocks that come and go would
+    leave the heap in pieces, and it would grow with every block.
+    """
+    joined: Draws = {}
+    start: dict[str, int] = defaultdict(int)
+    for block in blocks:
+        for name, value in block.items():
+            whole = joined.setdefault(name, value.new_empty((n_draws, *value.shape[1:])))
+            whole[start[name] : start[name] + len(value)] = value
+            start[name] += len(value)
+    return joined
 
 
 def _bytes_per_row(network: BayesianNetwork, example: Tensor) -> tuple[int, int]:

@@ -187,5 +187,5 @@ def _fill(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
             f"The stored {what} does not fit: {name!r} has shape {stored.get(name, 'none')} there "
             f"and {own.get(name, 'none')} here."
         )
-    module.to(next(iter(state.values())).dtype)
+    module.to(next(t for t in state.values() if t.is_floating_point()).dtype)
     module.load_state_dict(dict(state))

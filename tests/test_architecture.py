@@ -12,13 +12,17 @@ PACKAGE = Path(__file__).parents[1] / "pyrobbb"
 # A module may import from those before it. `__init__` comes last and may import from all.
 ORDER = [
     "data",
+    "history",
+    "scaling",
     "priors",
     "likelihoods",
     "network",
     "guides",
     "objectives",
     "engine",
+    "sampling",
     "prediction",
+    "storage",
     "posterior",
     "fitting",
     "reference",

@@ -1,0 +1,85 @@
+"""A posterior as an xarray DataTree for ArviZ."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data import ArrayLike, check_count
+from .sampling import DrawnDistributions, fresh_seed
+
+if TYPE_CHECKING:
+    import xarray
+
+    from .posterior import Posterior
+
+
+def to_arviz(
+    posterior: Posterior,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    n_draws: int = 500,
+    seed: int | None = None,
+    sites: list[str] | None = None,
+) -> xarray.DataTree:
+    """Give draws, predictions and log-likelihoods as ArviZ reads them.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    x, y : array-like of shape (n, ...)
+        The data that the network was fitted to.
+    n_draws : int
+        Draws from the posterior.
+    seed : int, optional
+        Makes them repeatable.
+    sites : list of str, optional
+        The latent sites to keep. None: all of them.
+
+    Returns
+    -------
+    DataTree
+        Groups ``posterior``, ``posterior_predictive``, ``log_likelihood``, ``observed_data`` and
+        ``constant_data``, with dimensions ``chain`` (one: the fit) and ``draw``.
+    """
+    import arviz_base
+
+    check_count("n_draws", n_draws)
+    seed = fresh_seed() if seed is None else seed
+    draws = posterior.draws(n_draws, seed)
+    unknown = set(sites or ()) - set(draws)
+    if unknown:
+        raise ValueError(f"`sites`: no site {sorted(unknown)}; there are {', '.join(draws)}.")
+    rows, targets = posterior.network.prepare(x, y)
+    distributions = DrawnDistributions(
+        posterior.network, posterior.guide, rows, n_draws=n_draws, seed=seed, max_memory=2**30
+    )
+    predictive, log_likelihood, start = [], [], 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for distribution in distributions:
+            n_rows = distribution.batch_shape[1]
+            predictive.append(distribution.sample())
+            log_likelihood.append(distribution.log_prob(targets[start : start + n_rows]))
+            start += n_rows
+    data = {
+        "posterior": {
+            name: _chain(value) for name, value in draws.items() if sites is None or name in sites
+        },
+        "posterior_predictive": {"y": _chain(torch.cat(predictive, 1))},
+        "log_likelihood": {"y": _chain(torch.cat(log_likelihood, 1))},
+        "observed_data": {"y": targets.cpu().numpy()},
+        "constant_data": {"x": rows.cpu().numpy()},
+    }
+    row_dims = {"y": ["obs"], "x": ["obs"]}
+    attrs = {name: value for name, value in posterior.settings.items() if value is not None}
+    attrs = {"inference_library": "pyrobbb", "guide": type(posterior.guide).__name__, **attrs}
+    return arviz_base.from_dict(data, dims=row_dims, attrs={"/": attrs})
+
+
+def _chain(value: Tensor) -> np.ndarray[Any, Any]:
+    return value[None].detach().cpu().numpy()

@@ -1,0 +1,196 @@
+"""Pictures of a fit: matplotlib axes in, axes out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .data import ArrayLike
+from .history import History
+from .posterior import Posterior
+from .prediction import ClassificationPrediction, RegressionPrediction
+from .scores import coverage_curve, reliability
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, ACCENT, SECOND, SOFT = "#333333", "#2a6f97", "#c8553d", "#a9c6d9"
+"""Text and data; what the posterior says; what it is compared with; bands."""
+
+
+def plot_band(
+    x: ArrayLike, prediction: RegressionPrediction, *, ax: Axes | None = None, level: float = 0.9
+) -> Axes:
+    """Draw the predictive mean over a single input, with its interval and the part that is doubt.
+
+    Parameters
+    ----------
+    x : array-like of shape (n,) or (n, 1)
+        The inputs that were predicted.
+    prediction : RegressionPrediction
+        Of one output.
+    ax : Axes, optional
+        None: a new figure's.
+    level : float
+        Probability of the interval.
+    """
+    ax = _axes(ax)
+    order = np.argsort(_flat(x))
+    at = _flat(x)[order]
+    mean, doubt = _flat(prediction.mean)[order], _flat(prediction.epistemic_sd)[order]
+    lower, upper = (_flat(bound)[order] for bound in prediction.interval(level))
+    z = _normal_quantile((1 + level) / 2)
+    ax.fill_between(at, lower, upper, color=SOFT, alpha=0.5, lw=0, label=f"{level:.0%} interval")
+    ax.fill_between(
+        at, mean - z * doubt, mean + z * doubt, color=ACCENT, alpha=0.35, lw=0, label="of it, doubt"
+    )
+    ax.plot(at, mean, color=ACCENT, lw=2, label="mean")
+    return ax
+
+
+def plot_intervals(
+    prediction: RegressionPrediction, y: ArrayLike, *, ax: Axes | None = None, level: float = 0.9
+) -> Axes:
+    """Draw each observation with its predictive interval, in the order of the predicted means.
+
+    Observations outside of their interval stand out.
+    """
+    ax = _axes(ax)
+    y, mean = _flat(y), _flat(prediction.mean)
+    order = np.argsort(mean)
+    lower, upper = (_flat(bound)[order] for bound in prediction.interval(level))
+    y, mean, rank = y[order], mean[order], np.arange(len(y))
+    outside = (y < lower) | (y > upper)
+    ax.vlines(rank, lower, upper, color=SOFT, lw=2, label=f"{level:.0%} interval")
+    ax.plot(rank, mean, color=ACCENT, lw=1.5, label="mean")
+    ax.plot(rank[~outside], y[~outside], "o", ms=3.5, color=INK, label="observed")
+    share = outside.mean()
+    ax.plot(rank[outside], y[outside], "o", ms=4.5, color=SECOND, label=f"outside ({share:.0%})")
+    ax.set(xlabel="test rows, by predicted mean", xlim=(-1, len(y)))
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def plot_history(history: History, *, ax: Axes | None = None) -> Axes:
+    """Draw the negative ELBO and its two parts, epoch by epoch."""
+    ax = _axes(ax)
+    epochs = history.per_epoch()
+    for values, color, label in (
+        (epochs.nelbo, INK, "negative ELBO"),
+        (epochs.nll, SECOND, "negative log-likelihood"),
+        (epochs.kl, ACCENT, "KL from the prior"),
+    ):
+        ax.plot(epochs.epoch + 1, values, color=color, lw=1.5, label=label)
+    ax.set(xlabel="epoch", ylabel="nats", yscale="symlog", xlim=(1, max(history.n_epochs, 2)))
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def plot_coverage(
+    prediction: RegressionPrediction,
+    y: ArrayLike,
+    *,
+    ax: Axes | None = None,
+    label: str = "",
+    color: str = ACCENT,
+) -> Axes:
+    """Draw how many observations the central intervals hold, against how many they should."""
+    ax = _axes(ax)
+    levels = np.linspace(0.05, 0.95, 19)
+    _diagonal(ax)
+    inside = coverage_curve(prediction, y, levels)
+    ax.plot(levels, inside, "o-", ms=3.5, lw=1.5, color=color, label=label)
+    ax.set(xlabel="probability of the interval", ylabel="share of observations inside")
+    return ax
+
+
+def plot_reliability(
+    prediction: ClassificationPrediction,
+    y: ArrayLike,
+    *,
+    ax: Axes | None = None,
+    label: str = "",
+    color: str = ACCENT,
+    n_bins: int = 10,
+) -> Axes:
+    """Draw how often the most probable class is right, against how probable it was."""
+    ax = _axes(ax)
+    confidence, gap, share = reliability(prediction, y, n_bins)
+    _diagonal(ax)
+    ax.plot(confidence, confidence + gap, "-", lw=1.2, color=color, label=label)
+    ax.scatter(confidence, confidence + gap, s=12 + 250 * share, color=color, alpha=0.7, lw=0)
+    ax.set(xlabel="probability of the predicted class", ylabel="share that is right")
+    return ax
+
+
+def plot_uncertainty(
+    prediction: ClassificationPrediction, y: ArrayLike, *, ax: Axes | None = None
+) -> Axes:
+    """Draw histograms of the predictive entropy, for right and for wrong predictions."""
+    ax = _axes(ax)
+    entropy, wrong = _flat(prediction.entropy), _flat(prediction.label) != _flat(y)
+    bins = np.linspace(0, max(float(entropy.max()), 1e-3), 31).tolist()
+    for rows, color, label in ((~wrong, ACCENT, "right"), (wrong, SECOND, "wrong")):
+        if rows.any():
+            ax.hist(entropy[rows], bins, density=True, color=color, alpha=0.6, label=label)
+    ax.set(xlabel="entropy of the predictive distribution (nats)", ylabel="density")
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def plot_snr(posterior: Posterior, *, ax: Axes | None = None, n_draws: int = 200) -> Axes:
+    """Draw a histogram of the weights' signal-to-noise ratio, |mean| / sd, in decibels.
+
+    References
+    ----------
+    Blundell et al. (2015), figure 4.
+    """
+    ax = _axes(ax)
+    draws = posterior.draws(n_draws, seed=0)
+    weights = [draws[name].flatten(1) for name, _ in posterior.network.bayesian_parameters()]
+    ratios = np.concatenate([(w.mean(0).abs() / w.std(0)).cpu().numpy() for w in weights])
+    decibels = 20 * np.log10(np.maximum(ratios, 1e-3))
+    ax.hist(decibels, bins=60, color=ACCENT, alpha=0.85)
+    ax.axvline(0, color=SECOND, lw=1.2)
+    share = (decibels < 0).mean()
+    ax.annotate(
+        f"{share:.0%} of {len(decibels):,} weights:\nmore noise than signal",
+        (0, 0.97),
+        xycoords=("data", "axes fraction"),
+        xytext=(-6, 0),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize="small",
+        color=SECOND,
+    )
+    ax.set(xlabel="signal-to-noise ratio of a weight (dB)", ylabel="weights")
+    return ax
+
+
+def _axes(ax: Axes | None) -> Axes:
+    if ax is None:
+        from matplotlib.figure import Figure  # no pyplot: figures here leave no global state
+
+        ax = Figure(figsize=(5, 3.6), layout="constrained").subplots()
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def _diagonal(ax: Axes) -> None:
+    if not ax.lines:
+        ax.plot([0, 1], [0, 1], color=INK, lw=0.8, ls=":", label="calibrated")
+    ax.set(xlim=(0, 1), ylim=(0, 1.02))
+
+
+def _flat(values: ArrayLike) -> Any:
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values).reshape(-1)
+
+
+def _normal_quantile(q: float) -> float:
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf(q)

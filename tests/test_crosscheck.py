@@ -1,0 +1,157 @@
+"""The cross-check agrees where all is well, and fails loudly where one way is broken."""
+
+import numpy as np
+import pytest
+import torch
+from pyro.infer import TraceMeanField_ELBO
+from torch import nn
+
+from pyrobbb import BayesianNetwork, MeanFieldGuide, crosscheck, likelihoods, mlp, priors, reference
+from pyrobbb.guides import _LocalAutoNormal
+
+X = torch.randn(25, 3, generator=torch.Generator().manual_seed(0)).double()
+Y = X.sum(1, keepdim=True).sin()
+SMALL = {"n_draws": 30, "n_steps": 5}
+
+NETWORKS = {
+    "learnt noise": (BayesianNetwork(mlp(3, [5], 1, seed=0)), Y),
+    "fixed noise": (
+        BayesianNetwork(mlp(3, [5, 4], 1, "tanh", seed=0), None, likelihoods.Gaussian(0.3)),
+        Y,
+    ),
+    "mixture, Bernoulli": (
+        BayesianNetwork(
+            mlp(3, [5], 1, "sigmoid", seed=0), priors.ScaleMixture(), likelihoods.Bernoulli()
+        ),
+        (Y > 0).double(),
+    ),
+    "by name, Categorical": (
+        BayesianNetwork(
+            mlp(3, [5], 3, seed=0),
+            priors.ByName({"*.bias": priors.Normal(2.0, loc=0.5)}, priors.ScaleMixture()),
+            likelihoods.Categorical(),
+        ),
+        torch.arange(25) % 3,
+    ),
+    "no hidden layer": (BayesianNetwork(mlp(3, [], 1, seed=0)), Y),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_all_ways_agree(name):
+    network, y = NETWORKS[name]
+    report = crosscheck(network, X, y, **SMALL)
+    assert report.ok, str(report)
+    assert not report.notes
+    ways = {check.way for check in report.checks}
+    assert len(ways) == 4
+    assert "All 12 comparisons agree." in str(report)
+
+
+@pytest.mark.parametrize(
+    ("network", "y", "reason"),
+    [
+        (BayesianNetwork(mlp(3, [4], 1), priors.Laplace()), Y, "the prior Laplace"),
+        (BayesianNetwork(mlp(3, [4], 1), None, likelihoods.StudentT()), Y, "this likelihood"),
+        (BayesianNetwork(mlp(3, [4], 1, "gelu")), Y, "no plain MLP"),
+        (BayesianNetwork(mlp(3, [4], 1), priors.ByName({"0.*": None})), Y, "are points"),
+        (
+            BayesianNetwork(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 1))),
+            Y,
+            "no plain MLP",
+        ),
+    ],
+)
+def test_what_the_reference_does_not_cover_is_said_and_the_rest_agrees(network, y, reason):
+    report = crosscheck(network, X, y, **SMALL)
+    assert report.ok, str(report)
+    assert len(report.checks) == 9
+    assert reason in report.notes[0]
+
+
+def failures(**changes):
+    report = crosscheck(*NETWORKS["learnt noise"][:1], X, Y, **SMALL, **changes)
+    assert not report.ok
+    assert "DIFFER" in str(report)
+    return {check.way for check in report.checks if not check.ok}
+
+
+def test_a_hand_written_guide_with_exp_for_softplus_is_found(monkeypatch):
+    monkeypatch.setattr("pyrobbb.guides.softplus", torch.exp)
+    assert "MeanFieldGuide, Trace_ELBO" in failures()
+
+
+def test_a_hand_written_guide_that_draws_the_wrong_noise_site_is_found(monkeypatch):
+    monkeypatch.setattr("pyrobbb.guides.is_real", lambda support: True)
+    with pytest.raises(ValueError, match=r"GreaterThan\(lower_bound=0.0\)"):
+        failures()
+
+
+def test_an_auto_normal_started_elsewhere_is_found(monkeypatch):
+    setup = _LocalAutoNormal._setup_prototype
+
+    def shifted(self, *args, **kwargs):
+        setup(self, *args, **kwargs)
+        with torch.no_grad():
+            next(self.locs.parameters()).add_(1e-3)
+
+    monkeypatch.setattr(_LocalAutoNormal, "_setup_prototype", shifted)
+    # The first way is the yardstick: all the others differ from it.
+    assert failures() >= {"MeanFieldGuide, Trace_ELBO", "NumPy, gradients by hand"}
+
+
+def test_a_closed_form_kl_that_is_off_is_found(monkeypatch):
+    loss = TraceMeanField_ELBO.loss
+    monkeypatch.setattr(
+        TraceMeanField_ELBO, "loss", lambda self, *a, **k: loss(self, *a, **k) + 10.0
+    )
+    assert failures() == {"MeanFieldGuide, TraceMeanField_ELBO"}
+
+
+@pytest.mark.parametrize("part", ["d_mu", "d_rho"])
+def test_a_wrong_gradient_by_hand_is_found(monkeypatch, part):
+    right = reference.nelbo_and_gradients
+
+    def wrong(*args, **kwargs):
+        found = right(*args, **kwargs)
+        getattr(found, part)[0][0][0, 0] += 1e-4
+        return found
+
+    monkeypatch.setattr(reference, "nelbo_and_gradients", wrong)
+    assert failures() == {"NumPy, gradients by hand"}
+
+
+def test_a_guide_whose_steps_drift_is_found(monkeypatch):
+    forward = MeanFieldGuide.forward
+    calls = []
+
+    def drifting(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) > 70:  # after the comparisons at the start: in the short fit
+            self.rho.data += 1e-5
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(MeanFieldGuide, "forward", drifting)
+    report = crosscheck(NETWORKS["learnt noise"][0], X, Y, n_draws=30, n_steps=20)
+    assert {c.quantity for c in report.checks if not c.ok} <= {
+        "loc, 20 steps of SVI",
+        "rho, 20 steps of SVI",
+    }
+    assert not report.ok
+
+
+def test_nan_is_never_agreement(monkeypatch):
+    monkeypatch.setattr("pyrobbb.guides.inverse_softplus", lambda scale: scale * np.nan)
+    with pytest.raises(ValueError, match=r"Expected parameter"):
+        crosscheck(NETWORKS["learnt noise"][0], X, Y, **SMALL)
+
+
+def test_the_network_given_is_not_changed_and_the_callers_random_state_neither():
+    network = NETWORKS["learnt noise"][0]
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    state = torch.random.get_rng_state()
+    crosscheck(network, X, Y, **SMALL)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+    assert next(network.parameters()).dtype == torch.float32

@@ -1,0 +1,448 @@
+"""Mean-field guides: where they start, what they draw, and their KL divergence in closed form."""
+
+import copy
+import io
+import math
+import pickle
+import re
+
+import pyro
+import pyro.distributions as dist
+import pyro.poutine as poutine
+import pytest
+import scipy.stats
+import torch
+from pyro.infer import Predictive, Trace_ELBO, TraceMeanField_ELBO
+from torch import nn
+from torch.distributions import kl_divergence
+
+from pyrobbb import BayesianNetwork, MeanFieldGuide, auto_normal, mlp
+from pyrobbb.guides import inverse_softplus
+from pyrobbb.likelihoods import Gaussian, NegativeBinomial
+from pyrobbb.priors import ByName, FanInNormal, Laplace, Normal, ScaleMixture
+
+GUIDES = {"mean_field": MeanFieldGuide, "auto_normal": auto_normal}
+every_guide = pytest.mark.parametrize("make_guide", GUIDES.values(), ids=GUIDES)
+
+
+def network_and_data(likelihood=None, prior=None, n_out=1, dtype=torch.float64):
+    network = BayesianNetwork(mlp(3, [4], n_out, "tanh", seed=1).to(dtype), prior, likelihood)
+    x, y = torch.randn(6, 3, dtype=dtype), torch.randn(6, n_out, dtype=dtype)
+    return network, x, y
+
+
+def by_site(guide, flat):
+    """Cut a flat vector by hand, in the order in which the model draws its sites."""
+    pieces, start = {}, 0
+    for name, shape in guide.shapes.items():
+        pieces[name] = flat[start : start + math.prod(shape)].reshape(shape)
+        start += math.prod(shape)
+    assert start == len(flat)
+    return pieces
+
+
+def loc_and_scale(guide):
+    """Give the mean and standard deviation of each site in unconstrained space, for both guides."""
+    if isinstance(guide, MeanFieldGuide):
+        return by_site(guide, guide.loc), by_site(guide, nn.functional.softplus(guide.rho))
+    name = re.compile("_unconstrained$")
+    loc = {name.sub("", n): p for n, p in guide.locs.named_parameters()}
+    scale = {name.sub("", n): nn.functional.softplus(p) for n, p in guide.scales.named_parameters()}
+    return loc, scale
+
+
+@every_guide
+@pytest.mark.parametrize("median", [0.2, (0.2, 3.0)], ids=["one scale", "a scale each"])
+def test_a_guide_starts_at_the_modules_weights_and_the_noises_median(make_guide, median):
+    network, x, y = network_and_data(Gaussian(noise_median=median), n_out=2)
+    guide = make_guide(network)
+    guide(x, y)
+    loc, _ = loc_and_scale(guide)
+    for name, parameter in network.bayesian_parameters():
+        torch.testing.assert_close(loc[name], parameter, rtol=0, atol=0)
+    expected = torch.tensor(median, dtype=torch.float64)
+    torch.testing.assert_close(loc["noise_scale"].exp(), expected)
+    assert set(loc) == {*dict(network.bayesian_parameters()), "noise_scale"}
+
+
+@every_guide
+def test_scales_start_at_a_tenth_of_the_root_of_the_fan_in(make_guide):
+    network, x, y = network_and_data()
+    guide = make_guide(network)
+    guide(x, y)
+    _, scale = loc_and_scale(guide)
+    expected = {
+        "0.weight": 0.1 / math.sqrt(3),
+        "0.bias": 0.1,
+        "2.weight": 0.1 / math.sqrt(4),
+        "2.bias": 0.1,
+        "noise_scale": 0.1,
+    }
+    assert scale.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(scale[name], torch.full_like(scale[name], value))
+
+
+@every_guide
+@pytest.mark.parametrize("init_scale", [1e-6, 0.03, 2.0, 50.0])
+def test_init_scale_is_the_starting_scale_of_every_site(make_guide, init_scale):
+    network, x, y = network_and_data()
+    guide = make_guide(network, init_scale=init_scale)
+    guide(x, y)
+    _, scale = loc_and_scale(guide)
+    for value in scale.values():
+        torch.testing.assert_close(value, torch.full_like(value, init_scale))
+
+
+@every_guide
+@pytest.mark.parametrize("init_scale", [0.03, 2.0])
+def test_draws_have_the_standard_deviation_that_was_asked_for(make_guide, init_scale):
+    network, x, y = network_and_data()
+    guide = make_guide(network, init_scale=init_scale)
+    guide(x, y)
+    loc, _ = loc_and_scale(guide)
+    n = 2000
+    with torch.no_grad(), pyro.plate("draws", n, dim=-2):
+        draws = guide(x, y)
+    for name, value in draws.items():
+        value = value.log() if name == "noise_scale" else value
+        z = (value.reshape(n, *loc[name].shape) - loc[name]) / init_scale
+        # n standard normal values have a mean of sd 1 / sqrt(n), a mean square of sd sqrt(2 / n).
+        assert (z.mean(0).abs() < 4.5 / math.sqrt(n)).all()
+        assert ((z.pow(2).mean(0) - 1).abs() < 4.5 * math.sqrt(2 / n)).all()
+        assert z.abs().max() > 2
+
+
+def test_draws_have_the_scale_that_rho_is_set_to():
+    network, x, y = network_and_data(Gaussian(0.1))
+    guide = MeanFieldGuide(network)
+    scale = torch.linspace(0.01, 5, guide.rho.numel(), dtype=torch.float64)
+    with torch.no_grad():
+        guide.rho.copy_(inverse_softplus(scale))
+    torch.testing.assert_close(guide.scale, scale)
+    n = 4000
+    with torch.no_grad(), pyro.plate("draws", n, dim=-2):
+        draws = guide(x, y)
+    flat = torch.cat([value.reshape(n, -1) for value in draws.values()], dim=1)
+    assert ((flat.std(0) / scale - 1).abs() < 4.5 / math.sqrt(2 * n)).all()
+
+
+def test_both_guides_start_at_the_same_place():
+    network, x, y = network_and_data(Gaussian(noise_median=(0.2, 3.0)), n_out=2)
+    starts = []
+    for make_guide in GUIDES.values():
+        guide = make_guide(network)
+        guide(x, y)
+        starts.append(loc_and_scale(guide))
+    torch.testing.assert_close(starts[0], starts[1], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("scale", [1e-7, 1e-3, 0.1, 1.0, 30.0, 1000.0])
+def test_inverse_softplus_inverts_softplus(dtype, scale):
+    scale = torch.tensor(scale, dtype=dtype)
+    back = nn.functional.softplus(inverse_softplus(scale))
+    torch.testing.assert_close(back, scale, rtol=30 * torch.finfo(dtype).eps, atol=0)
+
+
+@every_guide
+@pytest.mark.parametrize("init_scale", [0, -0.1])
+def test_init_scale_must_be_positive(make_guide, init_scale):
+    network, *_ = network_and_data()
+    with pytest.raises(ValueError, match=f"`init_scale` must be positive, got {init_scale}"):
+        make_guide(network, init_scale=init_scale)
+
+
+@every_guide
+def test_init_scale_must_be_a_number(make_guide):
+    network, *_ = network_and_data()
+    with pytest.raises(TypeError, match=r"`init_scale` must be a number, got '0\.1'"):
+        make_guide(network, init_scale="0.1")
+
+
+def test_weights_are_drawn_from_normals_and_noise_from_a_log_normal():
+    network, x, y = network_and_data(Gaussian(noise_median=(0.2, 3.0)), n_out=2)
+    guide = MeanFieldGuide(network, init_scale=0.4)
+    trace = poutine.trace(guide).get_trace(x, y)
+    loc = by_site(guide, guide.loc.detach())
+    for name, shape in guide.shapes.items():
+        site = trace.nodes[name]
+        assert (site["fn"].batch_shape, site["fn"].event_shape) == ((), shape)
+        value = site["value"].detach()
+        if name == "noise_scale":
+            expected = scipy.stats.lognorm(0.4, scale=loc[name].exp()).logpdf(value).sum()
+        else:
+            expected = scipy.stats.norm(loc[name], 0.4).logpdf(value).sum()
+        assert site["fn"].log_prob(value).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
+def test_split_cuts_a_flat_vector_into_the_sites(lead):
+    network, *_ = network_and_data(Gaussian(noise_median=(0.2, 3.0)), n_out=2)
+    guide = MeanFieldGuide(network)
+    flat = torch.randn(*lead, guide.loc.numel())
+    pieces = guide.split(flat)
+    assert {name: piece.shape for name, piece in pieces.items()} == {
+        name: (*lead, *shape) for name, shape in guide.shapes.items()
+    }
+    together = torch.cat([piece.reshape(*lead, -1) for piece in pieces.values()], dim=-1)
+    torch.testing.assert_close(together, flat, rtol=0, atol=0)
+    if not lead:
+        torch.testing.assert_close(pieces, by_site(guide, flat), rtol=0, atol=0)
+
+
+def test_a_guide_has_a_mean_and_a_scale_for_each_weight_and_noise_scale():
+    network, *_ = network_and_data(Gaussian(noise_median=(0.2, 3.0)), n_out=2)
+    guide = MeanFieldGuide(network)
+    n_latent = sum(parameter.numel() for parameter in network.net.parameters()) + 2
+    assert guide.loc.shape == guide.rho.shape == guide.scale.shape == (n_latent,)
+    assert [name for name, _ in guide.named_parameters()] == ["loc", "rho"]
+
+
+def test_points_have_no_place_in_the_guide():
+    network, *_ = network_and_data(Gaussian(0.1), ByName({"*.bias": None}))
+    assert list(MeanFieldGuide(network).shapes) == ["0.weight", "2.weight"]
+
+
+@every_guide
+def test_gradients_flow_to_all_parameters_of_the_guide(make_guide):
+    network, x, y = network_and_data()
+    guide = make_guide(network)
+    guide(x, y)
+    Trace_ELBO().differentiable_loss(network, guide, x, y).backward()
+    for parameter in guide.parameters():
+        assert parameter.grad.isfinite().all()
+        assert (parameter.grad != 0).all()
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def copied(guide):
+    return copy.deepcopy(guide)
+
+
+def pickled(guide):
+    return pickle.loads(pickle.dumps(guide))
+
+
+def torch_saved(guide):
+    buffer = io.BytesIO()
+    torch.save(guide, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+@every_guide
+@pytest.mark.parametrize("copy_of", [copied, pickled, torch_saved])
+def test_a_copy_draws_the_same_and_is_independent(make_guide, copy_of):
+    network, x, y = network_and_data()
+    guide = make_guide(network)
+    guide(x, y)
+    other = copy_of(guide)
+    losses, draws = [], []
+    for g in (guide, other):
+        pyro.set_rng_seed(5)
+        draws.append(g(x, y))
+        losses.append(TraceMeanField_ELBO().loss(network, g, x, y))
+    torch.testing.assert_close(draws[0], draws[1], rtol=0, atol=0)
+    assert losses[0] == losses[1]
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1)
+    for mine, theirs in zip(guide.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(theirs, mine + 1)
+
+
+@every_guide
+def test_a_guide_leaves_the_param_store_empty(make_guide):
+    network, x, y = network_and_data()
+    guide = make_guide(network)
+    elbo = Trace_ELBO(num_particles=2, vectorize_particles=True, max_plate_nesting=1)
+    svi = pyro.infer.SVI(network, guide, pyro.optim.Adam({"lr": 0.01}), elbo)
+    svi.step(x, y)
+    svi.evaluate_loss(x, y)
+    Predictive(network, guide=guide, num_samples=2)(x)
+    assert list(pyro.get_param_store()) == []
+
+
+def test_the_sites_of_a_likelihood_of_ones_own_are_found_through_x():
+    def likelihood(output):
+        return dist.Normal(output, pyro.sample("my_scale", dist.HalfNormal(output.new_tensor(2.0))))
+
+    network, x, y = network_and_data(likelihood)
+    assert "my_scale" not in MeanFieldGuide(network).shapes
+    guides = [MeanFieldGuide(network, x.numpy()), auto_normal(network)]
+    for guide in guides:
+        draws = guide(x, y)
+        assert list(draws) == [*dict(network.bayesian_parameters()), "my_scale"]
+        loc, scale = loc_and_scale(guide)
+        assert loc["my_scale"].exp().item() == pytest.approx(2 * scipy.stats.norm.ppf(0.75))
+        assert scale["my_scale"].item() == pytest.approx(0.1)
+
+
+# The KL divergence.
+
+CLOSED = {
+    "Normal": (Normal(0.7, loc=0.1), lambda parameter: (0.1, 0.7)),
+    "FanInNormal": (
+        FanInNormal(1.5),
+        lambda parameter: (0.0, 1.5 / math.sqrt(math.prod(parameter.shape[1:]))),
+    ),
+    "by name": (
+        ByName({"0.*": Normal(0.3)}, default=Normal(2.0)),
+        lambda parameter: (0.0, 0.3 if len(parameter) == 4 else 2.0),
+    ),
+}
+
+
+def nll_at_same_noise(network, guide, x, y, *rest):
+    pyro.set_rng_seed(3)
+    trace = poutine.trace(guide).get_trace(x, y)
+    model = poutine.trace(poutine.replay(network, trace=trace)).get_trace(x, y, *rest)
+    model.compute_log_prob()
+    return -model.nodes["y"]["log_prob_sum"].item()
+
+
+def kl_at_same_noise(objective, network, guide, *data):
+    pyro.set_rng_seed(3)
+    return objective().loss(network, guide, *data) - nll_at_same_noise(network, guide, *data)
+
+
+@pytest.mark.parametrize(("prior", "loc_and_scale_of"), CLOSED.values(), ids=CLOSED)
+@pytest.mark.parametrize("noise", [None, (0.3, 2.0)], ids=["fixed noise", "learnt noise"])
+def test_the_closed_loss_is_torchs_kl_summed_plus_the_nll(prior, loc_and_scale_of, noise):
+    likelihood = Gaussian(0.3) if noise is None else Gaussian(noise_median=noise, noise_log_sd=0.75)
+    network, x, y = network_and_data(likelihood, prior, n_out=2)
+    guide = MeanFieldGuide(network)
+    with torch.no_grad():
+        guide.loc.add_(torch.randn_like(guide.loc))
+        guide.rho.add_(torch.randn_like(guide.rho))
+    loc, scale = loc_and_scale(guide)
+    kl, n_elements = 0, 0
+    for name, parameter in network.bayesian_parameters():
+        q = torch.distributions.Normal(loc[name], scale[name])
+        p_loc, p_scale = torch.tensor(loc_and_scale_of(parameter), dtype=torch.float64)
+        p = torch.distributions.Normal(p_loc, p_scale)
+        each = kl_divergence(q, p)
+        assert each.shape == parameter.shape
+        kl, n_elements = kl + each.sum(), n_elements + each.numel()
+    assert n_elements == sum(p.numel() for p in network.net.parameters())
+    if noise is not None:
+        # A KL divergence does not change with the variable: that of the logarithms.
+        q = torch.distributions.Normal(loc["noise_scale"], scale["noise_scale"])
+        prior_log = torch.distributions.Normal(torch.tensor(noise, dtype=torch.float64).log(), 0.75)
+        kl = kl + kl_divergence(q, prior_log).sum()
+    expected = kl.item() + nll_at_same_noise(network, guide, x, y)
+    pyro.set_rng_seed(3)
+    loss = TraceMeanField_ELBO().loss(network, guide, x, y)
+    assert loss == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("objective", [Trace_ELBO, TraceMeanField_ELBO])
+def test_the_kl_is_zero_when_q_is_the_prior(objective):
+    likelihood = Gaussian(noise_median=(0.3, 2.0), noise_log_sd=0.8)
+    network, x, y = network_and_data(likelihood, FanInNormal(1.5), n_out=2)
+    guide = MeanFieldGuide(network)
+    scale = {
+        name: torch.full(shape, 1.5 / math.sqrt(math.prod(shape[1:])), dtype=torch.float64)
+        for name, shape in guide.shapes.items()
+    }
+    scale["noise_scale"] = torch.full((2,), 0.8, dtype=torch.float64)
+    with torch.no_grad():
+        guide.loc.zero_()
+        guide.loc[-2:] = torch.tensor([0.3, 2.0], dtype=torch.float64).log()
+        guide.rho.copy_(inverse_softplus(torch.cat([s.flatten() for s in scale.values()])))
+    kl = kl_at_same_noise(objective, network, guide, x, y)
+    assert kl == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("objective", [Trace_ELBO, TraceMeanField_ELBO])
+@pytest.mark.parametrize("prior", [FanInNormal(), ScaleMixture(), Laplace()], ids=repr)
+def test_the_kl_does_not_depend_on_the_number_of_data(objective, prior):
+    network, x, y = network_and_data(prior=prior)
+    guide = MeanFieldGuide(network)
+    kl = []
+    for n_rows, n_data in [(6, None), (1, None), (3, 3), (3, 6), (6, 10_000)]:
+        data = x[:n_rows], y[:n_rows], n_data
+        kl.append(kl_at_same_noise(objective, network, guide, *data))
+    assert kl[1:] == pytest.approx([kl[0]] * 4, rel=1e-8)
+
+
+class LastState(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(2, 3, batch_first=True)
+        self.head = nn.Linear(3, 1)
+
+    def forward(self, x):
+        states, _ = self.lstm(x)
+        return self.head(states[:, -1])
+
+
+@pytest.mark.parametrize("objective", [Trace_ELBO, TraceMeanField_ELBO])
+def test_the_kl_does_not_depend_on_the_length_of_sequences(objective):
+    network = BayesianNetwork(LastState().double())
+    guide = MeanFieldGuide(network)
+    kl = []
+    for length in (1, 2, 20):
+        data = torch.randn(4, length, 2).double(), torch.randn(4, 1).double()
+        kl.append(kl_at_same_noise(objective, network, guide, *data))
+    assert kl[1:] == pytest.approx([kl[0]] * 2, rel=1e-10)
+
+
+@pytest.mark.parametrize("objective", [Trace_ELBO, TraceMeanField_ELBO])
+@pytest.mark.parametrize("rho", [-1000.0, -100.0, -50.0, -30.0, 30.0, 100.0])
+@pytest.mark.parametrize("prior", [FanInNormal(), ScaleMixture()], ids=repr)
+def test_loss_and_gradients_are_finite_at_extreme_rho(objective, rho, prior):
+    network, x, y = network_and_data(Gaussian(1.0), prior, dtype=torch.float32)
+    guide = MeanFieldGuide(network)
+    with torch.no_grad():
+        guide.rho.fill_(rho)
+    loss = objective().differentiable_loss(network, guide, x, y)
+    loss.backward()
+    assert loss.isfinite()
+    assert guide.loc.grad.isfinite().all()
+    assert guide.rho.grad.isfinite().all()
+    assert guide.loc.grad.abs().min() > 0
+
+
+def test_at_a_vanishing_scale_the_means_still_follow_the_gradient_of_a_plain_network():
+    network, x, y = network_and_data(Gaussian(0.5), Normal(2.0), dtype=torch.float32)
+    guide = MeanFieldGuide(network)
+    with torch.no_grad():
+        guide.rho.fill_(-100)
+    TraceMeanField_ELBO().differentiable_loss(network, guide, x, y).backward()
+    net = copy.deepcopy(network.net)
+    nll = -torch.distributions.Normal(net(x), 0.5).log_prob(y).sum()
+    (nll + sum((p**2).sum() for p in net.parameters()) / (2 * 2.0**2)).backward()
+    expected = torch.cat([parameter.grad.flatten() for parameter in net.parameters()])
+    torch.testing.assert_close(guide.loc.grad, expected)
+
+
+@pytest.mark.parametrize("width", [10, 100, 1000])
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_at_the_start_the_outputs_doubt_is_of_the_order_of_a_tenth(width, depth, activation):
+    """Each layer adds to the output's variance; the weights above shrink what came before.
+
+    The weights of a unit vary by 0.01 / fan_in around means of variance 1 / (3 fan_in) (torch's
+    default), its bias by 0.01. So with m the mean square of a layer's inputs and v the variance of
+    one, its outputs have the variance 0.01 (1 + m) + (1/3 + 0.01) v. Standard normal x has m = 1
+    and v = 0; ReLU and tanh, which shrink, keep m below 1. So v lies between 0.01, the last bias
+    alone, and the fixed point of v = 0.02 + 0.343 v, 0.0305: the sd between 0.1 and 0.175. Finite
+    layers scatter around that; 0.08 and 0.25 leave them room. A start at rho = -7 gives less than
+    0.002, a scale of 1 more than 1.
+    """
+    network = BayesianNetwork(mlp(20, [width] * depth, 1, activation, seed=0), None, Gaussian(0.1))
+    x = torch.randn(16, 20)
+    with torch.no_grad(), pyro.plate("draws", 50, dim=-2):
+        draws = MeanFieldGuide(network)(x)
+        output = network.output({name: value[:, 0] for name, value in draws.items()}, x)
+    sd = output.var(0).mean().sqrt().item()
+    assert 0.08 < sd < 0.25
+
+
+def test_counts_too_have_their_latent_site_in_the_guide():
+    network = BayesianNetwork(mlp(3, [], 1).double(), likelihood=NegativeBinomial())
+    guide = MeanFieldGuide(network)
+    assert list(guide.shapes) == ["0.weight", "0.bias", "total_count"]
+    assert by_site(guide, guide.loc)["total_count"].item() == pytest.approx(math.log(10))

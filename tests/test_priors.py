@@ -1,0 +1,334 @@
+"""Priors against SciPy's densities, torch's mixture, and the scale that was asked for."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import torch
+from torch import nn
+from torch.distributions import Categorical, MixtureSameFamily
+from torch.distributions import Normal as TorchNormal
+
+from pyrobbb import BayesianNetwork, mlp
+from pyrobbb.priors import (
+    ByName,
+    FanInNormal,
+    Laplace,
+    Normal,
+    ScaleMixture,
+    ScaleMixtureNormal,
+    StudentT,
+    fan_in,
+)
+
+
+def mixture_logpdf(w, pi, scale1, scale2):
+    components = [scipy.stats.norm(0, scale).logpdf(w) for scale in (scale1, scale2)]
+    weights = np.array([pi, 1 - pi]).reshape(2, *[1] * np.ndim(w))
+    return scipy.special.logsumexp(components, axis=0, b=weights)
+
+
+# A prior; its log-density; its standard deviation and its kurtosis E[w^4] / sd^4. Those that
+# depend on the parameter's shape do so by its fan-in.
+EXACT = {
+    "Normal": (
+        Normal(0.7, loc=-0.2),
+        lambda w, fan: scipy.stats.norm(-0.2, 0.7).logpdf(w),
+        lambda fan: (0.7, 3.0),
+    ),
+    "FanInNormal": (
+        FanInNormal(2.0),
+        lambda w, fan: scipy.stats.norm(0, 2 / math.sqrt(fan)).logpdf(w),
+        lambda fan: (2 / math.sqrt(fan), 3.0),
+    ),
+    "ScaleMixture": (
+        ScaleMixture(0.25, 1.5, 0.1),
+        lambda w, fan: mixture_logpdf(w, 0.25, 1.5, 0.1),
+        lambda fan: (
+            math.sqrt(0.25 * 1.5**2 + 0.75 * 0.1**2),
+            3 * (0.25 * 1.5**4 + 0.75 * 0.1**4) / (0.25 * 1.5**2 + 0.75 * 0.1**2) ** 2,
+        ),
+    ),
+    "Laplace": (
+        Laplace(0.3),
+        lambda w, fan: scipy.stats.laplace(0, 0.3).logpdf(w),
+        lambda fan: (0.3 * math.sqrt(2), 6.0),
+    ),
+    "StudentT": (
+        StudentT(10.0, 0.5),
+        lambda w, fan: scipy.stats.t(10, 0, 0.5).logpdf(w),
+        lambda fan: (0.5 * math.sqrt(10 / 8), 3 + 6 / (10 - 4)),
+    ),
+}
+every_prior = pytest.mark.parametrize(
+    ("prior", "logpdf", "moments"), [pytest.param(*case, id=name) for name, case in EXACT.items()]
+)
+
+
+@every_prior
+@pytest.mark.parametrize("shape", [(), (3,), (3, 4), (2, 3, 5, 5)])
+def test_log_density_equals_scipys_summed_over_the_parameter(prior, logpdf, moments, shape):
+    w = torch.randn(shape, dtype=torch.float64)
+    expected = logpdf(w.numpy(), math.prod(shape[1:])).sum()
+    distribution = prior("weight", torch.empty(shape, dtype=torch.float64))
+    torch.testing.assert_close(distribution.log_prob(w), torch.tensor(expected))
+
+
+@every_prior
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(), (3, 4)])
+def test_a_prior_has_the_parameters_shape_and_dtype(prior, logpdf, moments, dtype, shape):
+    distribution = prior("weight", nn.Parameter(torch.zeros(shape, dtype=dtype)))
+    assert distribution.event_shape == shape
+    assert distribution.batch_shape == ()
+    w = torch.full(shape, 0.5, dtype=dtype)
+    log_prob = distribution.log_prob(w)
+    assert (log_prob.shape, log_prob.dtype) == ((), dtype)
+    exact = logpdf(w.double().numpy(), math.prod(shape[1:])).sum()
+    assert log_prob.item() == pytest.approx(exact, rel=4 * torch.finfo(dtype).eps)
+    if dtype != torch.bfloat16:  # in which torch cannot draw from a Student t
+        draw = distribution.sample()
+        assert (draw.shape, draw.dtype) == (shape, dtype)
+
+
+@every_prior
+def test_samples_have_the_configured_standard_deviation(prior, logpdf, moments):
+    n = 40_000
+    sd, kurtosis = moments(4)
+    distribution = prior("weight", torch.empty(10, 4, dtype=torch.float64))
+    draws = distribution.sample((n // 40,)) - distribution.mean
+    standard_error = sd * math.sqrt((kurtosis - 1) / (4 * n))
+    assert draws.pow(2).mean().sqrt().item() == pytest.approx(sd, abs=4 * standard_error)
+    torch.testing.assert_close(distribution.variance.sqrt(), torch.full((10, 4), sd).double())
+
+
+@pytest.mark.parametrize(
+    ("module", "scale"),
+    [
+        (nn.Linear(9, 4), 2 / 3),
+        (nn.Conv2d(3, 5, 2), 2 / math.sqrt(12)),
+        (nn.Conv1d(8, 6, 2, groups=2), 2 / math.sqrt(8)),
+        (nn.Embedding(7, 16), 2 / 4),
+    ],
+    ids=str,
+)
+def test_fan_in_normal_divides_by_the_root_of_the_inputs_of_a_unit(module, scale):
+    distribution = FanInNormal(2.0)("weight", module.weight)
+    torch.testing.assert_close(distribution.stddev, torch.full_like(module.weight, scale))
+
+
+@pytest.mark.parametrize("shape", [(), (5,)])
+def test_fan_in_normal_gives_vectors_the_gain_itself(shape):
+    distribution = FanInNormal(2.0)("bias", torch.zeros(shape))
+    torch.testing.assert_close(distribution.stddev, torch.full(shape, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((), 1), ((5,), 1), ((5, 3), 3), ((5, 3, 2, 2), 12)]
+)
+def test_fan_in_counts_all_dimensions_but_the_first(shape, expected):
+    assert fan_in(torch.empty(shape)) == expected
+
+
+def test_the_output_of_a_layer_keeps_its_scale_under_fan_in_normal_priors():
+    for width in (10, 1000):
+        w = FanInNormal()("weight", torch.empty(1, width)).sample((4000,))
+        output = w[:, 0] @ torch.ones(width)
+        # The sd of n normal values has the standard error sd / sqrt(2 n).
+        assert output.std().item() == pytest.approx(1, abs=4 / math.sqrt(8000))
+
+
+def by_torch(mixture):
+    return MixtureSameFamily(
+        Categorical(probs=torch.stack([mixture.pi, 1 - mixture.pi], -1)),
+        TorchNormal(
+            torch.zeros(*mixture.pi.shape, 2, dtype=mixture.pi.dtype),
+            torch.stack([mixture.scale1, mixture.scale2], -1),
+        ),
+    )
+
+
+@pytest.fixture(params=[(), (3,)], ids=["scalar", "three elements"])
+def mixture(request):
+    def parameter(low, high):
+        return low + (high - low) * torch.rand(request.param, dtype=torch.float64)
+
+    return ScaleMixtureNormal(parameter(0.2, 0.8), parameter(1, 2), parameter(0.01, 0.1))
+
+
+def test_the_mixture_has_the_log_density_of_torchs(mixture):
+    w = torch.linspace(-4, 4, 101, dtype=torch.float64)[:, None].expand(101, 3)
+    w = w if mixture.batch_shape else w[:, 0]
+    torch.testing.assert_close(mixture.log_prob(w), by_torch(mixture).log_prob(w))
+
+
+def test_the_mixture_has_the_moments_of_torchs(mixture):
+    torch.testing.assert_close(mixture.mean, by_torch(mixture).mean)
+    torch.testing.assert_close(mixture.variance, by_torch(mixture).variance)
+
+
+def mixture_cdf(w, pi, scale1, scale2):
+    first, second = (scipy.stats.norm.cdf(w, 0, scale) for scale in (scale1, scale2))
+    return pi * first + (1 - pi) * second
+
+
+def test_the_mixtures_distribution_is_that_of_its_samples(mixture):
+    draws = mixture.sample((4000,)).reshape(4000, -1)
+    for i, draw in enumerate(draws.unbind(-1)):
+        parameters = [p.reshape(-1)[i].item() for p in (mixture.pi, mixture.scale1, mixture.scale2)]
+        assert scipy.stats.kstest(draw.numpy(), mixture_cdf, args=parameters).pvalue > 1e-3
+
+
+def test_the_mixture_broadcasts_and_expands():
+    mixture = ScaleMixtureNormal(torch.tensor([0.2, 0.6]), torch.tensor(1.0), torch.tensor(0.1))
+    assert mixture.batch_shape == (2,)
+    expanded = mixture.expand((3, 2))
+    assert expanded.sample((4,)).shape == (4, 3, 2)
+    w = torch.randn(3, 2)
+    torch.testing.assert_close(expanded.log_prob(w), mixture.log_prob(w))
+    torch.testing.assert_close(expanded.variance, mixture.variance.expand(3, 2))
+
+
+def test_the_mixture_checks_its_parameters_and_values():
+    one = torch.tensor(1.0)
+    with pytest.raises(ValueError, match="parameter scale2"):
+        ScaleMixtureNormal(one / 2, one, -one, validate_args=True)
+    with pytest.raises(ValueError, match="parameter pi"):
+        ScaleMixtureNormal(2 * one, one, one, validate_args=True)
+    with pytest.raises(ValueError, match="within the support"):
+        ScaleMixtureNormal(one / 2, one, one, validate_args=True).log_prob(one * math.nan)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1.0, 0.0025])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_mixture_is_finite_fifty_scales_out(dtype, scale, sign):
+    w = torch.full((), sign * 50 * scale, dtype=dtype, requires_grad=True)
+    log_prob = ScaleMixture()("weight", w).log_prob(w)
+    (gradient,) = torch.autograd.grad(log_prob, w)
+    # So far out the wide component is all there is.
+    exact = scipy.stats.norm.logpdf(w.item()) + math.log(0.5)
+    tolerance = 8 * torch.finfo(dtype).eps
+    assert log_prob.item() == pytest.approx(exact, rel=tolerance)
+    assert gradient.item() == pytest.approx(-w.item(), rel=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("prior", [case[0] for case in EXACT.values()], ids=list(EXACT))
+def test_every_prior_is_finite_fifty_scales_out(prior, dtype):
+    w = torch.full((2, 3), 75.0, dtype=dtype, requires_grad=True)
+    log_prob = prior("weight", w).log_prob(w)
+    (gradient,) = torch.autograd.grad(log_prob, w)
+    assert log_prob.isfinite()
+    assert (gradient < 0).all()
+    assert gradient.isfinite().all()
+
+
+POSITIVE = [
+    (Normal, "scale"),
+    (FanInNormal, "gain"),
+    (ScaleMixture, "scale1"),
+    (ScaleMixture, "scale2"),
+    (Laplace, "scale"),
+    (StudentT, "df"),
+    (StudentT, "scale"),
+]
+
+
+@pytest.mark.parametrize(("prior", "argument"), POSITIVE)
+@pytest.mark.parametrize("value", [0, 0.0, -0.5])
+def test_a_scale_of_zero_or_below_is_refused(prior, argument, value):
+    with pytest.raises(ValueError, match=f"`{argument}` must be positive, got {value}"):
+        prior(**{argument: value})
+
+
+@pytest.mark.parametrize(("prior", "argument"), [*POSITIVE, (Normal, "loc"), (ScaleMixture, "pi")])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_argument_that_is_not_finite_is_refused(prior, argument, value):
+    with pytest.raises(ValueError, match=f"`{argument}` must be finite, got {value}"):
+        prior(**{argument: value})
+
+
+@pytest.mark.parametrize(("prior", "argument"), [*POSITIVE, (Normal, "loc"), (ScaleMixture, "pi")])
+@pytest.mark.parametrize("value", [True, "1.0", None])
+def test_an_argument_that_is_no_number_is_refused(prior, argument, value):
+    message = re.escape(f"`{argument}` must be a number, got {value!r}.")
+    with pytest.raises(TypeError, match=message):
+        prior(**{argument: value})
+
+
+@pytest.mark.parametrize("pi", [0, 1, -0.1, 1.5])
+def test_the_mixtures_weight_lies_strictly_between_zero_and_one(pi):
+    with pytest.raises(ValueError, match=f"`pi` must lie strictly between 0 and 1, got {pi}"):
+        ScaleMixture(pi=pi)
+
+
+W = torch.zeros(2, 2)
+
+
+def test_by_name_takes_the_first_pattern_that_matches():
+    prior = ByName({"0.weight": Normal(0.1), "0.*": Normal(0.2), "*": Normal(0.3)})
+    scales = [prior(name, W).stddev[0, 0].item() for name in ("0.weight", "0.bias", "1.weight")]
+    assert scales == pytest.approx([0.1, 0.2, 0.3])
+    prior = ByName({"*": Normal(0.3), "0.weight": Normal(0.1)})
+    assert prior("0.weight", W).stddev[0, 0].item() == pytest.approx(0.3)
+
+
+def test_by_name_minds_the_case_of_letters():
+    assert ByName({"A": Normal(0.1)}).choice("a") == FanInNormal()
+
+
+@pytest.mark.parametrize(
+    ("options", "scale"),
+    [({}, 1 / math.sqrt(2)), ({"default": Laplace(0.5)}, math.sqrt(0.5))],
+    ids=["its own", "given"],
+)
+def test_by_names_default_holds_where_no_pattern_matches(options, scale):
+    distribution = ByName({"b*": Normal(9.0)}, **options)("a", W)
+    torch.testing.assert_close(distribution.stddev, torch.full((2, 2), scale))
+
+
+def test_none_makes_a_point_by_pattern_and_by_default():
+    assert ByName({"b*": None})("bias", W) is None
+    assert ByName({"w*": Normal()}, default=None)("bias", W) is None
+    assert ByName({"w*": Normal()}, default=None)("weight", W) is not None
+
+
+def test_by_name_may_lie_within_by_name():
+    inner = ByName({"*.bias": None}, default=Normal(0.2))
+    prior = ByName({"0.*": inner}, default=Normal(0.7))
+    assert prior("0.bias", W) is None
+    assert prior("0.weight", W).stddev[0, 0].item() == pytest.approx(0.2)
+    assert prior("2.bias", W).stddev[0, 0].item() == pytest.approx(0.7)
+
+
+def test_a_pattern_that_matches_nothing_is_reported_with_the_parameters():
+    message = (
+        "`patterns`: '*.wieght' matches no parameter. The parameters are: "
+        "0.weight, 0.bias, 2.weight, 2.bias."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        BayesianNetwork(mlp(2, [3], 1), ByName({"*.bias": None, "*.wieght": Normal()}))
+
+
+@pytest.mark.parametrize("where", ["pattern", "default"])
+def test_so_is_an_inner_pattern_that_matches_nothing_it_is_asked_for(where):
+    inner = ByName({"2.bias": Normal()})
+    prior = ByName({"0.*": inner, "2.*": None})
+    if where == "default":
+        prior = ByName({"2.*": None}, default=inner)
+    message = "`patterns`: '2.bias' matches no parameter. The parameters are: 0.weight, 0.bias."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        BayesianNetwork(mlp(2, [3], 1), prior)
+
+
+def test_what_by_name_is_given_must_be_a_mapping_to_priors():
+    with pytest.raises(TypeError, match=r"`patterns` must map name patterns to priors, got list"):
+        ByName([("*", Normal())])
+    with pytest.raises(TypeError, match=r"The prior of '\*.bias' must be a callable .*, got 1\.0"):
+        ByName({"*.bias": 1.0})
+    with pytest.raises(TypeError, match=r"The prior of 'default' must be a callable .*, got 'x'"):
+        ByName({}, default="x")

@@ -1,0 +1,43 @@
+"""Standardising, with the columns that must not be divided by their spread."""
+
+import numpy as np
+import pytest
+import torch
+
+from pyrobbb import Standardizer
+
+
+def test_columns_have_mean_0_and_standard_deviation_1():
+    x = np.random.default_rng(0).normal([5.0, -3.0], [10.0, 0.01], size=(200, 2))
+    z = Standardizer.of(x).transform(x)
+    np.testing.assert_allclose(z.mean(0), 0, atol=1e-12)
+    np.testing.assert_allclose(z.std(0), 1)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e8 + 0.1, 1e-300, -7.3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_constant_column_stays_finite_though_its_computed_spread_is_not_quite_zero(value, dtype):
+    """Trap 10: the mean of n times 0.1 is not 0.1, so that the spread is 1e-17, not 0."""
+    x = np.full((1003, 1), value, dtype=dtype)
+    scaling = Standardizer.of(x)
+    assert float(scaling.scale) == 1
+    assert np.abs(scaling.transform(x)).max() <= 1e-6 * max(abs(value), 1)
+    assert float(scaling.transform(x + dtype(1))[0, 0]) == pytest.approx(1, abs=10)
+
+
+def test_a_column_constant_up_to_the_last_digit_counts_as_constant():
+    x = np.full((100, 1), 0.3)
+    x[::2] = np.nextafter(0.3, 1)
+    assert float(Standardizer.of(x).scale) == 1
+
+
+def test_a_column_of_small_but_real_spread_is_scaled():
+    x = 1 + 1e-9 * np.random.default_rng(0).normal(size=(100, 1))
+    assert float(Standardizer.of(x).scale) == pytest.approx(1e-9, rel=0.3)
+
+
+def test_inverse_undoes_transform_and_keeps_the_kind():
+    x = torch.randn(10, 3, dtype=torch.float64) * 4 + 2
+    scaling = Standardizer.of(x)
+    torch.testing.assert_close(scaling.inverse(scaling.transform(x)), x)
+    assert isinstance(scaling.transform(x.numpy()), np.ndarray)

@@ -1,0 +1,88 @@
+"""Scores against closed forms, scikit-learn and small cases done by hand."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.metrics import brier_score_loss, log_loss
+from torch.distributions import Bernoulli, Categorical, Normal
+
+from pyrobbb import ClassificationPrediction, RegressionPrediction, scores
+
+RNG = np.random.default_rng(0)
+MEAN, Y = RNG.normal(size=500), RNG.normal(size=500)
+
+
+def normal(mean, sd):
+    mean = torch.as_tensor(mean)[None]
+    return RegressionPrediction([Normal(mean, torch.full_like(mean, sd))], np.empty(0))
+
+
+def classes(probs):
+    return ClassificationPrediction([Categorical(probs=torch.as_tensor(probs)[None])], np.empty(0))
+
+
+def test_nll_rmse_and_coverage_of_a_normal_prediction():
+    prediction = normal(MEAN, 1.3)
+    assert scores.nll(prediction, Y) == pytest.approx(-stats.norm(MEAN, 1.3).logpdf(Y).mean())
+    assert scores.rmse(prediction, Y) == pytest.approx(np.sqrt(((Y - MEAN) ** 2).mean()))
+    half = 1.3 * stats.norm.ppf(0.95)
+    assert scores.coverage(prediction, Y, 0.9) == (np.abs(Y - MEAN) <= half).mean()
+
+
+def test_crps_agrees_with_the_closed_form_of_a_normal_distribution():
+    z = (Y - MEAN) / 1.3
+    exact = 1.3 * (z * (2 * stats.norm.cdf(z) - 1) + 2 * stats.norm.pdf(z) - np.pi**-0.5)
+    assert scores.crps(normal(MEAN, 1.3), Y) == pytest.approx(exact.mean(), rel=2e-3)
+
+
+def test_pit_of_a_true_prediction_is_uniform():
+    y = MEAN + 0.7 * RNG.normal(size=MEAN.shape)
+    assert stats.kstest(scores.pit(normal(MEAN, 0.7), y), "uniform").pvalue > 0.01
+    assert stats.kstest(scores.pit(normal(MEAN, 2.0), y), "uniform").pvalue < 1e-6
+
+
+def test_coverage_curve_is_the_coverage_at_each_level():
+    prediction, levels = normal(MEAN, 1.0), [0.5, 0.9]
+    expected = [scores.coverage(prediction, Y, level) for level in levels]
+    np.testing.assert_array_equal(scores.coverage_curve(prediction, Y, levels), expected)
+
+
+def test_class_scores_agree_with_scikit_learn():
+    probs = RNG.dirichlet([1, 1, 1], size=300)
+    y = np.array([RNG.choice(3, p=p) for p in probs])
+    prediction = classes(probs)
+    assert scores.nll(prediction, y) == pytest.approx(log_loss(y, probs), rel=1e-6)
+    assert scores.error_rate(prediction, y) == (probs.argmax(1) != y).mean()
+    expected = brier_score_loss(y, probs, labels=[0, 1, 2], scale_by_half=False)
+    assert scores.brier(prediction, y) == pytest.approx(expected)
+
+
+def test_ece_of_a_small_case_by_hand():
+    probs = np.array([[0.95, 0.05], [0.92, 0.08], [0.62, 0.38], [0.55, 0.45]])
+    y = np.array([0, 1, 0, 0])
+    # bins of width 0.1: {.95, .92}: confidence .935, accuracy .5; {.62} and {.55}: accuracy 1
+    expected = (2 * abs(0.5 - 0.935) + abs(1 - 0.62) + abs(1 - 0.55)) / 4
+    assert scores.ece(classes(probs), y, n_bins=10) == pytest.approx(expected)
+
+
+def test_ece_of_true_probabilities_is_near_zero_and_of_overconfident_ones_is_not():
+    probs = RNG.dirichlet([1, 1], size=20_000)
+    y = (RNG.random(20_000) < probs[:, 1]).astype(int)
+    sharper = probs**3 / (probs**3).sum(1, keepdims=True)
+    assert scores.ece(classes(probs), y) < 0.02
+    assert scores.ece(classes(sharper), y) > 0.08
+
+
+def test_binary_predictions_score_as_two_classes():
+    p = RNG.random(50)
+    y = (RNG.random(50) < p).astype(float)
+    binary = ClassificationPrediction([Bernoulli(probs=torch.as_tensor(p)[None])], np.empty(0))
+    both = classes(np.stack([1 - p, p], 1))
+    for score in (scores.nll, scores.brier, scores.ece, scores.error_rate):
+        assert score(binary, y) == pytest.approx(score(both, y))
+
+
+def test_scores_take_tensors():
+    prediction = normal(torch.as_tensor(MEAN), 1.0)
+    assert scores.rmse(prediction, torch.as_tensor(Y)) == scores.rmse(prediction, Y)
