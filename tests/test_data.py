@@ -60,13 +60,8 @@ def test_values_and_shape_survive_and_the_input_is_left_alone(whole, view, write
 @reproducibly
 @given(finite_arrays())
 def test_the_dtype_survives_but_for_what_torch_computes_little_with(array):
-    kind, size = array.dtype.kind, array.dtype.itemsize
-    if kind == "u" and size > 1:
-        expected = np.dtype(np.int64)
-    elif kind == "f" and size > 8:
-        expected = np.dtype(np.float64)
-    else:
-        expected = array.dtype.newbyteorder("=")
+    wide_unsigned = array.dtype.kind == "u" and array.dtype.itemsize > 1
+    expected = np.int64 if wide_unsigned else array.dtype.newbyteorder("=")
     assert as_tensor("x", array).numpy().dtype == expected
 
 
@@ -135,6 +130,7 @@ def test_pandas_frames_and_series_give_their_numbers(frame, dtype, values):
         (np.array([0.5, 1e30], dtype=">f8"), [0.5, 1e30]),
         (np.array([1, 2.5, True], dtype=object), [1, 2.5, 1]),
         (np.array([Decimal("1.5"), Fraction(1, 4)], dtype=object), [1.5, 0.25]),
+        (np.array([0.5, -2], dtype=np.longdouble), [0.5, -2]),
         (range(3), [0, 1, 2]),
         ((2, 3), [2, 3]),
         ([np.array([1.0, 2.0]), np.array([3.0, 4.0])], [[1, 2], [3, 4]]),

@@ -363,6 +363,13 @@ def test_y_outside_the_support_is_refused_with_its_row(likelihood, units, y, row
         network_of(likelihood, units).prepare(X, y)
 
 
+def test_a_support_that_differs_by_row_is_left_to_the_density():
+    network = network_of(lambda output: dist.Uniform(output - 1, output + 1), 1)
+    x, y = network.prepare(X, 100 + TALL)
+    with pytest.raises(ValueError, match="within the support"):
+        poutine.trace(network).get_trace(x, y).log_prob_sum()
+
+
 def test_categorical_refuses_a_network_that_ends_in_a_softmax():
     network = network_of(Categorical(), 3, nn.Softmax(dim=-1))
     with pytest.raises(ValueError, match=r"takes logits.*remove the network's final softmax"):

@@ -645,6 +645,15 @@ def test_prepare_leaves_modes_buffers_and_random_state_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("likelihood", LATENTS.values(), ids=LATENTS)
+def test_prepare_draws_no_latent_from_the_random_state(likelihood):
+    network = BayesianNetwork(mlp(2, [4], 2), likelihood=likelihood)
+    state = torch.get_rng_state()
+    network.prepare(np.zeros((3, 2)), np.ones((3, 2)))
+    network.latent_sites(np.zeros((3, 2)))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [

@@ -1,0 +1,83 @@
+"""Every example and notebook runs on a small budget, without a warning, and is listed here."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+
+# What a run must print. A new example or notebook gets its line here.
+EXAMPLES = {
+    "pyro_loop.py": ["MeanFieldGuide", "AutoLowRankMultivariateNormal"],
+    "quickstart.py": ["rmse", "nats a patient", "inside the 90 % intervals"],
+    "seed_bernoulli.py": ["nan", "Beta(1, 1) prior, posterior mean   0.618", "NumPy", "pyrobbb"],
+    "seed_by_hand.py": ["rho W2", "gives the same cost and gradients", "gradient descent"],
+    "seed_eleven_steps.py": ["whatever the data", "Trace_ELBO", "gradient of rho: 24 elements"],
+    "seed_regression.py": ["(100, 100)", "Pass y.reshape(-1, 1)", "correlation"],
+}
+NOTEBOOKS = {
+    "01-bayes-by-backprop.ipynb": ["comparisons agree", "Pass y.reshape(-1, 1)", "doubt at x = 0"],
+}
+ENVIRONMENT = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "PYROBBB_QUICK": "1"}
+# Deprecations under a new Python or torch are for their own releases to mend.
+WARNINGS = ["-W", "error", "-W", "default::DeprecationWarning"]
+
+
+def test_every_example_is_listed():
+    assert {file.name for file in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
+
+
+def test_every_notebook_is_listed():
+    assert {file.name for file in (ROOT / "notebooks").glob("*.ipynb")} == set(NOTEBOOKS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs_quickly_and_leaves_no_files(name, tmp_path):
+    command = [sys.executable, *WARNINGS, str(ROOT / "examples" / name), "--quick"]
+    run = subprocess.run(
+        command, capture_output=True, cwd=tmp_path, env=ENVIRONMENT, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    assert [words for words in EXAMPLES[name] if words not in run.stdout] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs_quickly(name, tmp_path, monkeypatch):
+    for variable, value in ENVIRONMENT.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.delenv("MPLBACKEND")  # the kernel brings its own
+    notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+    NotebookClient(
+        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    ).execute()
+    assert text_of(notebook, "stderr") == ""
+    printed = text_of(notebook, "stdout")
+    assert [words for words in NOTEBOOKS[name] if words not in printed] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_is_stored_with_the_outputs_of_one_clean_run(name):
+    path = ROOT / "notebooks" / name
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == [*range(1, len(cells) + 1)]
+    assert text_of(notebook, "stderr") == ""
+    printed = text_of(notebook, "stdout")
+    assert [words for words in NOTEBOOKS[name] if words not in printed] == []
+    assert path.stat().st_size < 600_000
+
+
+def text_of(notebook, stream):
+    """Give what all cells have written to stdout or stderr."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not any(output.output_type == "error" for output in outputs)
+    return "".join(output.text for output in outputs if output.get("name") == stream)
