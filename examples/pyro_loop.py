@@ -46,8 +46,8 @@ def fit(network, guide, x, y, n_steps, lr=0.02):
 
 
 def row(how, nelbo, means, sds):
-    print(f"{how:<30} {nelbo:>7}", end="")
-    print("".join(f"   {m:>5.2f} +- {s:.2f} " for m, s in zip(means, sds, strict=True)))
+    values = "".join(f"   {m:>5.2f} +- {s:.2f} " for m, s in zip(means, sds, strict=True))
+    print(f"{how:<30} {nelbo:>7}{values}".rstrip())
 
 
 def report(how, network, guide, losses, n_draws=500):
@@ -61,7 +61,7 @@ def report(how, network, guide, losses, n_draws=500):
 def main(n_steps=3000):
     x, y = make_data()
     print(f"{n_steps} steps; nelbo: mean over the last tenth. Then y, mean +- sd over 500 draws.")
-    print(f"{'':<30} {'nelbo':>7}" + "".join(f"   {place:<14}" for place in PROBES))
+    print(f"{'':<30} {'nelbo':>7}" + "".join(f"   {place:<14}" for place in PROBES).rstrip())
     row("the truth", "", [math.sin(2 * x) for x in PROBES.values()], [NOISE] * len(PROBES))
 
     pyro.set_rng_seed(0)

@@ -112,10 +112,8 @@ def main(n_steps=20_000):
     mu, rho = reference.initialise(SIZES, rng)
     check(mu, rho, draw_noise(mu, rng), x, y)
 
-    print(
-        f"{n_steps} steps. cost: of the first step, and mean of the last tenth. rmse: of the mean"
-    )
-    print(f"output. doubt: sd of the output over draws. The noise in y is {NOISE}.")
+    print(f"{n_steps} steps. first, last: the cost at first, and its mean over the last tenth.")
+    print(f"rmse: from the mean output to y, whose noise is {NOISE}. doubt: sd over draws.")
     print(f"{'':<24} {'first':>7} {'last':>7} {'rmse':>7} {'doubt':>7}")
     costs = train(mu, rho, x, y, rng, n_steps=n_steps, learning_rate=2e-4)
     report("gradient descent, above", reference.Trained(mu, rho, costs, ACTIVATION), x, y)

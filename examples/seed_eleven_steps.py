@@ -1,4 +1,4 @@
-"""Bayes by Backprop in eleven steps of plain PyTorch, then proved equal to Pyro and pyrobbb.
+"""Bayes by Backprop in eleven steps of plain PyTorch, then shown equal to Pyro and pyrobbb.
 
 The steps follow an outline that is in circulation as an answer to the question how the algorithm is
 written by hand: inputs as column vectors, one hidden layer of sigmoid units, N(0, 1) prior, cost

@@ -93,10 +93,8 @@ def main(n_steps=4000):
         errors = [np.sqrt(((mean - goal) ** 2).mean()) for goal in (y_test, truth_test)]
         print(f"{how:<28} {last:>7.1f} {errors[0]:>8.3f} {errors[1]:>7.3f} {doubt.mean():>7.3f}")
     agree = np.corrcoef(prediction.mean[:, 0], outputs.mean(0)[:, 0])[0, 1]
-    print(
-        "The NumPy loop keeps one learning rate; fit() raises it and lets it fall to 0, and so gets"
-    )
-    print("lower in fewer steps.")
+    print("The NumPy loop keeps one learning rate. fit() raises it and lets it fall to 0, and so")
+    print("comes to a lower nelbo in fewer steps.")
     print(f"correlation of the two predictive means: {agree:.3f}")
     print(f"constant mean of y: rmse {np.sqrt(((y_test - y.mean()) ** 2).mean()):.3f}")
 

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from . import likelihoods, priors, reference, scores
+from . import likelihoods, plots, priors, reference, scores
 from .crosscheck import crosscheck
 from .engine import NonFiniteLossError
 from .fitting import fit
@@ -28,6 +28,7 @@ __all__ = [
     "fit",
     "likelihoods",
     "mlp",
+    "plots",
     "priors",
     "reference",
     "scores",

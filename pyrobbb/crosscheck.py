@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyro
-import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
@@ -180,7 +179,7 @@ class _FixedNoise(Messenger):
             return
         base = base_of(msg["fn"])
         transforms = []
-        if isinstance(base, dist.TransformedDistribution):
+        if isinstance(base, torch.distributions.TransformedDistribution):
             base, transforms = base_of(base.base_dist), base.transforms
         if isinstance(base, torch.distributions.Normal):
             value = base.loc + base.scale * self._noise[name]

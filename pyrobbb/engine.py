@@ -194,6 +194,11 @@ class _SingleOptimizer(pyro.optim.PyroOptim):
             group["lr"] = lr
 
     def __call__(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        if not params:
+            raise ValueError(
+                "`guide` announces no parameters to Pyro, so that nothing would be learnt: make it "
+                "a PyroModule that owns them."
+            )
         # The set that SVI passes has no fixed order, and a sum's rounding depends on the order.
         norm = nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
         if not torch.isfinite(norm):

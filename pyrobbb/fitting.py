@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from .data import ArrayLike, check_count, check_positive
+from .data import ArrayLike, check_count, check_number, check_positive
 from .engine import Batch, Engine, OptimizerFactory, StepLosses, SVIEngine
 from .guides import MeanFieldGuide, auto_normal
 from .history import History
@@ -49,7 +49,7 @@ def fit(
     objective: Objective = "trace",
     n_particles: int = 1,
     kl_weight: KLWeight = "uniform",
-    kl_warmup: int = 0,
+    kl_warmup: float = 0.5,
     guide: Literal["mean_field", "auto_normal"] | Callable[..., Any] = "mean_field",
     validation: tuple[ArrayLike, ArrayLike] | None = None,
     patience: int | None = None,
@@ -96,11 +96,13 @@ def fit(
     kl_weight : {"uniform", "blundell"} or callable
         The share of the KL divergence that each batch of an epoch carries; see
         `pyrobbb.objectives.kl_weights`.
-    kl_warmup : int
-        Epochs over which the weight of the KL divergence rises, in equal steps, to its full value.
+    kl_warmup : float
+        Part of the fit, in [0, 1), over which the weight of the KL divergence rises linearly to its
+        full value. From the start at full weight, a wide net is often drawn to the prior before it
+        has learnt anything, and stays there. 0: no warm-up.
     guide : {"mean_field", "auto_normal"} or callable
-        `MeanFieldGuide`, Pyro's `AutoNormal` from the same start, or a Pyro guide of your own (an
-        `nn.Module`, whose parameters are learnt).
+        `MeanFieldGuide`, Pyro's `AutoNormal` from the same start, or a Pyro guide of your own (a
+        `PyroModule`, whose parameters are learnt).
     validation : tuple (x, y), optional
         Held-out data. The parameters of the epoch with the lowest validation NLL are kept.
     patience : int, optional
@@ -132,7 +134,9 @@ def fit(
         )
     check_positive("lr", lr)
     check_count("batch_size", batch_size)
-    check_count("kl_warmup", kl_warmup, least=0)
+    check_number("kl_warmup", kl_warmup)
+    if not 0 <= kl_warmup < 1:
+        raise ValueError(f"`kl_warmup` must be a part of the fit, in [0, 1), got {kl_warmup}.")
     if clip_norm is not None:
         check_positive("clip_norm", clip_norm)
     if patience is not None:
@@ -158,7 +162,7 @@ def fit(
         learnt += guide.parameters() if isinstance(guide, nn.Module) else []
         if not learnt:
             raise ValueError(
-                "`guide` has no parameters to learn: make it an nn.Module that owns them. Those of "
+                "`guide` has no parameters to learn: make it a PyroModule that owns them. Those of "
                 "pyro.param live in Pyro's global store, which fit leaves alone."
             )
         stepper: Engine = SVIEngine(
@@ -172,7 +176,7 @@ def fit(
             for epoch in range(first_epoch, last_epoch):
                 for i, (rows, targets) in enumerate(data):
                     done = (epoch + i / data.n_batches) / epochs
-                    warm = min(1.0, (epoch + 1) / (kl_warmup + 1))
+                    warm = min(1.0, done / kl_warmup) if kl_warmup else 1.0
                     taken.append((epoch, len(rows)))
                     yield Batch(
                         rows,

@@ -34,7 +34,7 @@ from .likelihoods import (
     check_shape,
     check_support,
 )
-from .priors import ByName, FanInNormal, Prior, fan_in
+from .priors import ByName, Prior, ScaleMixture, fan_in
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,12 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "elu": nn.ELU,
     "softplus": nn.Softplus,
 }
+
+
+DEFAULT_PRIOR = ScaleMixture(pi=0.5, scale1=1.0, scale2=0.1)
+"""Under a single normal prior a mean-field posterior pays dearly for each unit that it silences, so
+that a wide net on few data had rather predict a constant (Coker et al. 2022). The narrow part of a
+mixture lets units rest at little cost, the wide part lets the others be large."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class BayesianNetwork(nn.Module):
         Any module that maps x, shape (n, ...), to an output of shape (n, ...).
     prior : callable
         ``(name, parameter) -> distribution or None``; see `pyrobbb.priors`. By default
-        `FanInNormal`.
+        ``ScaleMixture(0.5, 1.0, 0.1)``.
     likelihood : callable
         ``output -> distribution``; see `pyrobbb.likelihoods`. By default `Gaussian` with learnt
         noise.
@@ -113,7 +119,7 @@ class BayesianNetwork(nn.Module):
         if not isinstance(net, nn.Module):
             raise TypeError(f"`net` must be a torch.nn.Module, got {type(net).__name__}.")
         self.net = net
-        self.prior: Prior = FanInNormal() if prior is None else prior
+        self.prior: Prior = DEFAULT_PRIOR if prior is None else prior
         self.likelihood: Likelihood = Gaussian() if likelihood is None else likelihood
         for argument, value in (("prior", self.prior), ("likelihood", self.likelihood)):
             if isinstance(value, type) or not callable(value):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from pyro.infer import RenyiELBO, Trace_ELBO
 from pyro.infer.autoguide import AutoLowRankMultivariateNormal
+from pyro.nn import PyroModule
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -31,7 +32,7 @@ def network(**kwargs):
 
 
 def quick_fit(net=None, x=X, y=Y, **kwargs):
-    kwargs = {"epochs": 3, "batch_size": 7, "seed": 1, "progress": False, **kwargs}
+    kwargs = {"epochs": 3, "batch_size": 7, "kl_warmup": 0, "seed": 1, "progress": False, **kwargs}
     return fit(network() if net is None else net, x, y, **kwargs)
 
 
@@ -114,9 +115,14 @@ def test_two_fits_side_by_side_do_not_see_each_other():
 # What a step is made of
 
 
+def nearly_noiseless_network():
+    net = mlp(3, [4], 1, seed=0).double()
+    return BayesianNetwork(net, priors.FanInNormal(), likelihoods.Gaussian(1.0))
+
+
 def gradient_of_loc(**kwargs):
     """Give the gradient of the first step with respect to loc, almost without noise."""
-    net = BayesianNetwork(mlp(3, [4], 1, seed=0).double(), likelihood=likelihoods.Gaussian(1.0))
+    net = nearly_noiseless_network()
     guide = MeanFieldGuide(net, init_scale=1e-9)
     quick_fit(net, guide=guide, epochs=1, optimizer=RecordedSGD, lr=1e-12, **kwargs)
     return RecordedSGD.seen[0][1][0]
@@ -139,7 +145,7 @@ def test_the_kl_weight_scales_the_prior_and_not_the_likelihood():
 def test_a_batch_weighs_the_likelihood_by_the_size_of_the_data():
     whole = gradient_of_loc(batch_size=23, kl_weight=lambda i, m: 0.0)
     RecordedSGD.seen = []
-    net = BayesianNetwork(mlp(3, [4], 1, seed=0).double(), likelihood=likelihoods.Gaussian(1.0))
+    net = nearly_noiseless_network()
     guide = MeanFieldGuide(net, init_scale=1e-9)
     quick_fit(
         net,
@@ -234,7 +240,7 @@ def test_kl_warm_up_rises_to_the_full_weight():
         return float((warm[epoch][1][0] - cold[epoch][1][0]).norm())
 
     def run(**kwargs):
-        net = BayesianNetwork(mlp(3, [4], 1, seed=0).double(), likelihood=likelihoods.Gaussian(1.0))
+        net = nearly_noiseless_network()
         guide = MeanFieldGuide(net, init_scale=1e-9)
         quick_fit(
             net, guide=guide, epochs=6, batch_size=23, optimizer=RecordedSGD, lr=1e-12, **kwargs
@@ -242,9 +248,9 @@ def test_kl_warm_up_rises_to_the_full_weight():
         return RecordedSGD.seen
 
     none = run(kl_weight=lambda i, m: 0.0)
-    run(kl_warmup=3)
+    run(kl_warmup=0.5)
     pulls = np.array([pull(epoch) for epoch in range(6)])
-    np.testing.assert_allclose(pulls / pulls[-1], [0.25, 0.5, 0.75, 1, 1, 1], rtol=1e-5)
+    np.testing.assert_allclose(pulls / pulls[-1], [0, 1 / 3, 2 / 3, 1, 1, 1], rtol=1e-5)
 
 
 def test_the_gradient_is_clipped_as_a_whole():
@@ -282,14 +288,17 @@ def test_a_stock_autoguide_and_a_guide_of_ones_own_learn():
     assert posterior.predict(X, n_draws=4).mean.shape == (23, 1)
     assert list(pyro.get_param_store()) == ["AutoLowRankMultivariateNormal.loc"]
 
-    class PointMass(nn.Module):
+    class PointMass(PyroModule):
         def __init__(self):
             super().__init__()
-            self.net = mlp(3, [4], 1, seed=0)
+            self.points = {name: name.replace(".", "_") for name, _ in net.bayesian_parameters()}
+            for name, parameter in net.bayesian_parameters():
+                setattr(self, self.points[name], nn.Parameter(parameter.detach().clone()))
 
         def forward(self, x, y=None, n_data=None):
-            for name, parameter in self.net.named_parameters():
-                pyro.sample(name, pyro.distributions.Delta(parameter, event_dim=parameter.dim()))
+            for name, attribute in self.points.items():
+                value = getattr(self, attribute)
+                pyro.sample(name, pyro.distributions.Delta(value, event_dim=value.dim()))
 
     own = quick_fit(net, guide=PointMass(), epochs=50, lr=0.03)
     nll = own.history.per_epoch().nll
@@ -436,7 +445,11 @@ def test_a_first_attempt_that_goes_wrong_gets_one_line(x, y, error, message):
         ({"epochs": 0}, ValueError, "`epochs` must be at least 1, got 0"),
         ({"epochs": 1.5}, TypeError, "`epochs` must be a whole number, got 1.5"),
         ({"batch_size": 0}, ValueError, "`batch_size` must be at least 1"),
-        ({"kl_warmup": -1}, ValueError, "`kl_warmup` must be at least 0"),
+        (
+            {"kl_warmup": 2},
+            ValueError,
+            r"`kl_warmup` must be a part of the fit, in \[0, 1\), got 2",
+        ),
         ({"clip_norm": -1.0}, ValueError, "`clip_norm` must be positive"),
         ({"n_particles": 0}, ValueError, "`n_particles` must be at least 1"),
         ({"engine": "warp"}, ValueError, "`engine` must be 'auto' or 'svi', got 'warp'"),
@@ -459,14 +472,21 @@ def test_bad_arguments_are_named(change, error, message):
         quick_fit(**change)
 
 
-def test_a_guide_whose_parameters_are_not_those_of_a_module_is_refused():
-    def guide(x, y=None, n_data=None):
+def test_a_guide_from_which_nothing_would_be_learnt_is_refused():
+    def by_pyro_param(x, y=None, n_data=None):
         pyro.param("loc", torch.zeros(3))
 
-    with pytest.raises(
-        ValueError, match=r"`guide` has no parameters to learn: make it an nn\.Module"
-    ):
-        quick_fit(guide=guide)
+    with pytest.raises(ValueError, match=r"`guide` has no parameters to learn: make it a Pyro"):
+        quick_fit(guide=by_pyro_param)
+
+    class Silent(nn.Linear):
+        def forward(self, x, y=None, n_data=None):
+            for name, parameter in network().bayesian_parameters():
+                pyro.sample(name, pyro.distributions.Delta(parameter, event_dim=parameter.dim()))
+            pyro.sample("noise_scale", pyro.distributions.LogNormal(self.bias[0], 1.0))
+
+    with pytest.raises(ValueError, match="`guide` announces no parameters to Pyro"):
+        quick_fit(guide=Silent(1, 1))
 
 
 def test_a_loader_without_n_data_and_a_bare_module_are_refused():
