@@ -84,7 +84,7 @@ def regression(folder: Path, *, quick: bool = False) -> None:
     """Fit disease progression (scikit-learn's diabetes data) on several splits; print, draw."""
     from sklearn.linear_model import LinearRegression
 
-    splits = 1 if quick else 4
+    splits = 1 if quick else 5
     rows: dict[str, list[list[float]]] = {BAYES: [], PLAIN: [], LINEAR: []}
     for split in range(splits):
         task = _diabetes(split)
@@ -92,14 +92,14 @@ def regression(folder: Path, *, quick: bool = False) -> None:
         x, x_test = inputs.transform(task.x), inputs.transform(task.x_test)
         y = target.transform(task.y)
 
-        network = BayesianNetwork(mlp(x.shape[1], [20], 1, seed=split), FanInNormal(0.5))
+        network = BayesianNetwork(mlp(x.shape[1], [5], 1, seed=split), FanInNormal(0.7))
         posterior = fit(
             network, x, y, epochs=20 if quick else 400, lr=0.02, seed=split, progress=not quick
         )
         linear = LinearRegression().fit(x, y)
         residual_sd = np.sqrt(((y - linear.predict(x)) ** 2).sum() / (len(x) - x.shape[1] - 1))
         plain, plain_sd = _train_plain(
-            mlp(x.shape[1], [20], 1, seed=split), x, y, nn.functional.mse_loss, quick=quick
+            mlp(x.shape[1], [5], 1, seed=split), x, y, nn.functional.mse_loss, quick=quick
         )
         predictions: dict[str, Any] = {
             BAYES: posterior.predict(x_test, n_draws=500, seed=split),
@@ -129,13 +129,13 @@ def classification(folder: Path, *, quick: bool = False) -> None:
 
     rows: dict[str, list[list[float]]] = {BAYES: [], PLAIN: [], LINEAR: []}
     task = _digits(SEED)
-    x, x_test = task.x / 16.0, task.x_test / 16.0  # pixels are 0 .. 16
-    network = BayesianNetwork(mlp(64, [100], 10, seed=SEED), likelihood=likelihoods.Categorical())
+    x, x_test = task.x / 4.0, task.x_test / 4.0  # pixels are 0 .. 16
+    network = BayesianNetwork(mlp(64, [200], 10, seed=SEED), likelihood=likelihoods.Categorical())
     posterior = fit(
-        network, x, task.y, epochs=5 if quick else 200, lr=0.02, seed=SEED, progress=not quick
+        network, x, task.y, epochs=5 if quick else 300, lr=0.05, seed=SEED, progress=not quick
     )
     plain, _ = _train_plain(
-        mlp(64, [100], 10, seed=SEED), x, task.y, nn.functional.cross_entropy, quick=quick
+        mlp(64, [200], 10, seed=SEED), x, task.y, nn.functional.cross_entropy, quick=quick
     )
     linear = LogisticRegression(max_iter=5000).fit(x, task.y)
     predictions: dict[str, Any] = {

@@ -119,7 +119,10 @@ def plot_reliability(
     confidence, gap, share = reliability(prediction, y, n_bins)
     _diagonal(ax)
     ax.plot(confidence, confidence + gap, "-", lw=1.2, color=color, label=label)
-    ax.scatter(confidence, confidence + gap, s=12 + 250 * share, color=color, alpha=0.7, lw=0)
+    sizes = 12 + 150 * share
+    ax.scatter(
+        confidence, confidence + gap, s=sizes, color=color, alpha=0.7, lw=0, clip_on=False, zorder=3
+    )
     ax.set(xlabel="probability of the predicted class", ylabel="share that is right")
     return ax
 
@@ -151,12 +154,14 @@ def plot_snr(posterior: Posterior, *, ax: Axes | None = None, n_draws: int = 200
     weights = [draws[name].flatten(1) for name, _ in posterior.network.bayesian_parameters()]
     ratios = np.concatenate([(w.mean(0).abs() / w.std(0)).cpu().numpy() for w in weights])
     decibels = 20 * np.log10(np.maximum(ratios, 1e-3))
-    ax.hist(decibels, bins=60, color=ACCENT, alpha=0.85)
+    bins = min(60, max(10, len(decibels) // 4))
+    counts, *_ = ax.hist(decibels, bins=bins, color=ACCENT, alpha=0.85)
     ax.axvline(0, color=SECOND, lw=1.2)
+    ax.set_ylim(0, 1.25 * max(counts))  # room for the words above the bars
     share = (decibels < 0).mean()
     ax.annotate(
         f"{share:.0%} of {len(decibels):,} weights:\nmore noise than signal",
-        (0, 0.97),
+        (0, 0.98),
         xycoords=("data", "axes fraction"),
         xytext=(-6, 0),
         textcoords="offset points",

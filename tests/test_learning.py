@@ -43,13 +43,16 @@ def test_linear_regression_reaches_the_closed_form_for_any_batch_size(batch_size
         epochs=steps * batch_size // 24,
         lr=0.01,
         objective="mean_field",
+        n_particles=4,
         seed=0,
         progress=False,
     )
     mean, sd = posterior.guide.loc.detach().numpy(), posterior.guide.scale.detach().numpy()
-    # What is left is the noise of the last steps, at a learning rate that goes to 0.
-    np.testing.assert_allclose(sd / exact_sd, 1, atol=0.05)
-    assert (np.abs(mean - exact_mean) / exact_sd < 0.15).all()
+    # What is left is the noise of the last steps: over seeds, the ratio has a standard deviation of
+    # 0.06 for single rows, 0.04 for 7 and 0.02 for all. Counting a batch for the whole would make
+    # it 4.9 for single rows and 1.85 for 7.
+    np.testing.assert_allclose(sd / exact_sd, 1, atol={1: 0.2, 7: 0.14, 24: 0.06}[batch_size])
+    assert (np.abs(mean - exact_mean) / exact_sd < 0.25).all()
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
