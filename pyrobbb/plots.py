@@ -157,7 +157,7 @@ def plot_snr(posterior: Posterior, *, ax: Axes | None = None, n_draws: int = 200
     bins = min(60, max(10, len(decibels) // 4))
     counts, *_ = ax.hist(decibels, bins=bins, color=ACCENT, alpha=0.85)
     ax.axvline(0, color=SECOND, lw=1.2)
-    ax.set_ylim(0, 1.25 * max(counts))  # room for the words above the bars
+    ax.set_ylim(0, 1.25 * float(np.max(counts)))  # room for the words above the bars
     share = (decibels < 0).mean()
     ax.annotate(
         f"{share:.0%} of {len(decibels):,} weights:\nmore noise than signal",
