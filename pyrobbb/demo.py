@@ -94,7 +94,7 @@ def regression(folder: Path, *, quick: bool = False) -> None:
 
         network = BayesianNetwork(mlp(x.shape[1], [5], 1, seed=split), FanInNormal(0.7))
         posterior = fit(
-            network, x, y, epochs=20 if quick else 400, lr=0.02, seed=split, progress=not quick
+            network, x, y, epochs=20 if quick else 300, lr=0.02, seed=split, progress=not quick
         )
         linear = LinearRegression().fit(x, y)
         residual_sd = np.sqrt(((y - linear.predict(x)) ** 2).sum() / (len(x) - x.shape[1] - 1))
@@ -102,7 +102,7 @@ def regression(folder: Path, *, quick: bool = False) -> None:
             mlp(x.shape[1], [5], 1, seed=split), x, y, nn.functional.mse_loss, quick=quick
         )
         predictions: dict[str, Any] = {
-            BAYES: posterior.predict(x_test, n_draws=500, seed=split),
+            BAYES: posterior.predict(x_test, n_draws=300, seed=split),
             PLAIN: _normal(plain(torch.as_tensor(x_test)), plain_sd**0.5),
             LINEAR: _normal(torch.as_tensor(linear.predict(x_test)), residual_sd),
         }
@@ -113,7 +113,7 @@ def regression(folder: Path, *, quick: bool = False) -> None:
             rows[name].append(
                 [
                     scores.nll(prediction, y_test),
-                    scores.crps(prediction, y_test),
+                    scores.crps(prediction, y_test, n_levels=99),
                     scores.rmse(prediction, y_test),
                     100 * scores.coverage(prediction, y_test),
                 ]
@@ -138,14 +138,14 @@ def classification(folder: Path, *, quick: bool = False) -> None:
             likelihoods.Categorical(),
         )
         posterior = fit(
-            network, x, task.y, epochs=5 if quick else 250, lr=0.05, seed=split, progress=not quick
+            network, x, task.y, epochs=5 if quick else 200, lr=0.05, seed=split, progress=not quick
         )
         plain, _ = _train_plain(
             mlp(64, [200], 10, seed=split), x, task.y, nn.functional.cross_entropy, quick=quick
         )
-        linear = LogisticRegression(max_iter=5000).fit(x, task.y)
+        linear = LogisticRegression(max_iter=5000, tol=1e-3).fit(x, task.y)
         predictions: dict[str, Any] = {
-            BAYES: posterior.predict(x_test, n_draws=500, seed=split),
+            BAYES: posterior.predict(x_test, n_draws=300, seed=split),
             PLAIN: _categorical(plain(torch.as_tensor(x_test)).log_softmax(-1)),
             LINEAR: _categorical(torch.as_tensor(linear.predict_log_proba(x_test))),
         }
