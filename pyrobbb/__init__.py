@@ -3,11 +3,12 @@
 from importlib.metadata import version as _version
 
 from . import likelihoods, plots, priors, reference, scores
+from .architectures import mlp
 from .crosscheck import crosscheck
 from .engine import NonFiniteLossError
 from .fitting import fit
 from .guides import MeanFieldGuide, auto_normal
-from .network import BayesianNetwork, mlp
+from .network import BayesianNetwork
 from .posterior import Posterior
 from .prediction import ClassificationPrediction, Prediction, RegressionPrediction
 from .scaling import Standardizer

@@ -22,10 +22,11 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from . import likelihoods, priors, reference
+from .architectures import mlp_spec
 from .data import ArrayLike, check_count, check_positive
 from .guides import MeanFieldGuide, auto_normal
 from .likelihoods import base_of
-from .network import BayesianNetwork, mlp_spec
+from .network import BayesianNetwork
 from .sampling import seeded
 
 RELATIVE_TOLERANCE = 1e-8

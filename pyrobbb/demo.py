@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, Normal
 
 from . import likelihoods, plots, scores
+from .architectures import mlp
 from .crosscheck import CrossCheck, crosscheck
 from .fitting import fit
-from .network import BayesianNetwork, mlp
+from .network import BayesianNetwork
 from .posterior import Posterior
 from .prediction import ClassificationPrediction, RegressionPrediction
 from .priors import FanInNormal, ScaleMixture

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-import numbers
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pyro
 import pyro.poutine as poutine
@@ -37,18 +35,6 @@ from .likelihoods import (
 from .priors import ByName, Prior, ScaleMixture, fan_in
 
 logger = logging.getLogger(__name__)
-
-Activation = Literal["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "softplus"]
-ACTIVATIONS: dict[Activation, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "elu": nn.ELU,
-    "softplus": nn.Softplus,
-}
-
 
 DEFAULT_PRIOR = ScaleMixture(pi=0.5, scale1=1.0, scale2=0.1)
 """Under a single normal prior a mean-field posterior pays dearly for each unit that it silences, so
@@ -427,69 +413,6 @@ def param_site(name: str, parameter: nn.Parameter) -> Tensor:
     value.unconstrained = weakref.ref(parameter)  # type: ignore[attr-defined]  # SVI steps on it
     announce = effectful(lambda *_, **__: value, type="param")
     return announce(name, constraint=constraints.real, name=name)
-
-
-def mlp(
-    n_in: int,
-    hidden: Sequence[int],
-    n_out: int,
-    activation: Activation = "relu",
-    *,
-    seed: int | None = None,
-) -> nn.Sequential:
-    """Build a multilayer perceptron: a plain `nn.Sequential` of Linear layers and activations.
-
-    Parameters
-    ----------
-    n_in, n_out : int
-        Units in and out.
-    hidden : sequence of int
-        Units of the hidden layers; empty for a linear model.
-    activation : str
-    seed : int, optional
-        Makes the initial weights repeatable and leaves torch's random state alone.
-    """
-    if activation not in ACTIVATIONS:
-        known = ", ".join(ACTIVATIONS)
-        raise ValueError(f"`activation` must be one of {known}, got {activation!r}.")
-    if isinstance(hidden, numbers.Integral | str):
-        raise TypeError(f"`hidden` must be a sequence such as [50, 50], got {hidden!r}.")
-    sizes = [n_in, *hidden, n_out]
-    for argument, size in zip(["n_in", *["hidden"] * len(hidden), "n_out"], sizes, strict=True):
-        check_count(argument, size)
-    layers: list[nn.Module] = []
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
-        for fan_in_, fan_out in itertools.pairwise(sizes):
-            layers += [nn.Linear(fan_in_, fan_out), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers[:-1])
-
-
-@dataclass(frozen=True)
-class MLPSpec:
-    """What `mlp` was called with."""
-
-    n_in: int
-    hidden: tuple[int, ...]
-    n_out: int
-    activation: Activation
-
-
-def mlp_spec(net: nn.Module) -> MLPSpec | None:
-    """Recognise a network that `mlp` could have built; None for any other."""
-    if type(net) is not nn.Sequential or not len(net) % 2:
-        return None
-    linears = [layer for layer in list(net)[::2] if type(layer) is nn.Linear]
-    others = list(net)[1::2]
-    if len(linears) != len(others) + 1 or any(layer.bias is None for layer in linears):
-        return None
-    kinds = {type(layer) for layer in others} or {nn.ReLU}
-    names: list[Activation] = [name for name, kind in ACTIVATIONS.items() if kinds == {kind}]
-    if not names or any(repr(layer) != repr(type(layer)()) for layer in others):
-        return None
-    sizes = [linears[0].in_features, *(layer.out_features for layer in linears)]
-    return MLPSpec(sizes[0], tuple(sizes[1:-1]), sizes[-1], names[0])
 
 
 def start_of(prior: TorchDistribution) -> Tensor:

@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from . import likelihoods, priors
+from .architectures import MLPSpec, mlp, mlp_spec
 from .guides import MeanFieldGuide, auto_normal
 from .history import History
-from .network import BayesianNetwork, MLPSpec, mlp, mlp_spec
+from .network import BayesianNetwork
 
 FORMAT = 1
 GUIDES: dict[str, Callable[..., Any]] = {"mean_field": MeanFieldGuide, "auto_normal": auto_normal}

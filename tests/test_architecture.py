@@ -14,6 +14,7 @@ ORDER = [
     "data",
     "history",
     "scaling",
+    "architectures",
     "priors",
     "likelihoods",
     "network",

@@ -168,6 +168,14 @@ def test_mutual_information_is_never_negative(n_draws, n_classes, seed):
     assert np.isfinite(prediction.entropy).all()
 
 
+def test_mutual_information_is_zero_where_all_draws_agree():
+    """Trap 8: the two entropies differ by rounding, to either side."""
+    logits = torch.randn(1, 1000, 10, generator=torch.Generator().manual_seed(0))
+    prediction = as_prediction(dist.Categorical(logits=logits.expand(7, 1000, 10)))
+    assert (prediction.mutual_information >= 0).all()
+    np.testing.assert_allclose(prediction.mutual_information, 0, atol=1e-6)
+
+
 def test_two_classes_by_bernoulli_equal_two_classes_by_categorical():
     logits = torch.tensor([[[0.4], [-2.0]], [[1.4], [3.0]]], dtype=torch.float64)
     binary = as_prediction(dist.Bernoulli(logits=logits).to_event(1))
