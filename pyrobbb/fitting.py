@@ -257,8 +257,15 @@ class _LoaderBatches:
         self.example = x[:1].clone(), y[:1].clone()
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        n_seen = 0
         for batch in self._loader:
-            yield self._network.prepare(*self._pair(batch))
+            x, y = self._network.prepare(*self._pair(batch))
+            n_seen += len(x)
+            if n_seen > self.n_data:
+                raise ValueError(
+                    f"`n_data` is {self.n_data}, but the DataLoader gives more rows than that."
+                )
+            yield x, y
 
     @staticmethod
     def _pair(batch: Any) -> tuple[ArrayLike, ArrayLike]:

@@ -493,6 +493,8 @@ def test_a_loader_without_n_data_and_a_bare_module_are_refused():
     loader = DataLoader(TensorDataset(torch.as_tensor(X), torch.as_tensor(Y)))
     with pytest.raises(ValueError, match="`n_data`, the size of the data set, must be given"):
         quick_fit(x=loader, y=None)
+    with pytest.raises(ValueError, match="`n_data` is 20, but the DataLoader gives more rows"):
+        quick_fit(x=loader, y=None, n_data=20)
     with pytest.raises(ValueError, match="`y` must be left out"):
         quick_fit(x=loader, y=Y, n_data=23)
     with pytest.raises(TypeError, match=r"`x` must be a DataLoader of pairs"):
