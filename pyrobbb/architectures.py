@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import numbers
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import nn
 
 from .data import check_count
+from .randomness import as_seed, seeded
 
 Activation = Literal["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "softplus"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
@@ -54,9 +55,7 @@ def mlp(
     for argument, size in zip(["n_in", *["hidden"] * len(hidden), "n_out"], sizes, strict=True):
         check_count(argument, size)
     layers: list[nn.Module] = []
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with nullcontext() if seed is None else seeded(as_seed(seed)):
         for fan_in_, fan_out in itertools.pairwise(sizes):
             layers += [nn.Linear(fan_in_, fan_out), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers[:-1])

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .data import ArrayLike, check_count
-from .sampling import DrawnDistributions, fresh_seed
+from .randomness import as_seed, seeded
+from .sampling import DrawnDistributions
 
 if TYPE_CHECKING:
     import xarray
@@ -49,7 +50,7 @@ def to_arviz(
     import arviz_base
 
     check_count("n_draws", n_draws)
-    seed = fresh_seed() if seed is None else seed
+    seed = as_seed(seed)
     draws = posterior.draws(n_draws, seed)
     unknown = set(sites or ()) - set(draws)
     if unknown:
@@ -59,8 +60,7 @@ def to_arviz(
         posterior.network, posterior.guide, rows, n_draws=n_draws, seed=seed, max_memory=2**30
     )
     predictive, log_likelihood, start = [], [], 0
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         for distribution in distributions:
             n_rows = distribution.batch_shape[1]
             predictive.append(distribution.sample())

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, Normal
 
-from . import likelihoods, plots, scores
+from . import likelihoods, plots, priors, scores
 from .architectures import mlp
 from .crosscheck import CrossCheck, crosscheck
 from .fitting import fit
 from .network import BayesianNetwork
 from .posterior import Posterior
 from .prediction import ClassificationPrediction, RegressionPrediction
-from .priors import FanInNormal, ScaleMixture
 from .scaling import Standardizer
 
 SEED = 0
@@ -58,17 +57,19 @@ def check(seed: int, *, quick: bool = False) -> bool:
     real = np.sin(x.sum(1, keepdims=True)) + 0.1 * rng.normal(size=(40, 1))
     cases: dict[str, tuple[BayesianNetwork, np.ndarray]] = {
         "regression, normal prior, learnt noise": (
-            BayesianNetwork(mlp(3, [8], 1, seed=seed)),
+            BayesianNetwork(mlp(3, [8], 1, seed=seed), priors.Normal(1.0)),
             real,
         ),
         "two classes, scale-mixture prior, two tanh layers": (
             BayesianNetwork(
-                mlp(3, [8, 6], 1, "tanh", seed=seed), ScaleMixture(), likelihoods.Bernoulli()
+                mlp(3, [8, 6], 1, "tanh", seed=seed), priors.ScaleMixture(), likelihoods.Bernoulli()
             ),
             (real > 0).astype(float),
         ),
         "three classes, normal prior": (
-            BayesianNetwork(mlp(3, [8], 3, seed=seed), likelihood=likelihoods.Categorical()),
+            BayesianNetwork(
+                mlp(3, [8], 3, seed=seed), priors.FanInNormal(), likelihoods.Categorical()
+            ),
             np.digitize(real[:, 0], [-0.5, 0.5]),
         ),
     }
@@ -93,7 +94,7 @@ def regression(folder: Path, *, quick: bool = False) -> None:
         x, x_test = inputs.transform(task.x), inputs.transform(task.x_test)
         y = target.transform(task.y)
 
-        network = BayesianNetwork(mlp(x.shape[1], [5], 1, seed=split), FanInNormal(0.7))
+        network = BayesianNetwork(mlp(x.shape[1], [5], 1, seed=split), priors.FanInNormal(0.7))
         posterior = fit(
             network, x, y, epochs=20 if quick else 300, lr=0.02, seed=split, progress=not quick
         )
@@ -135,7 +136,7 @@ def classification(folder: Path, *, quick: bool = False) -> None:
         x, x_test = task.x / 4.0, task.x_test / 4.0  # pixels are 0 .. 16
         network = BayesianNetwork(
             mlp(64, [200], 10, seed=split),
-            ScaleMixture(pi=0.75, scale1=1.0, scale2=0.1),
+            priors.ScaleMixture(pi=0.75, scale1=1.0, scale2=0.1),
             likelihoods.Categorical(),
         )
         posterior = fit(

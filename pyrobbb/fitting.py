@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -20,11 +21,12 @@ from .data import ArrayLike, check_count, check_number, check_positive
 from .engine import Batch, Engine, OptimizerFactory, StepLosses, SVIEngine
 from .guides import MeanFieldGuide, auto_normal
 from .history import History
-from .network import BayesianNetwork
+from .network import BayesianNetwork, evaluating
 from .objectives import KLWeight, Objective, kl_weights, make_elbo
 from .posterior import Posterior
 from .prediction import make_prediction
-from .sampling import DrawnDistributions, fresh_seed, seeded
+from .randomness import as_seed, seeded
+from .sampling import DrawnDistributions
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +63,8 @@ def fit(
     Each step draws the weights once (or `n_particles` times) and descends the gradient of
     ``n_data / n_rows * nll + kl`` on a minibatch. The network given is not changed: the posterior
     holds a copy. Pyro's param store is not touched, nor the caller's random state. Ctrl-C ends the
-    fit and gives what has been fitted so far.
+    fit and gives what has been fitted so far. Fits in several threads wait for each other: Pyro's
+    handlers and torch's random state belong to the process.
 
     Parameters
     ----------
@@ -102,11 +105,12 @@ def fit(
         has learnt anything, and stays there. 0: no warm-up.
     guide : {"mean_field", "auto_normal"} or callable
         `MeanFieldGuide`, Pyro's `AutoNormal` from the same start, or a Pyro guide of your own (a
-        `PyroModule`, whose parameters are learnt).
+        `PyroModule`), whose parameters are learnt in place.
     validation : tuple (x, y), optional
-        Held-out data. The parameters of the epoch with the lowest validation NLL are kept.
+        Held-out data. The parameters of the epoch with the lowest validation NLL are kept; epochs
+        of the warm-up do not count.
     patience : int, optional
-        Stop after so many epochs without a lower validation NLL.
+        Stop after so many epochs without a lower validation NLL, counted from the warm-up's end.
     seed : int, optional
         Makes the fit bitwise repeatable. None: one is drawn and kept in ``posterior.settings``.
     progress : bool
@@ -147,16 +151,21 @@ def fit(
         raise ValueError(f"`engine` must be 'auto' or 'svi', got {engine!r}.")
     elbo = make_elbo(objective, n_particles)
     factor = _factor_of(schedule)
-    seed = fresh_seed() if seed is None else seed
+    if not callable(optimizer):
+        raise TypeError(f"`optimizer` must be a class such as torch.optim.Adam, got {optimizer!r}.")
+    seed = as_seed(seed)
     network = copy.deepcopy(network)
+    if not network.training:  # in training mode, the modes of its parts are the user's choice
+        network.train()
 
-    device = network.bayesian_parameters()[0][1].device
-    with seeded(seed, device), pyro.get_param_store().scope():
+    with seeded(seed), pyro.get_param_store().scope(), poutine.block():
         data = _open(network, x, y, n_data, batch_size)
-        watch = None if validation is None else _Validation(network, *validation, seed, patience)
         if epochs is None:
             epochs = max(DEFAULT_EPOCHS, math.ceil(DEFAULT_STEPS / data.n_batches))
         check_count("epochs", epochs)
+        # While the KL divergence does not count in full, what scores best is no posterior.
+        unripe = math.ceil(kl_warmup * epochs)
+        watch = None if validation is None else _Validation(network, validation, seed, unripe)
         guide = _make_guide(guide, network, data)
         learnt = [parameter for _, parameter in network.point_parameters()]
         learnt += guide.parameters() if isinstance(guide, nn.Module) else []
@@ -168,7 +177,7 @@ def fit(
         stepper: Engine = SVIEngine(
             network, guide, elbo=elbo, optimizer=optimizer, parameters=learnt, clip_norm=clip_norm
         )
-        shares = kl_weights(kl_weight, data.n_batches) * data.n_batches
+        shares = kl_weights(kl_weight, data.n_batches)
         taken: list[tuple[int, int]] = []  # epoch and rows of each batch handed out
         losses: list[StepLosses] = []
 
@@ -177,17 +186,21 @@ def fit(
                 for i, (rows, targets) in enumerate(data):
                     done = (epoch + i / data.n_batches) / epochs
                     warm = min(1.0, done / kl_warmup) if kl_warmup else 1.0
+                    # The loss below is n_data / n_rows times the paper's F_i = pi_i KL + nll_i. A
+                    # uniform share goes by rows, so that a ragged batch has its part.
+                    share = len(rows) / data.n_data
+                    if kl_weight != "uniform":
+                        share = float(shares[min(i, len(shares) - 1)])
                     taken.append((epoch, len(rows)))
                     yield Batch(
                         rows,
                         targets,
                         n_data=data.n_data,
-                        kl_weight=float(shares[min(i, len(shares) - 1)]) * warm,
+                        kl_weight=warm * share * data.n_data / len(rows),
                         step_weight=len(rows) / data.batch_size,
                         lr=lr * factor(done),
                     )
 
-        network.train()
         stretch = epochs if watch is None else 1  # an engine may run on to the end of a stretch
         try:
             with tqdm(total=epochs, desc="fit", unit="epoch", disable=not progress) as bar:
@@ -195,7 +208,7 @@ def fit(
                     for step in stepper.run(batches(first, first + stretch)):
                         losses.append(step)
                         _show(bar, taken[len(losses) - 1][0], step)
-                    if watch is not None and watch.is_over(guide, learnt):
+                    if watch is not None and watch.is_over(guide, learnt, patience):
                         break
                 bar.update(taken[-1][0] + 1 - bar.n)
         except KeyboardInterrupt:
@@ -212,11 +225,11 @@ def fit(
         "engine": "svi",
         "objective": objective if isinstance(objective, str) else type(objective).__name__,
         "kl_weight": kl_weight if isinstance(kl_weight, str) else "custom",
-        "kl_warmup": kl_warmup,
-        "epochs": epochs,
-        "batch_size": data.batch_size,
-        "n_data": data.n_data,
-        "lr": lr,
+        "kl_warmup": float(kl_warmup),
+        "epochs": int(epochs),
+        "batch_size": int(data.batch_size),
+        "n_data": int(data.n_data),
+        "lr": float(lr),
         "n_particles": elbo.num_particles,
         "seed": seed,
     }
@@ -257,15 +270,9 @@ class _LoaderBatches:
         self.example = x[:1].clone(), y[:1].clone()
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        n_seen = 0
-        for batch in self._loader:
-            x, y = self._network.prepare(*self._pair(batch))
-            n_seen += len(x)
-            if n_seen > self.n_data:
-                raise ValueError(
-                    f"`n_data` is {self.n_data}, but the DataLoader gives more rows than that."
-                )
-            yield x, y
+        # A stream may have no end: what has no length is cut into epochs of n_data rows.
+        for batch in itertools.islice(self._loader, self.n_batches):
+            yield self._network.prepare(*self._pair(batch))
 
     @staticmethod
     def _pair(batch: Any) -> tuple[ArrayLike, ArrayLike]:
@@ -293,6 +300,14 @@ def _open(
     if y is None:
         raise ValueError("`y` is missing: pass fit(network, x, y).")
     rows, targets = network.prepare(x, y)
+    has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+    if has_batch_norm and (
+        len(rows) == 1 or (len(rows) > batch_size and len(rows) % batch_size == 1)
+    ):
+        raise ValueError(
+            f"`batch_size` {batch_size} leaves a last batch of 1 of the {len(rows)} rows, of which "
+            "batch norm can take no variance: choose another."
+        )
     if n_data not in (None, len(rows)):
         raise ValueError(f"`n_data` is {n_data}, but x has {len(rows)} rows: leave it out.")
     return _ArrayBatches(rows, targets, batch_size)
@@ -306,13 +321,13 @@ def _make_guide(
         made = MeanFieldGuide(network, data.example[0])
     elif guide == "auto_normal":
         made = auto_normal(network)
-    elif isinstance(guide, str) or not callable(guide):
+    elif isinstance(guide, str | type) or not callable(guide):
         raise ValueError(
             f"`guide` must be 'mean_field', 'auto_normal' or a Pyro guide, got {guide!r}."
         )
     else:
         made = guide
-    with torch.no_grad(), seeded(0, data.example[0].device), poutine.block():
+    with torch.no_grad(), seeded(0), evaluating(network):
         made(*data.example)  # autoguides make their parameters when they first run
     return made
 
@@ -323,37 +338,42 @@ class _Validation:
     def __init__(
         self,
         network: BayesianNetwork,
-        x: ArrayLike,
-        y: ArrayLike,
+        data: tuple[ArrayLike, ArrayLike],
         seed: int,
-        patience: int | None,
+        unripe: int,
     ) -> None:
-        self._network, self._seed, self._patience = network, seed, patience
+        if not isinstance(data, tuple | list) or len(data) != 2:
+            raise TypeError(f"`validation` must be a pair (x, y), got a {type(data).__name__}.")
+        self._network, self._seed, self._unripe = network, seed, unripe
         try:
-            self._x, self._y = network.prepare(x, y)
+            self._x, self._y = network.prepare(*data)
         except (TypeError, ValueError) as error:
             raise type(error)(f"`validation`: {error}") from None
         self.nll: list[float] = []
         self._best: list[Tensor] = []
 
-    def is_over(self, guide: Callable[..., Any], learnt: list[nn.Parameter]) -> bool:
+    def is_over(
+        self, guide: Callable[..., Any], learnt: list[nn.Parameter], patience: int | None
+    ) -> bool:
         """Score the parameters of an epoch; say whether patience is at its end."""
-        self._network.eval()
-        distributions = DrawnDistributions(
-            self._network,
-            guide,
-            self._x,
-            n_draws=VALIDATION_DRAWS,
-            seed=self._seed,  # the same noise each time, so that epochs are comparable
-            max_memory=2**28,
-        )
-        prediction = make_prediction(distributions, self._x)
-        self.nll.append(-float(prediction.log_prob(self._y).mean()))
-        self._network.train()
-        best = int(np.argmin(self.nll))
-        if best == len(self.nll) - 1:
+        with evaluating(self._network):
+            distributions = DrawnDistributions(
+                self._network,
+                guide,
+                self._x,
+                n_draws=VALIDATION_DRAWS,
+                seed=self._seed,  # the same noise each time, so that epochs are comparable
+                max_memory=2**28,
+            )
+            prediction = make_prediction(distributions, self._x)
+            self.nll.append(-float(prediction.log_prob(self._y).mean()))
+        ripe = self.nll[self._unripe :]
+        if not ripe:
+            return False
+        since_best = len(ripe) - 1 - int(np.argmin(ripe))
+        if since_best == 0:
             self._best = [tensor.detach().clone() for tensor in self._state(learnt)]
-        return self._patience is not None and len(self.nll) - 1 - best >= self._patience
+        return patience is not None and since_best >= patience
 
     def restore(self, learnt: list[nn.Parameter]) -> None:
         """Put the best parameters and buffers back."""

@@ -16,7 +16,7 @@ from torch.distributions import biject_to, constraints
 from torch.nn.functional import softplus
 
 from .data import ArrayLike, check_positive
-from .network import BayesianNetwork, LatentSite, param_site
+from .network import BayesianNetwork, LatentSite, elementwise, is_real, param_site
 
 START_SCALE = 0.1
 """Starting standard deviation of a weight, times 1 / sqrt(fan_in): small beside the weights, which
@@ -166,19 +166,7 @@ def inverse_softplus(scale: Tensor) -> Tensor:
     return scale + torch.log(-torch.expm1(-scale))
 
 
-def elementwise(support: constraints.Constraint) -> constraints.Constraint:
-    """Give the constraint on one element of a site."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support
-
-
-def is_real(support: constraints.Constraint) -> bool:
-    """Say whether a site is unconstrained; by type, as copied guides have copied constraints."""
-    return isinstance(elementwise(support), type(constraints.real))
-
-
-def is_positive(support: constraints.Constraint) -> bool:
+def is_positive(support: constraints.Constraint | None) -> bool:
     """Say whether all that a site must be is positive."""
     bound = getattr(elementwise(support), "lower_bound", None)
     return isinstance(elementwise(support), type(constraints.positive)) and bool(bound == 0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,7 +109,7 @@ class BayesianNetwork(nn.Module):
         self.prior: Prior = DEFAULT_PRIOR if prior is None else prior
         self.likelihood: Likelihood = Gaussian() if likelihood is None else likelihood
         for argument, value in (("prior", self.prior), ("likelihood", self.likelihood)):
-            if isinstance(value, type) or not callable(value):
+            if isinstance(value, type | torch.distributions.Distribution) or not callable(value):
                 hint = ": a class, write parentheses after it" if isinstance(value, type) else ""
                 raise TypeError(
                     f"`{argument}` must be a callable such as those of pyrobbb.{argument}s, got "
@@ -116,7 +117,7 @@ class BayesianNetwork(nn.Module):
                 )
         if isinstance(self.prior, ByName):
             self.prior.check_names(name for name, _ in net.named_parameters())
-        self._bayesian = tuple(
+        self._bayesian = frozenset(
             name for name, parameter in net.named_parameters() if self._is_bayesian(name, parameter)
         )
         if not self._bayesian:
@@ -182,7 +183,9 @@ class BayesianNetwork(nn.Module):
         Tensor of shape (n_draws, n, ...)
         """
         # The dimension of the data plate, without which a single draw would not show as a batch.
-        return self._output({name: draws[name][:, None] for name in self._bayesian}, x)[0]
+        return self._output(
+            {name: draws[name][:, None] for name, _ in self.bayesian_parameters()}, x
+        )[0]
 
     def distribution(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
         """Give the distribution of y under draws of the network's output.
@@ -281,6 +284,11 @@ class BayesianNetwork(nn.Module):
                 f"`prior` must give a distribution or None, got {type(prior).__name__} for "
                 f"{name!r}."
             )
+        if not is_real(prior.support):
+            raise ValueError(
+                f"`prior` must give {name!r} a distribution over all real numbers, got "
+                f"{type(prior).__name__} with the support {prior.support}."
+            )
         if prior.event_shape != parameter.shape or prior.batch_shape:
             raise ValueError(
                 f"`prior` must give {name!r} a distribution whose event has the parameter's shape "
@@ -351,20 +359,18 @@ class BayesianNetwork(nn.Module):
 
     def _try_on(self, x: Tensor) -> Tensor:
         """Give the module's output for some rows, leaving its mode and buffers as they were."""
-        modes = {module: module.training for module in self.net.modules()}
         try:
-            self.net.eval()
-            with torch.no_grad():
+            with evaluating(self.net), torch.no_grad():
                 output = self.net(x)
         except (RuntimeError, IndexError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+            if x.dim() == 1:
+                fix = "Pass x.reshape(-1, 1) if each row is one number"
+            else:
+                fix = f"It says, of {len(x)} rows: {str(error).strip().splitlines()[0]}"
             raise ValueError(
                 f"`x` with rows of shape {tuple(x.shape[1:])} and dtype {x.dtype} does not fit the "
-                f"network: {reason}."
+                f"network. {fix}."
             ) from error
-        finally:
-            for module, training in modes.items():
-                module.training = training
         if not isinstance(output, Tensor) or output.dim() == 0 or len(output) != len(x):
             got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output)
             raise ValueError(
@@ -407,12 +413,36 @@ class _LineUp(Messenger):
         msg["value"] = value.reshape((*batch, *ones, *event))
 
 
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode, and each of its parts back into its own."""
+    modes = {part: part.training for part in module.modules()}
+    try:
+        module.eval()
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
 def param_site(name: str, parameter: nn.Parameter) -> Tensor:
     """Announce a parameter to Pyro's handlers without writing it into the global param store."""
     value = parameter.view_as(parameter)
     value.unconstrained = weakref.ref(parameter)  # type: ignore[attr-defined]  # SVI steps on it
     announce = effectful(lambda *_, **__: value, type="param")
     return announce(name, constraint=constraints.real, name=name)
+
+
+def elementwise(support: constraints.Constraint | None) -> constraints.Constraint | None:
+    """Give the constraint on one element of a site."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support
+
+
+def is_real(support: constraints.Constraint | None) -> bool:
+    """Say whether a site is unconstrained; by type, as copied guides have copied constraints."""
+    return isinstance(elementwise(support), type(constraints.real))
 
 
 def start_of(prior: TorchDistribution) -> Tensor:

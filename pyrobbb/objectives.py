@@ -28,6 +28,11 @@ def make_elbo(objective: Objective, n_particles: int = 1) -> ELBO:
     """
     check_count("n_particles", n_particles)
     if isinstance(objective, ELBO):
+        if type(objective).__name__.startswith("Jit"):
+            raise ValueError(
+                f"`objective` {type(objective).__name__} needs its parameters in Pyro's global "
+                "store, which is left alone here: use the objective without Jit."
+            )
         if n_particles not in (1, objective.num_particles):
             raise ValueError(
                 f"`n_particles` is {n_particles}, but the objective has num_particles="

@@ -14,10 +14,11 @@ from .data import ArrayLike, check_count
 from .history import History
 from .network import BayesianNetwork
 from .prediction import ClassificationPrediction, RegressionPrediction, make_prediction
-from .sampling import DrawnDistributions, Draws, draw_blocks, fresh_seed, join
+from .randomness import as_seed
+from .sampling import DrawnDistributions, Draws, draw_blocks, join
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Posterior:
     """An approximate posterior over the weights of a network.
 
@@ -57,8 +58,7 @@ class Posterior:
         dict of str to Tensor of shape (n, *site)
         """
         check_count("n", n)
-        seed = fresh_seed() if seed is None else seed
-        return join(draw_blocks(self.guide, self.example, n, seed), n)
+        return join(draw_blocks(self.guide, self.example, n, as_seed(seed)), n)
 
     def predict(
         self,
@@ -79,7 +79,7 @@ class Posterior:
             Makes the prediction repeatable.
         max_memory : int
             Bound in bytes on the working memory, beyond x and the results. Rows and draws are
-            taken in chunks that keep to it; the result does not depend on it.
+            taken in chunks that keep to it; no result but that of ``sample`` depends on it.
 
         Returns
         -------
@@ -88,13 +88,13 @@ class Posterior:
         """
         check_count("n_draws", n_draws)
         check_count("max_memory", max_memory)
-        rows = self.network.prepare_inputs(x)
+        rows = self.network.prepare_inputs(x).clone()  # computed on demand, whatever becomes of x
         distributions = DrawnDistributions(
             self.network,
             self.guide,
             rows,
             n_draws=n_draws,
-            seed=fresh_seed() if seed is None else seed,
+            seed=as_seed(seed),
             max_memory=max_memory,
         )
         return make_prediction(distributions, x)

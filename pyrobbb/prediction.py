@@ -17,7 +17,7 @@ from torch.distributions import Distribution
 
 from .data import ArrayLike, as_tensor, check_number, like
 from .likelihoods import as_observed, base_of
-from .sampling import fresh_seed, seeded
+from .randomness import as_seed, seeded
 
 MAX_ITERATIONS = 200
 NEWTON_ITERATIONS = 30  # far more than it needs where it works at all; then bisection
@@ -60,7 +60,7 @@ class Prediction:
         -------
         array of shape (n_draws, n, ...)
         """
-        return self._out(self._sample(fresh_seed() if seed is None else seed))
+        return self._out(self._sample(as_seed(seed)))
 
     def _log_prob(self, y: Tensor) -> Tensor:
         pieces, start = [], 0
@@ -84,7 +84,7 @@ class Prediction:
 
     def _sample(self, seed: int) -> Tensor:
         chunks = list(self._distributions)
-        with seeded(seed, base_of(chunks[0]).mean.device):
+        with seeded(seed):
             return torch.cat([chunk.sample() for chunk in chunks], dim=1)
 
     def _out(self, result: Tensor) -> Any:
@@ -130,7 +130,7 @@ class RegressionPrediction(Prediction):
     @property
     def mean(self) -> Any:
         """Predictive mean, shape (n, ...)."""
-        return self._out(self._loc + self._scale * self._moments[0])
+        return self._out(self._rescale(self._moments[0]))
 
     @property
     def sd(self) -> Any:
@@ -138,17 +138,17 @@ class RegressionPrediction(Prediction):
 
         The law of total variance.
         """
-        return self._out(self._scale * (self._moments[1] + self._moments[2]).sqrt())
+        return self._out(self._rescale((self._moments[1] + self._moments[2]).sqrt(), shift=False))
 
     @property
     def epistemic_sd(self) -> Any:
         """Doubt about the weights: standard deviation over draws of the mean, shape (n, ...)."""
-        return self._out(self._scale * self._moments[1].sqrt())
+        return self._out(self._rescale(self._moments[1].sqrt(), shift=False))
 
     @property
     def aleatoric_sd(self) -> Any:
         """Noise in y: root of the mean over draws of the variance, shape (n, ...)."""
-        return self._out(self._scale * self._moments[2].sqrt())
+        return self._out(self._rescale(self._moments[2].sqrt(), shift=False))
 
     def quantile(self, q: float | ArrayLike) -> Any:
         """Give quantiles of the predictive mixture.
@@ -169,7 +169,7 @@ class RegressionPrediction(Prediction):
             torch.stack([_mixture_quantile(d, level) for level in levels.reshape(-1).tolist()])
             for d in self._distributions
         ]
-        result = self._loc + self._scale * torch.cat(pieces, dim=1)
+        result = self._rescale(torch.cat(pieces, dim=1))
         return self._out(result if levels.dim() else result[0])
 
     def interval(self, level: float = 0.9) -> tuple[Any, Any]:
@@ -197,7 +197,11 @@ class RegressionPrediction(Prediction):
         return super()._log_prob(standardised) - log_jacobian
 
     def _sample(self, seed: int) -> Tensor:
-        return self._loc + self._scale * super()._sample(seed)
+        return self._rescale(super()._sample(seed))
+
+    def _rescale(self, values: Tensor, *, shift: bool = True) -> Tensor:
+        scaled = self._scale.to(values.device) * values
+        return (self._loc.to(values.device) + scaled if shift else scaled).to(values.dtype)
 
     @property
     def _is_rescaled(self) -> bool:
@@ -284,7 +288,14 @@ def _entropy(probs: Tensor, binary: bool) -> Tensor:
 def _mixture_quantile(distribution: Distribution, q: float) -> Tensor:
     """Give the q-quantile of the equal mixture over the first dimension, elementwise."""
     base = base_of(distribution)
-    cdf = _cdf_of(base)
+    try:
+        cdf = _cdf_of(base)
+        cdf(base.mean)
+    except NotImplementedError:
+        raise NotImplementedError(
+            f"{type(base).__name__} has no distribution function here: take the quantiles of "
+            "prediction.sample()."
+        ) from None
     mean, sd = base.mean, base.variance.sqrt()
     # A quantile lies within sd sqrt((1-q)/q) below and sd sqrt(q/(1-q)) above its own mean
     # (Cantelli), hence the mixture's between the lowest and the highest of these bounds.
@@ -326,7 +337,8 @@ def _integer_quantile(
     cdf: Callable[[Tensor], Tensor], lower: Tensor, upper: Tensor, q: float
 ) -> Tensor:
     """Give the smallest whole number k with cdf(k) >= q."""
-    below, above = lower.floor().clamp(min=0) - 1, upper.ceil().clamp(min=0)
+    # In double precision: from 2^24 on, float32 has not all whole numbers.
+    below, above = lower.double().floor().clamp(min=0) - 1, upper.double().ceil().clamp(min=0)
     while bool((above - below > 1).any()):
         middle = ((below + above) / 2).floor()
         enough = cdf(middle) >= q
@@ -340,7 +352,7 @@ def _cdf_of(base: Distribution) -> Callable[[Tensor], Tensor]:
 
     def by_scipy(function: Callable[..., Any], *arguments: Tensor) -> Tensor:
         arrays = [argument.detach().cpu().double().numpy() for argument in arguments]
-        return torch.as_tensor(function(*arrays)).to(arguments[-1]).mean(0)
+        return torch.as_tensor(function(*arrays)).to(arguments[-1].device).mean(0)
 
     match base:
         case torch.distributions.StudentT():
@@ -348,6 +360,9 @@ def _cdf_of(base: Distribution) -> Callable[[Tensor], Tensor]:
         case torch.distributions.Poisson():
             return lambda k: by_scipy(special.pdtr, k, base.rate)
         case torch.distributions.NegativeBinomial():
-            return lambda k: by_scipy(special.betainc, base.total_count, k + 1, 1 - base.probs)
+            return lambda k: (
+                by_scipy(special.betainc, base.total_count, k.clamp(min=0) + 1, 1 - base.probs)
+                * (k >= 0)
+            )
         case _:
             return lambda v: base.cdf(v).mean(0)

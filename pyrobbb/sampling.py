@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,26 +17,13 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from .network import BayesianNetwork
+from .randomness import ONE_AT_A_TIME, seeded
 
 Draws = dict[str, Tensor]
 
 BLOCK = 16
 """Draws are made in blocks of this size, each from a random state of its own, so that the first m
 of n draws are the same for every n, and for every bound on memory."""
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw from a given seed, and leave the caller's random state as it was."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
-
-
-def fresh_seed() -> int:
-    """Give a seed from the operating system's entropy; no random state is read or changed."""
-    return int(np.random.SeedSequence().generate_state(1)[0])
 
 
 def draw_blocks(
@@ -58,7 +45,7 @@ def draw_blocks(
     """
     children = np.random.SeedSequence(seed).generate_state(math.ceil(n_draws / BLOCK))
     for block, child in enumerate(children):
-        with seeded(int(child), example.device), torch.no_grad():
+        with seeded(int(child)), torch.no_grad():
             sites = _vectorised_draws(guide, example)
         wanted = min(BLOCK, n_draws - block * BLOCK)
         yield {name: value[:wanted] for name, value in sites.items()}
@@ -112,7 +99,7 @@ class DrawnDistributions:
         max_memory: int,
     ) -> None:
         self._network, self._x, self.n_draws = network, x, n_draws
-        self._blocks = lambda: draw_blocks(guide, x[:1], n_draws, seed)
+        self._blocks = partial(draw_blocks, guide, x[:1], n_draws, seed)
         weights = dict(network.bayesian_parameters())
         per_draw = sum(p.numel() * p.element_size() for p in weights.values())
         per_row, per_output = _bytes_per_row(network, x[:1])
@@ -129,25 +116,24 @@ class DrawnDistributions:
             self._latents = join(latents, n_draws)
         self._chunk = int(min(max(quarter // (16 * n_draws * per_output), 1), len(x)))
         self._at_once = int(min(max(quarter // (4 * self._chunk * per_row), 1), n_draws))
-        self._kept: list[TorchDistribution] | None = (
-            [] if n_draws * len(x) * per_output <= quarter else None
-        )
+        self._keep = n_draws * len(x) * per_output <= quarter
+        self._kept: dict[int, TorchDistribution] = {}
 
     def __iter__(self) -> Iterator[TorchDistribution]:
         """Give a distribution of batch shape (n_draws, n_rows) for each chunk of rows."""
-        if self._kept:
-            yield from self._kept
-            return
-        computed = []
-        for rows in self._x.split(self._chunk):
-            with torch.no_grad():
-                outputs = ({"": self._network.output(draws, rows)} for draws in self._weights())
-                output = join(outputs, self.n_draws)[""]
-                distribution = self._network.distribution(output, self._latents)
-            if self._kept is not None:
-                computed.append(distribution)
+        for i, rows in enumerate(self._x.split(self._chunk)):
+            distribution = self._kept.get(i)
+            if distribution is None:
+                distribution = self._compute(rows)
+                if self._keep or i == 0:  # the first is what the kind of prediction is told by
+                    self._kept[i] = distribution
             yield distribution
-        self._kept = computed if self._kept is not None else None
+
+    def _compute(self, rows: Tensor) -> TorchDistribution:
+        with ONE_AT_A_TIME, torch.no_grad():
+            outputs = ({"": self._network.output(draws, rows)} for draws in self._weights())
+            output = join(outputs, self.n_draws)[""]
+            return self._network.distribution(output, self._latents)
 
     def _weights(self) -> Iterator[Draws]:
         blocks = self._blocks() if self._held is None else [self._held]

@@ -39,9 +39,13 @@ class Standardizer:
         return cls(loc, torch.where(constant, torch.ones_like(scale), scale))
 
     def transform(self, x: ArrayLike) -> Any:
-        """Give ``(x - loc) / scale``, an array of the kind and shape of x."""
-        return like(x, (as_tensor("x", x).double() - self.loc) / self.scale)
+        """Give ``(x - loc) / scale``, an array of the kind, shape and precision of x."""
+        tensor = as_tensor("x", x)
+        z = (tensor.double() - self.loc.to(tensor.device)) / self.scale.to(tensor.device)
+        return like(x, z.to(tensor.dtype) if tensor.is_floating_point() else z)
 
     def inverse(self, z: ArrayLike) -> Any:
         """Give ``loc + scale * z``: back to the original units."""
-        return like(z, self.loc + self.scale * as_tensor("z", z).double())
+        tensor = as_tensor("z", z)
+        x = self.loc.to(tensor.device) + self.scale.to(tensor.device) * tensor.double()
+        return like(z, x.to(tensor.dtype) if tensor.is_floating_point() else x)

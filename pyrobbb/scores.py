@@ -20,14 +20,15 @@ def nll(prediction: Prediction, y: ArrayLike) -> float:
 
 def rmse(prediction: RegressionPrediction, y: ArrayLike) -> float:
     """Root mean squared error of the predictive mean, in the units of y."""
-    return float(np.sqrt(((_array(prediction.mean) - _array(y)) ** 2).mean()))
+    mean = _array(prediction.mean)
+    return float(np.sqrt(((mean - _observed(y, mean)) ** 2).mean()))
 
 
 def coverage(prediction: RegressionPrediction, y: ArrayLike, level: float = 0.9) -> float:
     """Share of observations inside the central interval; `level` is best."""
-    lower, upper = prediction.interval(level)
-    y = _array(y)
-    return float(((_array(lower) <= y) & (y <= _array(upper))).mean())
+    lower, upper = map(_array, prediction.interval(level))
+    y = _observed(y, lower)
+    return float(((lower <= y) & (y <= upper)).mean())
 
 
 def crps(prediction: RegressionPrediction, y: ArrayLike, n_levels: int = CRPS_LEVELS) -> float:
@@ -41,14 +42,16 @@ def crps(prediction: RegressionPrediction, y: ArrayLike, n_levels: int = CRPS_LE
     """
     check_count("n_levels", n_levels)
     levels = (np.arange(n_levels) + 0.5) / n_levels
-    error = _array(y)[None] - _array(prediction.quantile(levels))
+    quantiles = _array(prediction.quantile(levels))
+    error = _observed(y, quantiles[0]) - quantiles
     tau = levels.reshape(-1, *[1] * (error.ndim - 1))
     return float(2 * np.maximum(tau * error, (tau - 1) * error).mean())
 
 
 def error_rate(prediction: ClassificationPrediction, y: ArrayLike) -> float:
     """Share of rows whose most probable class is not y."""
-    return float((_array(prediction.label) != _array(y)).mean())
+    label = _array(prediction.label)
+    return float((label != _observed(y, label)).mean())
 
 
 def brier(prediction: ClassificationPrediction, y: ArrayLike) -> float:
@@ -103,7 +106,8 @@ def pit(prediction: RegressionPrediction, y: ArrayLike, n_levels: int = 999) -> 
         The share of evenly spaced quantiles that lie below the observation.
     """
     levels = np.arange(1, n_levels + 1) / (n_levels + 1)
-    return (_array(prediction.quantile(levels)) < _array(y)[None]).mean(0)
+    quantiles = _array(prediction.quantile(levels))
+    return (quantiles < _observed(y, quantiles[0])).mean(0)
 
 
 def coverage_curve(prediction: RegressionPrediction, y: ArrayLike, levels: ArrayLike) -> np.ndarray:
@@ -113,10 +117,22 @@ def coverage_curve(prediction: RegressionPrediction, y: ArrayLike, levels: Array
 
 def _class_probs(prediction: ClassificationPrediction, y: ArrayLike) -> tuple[np.ndarray, Any]:
     """Probabilities of shape (n, K) and labels of shape (n,); binary ones as two classes."""
-    probs, y = _array(prediction.probs), _array(y)
-    if probs.shape == y.shape:
+    probs, label = _array(prediction.probs), _array(prediction.label)
+    y = _observed(y, label)
+    if probs.shape == label.shape:
         probs = np.stack([1 - probs, probs], -1)
     return probs.reshape(-1, probs.shape[-1]), y.reshape(-1).astype(int)
+
+
+def _observed(y: ArrayLike, predicted: np.ndarray) -> np.ndarray:
+    """Give observations as an array; raise if NumPy would broadcast them against predictions."""
+    observed = _array(y)
+    if observed.shape != predicted.shape:
+        raise ValueError(
+            f"`y` has shape {observed.shape}, but what was predicted has shape {predicted.shape}: "
+            "pass y in the shape in which it was fitted."
+        )
+    return observed
 
 
 def _array(values: ArrayLike) -> np.ndarray:

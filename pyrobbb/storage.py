@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,7 @@ from .architectures import MLPSpec, mlp, mlp_spec
 from .guides import MeanFieldGuide, auto_normal
 from .history import History
 from .network import BayesianNetwork
+from .randomness import seeded
 
 FORMAT = 1
 GUIDES: dict[str, Callable[..., Any]] = {"mean_field": MeanFieldGuide, "auto_normal": auto_normal}
@@ -36,7 +37,7 @@ def write(
     example: Tensor,
     settings: Mapping[str, Any],
 ) -> None:
-    """Write a folder, complete or not at all.
+    """Write a folder: it appears when it is complete, and an older one goes only then.
 
     Raises
     ------
@@ -71,14 +72,16 @@ def write(
     tensors["example"] = example
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    scratch, old = (target.parent / f".{target.name}-{secrets.token_hex(8)}" for _ in range(2))
+    scratch.mkdir()
     try:
         copies = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
         save_file(copies, scratch / "posterior.safetensors")
         (scratch / "posterior.json").write_text(json.dumps(header, indent=2), encoding="utf-8")
         if target.exists():
-            shutil.rmtree(target)
+            target.rename(old)
         scratch.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
@@ -116,10 +119,11 @@ def read(
         )
     network = _rebuild(header) if network is None else _check_same(network, header)
     _fill(network.net, _under(tensors, "net."), "network")
+    network.eval()  # or building the guide would move the buffers of batch norm
     guide = GUIDES[header["guide"]](network)
     example = tensors["example"]
     if isinstance(guide, AutoNormal):  # it makes its parameters when it first runs
-        with torch.random.fork_rng(devices=[]):
+        with seeded(0):
             guide(example)
     _fill(guide, _under(tensors, "guide."), "guide")
     history = History(**{n: np.asarray(t) for n, t in _under(tensors, "history.").items()})

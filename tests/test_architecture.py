@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "pyrobbb"
 ORDER = [
     "data",
     "history",
+    "randomness",
     "scaling",
     "architectures",
     "priors",

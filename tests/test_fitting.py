@@ -1,16 +1,20 @@
 """fit(): what it steps on, what it leaves alone, when it stops, and what it says."""
 
+import multiprocessing
+import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyro
+import pyro.poutine as poutine
 import pytest
 import torch
-from pyro.infer import RenyiELBO, Trace_ELBO
+from pyro.infer import JitTrace_ELBO, RenyiELBO, Trace_ELBO
 from pyro.infer.autoguide import AutoLowRankMultivariateNormal
 from pyro.nn import PyroModule
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from pyrobbb import (
     BayesianNetwork,
@@ -112,6 +116,51 @@ def test_two_fits_side_by_side_do_not_see_each_other():
         assert torch.equal(draws[0][name], draws[1][name])
 
 
+def test_threads_take_turns():
+    """Trap 11: Pyro's handlers and torch's random state belong to the process."""
+    state = torch.random.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        fits = list(pool.map(lambda seed: quick_fit(seed=seed, guide="auto_normal"), [1, 2, 1, 2]))
+        means = list(pool.map(lambda p: p.predict(X, n_draws=5, seed=0).mean, fits))
+    alone = quick_fit(seed=1, guide="auto_normal").predict(X, n_draws=5, seed=0).mean
+    np.testing.assert_array_equal(means[0], alone)
+    np.testing.assert_array_equal(means[2], alone)
+    assert not np.array_equal(means[1], alone)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not pyro.settings.get("module_local_params")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_fits_the_same():
+    """Trap 11."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        there = pool.apply(_mean_of_a_fit)
+    np.testing.assert_array_equal(there, _mean_of_a_fit())
+
+
+def _mean_of_a_fit():
+    return quick_fit().predict(X, n_draws=5, seed=0).mean
+
+
+def test_a_fit_inside_another_pyro_program_leaves_no_site_there():
+    conditioned = poutine.condition(data={"noise_scale": torch.tensor(3.0)})
+    with poutine.trace() as tracer, poutine.scale(scale=7.0), conditioned:
+        inside = quick_fit()
+    assert not tracer.trace.nodes
+    np.testing.assert_array_equal(inside.history.nelbo, quick_fit().history.nelbo)
+
+
+def test_parts_that_the_user_put_into_evaluation_mode_stay_there():
+    frozen = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).requires_grad_(False)
+    bayesian = BayesianNetwork(nn.Sequential(frozen, nn.ReLU(), nn.Linear(4, 1)))
+    frozen.eval()
+    learnt = quick_fit(bayesian, validation=(X, Y)).network.net
+    assert torch.equal(learnt[0][1].running_mean, torch.zeros(4))
+    assert not frozen.training
+    assert bayesian.net[2].training
+
+
 # What a step is made of
 
 
@@ -142,24 +191,36 @@ def test_the_kl_weight_scales_the_prior_and_not_the_likelihood():
     torch.testing.assert_close(double - none, 2 * flat / gain, rtol=1e-6, atol=1e-6)
 
 
-def test_a_batch_weighs_the_likelihood_by_the_size_of_the_data():
-    whole = gradient_of_loc(batch_size=23, kl_weight=lambda i, m: 0.0)
-    RecordedSGD.seen = []
-    net = nearly_noiseless_network()
-    guide = MeanFieldGuide(net, init_scale=1e-9)
-    quick_fit(
-        net,
-        guide=guide,
-        epochs=1,
-        optimizer=RecordedSGD,
-        lr=1e-12,
-        batch_size=7,
-        kl_weight=lambda i, m: 0.0,
-    )
+def gradients_of_an_epoch(**kwargs):
+    """Give the gradients with respect to loc of an epoch in batches of 7, 7, 7 and 2 rows."""
+    gradient_of_loc(batch_size=7, **kwargs)
     steps = [gradients[0] for _, gradients in RecordedSGD.seen]
-    assert len(steps) == 4  # 7 + 7 + 7 + 2 rows
-    # Each step is N / 7 times its own rows' gradient; a ragged step adds in proportion.
-    torch.testing.assert_close(sum(steps) * 7 / 23, whole, rtol=1e-6, atol=1e-6)
+    assert len(steps) == 4
+    return torch.stack(steps)
+
+
+def test_the_batches_of_an_epoch_add_up_to_the_whole_likelihood():
+    """Trap 1: each step is N / 7 times its own rows' gradient, a ragged one in proportion."""
+    whole = gradient_of_loc(batch_size=23, kl_weight=lambda i, m: 0.0)
+    steps = gradients_of_an_epoch(kl_weight=lambda i, m: 0.0)
+    torch.testing.assert_close(steps.sum(0) * 7 / 23, whole, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kl_weight", ["uniform", "blundell", lambda i, m: i / 10])
+def test_the_batches_of_an_epoch_count_the_kl_once(kl_weight):
+    """Trap 1, ragged last batch included, for any weights that sum to 1."""
+    full = gradient_of_loc(batch_size=23) - gradient_of_loc(
+        batch_size=23, kl_weight=lambda i, m: 0.0
+    )
+    none = gradients_of_an_epoch(kl_weight=lambda i, m: 0.0)
+    pulls = (gradients_of_an_epoch(kl_weight=kl_weight) - none) * 7 / 23
+    torch.testing.assert_close(pulls.sum(0), full, rtol=1e-6, atol=1e-5)
+    shares = pulls.norm(dim=1) / full.norm()
+    expected = {"uniform": [7 / 23, 7 / 23, 7 / 23, 2 / 23], "blundell": [8, 4, 2, 1]}.get(
+        kl_weight, [1, 2, 3, 4]
+    )
+    expected = torch.tensor(expected).double()
+    torch.testing.assert_close(shares, expected / expected.sum(), rtol=1e-4, atol=1e-5)
 
 
 def test_each_row_is_seen_once_an_epoch_in_a_new_order():
@@ -314,13 +375,33 @@ def test_validation_keeps_the_best_parameters_and_patience_stops():
     x, y = rng.normal(size=(12, 3)), rng.normal(size=(12, 1))  # nothing to learn but noise
     net = BayesianNetwork(mlp(3, [30], 1, seed=0), None, likelihoods.Gaussian(0.1))
     posterior = fit(
-        net, x, y, epochs=300, lr=0.03, validation=(x[::-1], y), patience=5, seed=0, progress=False
+        net,
+        x,
+        y,
+        epochs=300,
+        lr=0.03,
+        kl_warmup=0,
+        validation=(x[::-1], y),
+        patience=5,
+        seed=0,
+        progress=False,
     )
     nll = posterior.history.validation_nll
     best = int(nll.argmin())
     assert len(nll) == posterior.history.n_epochs == best + 1 + 5 < 300
     # The same 16 draws from the guide that was kept give the lowest score again.
     again = posterior.predict(x[::-1], n_draws=16, seed=0).log_prob(y)
+    assert -again.mean() == pytest.approx(nll[best], rel=1e-5)
+
+
+def test_epochs_of_the_warm_up_are_not_kept_however_well_they_score():
+    net = network(likelihood=likelihoods.Gaussian(1.0))
+    posterior = quick_fit(net, epochs=20, lr=0.3, kl_warmup=0.5, validation=(X, -Y), patience=2)
+    nll = posterior.history.validation_nll
+    assert nll.argmin() < 10  # the target is upside down: each epoch is worse than the last
+    best = 10 + nll[10:].argmin()
+    assert len(nll) == best + 1 + 2
+    again = posterior.predict(X, n_draws=16, seed=1).log_prob(-Y)
     assert -again.mean() == pytest.approx(nll[best], rel=1e-5)
 
 
@@ -347,6 +428,15 @@ def test_a_data_loader_takes_the_same_steps_as_arrays_in_the_same_order():
     np.testing.assert_array_equal(ragged.history.n_rows, [7, 7, 7, 2] * 3)
     again = quick_fit(x=DataLoader(data, batch_size=7, shuffle=True), y=None, n_data=23)
     assert torch.equal(ragged.guide.loc, again.guide.loc)
+
+
+def test_a_stream_without_an_end_is_cut_into_epochs():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(lambda: (torch.randn(3), torch.randn(1)), None)
+
+    posterior = quick_fit(x=DataLoader(Stream(), batch_size=8), y=None, n_data=20)
+    np.testing.assert_array_equal(posterior.history.n_rows, [8] * 9)
 
 
 def test_bad_rows_of_a_data_loader_are_found():
@@ -424,6 +514,7 @@ def test_the_progress_bar_shows_the_loss_and_its_parts(capsys):
         ),
         (X, Y[:5], ValueError, "`x` and `y` must have one row each: got 23 and 5 rows"),
         (X[:, :2], Y, ValueError, r"`x` with rows of shape \(2,\) .* does not fit the network"),
+        (X[:, 0], Y, ValueError, r"does not fit the network\. Pass x\.reshape\(-1, 1\) if"),
         (X * np.nan, Y, ValueError, r"`x` has 69 value\(s\) .* first at row 0, column 0"),
         (X, Y * np.inf, ValueError, r"`y` has 23 value\(s\) that are NaN or infinite"),
         (X, ["a"] * 23, TypeError, "`y` must hold numbers, got .*'a'"),
@@ -459,6 +550,12 @@ def test_a_first_attempt_that_goes_wrong_gets_one_line(x, y, error, message):
         ({"guide": "full_rank"}, ValueError, "`guide` must be 'mean_field', 'auto_normal'"),
         ({"patience": 3}, ValueError, "`patience` needs `validation`"),
         ({"validation": (X, Y[:3])}, ValueError, "`validation`: `x` and `y`"),
+        ({"validation": X}, TypeError, r"`validation` must be a pair \(x, y\), got a ndarray"),
+        ({"optimizer": "adam"}, TypeError, "`optimizer` must be a class such as torch.optim.Adam"),
+        ({"guide": MeanFieldGuide}, ValueError, "`guide` must be 'mean_field', 'auto_normal' or"),
+        ({"seed": -1}, ValueError, "`seed` must be at least 0, got -1"),
+        ({"seed": 1.5}, TypeError, "`seed` must be a whole number, got 1.5"),
+        ({"objective": JitTrace_ELBO()}, ValueError, "use the objective without Jit"),
         ({"n_data": 99}, ValueError, "`n_data` is 99, but x has 23 rows"),
         (
             {"objective": Trace_ELBO(num_particles=2), "n_particles": 3},
@@ -470,6 +567,13 @@ def test_a_first_attempt_that_goes_wrong_gets_one_line(x, y, error, message):
 def test_bad_arguments_are_named(change, error, message):
     with pytest.raises(error, match=message):
         quick_fit(**change)
+
+
+def test_a_last_batch_of_one_row_is_refused_where_batch_norm_would_fail_on_it():
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    with pytest.raises(ValueError, match="`batch_size` 11 leaves a last batch of 1 of the 23 rows"):
+        quick_fit(BayesianNetwork(net), batch_size=11)
+    quick_fit(BayesianNetwork(net), batch_size=10, guide="auto_normal")
 
 
 def test_a_guide_from_which_nothing_would_be_learnt_is_refused():
@@ -493,8 +597,6 @@ def test_a_loader_without_n_data_and_a_bare_module_are_refused():
     loader = DataLoader(TensorDataset(torch.as_tensor(X), torch.as_tensor(Y)))
     with pytest.raises(ValueError, match="`n_data`, the size of the data set, must be given"):
         quick_fit(x=loader, y=None)
-    with pytest.raises(ValueError, match="`n_data` is 20, but the DataLoader gives more rows"):
-        quick_fit(x=loader, y=None, n_data=20)
     with pytest.raises(ValueError, match="`y` must be left out"):
         quick_fit(x=loader, y=Y, n_data=23)
     with pytest.raises(TypeError, match=r"`x` must be a DataLoader of pairs"):

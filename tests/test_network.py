@@ -863,3 +863,15 @@ class MyLinear(nn.Linear):
 )
 def test_mlp_spec_recognises_nothing_else(net):
     assert mlp_spec(net) is None
+
+
+def test_a_prior_that_does_not_cover_all_real_numbers_is_refused():
+    def positive(name, parameter):
+        return dist.HalfNormal(1.0).expand(parameter.shape).to_event(parameter.dim())
+
+    with pytest.raises(ValueError, match="a distribution over all real numbers, got Independent"):
+        BayesianNetwork(mlp(2, [], 1), positive)
+    with pytest.raises(
+        TypeError, match=r"`prior` must be a callable such as those of pyrobbb\.priors"
+    ):
+        BayesianNetwork(mlp(2, [], 1), dist.Normal(0.0, 1.0))

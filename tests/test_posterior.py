@@ -1,6 +1,8 @@
 """Draws, predictions and files of a fitted posterior."""
 
 import json
+import pickle
+import stat
 import subprocess
 import sys
 import textwrap
@@ -137,6 +139,22 @@ def test_the_kind_of_the_input_is_the_kind_of_the_output(posterior):
     assert isinstance(posterior.predict(X.tolist(), n_draws=3).interval()[0], np.ndarray)
 
 
+def test_a_prediction_is_of_the_inputs_as_they_were(posterior):
+    x = torch.as_tensor(X).clone()
+    prediction, expected = (posterior.predict(x, n_draws=3, seed=0) for _ in range(2))
+    kept = expected.mean.clone()
+    x.zero_()
+    assert torch.equal(prediction.mean, kept)
+
+
+def test_posteriors_and_predictions_can_be_pickled(posterior):
+    again = pickle.loads(pickle.dumps(posterior))
+    for name, value in posterior.draws(3, seed=0).items():
+        assert torch.equal(value, again.draws(3, seed=0)[name])
+    prediction = posterior.predict(X, n_draws=3, seed=0)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(prediction)).mean, prediction.mean)
+
+
 def test_gradients_are_not_kept(posterior):
     assert not posterior.predict(torch.as_tensor(X), n_draws=3).mean.requires_grad
     assert not any(value.requires_grad for value in posterior.draws(3).values())
@@ -252,6 +270,30 @@ def test_saving_again_replaces_the_folder_and_leaves_others_alone(posterior, tmp
     with pytest.raises(FileExistsError, match="exists and holds no posterior"):
         posterior.save(tmp_path / "other")
     assert (tmp_path / "other" / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_saved_folder_can_be_read_by_others(posterior, tmp_path):
+    (tmp_path / "plain").mkdir()
+    posterior.save(tmp_path / "model")
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "model")]
+    assert modes[0] == modes[1]
+
+
+def test_numbers_of_numpy_are_saved_as_well(tmp_path):
+    fitted(kl_warmup=np.float32(0.25), lr=np.float32(0.01)).save(tmp_path / "model")
+    assert Posterior.load(tmp_path / "model").settings["kl_warmup"] == 0.25
+
+
+def test_loading_leaves_the_buffers_of_batch_norm_as_they_were_saved(tmp_path):
+    def net():
+        return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1))
+
+    before = fitted(net(), priors.ByName({"1.*": None}), guide="auto_normal")
+    before.save(tmp_path / "model")
+    network = BayesianNetwork(net(), priors.ByName({"1.*": None}))
+    after = Posterior.load(tmp_path / "model", network)
+    for name, value in before.network.state_dict().items():
+        assert torch.equal(value, after.network.state_dict()[name]), name
 
 
 def test_a_failed_save_leaves_nothing_behind(posterior, tmp_path, monkeypatch):

@@ -188,6 +188,24 @@ def test_two_classes_by_bernoulli_equal_two_classes_by_categorical():
     np.testing.assert_allclose(binary.log_prob(y[:, None]), both.log_prob(y), atol=1e-12)
 
 
+def test_large_counts_and_rare_ones_have_quantiles():
+    rates = torch.tensor([[3e7], [3.1e7]])  # beyond the whole numbers of single precision
+    lower, upper = as_prediction(dist.Poisson(rates)).interval(0.9)
+    parts = [stats.poisson(3e7), stats.poisson(3.1e7)]
+    assert np.mean([p.cdf(lower[0]) for p in parts]) == pytest.approx(0.05, abs=1e-4)
+    assert np.mean([p.cdf(upper[0]) for p in parts]) == pytest.approx(0.95, abs=1e-4)
+    logits = torch.tensor([[-20.0], [3.0]])
+    rare = as_prediction(dist.NegativeBinomial(torch.tensor(2.0), logits=logits))
+    assert rare.quantile(0.05)[0] == 0
+
+
+def test_a_distribution_without_its_function_is_named():
+    prediction = as_prediction(dist.Beta(LOC.exp(), LOC.exp()))
+    with pytest.raises(NotImplementedError, match=r"Beta has no distribution function here"):
+        prediction.interval()
+    assert np.isfinite(prediction.sd).all()
+
+
 def test_a_tensor_gives_tensors_and_an_array_arrays():
     assert isinstance(as_prediction(NORMAL, torch.zeros(3)).mean, torch.Tensor)
     assert isinstance(as_prediction(NORMAL, np.zeros(3)).mean, np.ndarray)

@@ -36,6 +36,12 @@ def test_a_column_of_small_but_real_spread_is_scaled():
     assert float(Standardizer.of(x).scale) == pytest.approx(1e-9, rel=0.3)
 
 
+def test_single_precision_stays_single():
+    x = torch.randn(10, 3)
+    scaling = Standardizer.of(x)
+    assert scaling.transform(x).dtype == scaling.inverse(x).dtype == torch.float32
+
+
 def test_inverse_undoes_transform_and_keeps_the_kind():
     x = torch.randn(10, 3, dtype=torch.float64) * 4 + 2
     scaling = Standardizer.of(x)

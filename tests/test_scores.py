@@ -83,6 +83,17 @@ def test_binary_predictions_score_as_two_classes():
         assert score(binary, y) == pytest.approx(score(both, y))
 
 
+@pytest.mark.parametrize(
+    "score",
+    [scores.rmse, scores.coverage, scores.crps, scores.pit, scores.error_rate, scores.brier],
+)
+def test_observations_of_another_shape_are_refused_rather_than_broadcast(score):
+    is_class = score in (scores.error_rate, scores.brier)
+    prediction = classes(RNG.dirichlet([1, 1], size=500)) if is_class else normal(MEAN, 1.0)
+    with pytest.raises(ValueError, match=r"`y` has shape \(500, 1\), but what was predicted has"):
+        score(prediction, Y[:, None])
+
+
 def test_scores_take_tensors():
     prediction = normal(torch.as_tensor(MEAN), 1.0)
     assert scores.rmse(prediction, torch.as_tensor(Y)) == scores.rmse(prediction, Y)
