@@ -26,7 +26,7 @@ OptimizerFactory = Callable[..., torch.optim.Optimizer]
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss or its gradient is NaN or infinite; no step has been taken with it."""
+    """The loss or its gradient is NaN or infinite."""
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,8 @@ class HeteroscedasticGaussian:
     """Normal noise whose scale the network predicts for each input.
 
     The last dimension of the output holds the means, then as many raw scales; the standard
-    deviation is softplus(raw). For y of shape (n, 1) the network ends in 2 units.
+    deviation is softplus(raw) + 1e-4, in the units of y. For y of shape (n, 1) the network ends in
+    2 units.
     """
 
     hint: ClassVar[str] = (
@@ -143,8 +144,8 @@ class Categorical:
     """K classes: the network ends in K logits, y holds whole numbers 0 .. K-1, shape (n,)."""
 
     hint: ClassVar[str] = (
-        "y must hold class labels 0 .. K-1 in one column less dimension than the output, whose "
-        "last dimension is the K classes"
+        "y must hold class labels 0 .. K-1 in the shape of the output without its last dimension, "
+        "which is the K classes"
     )
     latents: ClassVar[Mapping[str, TorchDistribution]] = NO_LATENTS
 

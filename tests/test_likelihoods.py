@@ -267,8 +267,8 @@ WRONG_SHAPES = [
         3,
         np.eye(4)[:, :3],
         (4,),
-        "For `Categorical`, y must hold class labels 0 .. K-1 in one column less dimension than "
-        "the output, whose last dimension is the K classes.",
+        "For `Categorical`, y must hold class labels 0 .. K-1 in the shape of the output without "
+        "its last dimension, which is the K classes.",
     ),
 ]
 every_wrong_shape = pytest.mark.parametrize(
