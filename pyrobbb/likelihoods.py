@@ -310,6 +310,11 @@ def _fixed_or_latent(
     if fixed is not None:
         return output.new_tensor(fixed)
     prior = likelihood.latents[site]
+    if prior.event_dim and prior.event_shape[-1] != output.shape[-1]:
+        raise ValueError(
+            f"`noise_median` has {prior.event_shape[-1]} values, one for each column of y, but the "
+            f"network ends in {output.shape[-1]} unit(s)."
+        )
     base = base_of(prior)
     here = dist.LogNormal(base.loc.to(output), base.scale.to(output))
     return pyro.sample(site, here.to_event(prior.event_dim))

@@ -462,3 +462,11 @@ def test_any_callable_from_output_to_distribution_is_a_likelihood(likelihood, un
         )[0]
     actual = trace.nodes["y"]["fn"].log_prob(prepared).sum()
     assert actual.item() == pytest.approx(exact(output.double().numpy(), y), rel=1e-4)
+
+
+@pytest.mark.parametrize("units", [1, 3])
+def test_noise_scales_that_do_not_match_the_columns_are_refused(units):
+    network = BayesianNetwork(mlp(2, [], units), None, Gaussian(noise_median=(0.5, 0.5)))
+    message = rf"`noise_median` has 2 values, .* ends in {units} unit\(s\)"
+    with pytest.raises(ValueError, match=message):
+        network.prepare(np.zeros((4, 2)), np.zeros((4, units)))
