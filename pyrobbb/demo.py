@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,7 +97,13 @@ def regression(folder: Path, *, quick: bool = False) -> None:
 
         network = BayesianNetwork(mlp(x.shape[1], [5], 1, seed=split), priors.FanInNormal(0.7))
         posterior = fit(
-            network, x, y, epochs=20 if quick else 300, lr=0.02, seed=split, progress=not quick
+            network,
+            x,
+            y,
+            epochs=20 if quick else 300,
+            lr=0.02,
+            seed=split,
+            progress=sys.stderr.isatty(),
         )
         linear = LinearRegression().fit(x, y)
         residual_sd = np.sqrt(((y - linear.predict(x)) ** 2).sum() / (len(x) - x.shape[1] - 1))
@@ -140,7 +147,13 @@ def classification(folder: Path, *, quick: bool = False) -> None:
             likelihoods.Categorical(),
         )
         posterior = fit(
-            network, x, task.y, epochs=5 if quick else 200, lr=0.05, seed=split, progress=not quick
+            network,
+            x,
+            task.y,
+            epochs=5 if quick else 200,
+            lr=0.05,
+            seed=split,
+            progress=sys.stderr.isatty(),
         )
         plain, _ = _train_plain(
             mlp(64, [200], 10, seed=split), x, task.y, nn.functional.cross_entropy, quick=quick

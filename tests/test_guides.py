@@ -392,8 +392,9 @@ def test_the_kl_does_not_depend_on_the_length_of_sequences(objective):
 @pytest.mark.parametrize("objective", [Trace_ELBO, TraceMeanField_ELBO])
 @pytest.mark.parametrize("rho", [-1000.0, -100.0, -50.0, -30.0, 30.0, 100.0])
 @pytest.mark.parametrize("prior", [FanInNormal(), ScaleMixture()], ids=repr)
-def test_loss_and_gradients_are_finite_at_extreme_rho(objective, rho, prior):
-    network, x, y = network_and_data(Gaussian(1.0), prior, dtype=torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_loss_and_gradients_are_finite_at_extreme_rho(objective, rho, prior, dtype):
+    network, x, y = network_and_data(Gaussian(1.0), prior, dtype=dtype)
     guide = MeanFieldGuide(network)
     with torch.no_grad():
         guide.rho.fill_(rho)
