@@ -731,3 +731,23 @@ def test_a_nelbo_that_is_not_finite_stops_training_and_names_the_step():
     x[3] = np.nan
     with pytest.raises(FloatingPointError, match=r"nelbo is nan at step 1 \(nll nan"):
         train(x, y, **options)
+
+
+def test_20_000_steps_with_two_draws_stay_finite_and_end_at_the_probability():
+    """The Bernoulli(0.6) classification that turned NaN after some twenty steps."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(100, 3)), rng.binomial(1, 0.6, (100, 1)).astype(float)
+    trained = train(
+        x,
+        y,
+        hidden=[8],
+        prior=GaussianPrior(1.0),
+        likelihood=BernoulliLikelihood(),
+        n_steps=20_000,
+        n_draws=2,
+        learning_rate=1e-3,
+    )
+    assert len(trained.nelbo) == 20_000
+    assert np.isfinite(trained.nelbo).all()
+    probability = sigmoid(predict(trained, x, n_draws=200, seed=0)).mean()
+    assert abs(probability - y.mean()) < 0.05
