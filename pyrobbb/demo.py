@@ -24,6 +24,8 @@ from .prediction import ClassificationPrediction, RegressionPrediction
 from .scaling import Standardizer
 
 SEED = 0
+FIRST_SPLIT = 1000
+"""The settings below were chosen by test scores on splits 0 to 15: those shown are others."""
 BAYES, PLAIN, LINEAR = "Bayes by Backprop", "same net, no Bayes", "linear model"
 
 
@@ -89,7 +91,7 @@ def regression(folder: Path, *, quick: bool = False) -> None:
 
     splits = 1 if quick else 4
     rows: dict[str, list[list[float]]] = {BAYES: [], PLAIN: [], LINEAR: []}
-    for split in range(splits):
+    for split in range(FIRST_SPLIT, FIRST_SPLIT + splits):
         task = _diabetes(split)
         inputs, target = Standardizer.of(task.x), Standardizer.of(task.y)
         x, x_test = inputs.transform(task.x), inputs.transform(task.x_test)
@@ -138,7 +140,7 @@ def classification(folder: Path, *, quick: bool = False) -> None:
 
     splits = 1 if quick else 3
     rows: dict[str, list[list[float]]] = {BAYES: [], PLAIN: [], LINEAR: []}
-    for split in range(splits):
+    for split in range(FIRST_SPLIT, FIRST_SPLIT + splits):
         task = _digits(split)
         x, x_test = task.x / 4.0, task.x_test / 4.0  # pixels are 0 .. 16
         network = BayesianNetwork(
