@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import ArrayLike, check_count
+from .data import ArrayLike, check_count, to_numpy
 from .randomness import as_seed, seeded
 from .sampling import DrawnDistributions
 
@@ -72,8 +72,8 @@ def to_arviz(
         },
         "posterior_predictive": {"y": _chain(torch.cat(predictive, 1))},
         "log_likelihood": {"y": _chain(torch.cat(log_likelihood, 1))},
-        "observed_data": {"y": targets.cpu().numpy()},
-        "constant_data": {"x": rows.cpu().numpy()},
+        "observed_data": {"y": to_numpy(targets)},
+        "constant_data": {"x": to_numpy(rows)},
     }
     row_dims = {"y": ["obs"], "x": ["obs"]}
     attrs = {name: value for name, value in posterior.settings.items() if value is not None}
@@ -82,4 +82,4 @@ def to_arviz(
 
 
 def _chain(value: Tensor) -> np.ndarray[Any, Any]:
-    return value[None].detach().cpu().numpy()
+    return to_numpy(value[None])

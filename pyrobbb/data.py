@@ -52,6 +52,11 @@ def as_tensor(name: str, value: ArrayLike) -> Tensor:
     return tensor
 
 
+def to_numpy(values: ArrayLike) -> np.ndarray[Any, Any]:
+    """Give values as a NumPy array, tensors from any device included."""
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
 def check_number(argument: str, value: float) -> None:
     """Raise unless the value of an argument is one finite number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -115,5 +120,4 @@ def _check_finite(name: str, tensor: Tensor) -> None:
 
 def like(original: ArrayLike, result: Tensor) -> Any:
     """Give a result in the kind of the input: a tensor for a tensor, else a NumPy array."""
-    result = result.detach()
-    return result if isinstance(original, Tensor) else result.cpu().numpy()
+    return result.detach() if isinstance(original, Tensor) else to_numpy(result)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .data import ArrayLike
+from .data import ArrayLike, to_numpy
 from .history import History
 from .posterior import Posterior
 from .prediction import ClassificationPrediction, RegressionPrediction
@@ -190,9 +190,7 @@ def _diagonal(ax: Axes) -> None:
 
 
 def _flat(values: ArrayLike) -> Any:
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
-    return np.asarray(values).reshape(-1)
+    return to_numpy(values).reshape(-1)
 
 
 def _normal_quantile(q: float) -> float:

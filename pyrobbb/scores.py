@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
-from .data import ArrayLike, check_count
+from .data import ArrayLike, check_count, to_numpy
 from .prediction import ClassificationPrediction, Prediction, RegressionPrediction
 
 CRPS_LEVELS = 200
@@ -136,6 +135,4 @@ def _observed(y: ArrayLike, predicted: np.ndarray) -> np.ndarray:
 
 
 def _array(values: ArrayLike) -> np.ndarray:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
-    return np.asarray(values, dtype=np.float64)
+    return to_numpy(values).astype(np.float64)
