@@ -6,23 +6,29 @@ import copy
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyro
 import pyro.poutine as poutine
 import torch
+from pyro.infer import ELBO
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from .batches import ArrayBatches, LoaderBatches, open_batches
 from .data import ArrayLike, check_count, check_number, check_positive
-from .engine import Batch, Engine, OptimizerFactory, StepLosses, SVIEngine
+from .engine import Engine, Steps, SVIEngine
+from .fused import CannotFuseError, FusedELBO
+from .fused_engine import Chain, FusedEngine
 from .guides import MeanFieldGuide, auto_normal
 from .history import History
 from .network import BayesianNetwork, evaluating
-from .objectives import KLWeight, Objective, kl_weights, make_elbo
+from .objectives import KLWeight, Objective, kl_weights, make_elbo, traced
+from .optimizers import OptimizerFactory, as_factory, is_plain_adam
 from .posterior import Posterior
 from .prediction import make_prediction
 from .randomness import as_seed, seeded
@@ -31,6 +37,7 @@ from .sampling import DrawnDistributions
 logger = logging.getLogger(__name__)
 
 Schedule = Literal["one_cycle", "cosine", "constant"] | Callable[[float], float]
+EngineName = Literal["auto", "svi", "fused", "compiled"]
 DEFAULT_STEPS, DEFAULT_EPOCHS = 4000, 20
 VALIDATION_DRAWS = 16
 
@@ -47,7 +54,7 @@ def fit(
     schedule: Schedule = "one_cycle",
     optimizer: OptimizerFactory = torch.optim.Adam,
     clip_norm: float | None = None,
-    engine: Literal["auto", "svi"] = "auto",
+    engine: EngineName = "auto",
     objective: Objective = "trace",
     n_particles: int = 1,
     kl_weight: KLWeight = "uniform",
@@ -55,6 +62,7 @@ def fit(
     guide: Literal["mean_field", "auto_normal"] | Callable[..., Any] = "mean_field",
     validation: tuple[ArrayLike, ArrayLike] | None = None,
     patience: int | None = None,
+    restarts: int = 1,
     seed: int | None = None,
     progress: bool = True,
 ) -> Posterior:
@@ -86,11 +94,16 @@ def fit(
         to nearly 0; ``"cosine"`` falls from the start. A callable takes the part of the fit that is
         done, in [0, 1), and gives a factor.
     optimizer : callable
-        ``(parameters, lr=...) -> torch.optim.Optimizer``, such as a class of torch.optim.
+        ``(parameters, lr=...) -> torch.optim.Optimizer``, such as a class of torch.optim; or an
+        optimiser of Pyro's, whose own learning rate then takes the place of `lr`.
     clip_norm : float, optional
         Bound on the norm of the gradient.
-    engine : {"auto", "svi"}
-        How steps are taken. ``"svi"``: Pyro's SVI.
+    engine : {"auto", "svi", "fused", "compiled"}
+        How steps are taken. ``"svi"``: by Pyro's SVI, which defines what is right. ``"fused"``:
+        without effect handling; see `FusedELBO`. ``"compiled"``: many fused steps in one compiled
+        call. ``"auto"``: the one that will be done first. A model, guide or objective that cannot
+        be fused is fitted by ``"svi"``, and a module that cannot be compiled by ``"fused"``; a line
+        in the log says why.
     objective : {"trace", "mean_field"} or pyro.infer.ELBO
         ``"trace"`` samples the KL divergence, ``"mean_field"`` takes it in closed form where there
         is one.
@@ -111,6 +124,11 @@ def fit(
         of the warm-up do not count.
     patience : int, optional
         Stop after so many epochs without a lower validation NLL, counted from the warm-up's end.
+    restarts : int
+        Independent fits from different starts, which become the chains of one posterior:
+        predictions average over them. The first starts at the module's present weights, restart r
+        at those of `fresh_start` with the seed ``seed + r``, and is the same as a fit of its own
+        from there. Fits that can be are taken side by side.
     seed : int, optional
         Makes the fit bitwise repeatable. None: one is drawn and kept in ``posterior.settings``.
     progress : bool
@@ -147,26 +165,109 @@ def fit(
         check_count("patience", patience)
         if validation is None:
             raise ValueError("`patience` needs `validation` data to watch.")
-    if engine not in ("auto", "svi"):
-        raise ValueError(f"`engine` must be 'auto' or 'svi', got {engine!r}.")
+    if engine not in get_args(EngineName):
+        raise ValueError(
+            f"`engine` must be one of {', '.join(get_args(EngineName))}, got {engine!r}."
+        )
+    check_count("restarts", restarts)
     elbo = make_elbo(objective, n_particles)
     factor = _factor_of(schedule)
-    if not callable(optimizer):
-        raise TypeError(f"`optimizer` must be a class such as torch.optim.Adam, got {optimizer!r}.")
+    factory, lr = as_factory(optimizer, lr)
     seed = as_seed(seed)
-    network = copy.deepcopy(network)
-    if not network.training:  # in training mode, the modes of its parts are the user's choice
-        network.train()
+    if restarts > 1 and not isinstance(guide, str):
+        raise ValueError("`restarts` needs a guide made by name, 'mean_field' or 'auto_normal'.")
+    if restarts > 1 and isinstance(x, DataLoader):
+        raise ValueError(
+            "`restarts` needs x and y as arrays: a DataLoader has an order of its own."
+        )
 
-    with seeded(seed), pyro.get_param_store().scope(), poutine.block():
-        data = _open(network, x, y, n_data, batch_size)
+    plan = _Plan(
+        x=x,
+        y=y,
+        n_data=n_data,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        factor=factor,
+        optimizer=factory,
+        clip_norm=clip_norm,
+        engine=engine,
+        objective=objective,
+        elbo=elbo,
+        kl_weight=kl_weight,
+        kl_warmup=kl_warmup,
+        guide=guide,
+        validation=validation,
+        patience=patience,
+        progress=progress,
+    )
+    starts = [(network if r == 0 else fresh_start(network, seed + r)) for r in range(restarts)]
+    seeds = [seed + r for r in range(restarts)]
+    if restarts == 1 or _can_run_side_by_side(plan, network):
+        chains = _run(plan, starts, seeds)
+    else:
+        chains = [_run(plan, [start], [own])[0] for start, own in zip(starts, seeds, strict=True)]
+    return chains[0] if restarts == 1 else Posterior.of_chains(chains)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The arguments of `fit`, checked."""
+
+    x: Any
+    y: Any
+    n_data: int | None
+    epochs: int | None
+    batch_size: int
+    lr: float
+    factor: Callable[[float], float]
+    optimizer: OptimizerFactory
+    clip_norm: float | None
+    engine: EngineName
+    objective: Objective
+    elbo: ELBO
+    kl_weight: KLWeight
+    kl_warmup: float
+    guide: Any
+    validation: Any
+    patience: int | None
+    progress: bool
+
+
+def _can_run_side_by_side(plan: _Plan, network: BayesianNetwork) -> bool:
+    """Say whether several fits can share each step, and each come out as it would alone."""
+    if plan.engine == "svi" or plan.guide != "mean_field" or plan.validation is not None:
+        return False
+    draws_or_counts = any(
+        isinstance(module, nn.modules.dropout._DropoutNd)
+        or any(True for _ in module.buffers(False))
+        for module in network.net.modules()
+    )
+    probe = plan.optimizer([nn.Parameter(torch.zeros(1))], lr=1.0)
+    return not draws_or_counts and is_plain_adam(probe)
+
+
+def _run(plan: _Plan, starts: list[BayesianNetwork], seeds: list[int]) -> list[Posterior]:
+    """Fit each of some networks, side by side, each as it would come out alone."""
+    networks = [copy.deepcopy(start) for start in starts]
+    for network in networks:
+        if not network.training:  # in training mode, the modes of its parts are the user's choice
+            network.train()
+    network = networks[0]
+
+    with seeded(seeds[0]), pyro.get_param_store().scope(), poutine.block():
+        data = open_batches(network, plan.x, plan.y, plan.n_data, plan.batch_size)
+        epochs = plan.epochs
         if epochs is None:
             epochs = max(DEFAULT_EPOCHS, math.ceil(DEFAULT_STEPS / data.n_batches))
         check_count("epochs", epochs)
         # While the KL divergence does not count in full, what scores best is no posterior.
-        unripe = math.ceil(kl_warmup * epochs)
-        watch = None if validation is None else _Validation(network, validation, seed, unripe)
-        guide = _make_guide(guide, network, data)
+        unripe = math.ceil(plan.kl_warmup * epochs)
+        watch = None
+        if plan.validation is not None:
+            watch = _Validation(network, plan.validation, seeds[0], unripe)
+        guides = [_make_guide(plan.guide, own, data) for own in networks]
+        guide = guides[0]
         learnt = [parameter for _, parameter in network.point_parameters()]
         learnt += guide.parameters() if isinstance(guide, nn.Module) else []
         if not learnt:
@@ -174,147 +275,163 @@ def fit(
                 "`guide` has no parameters to learn: make it a PyroModule that owns them. Those of "
                 "pyro.param live in Pyro's global store, which fit leaves alone."
             )
-        stepper: Engine = SVIEngine(
-            network, guide, elbo=elbo, optimizer=optimizer, parameters=learnt, clip_norm=clip_norm
-        )
-        shares = kl_weights(kl_weight, data.n_batches)
-        taken: list[tuple[int, int]] = []  # epoch and rows of each batch handed out
-        losses: list[StepLosses] = []
+        stepper = _make_engine(plan, networks, guides, seeds, learnt, epochs * data.n_batches)
+        generators = [torch.Generator().manual_seed(own) for own in seeds]
+        shares = kl_weights(plan.kl_weight, data.n_batches)
+        taken: list[tuple[np.ndarray, np.ndarray]] = []  # epoch and rows of each step handed out
+        losses: list[np.ndarray] = []
 
-        def batches(first_epoch: int, last_epoch: int) -> Iterator[Batch]:
-            for epoch in range(first_epoch, last_epoch):
-                for i, (rows, targets) in enumerate(data):
-                    done = (epoch + i / data.n_batches) / epochs
-                    warm = min(1.0, done / kl_warmup) if kl_warmup else 1.0
-                    # The loss below is n_data / n_rows times the paper's F_i = pi_i KL + nll_i. A
-                    # uniform share goes by rows, so that a ragged batch has its part.
-                    share = len(rows) / data.n_data
-                    if kl_weight != "uniform":
-                        share = float(shares[min(i, len(shares) - 1)])
-                    taken.append((epoch, len(rows)))
-                    yield Batch(
-                        rows,
-                        targets,
-                        n_data=data.n_data,
-                        kl_weight=warm * share * data.n_data / len(rows),
-                        step_weight=len(rows) / data.batch_size,
-                        lr=lr * factor(done),
-                    )
+        def steps_of(epoch: int) -> Iterator[Steps]:
+            i = 0
+            for batches in data.epoch(generators):
+                n_rows = batches.n_rows
+                number = np.minimum(np.arange(i, i + len(n_rows)), data.n_batches - 1)
+                i += len(n_rows)
+                done = (epoch + number / data.n_batches) / epochs
+                warm = np.minimum(1.0, done / plan.kl_warmup) if plan.kl_warmup else 1.0
+                # The loss below is n_data / n_rows times the paper's F_i = pi_i KL + nll_i. A
+                # uniform share goes by rows, so that a ragged batch has its part.
+                share = n_rows / data.n_data if plan.kl_weight == "uniform" else shares[number]
+                taken.append((np.full(len(n_rows), epoch), n_rows))
+                yield Steps(
+                    batches.x,
+                    batches.y,
+                    batches.rows,
+                    n_rows,
+                    n_data=data.n_data,
+                    kl_weight=warm * share * data.n_data / n_rows,
+                    step_weight=n_rows / data.batch_size,
+                    lr=plan.lr * np.array([plan.factor(float(part)) for part in done]),
+                )
 
-        stretch = epochs if watch is None else 1  # an engine may run on to the end of a stretch
+        n_done = 0  # whole pieces
         try:
-            with tqdm(total=epochs, desc="fit", unit="epoch", disable=not progress) as bar:
-                for first in range(0, epochs, stretch):
-                    for step in stepper.run(batches(first, first + stretch)):
-                        losses.append(step)
-                        _show(bar, taken[len(losses) - 1][0], step)
-                    if watch is not None and watch.is_over(guide, learnt, patience):
+            with tqdm(total=epochs, desc="fit", unit="epoch", disable=not plan.progress) as bar:
+                stretches = [range(epochs)] if watch is None else [[e] for e in range(epochs)]
+                for stretch in stretches:
+                    stream = itertools.chain.from_iterable(map(steps_of, stretch))
+                    for steps in _in_pieces(stream, stepper):
+                        losses.append(np.full((len(steps), 2, len(networks)), np.nan))
+                        stepper.run(steps, losses[-1])
+                        n_done += len(steps)
+                        _show(bar, n_done // data.n_batches, losses[-1][-1])
+                    if watch is not None and watch.is_over(guide, learnt, plan.patience):
                         break
-                bar.update(taken[-1][0] + 1 - bar.n)
         except KeyboardInterrupt:
-            logger.warning("Interrupted after %d steps: giving what is fitted so far.", len(losses))
+            n_taken = sum(int((~np.isnan(piece[:, 0, 0])).sum()) for piece in losses)
+            logger.warning("Interrupted after %d steps: giving what is fitted so far.", n_taken)
         if watch is not None:
             watch.restore(learnt)
-        network.eval()
+        for own in networks:
+            own.eval()
 
-    steps = np.array(taken[: len(losses)], dtype=int).reshape(-1, 2)
-    parts = np.array([(s.nelbo, s.nll, s.kl) for s in losses]).reshape(-1, 3).T
+    parts = np.concatenate([np.empty((0, 2, len(networks))), *losses])
+    parts = parts[~np.isnan(parts[:, 0, 0])]
+    epoch, n_rows = (np.concatenate(column)[: len(parts)] for column in zip(*taken, strict=True))
     validation_nll = np.array([] if watch is None else watch.nll)
-    history = History(parts[0], parts[1], parts[2], steps[:, 0], steps[:, 1], validation_nll)
     settings = {
-        "engine": "svi",
-        "objective": objective if isinstance(objective, str) else type(objective).__name__,
-        "kl_weight": kl_weight if isinstance(kl_weight, str) else "custom",
-        "kl_warmup": float(kl_warmup),
+        "engine": stepper.name,
+        "objective": plan.objective
+        if isinstance(plan.objective, str)
+        else type(plan.objective).__name__,
+        "kl_weight": plan.kl_weight if isinstance(plan.kl_weight, str) else "custom",
+        "kl_warmup": float(plan.kl_warmup),
         "epochs": int(epochs),
         "batch_size": int(data.batch_size),
         "n_data": int(data.n_data),
-        "lr": float(lr),
-        "n_particles": elbo.num_particles,
-        "seed": seed,
+        "lr": float(plan.lr),
+        "n_particles": plan.elbo.num_particles,
     }
-    return Posterior(network, guide, history, data.example[0], settings)
-
-
-class _ArrayBatches:
-    """Shuffled minibatches of tensors; the order comes from torch's random state."""
-
-    def __init__(self, x: Tensor, y: Tensor, batch_size: int) -> None:
-        self._x, self._y = x, y
-        self.n_data = len(x)
-        self.batch_size = min(batch_size, len(x))
-        self.n_batches = math.ceil(len(x) / self.batch_size)
-        self.example = x[:1].clone(), y[:1].clone()
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.n_batches == 1:
-            yield self._x, self._y
-            return
-        order = torch.randperm(self.n_data).to(self._x.device)
-        for rows in order.split(self.batch_size):
-            yield self._x[rows], self._y[rows]
-
-
-class _LoaderBatches:
-    """The batches of a DataLoader, checked and brought to the network's device and dtype."""
-
-    def __init__(self, network: BayesianNetwork, loader: DataLoader[Any], n_data: int) -> None:
-        self._network, self._loader = network, loader
-        x, y = network.prepare(*self._pair(next(iter(loader))))
-        self.n_data = n_data
-        self.batch_size = loader.batch_size or len(x)
-        try:
-            self.n_batches = len(loader)
-        except TypeError:  # an IterableDataset without a length
-            self.n_batches = math.ceil(n_data / self.batch_size)
-        self.example = x[:1].clone(), y[:1].clone()
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        # A stream may have no end: what has no length is cut into epochs of n_data rows.
-        for batch in itertools.islice(self._loader, self.n_batches):
-            yield self._network.prepare(*self._pair(batch))
-
-    @staticmethod
-    def _pair(batch: Any) -> tuple[ArrayLike, ArrayLike]:
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            raise TypeError(
-                f"`x` must be a DataLoader of pairs (x, y), but it gives a {type(batch).__name__}."
-            )
-        return batch[0], batch[1]
-
-
-def _open(
-    network: BayesianNetwork,
-    x: ArrayLike | DataLoader[Any],
-    y: ArrayLike | None,
-    n_data: int | None,
-    batch_size: int,
-) -> _ArrayBatches | _LoaderBatches:
-    if isinstance(x, DataLoader):
-        if y is not None:
-            raise ValueError("`y` must be left out where `x` is a DataLoader of pairs (x, y).")
-        if n_data is None:
-            raise ValueError("`n_data`, the size of the data set, must be given with a DataLoader.")
-        check_count("n_data", n_data)
-        return _LoaderBatches(network, x, n_data)
-    if y is None:
-        raise ValueError("`y` is missing: pass fit(network, x, y).")
-    rows, targets = network.prepare(x, y)
-    has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
-    if has_batch_norm and (
-        len(rows) == 1 or (len(rows) > batch_size and len(rows) % batch_size == 1)
-    ):
-        raise ValueError(
-            f"`batch_size` {batch_size} leaves a last batch of 1 of the {len(rows)} rows, of which "
-            "batch norm can take no variance: choose another."
+    posteriors = []
+    for chain, (own, its_guide, seed) in enumerate(zip(networks, guides, seeds, strict=True)):
+        nll, kl = parts[:, :, chain].T
+        history = History(nll + kl, nll, kl, epoch, n_rows, validation_nll)
+        posteriors.append(
+            Posterior(own, its_guide, history, data.example[0], {**settings, "seed": seed})
         )
-    if n_data not in (None, len(rows)):
-        raise ValueError(f"`n_data` is {n_data}, but x has {len(rows)} rows: leave it out.")
-    return _ArrayBatches(rows, targets, batch_size)
+    return posteriors
+
+
+def fresh_start(network: BayesianNetwork, seed: int) -> BayesianNetwork:
+    """Give a copy of a network whose module is initialised anew, by its own `reset_parameters`.
+
+    Restart r > 0 of ``fit(network, ..., restarts=4, seed=s)`` is
+    ``fit(fresh_start(network, s + r), ..., seed=s + r)``.
+
+    Parameters
+    ----------
+    network : BayesianNetwork
+    seed : int
+    """
+    network = copy.deepcopy(network)
+    with seeded(as_seed(seed)):
+        module: Any
+        for module in network.net.modules():
+            own = list(module.parameters(recurse=False))
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+            elif any(parameter.requires_grad for parameter in own):
+                logger.warning(
+                    "%s has no reset_parameters: each restart starts from its present weights.",
+                    type(module).__name__,
+                )
+    return network
+
+
+def _make_engine(
+    plan: _Plan,
+    networks: list[BayesianNetwork],
+    guides: list[Any],
+    seeds: list[int],
+    learnt: list[nn.Parameter],
+    n_steps: int,
+) -> Engine:
+    if plan.engine != "svi":
+        try:
+            if not isinstance(plan.elbo, FusedELBO):
+                raise CannotFuseError(f"the objective is a {type(plan.elbo).__name__}")
+            chains = [Chain(*own) for own in zip(networks, guides, seeds, strict=True)]
+            fused = FusedEngine(
+                chains,
+                closed_form_kl=plan.elbo.objective == "mean_field",
+                n_particles=plan.elbo.num_particles,
+                optimizer=plan.optimizer,
+                clip_norm=plan.clip_norm,
+            )
+        except CannotFuseError as error:
+            level = logging.INFO if plan.engine == "auto" else logging.WARNING
+            logger.log(level, "The steps are taken by engine='svi': %s.", error)
+        else:
+            return fused
+    return SVIEngine(
+        networks[0],
+        guides[0],
+        elbo=traced(plan.elbo),
+        optimizer=plan.optimizer,
+        parameters=learnt,
+        clip_norm=plan.clip_norm,
+    )
+
+
+def _in_pieces(stream: Iterable[Steps], engine: Engine) -> Iterator[Steps]:
+    """Cut and join steps to as many as an engine is best given at once."""
+    waiting: Steps | None = None
+    for steps in stream:
+        if waiting is not None:
+            if waiting.x is steps.x:
+                steps = waiting.then(steps)
+            else:
+                yield waiting
+        while len(steps) > engine.at_once:
+            yield steps[: engine.at_once]
+            steps = steps[engine.at_once :]
+        waiting = steps
+    if waiting is not None:
+        yield waiting
 
 
 def _make_guide(
-    guide: str | Callable[..., Any], network: BayesianNetwork, data: _ArrayBatches | _LoaderBatches
+    guide: str | Callable[..., Any], network: BayesianNetwork, data: ArrayBatches | LoaderBatches
 ) -> Callable[..., Any]:
     made: Callable[..., Any]
     if guide == "mean_field":
@@ -411,9 +528,8 @@ def _factor_of(schedule: Schedule) -> Callable[[float], float]:
     return named[schedule]
 
 
-def _show(bar: Any, epoch: int, step: StepLosses) -> None:
-    if epoch > bar.n:
-        bar.set_postfix_str(
-            f"nelbo={step.nelbo:.4g}, nll={step.nll:.4g}, kl={step.kl:.4g}", refresh=False
-        )
-        bar.update(epoch - bar.n)
+def _show(bar: Any, n_epochs: int, losses: np.ndarray) -> None:
+    if n_epochs > bar.n:
+        nll, kl = losses.mean(-1)
+        bar.set_postfix_str(f"nelbo={nll + kl:.4g}, nll={nll:.4g}, kl={kl:.4g}", refresh=False)
+        bar.update(n_epochs - bar.n)

@@ -7,6 +7,7 @@ latent Pyro sites of its own; the classes here list them in `latents`, name -> p
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -37,8 +38,28 @@ NO_LATENTS: Mapping[str, TorchDistribution] = MappingProxyType({})
 SCALE_FLOOR = 1e-4  # keeps a predicted scale from reaching 0, where a density has no bound
 
 
+class Conditional(ABC):
+    """A likelihood that gives the distribution of y once its latents are known."""
+
+    hint: ClassVar[str]
+
+    @property
+    def latents(self) -> Mapping[str, TorchDistribution]:
+        """The latent sites and their priors, in the order in which they are drawn."""
+        return NO_LATENTS
+
+    @abstractmethod
+    def given(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
+        """Give the distribution of y, the latents in line with the output."""
+
+    def __call__(self, output: Tensor) -> TorchDistribution:
+        """Give the distribution of y, the latents drawn from their priors by Pyro."""
+        drawn = {site: _draw(site, prior, output) for site, prior in self.latents.items()}
+        return self.given(output, drawn)
+
+
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(Conditional):
     """Normal noise of constant scale around the network's output.
 
     Parameters
@@ -66,12 +87,12 @@ class Gaussian:
     def latents(self) -> Mapping[str, TorchDistribution]:
         return _noise_latents(self)
 
-    def __call__(self, output: Tensor) -> TorchDistribution:
-        return dist.Normal(output, _noise_scale(self, output))
+    def given(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
+        return dist.Normal(output, _fixed_or(latents, "noise_scale", self.scale, output))
 
 
 @dataclass(frozen=True)
-class HeteroscedasticGaussian:
+class HeteroscedasticGaussian(Conditional):
     """Normal noise whose scale the network predicts for each input.
 
     The last dimension of the output holds the means, then as many raw scales; the standard
@@ -82,9 +103,8 @@ class HeteroscedasticGaussian:
     hint: ClassVar[str] = (
         "the network must end in twice as many units as y has columns: means, then raw scales"
     )
-    latents: ClassVar[Mapping[str, TorchDistribution]] = NO_LATENTS
 
-    def __call__(self, output: Tensor) -> TorchDistribution:
+    def given(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
         if output.shape[-1] % 2:
             raise ValueError(
                 "`HeteroscedasticGaussian` splits the network's output into means and raw scales, "
@@ -96,7 +116,7 @@ class HeteroscedasticGaussian:
 
 
 @dataclass(frozen=True)
-class StudentT:
+class StudentT(Conditional):
     """Student t noise around the network's output: regression that forgives outliers.
 
     Parameters
@@ -124,48 +144,49 @@ class StudentT:
     def latents(self) -> Mapping[str, TorchDistribution]:
         return _noise_latents(self)
 
-    def __call__(self, output: Tensor) -> TorchDistribution:
-        return dist.StudentT(output.new_tensor(self.df), output, _noise_scale(self, output))
+    def given(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
+        return dist.StudentT(
+            output.new_tensor(self.df),
+            output,
+            _fixed_or(latents, "noise_scale", self.scale, output),
+        )
 
 
 @dataclass(frozen=True)
-class Bernoulli:
+class Bernoulli(Conditional):
     """Two classes: the network's output is the log-odds of y = 1, y is 0 or 1 in its shape."""
 
     hint: ClassVar[str] = "y must be 0 or 1 in the shape of the network's output"
-    latents: ClassVar[Mapping[str, TorchDistribution]] = NO_LATENTS
 
-    def __call__(self, output: Tensor) -> TorchDistribution:
+    def given(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
         return dist.Bernoulli(logits=output)
 
 
 @dataclass(frozen=True)
-class Categorical:
+class Categorical(Conditional):
     """K classes: the network ends in K logits, y holds whole numbers 0 .. K-1, shape (n,)."""
 
     hint: ClassVar[str] = (
         "y must hold class labels 0 .. K-1 in the shape of the output without its last dimension, "
         "which is the K classes"
     )
-    latents: ClassVar[Mapping[str, TorchDistribution]] = NO_LATENTS
 
-    def __call__(self, output: Tensor) -> TorchDistribution:
+    def given(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
         return dist.Categorical(logits=output)
 
 
 @dataclass(frozen=True)
-class Poisson:
+class Poisson(Conditional):
     """Counts: the network's output is the log of the expected count."""
 
     hint: ClassVar[str] = "y must hold counts 0, 1, 2, ... in the shape of the network's output"
-    latents: ClassVar[Mapping[str, TorchDistribution]] = NO_LATENTS
 
-    def __call__(self, output: Tensor) -> TorchDistribution:
+    def given(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
         return dist.Poisson(output.exp())
 
 
 @dataclass(frozen=True)
-class NegativeBinomial:
+class NegativeBinomial(Conditional):
     """Overdispersed counts: the network's output is the log of the expected count m.
 
     The variance is m + m**2 / total_count.
@@ -191,8 +212,8 @@ class NegativeBinomial:
             NO_LATENTS if self.total_count is not None else {"total_count": _log_normal(10.0, 1.5)}
         )
 
-    def __call__(self, output: Tensor) -> TorchDistribution:
-        total_count = _fixed_or_latent(self, "total_count", self.total_count, output)
+    def given(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
+        total_count = _fixed_or(latents, "total_count", self.total_count, output)
         return dist.NegativeBinomial(total_count, logits=output - total_count.log())
 
 
@@ -285,10 +306,6 @@ def _hint(likelihood: Likelihood) -> str:
     return f"For `{type(likelihood).__name__}`, {hint}." if hint else ""
 
 
-def _noise_scale(likelihood: Gaussian | StudentT, output: Tensor) -> Tensor:
-    return _fixed_or_latent(likelihood, "noise_scale", likelihood.scale, output)
-
-
 def _noise_latents(likelihood: Gaussian | StudentT) -> Mapping[str, TorchDistribution]:
     if likelihood.scale is not None:
         return NO_LATENTS
@@ -300,16 +317,14 @@ def _log_normal(median: float | tuple[float, ...], log_sd: float) -> TorchDistri
     return dist.LogNormal(loc, torch.full_like(loc, log_sd)).to_event(loc.dim())
 
 
-def _fixed_or_latent(
-    likelihood: Gaussian | StudentT | NegativeBinomial,
-    site: str,
-    fixed: float | None,
-    output: Tensor,
+def _fixed_or(
+    latents: Mapping[str, Tensor], site: str, fixed: float | None, output: Tensor
 ) -> Tensor:
-    """Give a parameter of the likelihood, drawn if it is latent."""
-    if fixed is not None:
-        return output.new_tensor(fixed)
-    prior = likelihood.latents[site]
+    """Give a parameter of the likelihood: fixed, or a latent."""
+    return latents[site] if fixed is None else output.new_tensor(fixed)
+
+
+def _draw(site: str, prior: TorchDistribution, output: Tensor) -> Tensor:
     if prior.event_dim and prior.event_shape[-1] != output.shape[-1]:
         raise ValueError(
             f"`noise_median` has {prior.event_shape[-1]} values, one for each column of y, but the "

@@ -25,6 +25,7 @@ from torch.nn.parameter import is_lazy
 
 from .data import ArrayLike, as_tensor, check_count
 from .likelihoods import (
+    Conditional,
     Gaussian,
     Likelihood,
     as_observed,
@@ -170,22 +171,37 @@ class BayesianNetwork(nn.Module):
             if name not in self._bayesian and parameter.requires_grad
         ]
 
-    def output(self, draws: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    def output(
+        self,
+        draws: Mapping[str, Tensor],
+        x: Tensor,
+        points: Mapping[str, Tensor] | None = None,
+        *,
+        x_per_draw: bool = False,
+    ) -> Tensor:
         """Run the module under draws of its weights, all draws at once.
 
         Parameters
         ----------
         draws : mapping of str to Tensor of shape (n_draws, *parameter)
-        x : Tensor of shape (n, ...)
+        x : Tensor of shape (n, ...), or (n_draws, n, ...) with `x_per_draw`
+        points : mapping of str to Tensor of shape (n_draws, *parameter), optional
+            Values of point parameters, in place of the module's own.
+        x_per_draw : bool
+            Whether each draw has inputs of its own.
 
         Returns
         -------
         Tensor of shape (n_draws, n, ...)
         """
-        # The dimension of the data plate, without which a single draw would not show as a batch.
-        return self._output(
-            {name: draws[name][:, None] for name, _ in self.bayesian_parameters()}, x
-        )[0]
+        weights = {name: draws[name] for name, _ in self.bayesian_parameters()} | dict(points or {})
+        if x_per_draw:
+            return self._map(self.run, (weights, x))
+        return self._map(lambda values: self.run(values, x), (weights,))
+
+    def run(self, values: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Run the module with one set of values in the place of its parameters."""
+        return functional_call(self.net, dict(values), (x,))
 
     def distribution(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
         """Give the distribution of y under draws of the network's output.
@@ -200,9 +216,17 @@ class BayesianNetwork(nn.Module):
         -------
         distribution of batch shape (n_draws, n)
         """
-        data = {name: value[:, None] for name, value in latents.items()}
-        with poutine.block(), poutine.condition(data=data):
-            return self._per_row(self._apply_likelihood(output), 1).expand(output.shape[:2])
+        if isinstance(self.likelihood, Conditional):
+            lined_up = {
+                name: _in_line(value, self.likelihood.latents[name].event_dim, output.dim())
+                for name, value in latents.items()
+            }
+            distribution = self.likelihood.given(output, lined_up)
+        else:
+            data = {name: value[:, None] for name, value in latents.items()}
+            with poutine.block(), poutine.condition(data=data):
+                distribution = self._apply_likelihood(output)
+        return self._per_row(distribution, 1).expand(output.shape[:2])
 
     def latent_sites(self, x: ArrayLike | None = None) -> list[LatentSite]:
         """List the latent sites in the order in which the model draws them.
@@ -314,15 +338,16 @@ class BayesianNetwork(nn.Module):
         }
 
         def call(weights: Mapping[str, Tensor]) -> Tensor:
-            return functional_call(self.net, {**(points or {}), **weights}, (x,))
+            return self.run({**(points or {}), **weights}, x)
 
         if not batch:
             return call(aligned), 0
         flat = {name: value.reshape((-1, *shapes[name])) for name, value in aligned.items()}
-        output = self._map(call, flat)
+        output = self._map(call, (flat,))
         return output.reshape((*batch, *output.shape[1:])), len(batch)
 
-    def _map(self, call: Callable[..., Tensor], weights: Mapping[str, Tensor]) -> Tensor:
+    def _map(self, call: Callable[..., Tensor], arguments: tuple[Any, ...]) -> Tensor:
+        """Map a call over the first dimension of its weights, a mapping, and of further tensors."""
         mode = self.net.training
         refusal = None
         if mode not in self._refuses_vmap:
@@ -330,13 +355,16 @@ class BayesianNetwork(nn.Module):
             try:
                 with warnings.catch_warnings():  # operations that vmap itself loops over
                     warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
-                    return torch.vmap(call, randomness="different")(dict(weights))
+                    return torch.vmap(call, randomness="different")(*arguments)
             except RuntimeError as error:  # recurrent layers, batch norm in training
                 refusal = error
                 for buffer, before in buffers:  # half a run may have counted already
                     buffer.copy_(before)
-        n_draws = len(next(iter(weights.values())))
-        looped = [call({n: w[i] for n, w in weights.items()}) for i in range(n_draws)]
+        weights, *others = arguments
+        looped = [
+            call({name: value[i] for name, value in weights.items()}, *(o[i] for o in others))
+            for i in range(len(next(iter(weights.values()))))
+        ]
         if refusal is not None:
             self._refuses_vmap.add(mode)
             reason = str(refusal).strip().splitlines()[0]
@@ -461,15 +489,28 @@ def _start_of_site(site: Mapping[str, Any]) -> Tensor:
     return start_of(site["fn"])
 
 
-def _data_plate(n_rows: int, n_data: int | None) -> pyro.plate:
+def _in_line(value: Tensor, n_event: int, n_dims: int) -> Tensor:
+    """Line up draws (n_draws, *event) with an output of n_dims dimensions, the first the draws."""
+    event = value.shape[value.dim() - n_event :]
+    return value.reshape((len(value), *(1,) * (n_dims - 1 - n_event), *event))
+
+
+def check_n_data(n_data: int | None, n_rows: int) -> None:
+    """Raise unless the size of the data set is that of a set that can hold the rows."""
     if n_data is None:
-        return pyro.plate("data", n_rows, dim=-1)
+        return
     check_count("n_data", n_data)
     if n_data < n_rows:
         raise ValueError(
             f"`n_data` is the size of the whole data set, at least the {n_rows} rows of x, got "
             f"{n_data}."
         )
+
+
+def _data_plate(n_rows: int, n_data: int | None) -> pyro.plate:
+    if n_data is None:
+        return pyro.plate("data", n_rows, dim=-1)
+    check_n_data(n_data, n_rows)
     return pyro.plate("data", n_data, subsample=torch.arange(n_rows), dim=-1)
 
 

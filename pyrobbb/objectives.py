@@ -9,13 +9,14 @@ import numpy as np
 from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
 
 from .data import check_count
+from .fused import FusedELBO
 
 Objective: TypeAlias = Literal["trace", "mean_field"] | ELBO
 KLWeight: TypeAlias = Literal["uniform", "blundell"] | Callable[[int, int], float]
 
 
 def make_elbo(objective: Objective, n_particles: int = 1) -> ELBO:
-    """Give the Pyro ELBO that an objective names.
+    """Give the ELBO that an objective names.
 
     Parameters
     ----------
@@ -39,16 +40,20 @@ def make_elbo(objective: Objective, n_particles: int = 1) -> ELBO:
                 f"{objective.num_particles}: set it there."
             )
         return objective
-    kinds = {"trace": Trace_ELBO, "mean_field": TraceMeanField_ELBO}
-    if not isinstance(objective, str) or objective not in kinds:
-        raise ValueError(
-            f"`objective` must be one of {', '.join(kinds)}, or a pyro.infer.ELBO, got "
-            f"{objective!r}."
-        )
-    vectorize = n_particles > 1
-    return kinds[objective](
-        num_particles=n_particles, vectorize_particles=vectorize, max_plate_nesting=1
+    if objective == "trace" or objective == "mean_field":
+        return FusedELBO(objective, n_particles)
+    raise ValueError(
+        f"`objective` must be one of trace, mean_field, or a pyro.infer.ELBO, got {objective!r}."
     )
+
+
+def traced(elbo: ELBO) -> ELBO:
+    """Give Pyro's own ELBO in the place of a fused one."""
+    if not isinstance(elbo, FusedELBO):
+        return elbo
+    kind = {"trace": Trace_ELBO, "mean_field": TraceMeanField_ELBO}[elbo.objective]
+    n = elbo.num_particles
+    return kind(num_particles=n, vectorize_particles=n > 1, max_plate_nesting=1)
 
 
 def kl_weights(kl_weight: KLWeight, n_batches: int) -> np.ndarray:

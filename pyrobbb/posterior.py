@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,15 @@ class Posterior:
     history: History
     example: Tensor
     settings: dict[str, Any] = field(default_factory=dict)
+    chains: tuple[Posterior, ...] = ()
+
+    @classmethod
+    def of_chains(cls, chains: Sequence[Posterior]) -> Posterior:
+        """Make one posterior of independent fits."""
+        first = chains[0]
+        return cls(
+            first.network, first.guide, first.history, first.example, first.settings, tuple(chains)
+        )
 
     def draws(self, n: int, seed: int | None = None) -> Draws:
         """Draw weights, and the likelihood's latent sites, from the posterior.

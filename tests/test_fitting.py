@@ -543,7 +543,7 @@ def test_a_first_attempt_that_goes_wrong_gets_one_line(x, y, error, message):
         ),
         ({"clip_norm": -1.0}, ValueError, "`clip_norm` must be positive"),
         ({"n_particles": 0}, ValueError, "`n_particles` must be at least 1"),
-        ({"engine": "warp"}, ValueError, "`engine` must be 'auto' or 'svi', got 'warp'"),
+        ({"engine": "warp"}, ValueError, "`engine` must be one of auto, svi, fused, compiled"),
         ({"objective": "iwae"}, ValueError, "`objective` must be one of trace, mean_field"),
         ({"kl_weight": "cosine"}, ValueError, "`kl_weight` must be 'uniform', 'blundell'"),
         ({"schedule": "step"}, ValueError, "`schedule` must be one of one_cycle, cosine"),

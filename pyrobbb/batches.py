@@ -1,0 +1,122 @@
+"""Minibatches: of arrays, shuffled here, or of a DataLoader."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from .data import ArrayLike, check_count
+from .network import BayesianNetwork
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Some batches, one after the other.
+
+    Attributes
+    ----------
+    x, y : Tensor of shape (n, ...)
+    rows : Tensor of shape (n_batches, [n_chains,] batch_size), or None
+        Which rows of x and y each batch holds; a smaller one is filled up. None: all rows.
+    n_rows : ndarray of shape (n_batches,)
+        How many each holds.
+    """
+
+    x: Tensor
+    y: Tensor
+    rows: Tensor | None
+    n_rows: np.ndarray
+
+
+class ArrayBatches:
+    """Shuffled minibatches of tensors."""
+
+    def __init__(self, x: Tensor, y: Tensor, batch_size: int) -> None:
+        self._x, self._y = x, y
+        self.n_data = len(x)
+        self.batch_size = min(batch_size, len(x))
+        self.n_batches = math.ceil(len(x) / self.batch_size)
+        self.example = x[:1].clone(), y[:1].clone()
+
+    def epoch(self, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
+        """Give the batches of an epoch, in an order for each chain."""
+        n_rows = np.full(self.n_batches, self.batch_size)
+        if self.n_batches == 1:
+            yield Batches(self._x, self._y, None, n_rows)
+            return
+        n_missing = self.n_batches * self.batch_size - self.n_data
+        n_rows[-1] -= n_missing
+        orders = [torch.randperm(self.n_data, generator=generator) for generator in generators]
+        full = [torch.cat([order, order[:n_missing]]) for order in orders]
+        rows = [order.reshape((self.n_batches, self.batch_size)) for order in full]
+        stacked = rows[0] if len(rows) == 1 else torch.stack(rows, 1)
+        yield Batches(self._x, self._y, stacked.to(self._x.device), n_rows)
+
+
+class LoaderBatches:
+    """The batches of a DataLoader, checked and brought to the network's device and dtype."""
+
+    def __init__(self, network: BayesianNetwork, loader: DataLoader[Any], n_data: int) -> None:
+        self._network, self._loader = network, loader
+        x, y = network.prepare(*self._pair(next(iter(loader))))
+        self.n_data = n_data
+        self.batch_size = loader.batch_size or len(x)
+        try:
+            self.n_batches = len(loader)
+        except TypeError:  # an IterableDataset without a length
+            self.n_batches = math.ceil(n_data / self.batch_size)
+        self.example = x[:1].clone(), y[:1].clone()
+
+    def epoch(self, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
+        """Give the batches of an epoch, one by one; the order is the loader's."""
+        # A stream may have no end: what has no length is cut into epochs of n_data rows.
+        for batch in itertools.islice(self._loader, self.n_batches):
+            x, y = self._network.prepare(*self._pair(batch))
+            yield Batches(x, y, None, np.array([len(x)]))
+
+    @staticmethod
+    def _pair(batch: Any) -> tuple[ArrayLike, ArrayLike]:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise TypeError(
+                f"`x` must be a DataLoader of pairs (x, y), but it gives a {type(batch).__name__}."
+            )
+        return batch[0], batch[1]
+
+
+def open_batches(
+    network: BayesianNetwork,
+    x: ArrayLike | DataLoader[Any],
+    y: ArrayLike | None,
+    n_data: int | None,
+    batch_size: int,
+) -> ArrayBatches | LoaderBatches:
+    """Check the data against the network and give their batches."""
+    if isinstance(x, DataLoader):
+        if y is not None:
+            raise ValueError("`y` must be left out where `x` is a DataLoader of pairs (x, y).")
+        if n_data is None:
+            raise ValueError("`n_data`, the size of the data set, must be given with a DataLoader.")
+        check_count("n_data", n_data)
+        return LoaderBatches(network, x, n_data)
+    if y is None:
+        raise ValueError("`y` is missing: pass fit(network, x, y).")
+    rows, targets = network.prepare(x, y)
+    has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+    if has_batch_norm and (
+        len(rows) == 1 or (len(rows) > batch_size and len(rows) % batch_size == 1)
+    ):
+        raise ValueError(
+            f"`batch_size` {batch_size} leaves a last batch of 1 of the {len(rows)} rows, of which "
+            "batch norm can take no variance: choose another."
+        )
+    if n_data not in (None, len(rows)):
+        raise ValueError(f"`n_data` is {n_data}, but x has {len(rows)} rows: leave it out.")
+    return ArrayBatches(rows, targets, batch_size)

@@ -1,0 +1,185 @@
+"""Steps by the fused loss: no effect handling, several fits at once in a leading dimension."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor
+
+from .engine import Steps, first_non_finite, non_finite
+from .fused import FusedLoss, Step
+from .guides import MeanFieldGuide
+from .network import BayesianNetwork
+from .noise import NoiseSource
+from .optimizers import FlatAdam, OptimizerFactory, flat_optimizer
+
+AT_ONCE = 64
+NOISE_SIZE = 2**24  # numbers drawn ahead, at most
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One of the fits that run side by side: a network, its guide, and the seed of its noise."""
+
+    network: BayesianNetwork
+    guide: MeanFieldGuide
+    seed: int
+
+    def learnt(self) -> list[Tensor]:
+        """Give what is learnt: loc, rho and the point parameters."""
+        points = [point for _, point in self.network.point_parameters()]
+        return [p.detach() for p in (self.guide.loc, self.guide.rho, *points)]
+
+
+class FusedEngine:
+    """Takes steps by `FusedLoss`, and updates flat vectors.
+
+    Parameters
+    ----------
+    chains : sequence of Chain
+        Fits of one network from different starts, which run side by side.
+    closed_form_kl : bool
+    n_particles : int
+    optimizer : callable
+        ``(parameters, lr=...) -> torch.optim.Optimizer``. Adam and AdamW take one call a step.
+    clip_norm : float, optional
+        Bound on the norm of the whole gradient of each fit.
+
+    Raises
+    ------
+    CannotFuseError
+        If the model or the guide is none that `FusedLoss` covers.
+    """
+
+    name = "fused"
+
+    def __init__(
+        self,
+        chains: Sequence[Chain],
+        *,
+        closed_form_kl: bool,
+        n_particles: int,
+        optimizer: OptimizerFactory,
+        clip_norm: float | None = None,
+    ) -> None:
+        self.chains = tuple(chains)
+        first = self.chains[0]
+        self.loss = FusedLoss(first.network, first.guide, closed_form_kl=closed_form_kl)
+        self.clip_norm = clip_norm
+        self.n_steps = 0
+        self._lead = int(len(self.chains) > 1)  # the number of leading dimensions
+        if len(self.chains) == 1:
+            self.state = first.learnt()  # updated in place
+        else:
+            each = [chain.learnt() for chain in self.chains]
+            self.state = [torch.stack(tensors) for tensors in zip(*each, strict=True)]
+        self.optimizer = flat_optimizer(self.state, optimizer)
+        if len(self.chains) > 1 and not isinstance(self.optimizer, FlatAdam):
+            raise ValueError("Fits run side by side only by Adam and AdamW.")
+        loc = first.guide.loc
+        shape = (n_particles, len(loc)) if n_particles > 1 else (len(loc),)
+        self._noise = [NoiseSource(shape, chain.seed, loc) for chain in self.chains]
+        n_numbers = len(self.chains) * n_particles * len(loc)
+        self.at_once = int(min(max(NOISE_SIZE // n_numbers, 1), AT_ONCE))
+
+    def run(self, steps: Steps, losses: np.ndarray) -> None:
+        """Take the steps, and write down the nll and the KL divergence before each."""
+        self.run_with(steps, losses, self.draw_noise(len(steps)))
+
+    def draw_noise(self, n_steps: int) -> Tensor:
+        """Draw the noise of the next steps, of one step each."""
+        noise = [source.draw(n_steps) for source in self._noise]
+        return noise[0] if len(noise) == 1 else torch.stack(noise, 1)
+
+    def run_with(self, steps: Steps, losses: np.ndarray, noise: Tensor) -> None:
+        """Take the steps with given noise."""
+        with torch.no_grad(), pyro.validation_enabled(False):
+            try:
+                for i in range(len(steps)):
+                    step = self._step_at(steps, i, noise[i])
+                    parts = torch.stack([step.nll, step.kl])
+                    if not math.isfinite(parts.sum().item()):
+                        raise self._explain(steps, i, noise[i])
+                    gradients = self._bounded(step, float(steps.step_weight[i]))
+                    self.optimizer.step(gradients, float(steps.lr[i]))
+                    self.n_steps += 1
+                    losses[i] = parts.reshape((2, -1)).tolist()
+            finally:
+                self.write_back()
+            self.check()
+
+    def write_back(self) -> None:
+        """Hand the learnt values of several chains to their guides and networks."""
+        if self._lead:
+            for i, chain in enumerate(self.chains):
+                for own, values in zip(chain.learnt(), self.state, strict=True):
+                    own.copy_(values[i])
+
+    def check(self) -> None:
+        """Raise if a gradient has made the learnt values infinite."""
+        if not all(bool(tensor.isfinite().all()) for tensor in self.state):
+            raise non_finite(self.n_steps - 1, "the gradient")
+
+    def _step_at(self, steps: Steps, i: int, noise: Tensor) -> Step:
+        x, y = steps.batch(i)
+        n_rows = len(x)
+        if len(self.chains) > 1:
+            if steps.rows is None:
+                x, y = (t.expand((len(self.chains), *t.shape)) for t in (x, y))
+            n_rows = x.shape[1]
+        loc, rho, *points = self.state
+        return self.loss(
+            loc,
+            rho,
+            tuple(points),
+            noise,
+            x,
+            y,
+            data_weight=steps.n_data / n_rows,
+            kl_weight=float(steps.kl_weight[i]),
+        )
+
+    def _bounded(self, step: Step, weight: float) -> list[Tensor]:
+        gradients = [step.d_loc, step.d_rho, *step.d_points]
+        if weight != 1:
+            gradients = [weight * gradient for gradient in gradients]
+        return (
+            gradients if self.clip_norm is None else clipped(gradients, self.clip_norm, self._lead)
+        )
+
+    def _explain(self, steps: Steps, i: int, noise: Tensor) -> Exception:
+        if not all(bool(tensor.isfinite().all()) for tensor in self.state):
+            return non_finite(self.n_steps - 1, "the gradient")
+        self.write_back()
+        for c, chain in enumerate(self.chains):
+            own = noise[c] if self._lead else noise
+            x, y = steps.batch(i)
+            if self._lead and steps.rows is not None:
+                x, y = x[c], y[c]
+            for draw in own.reshape((-1, own.shape[-1])):
+                draws = self.loss.draws(chain.guide.loc, chain.guide.rho, draw)
+                culprit = first_non_finite(chain.network, draws, x, y, steps.n_data)
+                if culprit is not None:
+                    return non_finite(self.n_steps, culprit)
+        return non_finite(self.n_steps, "the loss")
+
+
+def clipped(gradients: Sequence[Tensor], bound: float, lead: int) -> list[Tensor]:
+    """Scale gradients down to a norm, taken over all of them; for each fit alone.
+
+    Parameters
+    ----------
+    gradients : sequence of Tensor of shape (*lead, ...)
+    bound : float
+    lead : int
+        Number of leading dimensions.
+    """
+    squares = [(g * g).flatten(lead).sum(-1) for g in gradients]
+    norm = torch.stack(squares).sum(0).sqrt()
+    factor = (bound / (norm + 1e-6)).clamp(max=1.0)
+    return [g * factor.reshape((*factor.shape, *(1,) * (g.dim() - lead))) for g in gradients]

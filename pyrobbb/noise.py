@@ -1,0 +1,57 @@
+"""Standard normal noise for the steps of a fit."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LARGE = 2**14
+"""From this size on, two threads draw a step's numbers faster than one call draws many steps'."""
+
+
+class NoiseSource:
+    """A stream of noise that depends on the seed alone: not on how many steps are drawn at once.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of one step's noise.
+    seed : int
+    like : Tensor
+        Gives dtype and device.
+    """
+
+    def __init__(self, shape: tuple[int, ...], seed: int, like: Tensor) -> None:
+        self._shape, self._like = shape, like
+        self._size = int(np.prod(shape))
+        # torch fills a CPU tensor in groups of 16; whole groups come out alike in any division.
+        self._padded = -(-self._size // 16) * 16
+        self._alternate = self._size >= LARGE and like.device.type == "cpu"
+        seeds = np.random.SeedSequence(seed).generate_state(2 if self._alternate else 1, np.uint64)
+        self._generators = [
+            torch.Generator(like.device).manual_seed(int(s >> np.uint64(1))) for s in seeds
+        ]
+        self._n_drawn = 0
+
+    def draw(self, n_steps: int) -> Tensor:
+        """Draw the noise of the next steps, shape (n_steps, *shape)."""
+        noise = self._like.new_empty((n_steps, self._padded))
+        if self._alternate:  # two generators take turns, each in a thread of its own
+            with ThreadPoolExecutor(2) as threads:
+                for turn, generator in enumerate(self._generators):
+                    first = (turn - self._n_drawn) % 2
+                    threads.submit(_fill, noise[first::2], generator)
+        elif self._like.device.type == "cpu":
+            noise.normal_(generator=self._generators[0])
+        else:
+            _fill(noise, self._generators[0])
+        self._n_drawn += n_steps
+        return noise[:, : self._size].reshape((n_steps, *self._shape))
+
+
+def _fill(rows: Tensor, generator: torch.Generator) -> None:
+    for row in rows:
+        row.normal_(generator=generator)

@@ -1,0 +1,128 @@
+"""Optimisers: what `fit` accepts, and Adam in one call over flat vectors."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyro.optim
+import torch
+from torch import Tensor, nn
+
+OptimizerFactory = Callable[..., torch.optim.Optimizer]
+"""``(parameters, lr=...) -> torch.optim.Optimizer``, such as a class of torch.optim."""
+
+
+def as_factory(optimizer: Any, lr: float) -> tuple[OptimizerFactory, float]:
+    """Give what makes the optimiser, and the learning rate: a Pyro optimiser brings its own.
+
+    Raises
+    ------
+    TypeError
+        If it is neither a factory of torch optimisers nor an optimiser of Pyro's.
+    """
+    if isinstance(optimizer, pyro.optim.PyroOptim):
+        options = optimizer.pt_optim_args
+        if isinstance(optimizer, pyro.optim.PyroLRScheduler) or not isinstance(options, dict):
+            raise TypeError(
+                "`optimizer` must be a Pyro optimiser with one set of options for all parameters, "
+                "such as pyro.optim.ClippedAdam({'lr': 0.01}); schedules are given by `schedule`."
+            )
+        rest = {name: value for name, value in options.items() if name != "lr"}
+        return functools.partial(optimizer.pt_optim_constructor, **rest), options.get("lr", lr)
+    if not callable(optimizer) or isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            f"`optimizer` must be a class such as torch.optim.Adam, got {optimizer!r}: the "
+            "parameters are handed to it by `fit`."
+        )
+    return optimizer, lr
+
+
+class FlatAdam:
+    """Adam or AdamW over a few flat tensors, in one call.
+
+    What ``torch.optim.Adam(fused=True)`` does, without its bookkeeping, which on a small net takes
+    as long as the update.
+
+    Parameters
+    ----------
+    tensors : sequence of Tensor
+        Updated in place.
+    settings : dict
+        betas, eps and weight_decay, as of torch.optim.
+    decoupled : bool
+        Whether the weight decay is AdamW's.
+
+    References
+    ----------
+    Kingma and Ba (2015), algorithm 1; Loshchilov and Hutter (2019) for AdamW.
+    """
+
+    def __init__(
+        self, tensors: Sequence[Tensor], settings: dict[str, Any], *, decoupled: bool = False
+    ) -> None:
+        self.tensors = list(tensors)
+        self.beta1, self.beta2 = (float(beta) for beta in settings["betas"])
+        self.eps = float(settings["eps"])
+        self.weight_decay = float(settings["weight_decay"])
+        self.decoupled = decoupled
+        self.first = [torch.zeros_like(tensor) for tensor in self.tensors]
+        self.second = [torch.zeros_like(tensor) for tensor in self.tensors]
+        self.n_steps = 0
+        self._counts = [torch.zeros((), device=t.device) for t in self.tensors]
+
+    def step(self, gradients: Sequence[Tensor], lr: float) -> None:
+        """Update the tensors."""
+        update = torch._fused_adamw_ if self.decoupled else torch._fused_adam_
+        for count in self._counts:  # the kernel reads the number of this step
+            count.fill_(self.n_steps + 1)
+        update(
+            self.tensors,
+            list(gradients),
+            self.first,
+            self.second,
+            [],
+            self._counts,
+            lr=lr,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            weight_decay=self.weight_decay,
+            eps=self.eps,
+            amsgrad=False,
+            maximize=False,
+        )
+        self.n_steps += 1
+
+
+class AnyOptimizer:
+    """Any torch optimiser over the same tensors, by their `grad`."""
+
+    def __init__(self, tensors: Sequence[Tensor], factory: OptimizerFactory) -> None:
+        self.tensors = [nn.Parameter(tensor) for tensor in tensors]
+        self._optimizer = factory(self.tensors, lr=1.0)
+
+    def step(self, gradients: Sequence[Tensor], lr: float) -> None:
+        """Update the tensors."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        for parameter, gradient in zip(self.tensors, gradients, strict=True):
+            parameter.grad = gradient
+        self._optimizer.step()
+
+
+def flat_optimizer(tensors: Sequence[Tensor], factory: OptimizerFactory) -> FlatAdam | AnyOptimizer:
+    """Make the optimiser that a factory would make, over flat tensors that it updates in place."""
+    optimizer = factory([nn.Parameter(tensor) for tensor in tensors], lr=1.0)
+    supported = all(tensor.dtype in (torch.float32, torch.float64) for tensor in tensors)
+    if is_plain_adam(optimizer) and supported:
+        is_adamw = isinstance(optimizer, torch.optim.AdamW)
+        return FlatAdam(tensors, optimizer.param_groups[0], decoupled=is_adamw)
+    return AnyOptimizer(tensors, factory)
+
+
+def is_plain_adam(optimizer: torch.optim.Optimizer) -> bool:
+    """Say whether an optimiser is one that `FlatAdam` stands in for."""
+    settings = optimizer.param_groups[0]
+    plain = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW)
+    return plain and not (settings["amsgrad"] or settings["maximize"])
