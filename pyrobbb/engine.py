@@ -81,6 +81,11 @@ class Steps:
         }
         return replace(self, rows=rows, **by_step)
 
+    @property
+    def data_weight(self) -> np.ndarray:
+        """Factor on the nll of each step's rows: what each stands for, times the step's weight."""
+        return self.n_data / self.n_rows * self.step_weight
+
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Give the x and y of a step, with a leading dimension of chains if the rows have one."""
         if self.rows is None:
@@ -109,6 +114,10 @@ class Engine(Protocol):
             Filled step by step, so that what is done is known after an interruption. Unweighted, in
             nats at the scale of the data set; the sum of the two is the negative ELBO.
         """
+        ...
+
+    def sync(self) -> None:
+        """Hand the learnt values over to the networks and guides."""
         ...
 
 
@@ -168,6 +177,9 @@ class SVIEngine:
                 raise non_finite(self._n_steps, culprit or "the gradient") from error
             self._n_steps += 1
             losses[i, :, 0] = parts
+
+    def sync(self) -> None:
+        """Nothing is held back here."""
 
     def _step(self, steps: Steps, i: int) -> list[float]:
         x, y = steps.batch(i)

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from .batches import ArrayBatches, LoaderBatches, open_batches
+from .compiled_engine import CompiledEngine
 from .data import ArrayLike, check_count, check_number, check_positive
 from .engine import Engine, Steps, SVIEngine
 from .fused import CannotFuseError, FusedELBO
@@ -315,11 +316,13 @@ def _run(plan: _Plan, starts: list[BayesianNetwork], seeds: list[int]) -> list[P
                         stepper.run(steps, losses[-1])
                         n_done += len(steps)
                         _show(bar, n_done // data.n_batches, losses[-1][-1])
+                    stepper.sync()
                     if watch is not None and watch.is_over(guide, learnt, plan.patience):
                         break
         except KeyboardInterrupt:
             n_taken = sum(int((~np.isnan(piece[:, 0, 0])).sum()) for piece in losses)
             logger.warning("Interrupted after %d steps: giving what is fitted so far.", n_taken)
+            stepper.sync()
         if watch is not None:
             watch.restore(learnt)
         for own in networks:
@@ -402,7 +405,7 @@ def _make_engine(
             level = logging.INFO if plan.engine == "auto" else logging.WARNING
             logger.log(level, "The steps are taken by engine='svi': %s.", error)
         else:
-            return fused
+            return fused if plan.engine == "fused" else CompiledEngine(fused, n_steps, ragged=True)
     return SVIEngine(
         networks[0],
         guides[0],

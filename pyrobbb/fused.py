@@ -166,7 +166,7 @@ class FusedLoss:
             d_scale = d_scale - kl_weight / scale
             kl = cost + entropy_cost(scale, noise)
         # d scale / d rho is the logistic function of rho, 1 - exp(-softplus(rho)); 0 at the floor.
-        d_rho = d_scale * torch.expm1(-threshold(raw, LEAST_SCALE, 0.0)).neg_()
+        d_rho = d_scale * -torch.expm1(-threshold(raw, LEAST_SCALE, 0.0))
         return Step(nll, kl, d_loc, d_rho, d_points)
 
     def _nll_and_slopes(

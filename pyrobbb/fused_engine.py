@@ -19,7 +19,7 @@ from .noise import NoiseSource
 from .optimizers import FlatAdam, OptimizerFactory, flat_optimizer
 
 AT_ONCE = 64
-NOISE_SIZE = 2**24  # numbers drawn ahead, at most
+MOST_NOISE = 2**24  # numbers drawn ahead, at most
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,11 @@ class FusedEngine:
         self.optimizer = flat_optimizer(self.state, optimizer)
         if len(self.chains) > 1 and not isinstance(self.optimizer, FlatAdam):
             raise ValueError("Fits run side by side only by Adam and AdamW.")
-        loc = first.guide.loc
+        loc = first.guide.loc.detach()
         shape = (n_particles, len(loc)) if n_particles > 1 else (len(loc),)
         self._noise = [NoiseSource(shape, chain.seed, loc) for chain in self.chains]
-        n_numbers = len(self.chains) * n_particles * len(loc)
-        self.at_once = int(min(max(NOISE_SIZE // n_numbers, 1), AT_ONCE))
+        self.noise_size = len(self.chains) * n_particles * len(loc)
+        self.at_once = int(min(max(MOST_NOISE // self.noise_size, 1), AT_ONCE))
 
     def run(self, steps: Steps, losses: np.ndarray) -> None:
         """Take the steps, and write down the nll and the KL divergence before each."""
@@ -99,39 +99,34 @@ class FusedEngine:
     def run_with(self, steps: Steps, losses: np.ndarray, noise: Tensor) -> None:
         """Take the steps with given noise."""
         with torch.no_grad(), pyro.validation_enabled(False):
-            try:
-                for i in range(len(steps)):
-                    step = self._step_at(steps, i, noise[i])
-                    parts = torch.stack([step.nll, step.kl])
-                    if not math.isfinite(parts.sum().item()):
-                        raise self._explain(steps, i, noise[i])
-                    gradients = self._bounded(step, float(steps.step_weight[i]))
-                    self.optimizer.step(gradients, float(steps.lr[i]))
-                    self.n_steps += 1
-                    losses[i] = parts.reshape((2, -1)).tolist()
-            finally:
-                self.write_back()
-            self.check()
+            for i in range(len(steps)):
+                step = self.step_at(steps, i, noise[i])
+                parts = torch.stack([step.nll, step.kl])
+                if not math.isfinite(parts.sum().item()):
+                    raise self._explain(steps, i, noise[i])
+                gradients = [step.d_loc, step.d_rho, *step.d_points]
+                if self.clip_norm is not None:
+                    gradients = clipped(gradients, self.clip_norm, self._lead)
+                self.optimizer.step(gradients, float(steps.lr[i]))
+                self.n_steps += 1
+                losses[i] = parts.reshape((2, -1)).tolist()
+            if not all(bool(tensor.isfinite().all()) for tensor in self.state):
+                raise non_finite(self.n_steps - 1, "the gradient")
+        losses[:, 0] /= steps.step_weight[:, None]
 
-    def write_back(self) -> None:
+    def sync(self) -> None:
         """Hand the learnt values of several chains to their guides and networks."""
         if self._lead:
-            for i, chain in enumerate(self.chains):
-                for own, values in zip(chain.learnt(), self.state, strict=True):
-                    own.copy_(values[i])
+            with torch.no_grad():
+                for i, chain in enumerate(self.chains):
+                    for own, values in zip(chain.learnt(), self.state, strict=True):
+                        own.copy_(values[i])
 
-    def check(self) -> None:
-        """Raise if a gradient has made the learnt values infinite."""
-        if not all(bool(tensor.isfinite().all()) for tensor in self.state):
-            raise non_finite(self.n_steps - 1, "the gradient")
-
-    def _step_at(self, steps: Steps, i: int, noise: Tensor) -> Step:
+    def step_at(self, steps: Steps, i: int, noise: Tensor) -> Step:
+        """Give the loss and gradients of a step; the loss and its nll times the step's weight."""
         x, y = steps.batch(i)
-        n_rows = len(x)
-        if len(self.chains) > 1:
-            if steps.rows is None:
-                x, y = (t.expand((len(self.chains), *t.shape)) for t in (x, y))
-            n_rows = x.shape[1]
+        if self._lead and steps.rows is None:
+            x, y = (t.expand((len(self.chains), *t.shape)) for t in (x, y))
         loc, rho, *points = self.state
         return self.loss(
             loc,
@@ -140,22 +135,14 @@ class FusedEngine:
             noise,
             x,
             y,
-            data_weight=steps.n_data / n_rows,
-            kl_weight=float(steps.kl_weight[i]),
-        )
-
-    def _bounded(self, step: Step, weight: float) -> list[Tensor]:
-        gradients = [step.d_loc, step.d_rho, *step.d_points]
-        if weight != 1:
-            gradients = [weight * gradient for gradient in gradients]
-        return (
-            gradients if self.clip_norm is None else clipped(gradients, self.clip_norm, self._lead)
+            data_weight=float(steps.data_weight[i]),
+            kl_weight=float(steps.kl_weight[i] * steps.step_weight[i]),
         )
 
     def _explain(self, steps: Steps, i: int, noise: Tensor) -> Exception:
         if not all(bool(tensor.isfinite().all()) for tensor in self.state):
             return non_finite(self.n_steps - 1, "the gradient")
-        self.write_back()
+        self.sync()
         for c, chain in enumerate(self.chains):
             own = noise[c] if self._lead else noise
             x, y = steps.batch(i)

@@ -1,0 +1,261 @@
+"""Many fused steps in one compiled call.
+
+One step (batch, gradient, KL divergence, Adam) is traced into a graph of torch operations, and a
+scan over that graph is compiled: Python is left once for many steps. The scan is a prototype of
+torch's: what it gives is compared with the fused engine at the first call, and any failure ends in
+a warning and fused steps.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor
+
+from .engine import Steps
+from .fused_engine import FusedEngine, clipped
+from .optimizers import FlatAdam
+
+NUMBERS_AT_ONCE = 2**22
+"""How many numbers of noise a call is given at most."""
+MOST_AT_ONCE, LEAST_AT_ONCE = 256, 4
+TOLERANCE = 1e-3
+"""Relative difference from the fused engine's first loss above which a compiled step is refused."""
+
+OPTIONS: dict[str, Any] = {"cpp_wrapper": True, "assert_indirect_indexing": False}
+
+
+class CompiledEngine:
+    """Takes steps by a compiled scan; a rest that is too small for a call by the fused engine.
+
+    Parameters
+    ----------
+    fused : FusedEngine
+        Holds the state, and takes over where compilation fails.
+    n_steps : int
+        How many steps there will be.
+    ragged : bool
+        Whether some batches hold fewer rows than others.
+    """
+
+    name = "compiled"
+
+    def __init__(self, fused: FusedEngine, n_steps: int, *, ragged: bool) -> None:
+        self._fused, self._ragged = fused, ragged
+        n_numbers = fused.noise_size
+        at_once = min(max(NUMBERS_AT_ONCE // n_numbers, LEAST_AT_ONCE), MOST_AT_ONCE)
+        self.at_once = int(max(min(at_once, n_steps), 1))
+        self._call: Callable[..., Any] | None = None
+        self._failed = not isinstance(fused.optimizer, FlatAdam)
+        self._carry: list[Tensor] | None = None
+
+    def run(self, steps: Steps, losses: np.ndarray) -> None:
+        """Take the steps, and write down the nll and the KL divergence before each."""
+        if self._failed or len(steps) != self.at_once:
+            self.sync()
+            self._fused.run(steps, losses)
+            return
+        noise = self._fused.draw_noise(len(steps))
+        try:
+            carry, parts = self._scan(steps, noise)
+        except Exception as error:  # whatever the compiler, the module or the prototype raises
+            self._give_up(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+            self._fused.run_with(steps, losses, noise)
+            return
+        if not np.isfinite(parts).all() or not all(bool(t.isfinite().all()) for t in carry[:2]):
+            self.sync()  # to before these steps: taken one by one, they tell what went wrong
+            self._fused.run_with(steps, losses, noise)
+            return
+        self._carry = carry
+        self._fused.n_steps += len(steps)
+        self._adam.n_steps += len(steps)
+        losses[:] = parts
+
+    def sync(self) -> None:
+        """Hand the learnt values over."""
+        if self._carry is not None:
+            for own, values in zip(self._tensors(), self._carry, strict=True):
+                own.copy_(values)
+            self._carry = None
+        self._fused.sync()
+
+    @property
+    def _adam(self) -> FlatAdam:
+        assert isinstance(self._fused.optimizer, FlatAdam)
+        return self._fused.optimizer
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self._adam.tensors, *self._adam.first, *self._adam.second]
+
+    def _give_up(self, reason: str) -> None:
+        self.sync()
+        self._failed = True
+        self.name = self._fused.name
+        warnings.warn(
+            f"The steps could not be compiled and are taken by engine='fused': {reason}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    def _scan(self, steps: Steps, noise: Tensor) -> tuple[list[Tensor], np.ndarray]:
+        """Take the steps from where the state is; give the state after them, and the losses."""
+        carry = self._carry or [tensor.clone() for tensor in self._tensors()]
+        by_step = self._by_step(steps, noise)
+        data = [steps.x, steps.y]
+        with torch.no_grad(), pyro.validation_enabled(False):
+            is_first = self._call is None
+            if self._call is None:
+                step = self._step_function(has_rows=steps.rows is not None)
+                self._call = compile_scan(step, carry, by_step, data)
+            carry, parts = self._call(carry, by_step, data)
+            if is_first:
+                self._compare(steps, noise[0], parts[0])
+        losses = parts.double().cpu().numpy().reshape((len(steps), 2, -1))
+        losses[:, 0] /= steps.step_weight[:, None]
+        return list(carry), losses
+
+    def _by_step(self, steps: Steps, noise: Tensor) -> list[Tensor]:
+        """Give what each step needs: noise, weights and Adam's factors, rows and their weights."""
+        adam = self._adam
+        count = adam.n_steps + 1 + np.arange(len(steps))
+        factors = [
+            steps.data_weight,
+            steps.kl_weight * steps.step_weight,
+            steps.lr / (1 - adam.beta1**count),
+            (1 - adam.beta2**count) ** -0.5,
+            1 - steps.lr * adam.weight_decay,
+        ]
+        by_step = [noise, torch.as_tensor(np.stack(factors, 1)).to(noise)]
+        if steps.rows is not None:
+            by_step.append(steps.rows)
+            if self._ragged:
+                counts = np.arange(steps.rows.shape[-1]) < steps.n_rows[:, None]
+                weights = torch.as_tensor(counts).to(noise)
+                if steps.rows.dim() == 3:
+                    weights = weights[:, None].expand(steps.rows.shape)
+                by_step.append(weights.contiguous())
+        return by_step
+
+    def _step_function(self, *, has_rows: bool) -> Callable[..., tuple[Tensor, ...]]:
+        """Give one step as a function of tensors: the carry, what differs by step, the data."""
+        loss, adam, clip_norm = self._fused.loss, self._adam, self._fused.clip_norm
+        n_chains = len(self._fused.chains)
+        lead = int(n_chains > 1)
+        n = len(adam.tensors)
+        ragged = has_rows and self._ragged
+
+        def step(*tensors: Tensor) -> tuple[Tensor, ...]:
+            now, first, second = tensors[:n], tensors[n : 2 * n], tensors[2 * n : 3 * n]
+            noise, factors, *rows, x, y = tensors[3 * n :]
+            data_weight, kl_weight, rate, root, keep = factors.unbind()
+            if has_rows:
+                x, y = x[rows[0]], y[rows[0]]
+            elif lead:
+                x, y = (t.expand((n_chains, *t.shape)) for t in (x, y))
+            here = loss(
+                now[0],
+                now[1],
+                now[2:],
+                noise,
+                x,
+                y,
+                data_weight=data_weight,
+                kl_weight=kl_weight,
+                row_weight=rows[1] if ragged else None,
+            )
+            slopes = [here.d_loc, here.d_rho, *here.d_points]
+            if clip_norm is not None:
+                slopes = clipped(slopes, clip_norm, lead)
+            updated: list[list[Tensor]] = [[], [], []]
+            for value, m, v, slope in zip(now, first, second, slopes, strict=True):
+                if adam.weight_decay and adam.decoupled:
+                    value = value * keep
+                elif adam.weight_decay:
+                    slope = slope + adam.weight_decay * value
+                m = m + (1 - adam.beta1) * (slope - m)
+                v = adam.beta2 * v + (1 - adam.beta2) * slope * slope
+                value = value - rate * m / (v.sqrt() * root + adam.eps)
+                for column, tensor in zip(updated, (value, m, v), strict=True):
+                    column.append(tensor)
+            return (*updated[0], *updated[1], *updated[2], torch.stack([here.nll, here.kl]))
+
+        return step
+
+    def _compare(self, steps: Steps, noise: Tensor, parts: Tensor) -> None:
+        """Raise if the compiled losses of a step are not those of the fused engine."""
+        step = self._fused.step_at(steps, 0, noise)
+        expected = torch.stack([step.nll, step.kl])
+        if not torch.allclose(parts, expected, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+            raise RuntimeError(
+                f"the compiled losses {parts.flatten().tolist()} are not those expected, "
+                f"{expected.flatten().tolist()}"
+            )
+
+
+def compile_scan(
+    step: Callable[..., tuple[Tensor, ...]],
+    carry: Sequence[Tensor],
+    by_step: Sequence[Tensor],
+    data: Sequence[Tensor],
+) -> Callable[..., tuple[list[Tensor], Tensor]]:
+    """Compile many steps into one call.
+
+    Parameters
+    ----------
+    step : callable
+        ``(*carry, *by_step[i], *data) -> (*carry, result)``.
+    carry, by_step, data : sequence of Tensor
+        Examples. The first dimension of those by step is that of the steps.
+
+    Returns
+    -------
+    callable
+        ``(carry, by_step, data) -> (carry, results)``.
+
+    Raises
+    ------
+    RuntimeError
+        If a step draws random numbers or changes a tensor in place.
+    """
+    from torch._higher_order_ops.scan import scan
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    traced = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(
+        *carry, *(tensor[0] for tensor in by_step), *data
+    )
+    for node in traced.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload):
+            if torch.Tag.nondeterministic_seeded in node.target.tags:
+                raise RuntimeError("the module draws random numbers")
+            if node.target._schema.is_mutable:
+                raise RuntimeError("the module changes a tensor in place")
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+
+    def many(
+        carry: list[Tensor], by_step: list[Tensor], data: list[Tensor]
+    ) -> tuple[list[Tensor], Tensor]:
+        def combine(carry: list[Tensor], by_step: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+            *after, result = traced(*carry, *by_step, *data)
+            return after, result
+
+        return scan(combine, carry, by_step)
+
+    # torch keeps what it compiled by code object, a few for each: this one is for these steps only.
+    own = FunctionType(
+        many.__code__.replace(), many.__globals__, many.__name__, None, many.__closure__
+    )
+    known = {name: value for name, value in OPTIONS.items() if _is_option(name)}
+    return torch.compile(own, fullgraph=True, dynamic=False, options=known)
+
+
+def _is_option(name: str) -> bool:
+    import torch._inductor.config as config
+
+    return hasattr(config, name)
