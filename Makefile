@@ -5,9 +5,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+BENCH_STAMP := .venv/.bench-installed
+BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format examples
+.PHONY: help demo test lint format examples bench
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +38,9 @@ examples: $(STAMP)  ## Run every example
 		$(BIN)/python "$$example"; \
 	done
 
+bench: $(BENCH_STAMP)  ## Time it beside other libraries; BENCH=--quick for a smoke run
+	$(BIN)/python benchmarks/run.py $(BENCH)
+
 # The stamp comes last: an install that was cut short is taken up again. A .venv without a working
 # pip is the rest of such a one, and is made anew.
 $(STAMP): pyproject.toml constraints.txt
@@ -49,3 +54,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
 	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
 	@touch $(STAMP)
+
+$(BENCH_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -c constraints.txt -e ".[dev,bench]"
+	@touch $(BENCH_STAMP)

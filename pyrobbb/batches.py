@@ -28,12 +28,15 @@ class Batches:
         Which rows of x and y each batch holds; a smaller one is filled up. None: all rows.
     n_rows : ndarray of shape (n_batches,)
         How many each holds.
+    number : ndarray of shape (n_batches,)
+        Which batch of the whole fit each is, from 0.
     """
 
     x: Tensor
     y: Tensor
     rows: Tensor | None
     n_rows: np.ndarray
+    number: np.ndarray
 
 
 class ArrayBatches:
@@ -46,19 +49,23 @@ class ArrayBatches:
         self.n_batches = math.ceil(len(x) / self.batch_size)
         self.example = x[:1].clone(), y[:1].clone()
 
-    def epoch(self, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
-        """Give the batches of an epoch, in an order for each chain."""
-        n_rows = np.full(self.n_batches, self.batch_size)
+    def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
+        """Give the batches of some epochs, each in an order of its own, for each chain."""
+        n_rows = np.full((len(which), self.n_batches), self.batch_size)
+        number = np.arange(which.start * self.n_batches, which.stop * self.n_batches)
         if self.n_batches == 1:
-            yield Batches(self._x, self._y, None, n_rows)
+            yield Batches(self._x, self._y, None, n_rows.ravel(), number)
             return
         n_missing = self.n_batches * self.batch_size - self.n_data
-        n_rows[-1] -= n_missing
-        orders = [torch.randperm(self.n_data, generator=generator) for generator in generators]
-        full = [torch.cat([order, order[:n_missing]]) for order in orders]
-        rows = [order.reshape((self.n_batches, self.batch_size)) for order in full]
-        stacked = rows[0] if len(rows) == 1 else torch.stack(rows, 1)
-        yield Batches(self._x, self._y, stacked.to(self._x.device), n_rows)
+        n_rows[:, -1] -= n_missing
+        chains = []
+        for generator in generators:
+            orders = [torch.randperm(self.n_data, generator=generator) for _ in which]
+            order = torch.stack(orders)
+            order = torch.cat([order, order[:, :n_missing]], 1)
+            chains.append(order.reshape((len(number), self.batch_size)))
+        rows = chains[0] if len(chains) == 1 else torch.stack(chains, 1)
+        yield Batches(self._x, self._y, rows.to(self._x.device), n_rows.ravel(), number)
 
 
 class LoaderBatches:
@@ -75,12 +82,14 @@ class LoaderBatches:
             self.n_batches = math.ceil(n_data / self.batch_size)
         self.example = x[:1].clone(), y[:1].clone()
 
-    def epoch(self, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
-        """Give the batches of an epoch, one by one; the order is the loader's."""
-        # A stream may have no end: what has no length is cut into epochs of n_data rows.
-        for batch in itertools.islice(self._loader, self.n_batches):
-            x, y = self._network.prepare(*self._pair(batch))
-            yield Batches(x, y, None, np.array([len(x)]))
+    def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
+        """Give the batches of some epochs, one by one; the order is the loader's."""
+        for epoch in which:
+            # A stream may have no end: what has no length is cut into epochs of n_data rows.
+            for i, batch in enumerate(itertools.islice(self._loader, self.n_batches)):
+                x, y = self._network.prepare(*self._pair(batch))
+                number = np.array([epoch * self.n_batches + i])
+                yield Batches(x, y, None, np.array([len(x)]), number)
 
     @staticmethod
     def _pair(batch: Any) -> tuple[ArrayLike, ArrayLike]:

@@ -38,22 +38,24 @@ class CompiledEngine:
     ----------
     fused : FusedEngine
         Holds the state, and takes over where compilation fails.
-    n_steps : int
-        How many steps there will be.
+    n_in_a_row : int
+        How many steps there will be before their results are looked at.
     ragged : bool
         Whether some batches hold fewer rows than others.
     """
 
     name = "compiled"
 
-    def __init__(self, fused: FusedEngine, n_steps: int, *, ragged: bool) -> None:
+    def __init__(self, fused: FusedEngine, *, n_in_a_row: int, ragged: bool) -> None:
         self._fused, self._ragged = fused, ragged
         n_numbers = fused.noise_size
         at_once = min(max(NUMBERS_AT_ONCE // n_numbers, LEAST_AT_ONCE), MOST_AT_ONCE)
-        self.at_once = int(max(min(at_once, n_steps), 1))
+        self.at_once = int(min(at_once, n_in_a_row))
         self._call: Callable[..., Any] | None = None
-        self._failed = not isinstance(fused.optimizer, FlatAdam)
         self._carry: list[Tensor] | None = None
+        self._failed = False
+        if not is_plain(fused):
+            self._give_up("only Adam and AdamW are compiled, and modules without dropout")
 
     def run(self, steps: Steps, losses: np.ndarray) -> None:
         """Take the steps, and write down the nll and the KL divergence before each."""
@@ -196,6 +198,15 @@ class CompiledEngine:
                 f"the compiled losses {parts.flatten().tolist()} are not those expected, "
                 f"{expected.flatten().tolist()}"
             )
+
+
+def is_plain(fused: FusedEngine) -> bool:
+    """Say whether nothing is known beforehand that would not compile."""
+    random = any(
+        isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.training and module.p > 0
+        for module in fused.chains[0].network.net.modules()
+    )
+    return isinstance(fused.optimizer, FlatAdam) and not random
 
 
 def compile_scan(

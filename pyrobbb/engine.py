@@ -100,9 +100,15 @@ _BY_STEP = ("n_rows", "kl_weight", "step_weight", "lr")
 class Engine(Protocol):
     """Takes the steps of a fit."""
 
-    name: str
-    at_once: int
-    """How many steps it is best given in one call."""
+    @property
+    def name(self) -> str:
+        """As `fit` is told it."""
+        ...
+
+    @property
+    def at_once(self) -> int:
+        """How many steps it is best given in one call."""
+        ...
 
     def run(self, steps: Steps, losses: np.ndarray) -> None:
         """Take the steps, and write down the nll and the KL divergence before each.

@@ -7,6 +7,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from .auto_engine import AutoEngine, few_threads
 from .batches import ArrayBatches, LoaderBatches, open_batches
 from .compiled_engine import CompiledEngine
 from .data import ArrayLike, check_count, check_number, check_positive
@@ -276,24 +278,23 @@ def _run(plan: _Plan, starts: list[BayesianNetwork], seeds: list[int]) -> list[P
                 "`guide` has no parameters to learn: make it a PyroModule that owns them. Those of "
                 "pyro.param live in Pyro's global store, which fit leaves alone."
             )
-        stepper = _make_engine(plan, networks, guides, seeds, learnt, epochs * data.n_batches)
+        stepper = _make_engine(plan, networks, guides, seeds, learnt, data, epochs)
         generators = [torch.Generator().manual_seed(own) for own in seeds]
         shares = kl_weights(plan.kl_weight, data.n_batches)
-        taken: list[tuple[np.ndarray, np.ndarray]] = []  # epoch and rows of each step handed out
+        taken: list[np.ndarray] = []  # number of each step handed out, and its rows
         losses: list[np.ndarray] = []
 
-        def steps_of(epoch: int) -> Iterator[Steps]:
-            i = 0
-            for batches in data.epoch(generators):
-                n_rows = batches.n_rows
-                number = np.minimum(np.arange(i, i + len(n_rows)), data.n_batches - 1)
-                i += len(n_rows)
-                done = (epoch + number / data.n_batches) / epochs
+        def steps_of(which: range) -> Iterator[Steps]:
+            for batches in data.epochs(which, generators):
+                n_rows, number = batches.n_rows, batches.number
+                done = number / (epochs * data.n_batches)
                 warm = np.minimum(1.0, done / plan.kl_warmup) if plan.kl_warmup else 1.0
                 # The loss below is n_data / n_rows times the paper's F_i = pi_i KL + nll_i. A
                 # uniform share goes by rows, so that a ragged batch has its part.
-                share = n_rows / data.n_data if plan.kl_weight == "uniform" else shares[number]
-                taken.append((np.full(len(n_rows), epoch), n_rows))
+                share = n_rows / data.n_data
+                if plan.kl_weight != "uniform":
+                    share = shares[number % data.n_batches]
+                taken.append(np.stack([number, n_rows]))
                 yield Steps(
                     batches.x,
                     batches.y,
@@ -302,15 +303,20 @@ def _run(plan: _Plan, starts: list[BayesianNetwork], seeds: list[int]) -> list[P
                     n_data=data.n_data,
                     kl_weight=warm * share * data.n_data / n_rows,
                     step_weight=n_rows / data.batch_size,
-                    lr=plan.lr * np.array([plan.factor(float(part)) for part in done]),
+                    lr=plan.lr * np.array([plan.factor(part) for part in done.tolist()]),
                 )
 
         n_done = 0  # whole pieces
         try:
-            with tqdm(total=epochs, desc="fit", unit="epoch", disable=not plan.progress) as bar:
-                stretches = [range(epochs)] if watch is None else [[e] for e in range(epochs)]
-                for stretch in stretches:
-                    stream = itertools.chain.from_iterable(map(steps_of, stretch))
+            bar = tqdm(total=epochs, desc="fit", unit="epoch", disable=not plan.progress)
+            n_learnt = len(networks) * sum(tensor.numel() for tensor in learnt)
+            with bar, few_threads(n_learnt) if plan.engine == "auto" else nullcontext():
+                stretch = epochs if watch is None else 1
+                for first in range(0, epochs, stretch):
+                    stream = itertools.chain.from_iterable(
+                        steps_of(some)
+                        for some in _in_turn(range(first, first + stretch), stepper, data)
+                    )
                     for steps in _in_pieces(stream, stepper):
                         losses.append(np.full((len(steps), 2, len(networks)), np.nan))
                         stepper.run(steps, losses[-1])
@@ -328,9 +334,9 @@ def _run(plan: _Plan, starts: list[BayesianNetwork], seeds: list[int]) -> list[P
         for own in networks:
             own.eval()
 
-    parts = np.concatenate([np.empty((0, 2, len(networks))), *losses])
-    parts = parts[~np.isnan(parts[:, 0, 0])]
-    epoch, n_rows = (np.concatenate(column)[: len(parts)] for column in zip(*taken, strict=True))
+    all_losses = np.concatenate([np.empty((0, 2, len(networks))), *losses])
+    taken_losses = all_losses[~np.isnan(all_losses[:, 0, 0])]
+    number, n_rows = np.concatenate(taken, 1)[:, : len(taken_losses)]
     validation_nll = np.array([] if watch is None else watch.nll)
     settings = {
         "engine": stepper.name,
@@ -347,7 +353,8 @@ def _run(plan: _Plan, starts: list[BayesianNetwork], seeds: list[int]) -> list[P
     }
     posteriors = []
     for chain, (own, its_guide, seed) in enumerate(zip(networks, guides, seeds, strict=True)):
-        nll, kl = parts[:, :, chain].T
+        nll, kl = taken_losses[:, :, chain].T
+        epoch = number // data.n_batches
         history = History(nll + kl, nll, kl, epoch, n_rows, validation_nll)
         posteriors.append(
             Posterior(own, its_guide, history, data.example[0], {**settings, "seed": seed})
@@ -387,7 +394,8 @@ def _make_engine(
     guides: list[Any],
     seeds: list[int],
     learnt: list[nn.Parameter],
-    n_steps: int,
+    data: ArrayBatches | LoaderBatches,
+    epochs: int,
 ) -> Engine:
     if plan.engine != "svi":
         try:
@@ -405,7 +413,21 @@ def _make_engine(
             level = logging.INFO if plan.engine == "auto" else logging.WARNING
             logger.log(level, "The steps are taken by engine='svi': %s.", error)
         else:
-            return fused if plan.engine == "fused" else CompiledEngine(fused, n_steps, ragged=True)
+            if plan.engine == "fused":
+                return fused
+            if isinstance(data, LoaderBatches):
+                if plan.engine == "compiled":
+                    logger.warning(
+                        "A DataLoader gives its batches one by one: the steps are taken by "
+                        "engine='fused'."
+                    )
+                return fused
+            ragged = data.n_data % data.batch_size > 0
+            n_steps = epochs * data.n_batches
+            n_in_a_row = n_steps if plan.validation is None else data.n_batches
+            if plan.engine == "compiled":
+                return CompiledEngine(fused, n_in_a_row=n_in_a_row, ragged=ragged)
+            return AutoEngine(fused, n_steps, n_in_a_row=n_in_a_row, ragged=ragged)
     return SVIEngine(
         networks[0],
         guides[0],
@@ -414,6 +436,15 @@ def _make_engine(
         parameters=learnt,
         clip_norm=plan.clip_norm,
     )
+
+
+def _in_turn(epochs: range, engine: Engine, data: ArrayBatches | LoaderBatches) -> Iterator[range]:
+    """Cut epochs to as many as an engine takes at once, and to one if it takes fewer steps."""
+    first = epochs.start
+    while first < epochs.stop:
+        last = min(first + max(engine.at_once // data.n_batches, 1), epochs.stop)
+        yield range(first, last)
+        first = last
 
 
 def _in_pieces(stream: Iterable[Steps], engine: Engine) -> Iterator[Steps]:

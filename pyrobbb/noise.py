@@ -27,29 +27,37 @@ class NoiseSource:
     def __init__(self, shape: tuple[int, ...], seed: int, like: Tensor) -> None:
         self._shape, self._like = shape, like
         self._size = int(np.prod(shape))
-        # torch fills a CPU tensor in groups of 16; whole groups come out alike in any division.
-        self._padded = -(-self._size // 16) * 16
         self._alternate = self._size >= LARGE and like.device.type == "cpu"
         seeds = np.random.SeedSequence(seed).generate_state(2 if self._alternate else 1, np.uint64)
         self._generators = [
             torch.Generator(like.device).manual_seed(int(s >> np.uint64(1))) for s in seeds
         ]
         self._n_drawn = 0
+        self._buffer = like.new_empty(0)
 
     def draw(self, n_steps: int) -> Tensor:
-        """Draw the noise of the next steps, shape (n_steps, *shape)."""
-        noise = self._like.new_empty((n_steps, self._padded))
+        """Draw the noise of the next steps, shape (n_steps, *shape); valid until the next draw."""
         if self._alternate:  # two generators take turns, each in a thread of its own
+            noise = self._space(n_steps, self._size)
             with ThreadPoolExecutor(2) as threads:
                 for turn, generator in enumerate(self._generators):
                     first = (turn - self._n_drawn) % 2
                     threads.submit(_fill, noise[first::2], generator)
         elif self._like.device.type == "cpu":
+            # torch fills a tensor in groups of 16: whole groups come out alike in any division.
+            noise = self._space(n_steps, -(-self._size // 16) * 16)
             noise.normal_(generator=self._generators[0])
+            noise = noise[:, : self._size].contiguous()
         else:
+            noise = self._space(n_steps, self._size)
             _fill(noise, self._generators[0])
         self._n_drawn += n_steps
-        return noise[:, : self._size].reshape((n_steps, *self._shape))
+        return noise.reshape((n_steps, *self._shape))
+
+    def _space(self, n_steps: int, width: int) -> Tensor:
+        if self._buffer.shape != (n_steps, width):  # memory fresh from the system is slow to fill
+            self._buffer = self._like.new_empty((n_steps, width))
+        return self._buffer
 
 
 def _fill(rows: Tensor, generator: torch.Generator) -> None:

@@ -28,6 +28,7 @@ ORDER = [
     "engine",
     "fused_engine",
     "compiled_engine",
+    "auto_engine",
     "batches",
     "sampling",
     "prediction",

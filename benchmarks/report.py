@@ -1,0 +1,78 @@
+"""Write RESULTS.md and the chart from results.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cold_fit
+import import_time
+import prediction
+import scaling
+import step
+import target_nll
+
+BENCHMARKS: dict[str, ModuleType] = {
+    module.__name__: module
+    for module in (step, cold_fit, target_nll, prediction, scaling, import_time)
+}
+RESULTS, REPORT, REMARKS, CHART = "results.json", "RESULTS.md", "remarks.md", "steps.png"
+QUICK = "**A quick run: it shows that everything runs, and its numbers mean nothing.**"
+
+
+def write_report(folder: Path, remarks: Path) -> None:
+    """Write the report on the results in a folder.
+
+    Parameters
+    ----------
+    folder : path
+        Holds results.json; the report and its chart go there.
+    remarks : path
+        A file that is taken in verbatim, if there is one.
+    """
+    results = json.loads((folder / RESULTS).read_text())
+    parts = ["# Benchmarks", _made_by(results)]
+    if results["quick"]:
+        parts.append(QUICK)
+    parts.append(_machine(results["machine"]))
+    if remarks.exists():
+        parts.append(remarks.read_text().strip())
+    for name, module in BENCHMARKS.items():
+        if name not in results["benchmarks"]:
+            continue
+        rows = results["benchmarks"][name]["rows"]
+        parts.append(f"## {module.TITLE}")
+        parts.append(module.caption(rows) if hasattr(module, "caption") else module.CAPTION)
+        if name == "step" and _draw_steps(rows, folder / CHART):
+            parts.append(f"![Milliseconds a step, by library and by net]({CHART})")
+        parts.append(module.section(rows))
+    (folder / REPORT).write_text("\n\n".join(parts) + "\n")
+
+
+def _made_by(results: dict[str, Any]) -> str:
+    made = [
+        f"- `{name}.py`: {done['rounds']} rounds, {done['date']}"
+        for name, done in results["benchmarks"].items()
+    ]
+    return (
+        f"Made by `{results['command']}` (`make bench` does it; `make bench BENCH=--quick` is a "
+        "smoke run). The samples are in `results.json`. Machines differ: only ratios within one "
+        "run count.\n\n" + "\n".join(made)
+    )
+
+
+def _machine(machine: dict[str, str]) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in machine.items())
+
+
+def _draw_steps(rows: list[dict[str, Any]], path: Path) -> bool:
+    from chart import draw_steps
+
+    return draw_steps(rows, path)
+
+
+if __name__ == "__main__":
+    here = Path(__file__).parent
+    write_report(here, here / REMARKS)

@@ -1,0 +1,88 @@
+"""Run the benchmarks, and write what they give: results.json, RESULTS.md and steps.png.
+
+    python benchmarks/run.py                        # all, on made images
+    python benchmarks/run.py --data FOLDER          # on MNIST
+    python benchmarks/run.py --only step --rounds 9
+
+On a quiet machine: what else runs is in the numbers. With --quick everything runs, as little as
+possible, and the results go into the folder `quick` here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from harness import HERE, Options, options_of, parser, run_cases
+from machine import describe
+from report import BENCHMARKS, REMARKS, RESULTS, write_report
+
+ROUNDS = 5
+
+
+def main() -> None:
+    """Run what is asked for."""
+    arguments = parser(__doc__)
+    arguments.add_argument(
+        "--rounds", type=int, help=f"how often each case runs: {ROUNDS}, or 1 with --quick"
+    )
+    arguments.add_argument(
+        "--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS)
+    )
+    given = arguments.parse_args()
+    options = options_of(given)
+    folder = HERE / "quick" if options.quick else HERE
+    folder.mkdir(exist_ok=True)
+    results = _earlier(folder / RESULTS, keep=given.only is not None)
+    results |= {"command": _command(given), "quick": options.quick, "machine": describe()}
+    for name in given.only or BENCHMARKS:
+        results["benchmarks"][name] = run_benchmark(name, options, given.rounds)
+        (folder / RESULTS).write_text(json.dumps(results, indent=1) + "\n")
+        write_report(folder, HERE / REMARKS)
+
+
+def run_benchmark(name: str, options: Options, rounds: int | None) -> dict[str, Any]:
+    """Run one benchmark; give its rows, and when and how often it ran."""
+    module = BENCHMARKS[name]
+    if rounds is None:
+        rounds = 1 if options.quick else min(ROUNDS, getattr(module, "MAX_ROUNDS", ROUNDS))
+    rows = list(run_cases(f"{name}.py", module.cases(options), options, rounds, _say))
+    return {"date": date.today().isoformat(), "rounds": rounds, "rows": rows}
+
+
+def _earlier(path: Path, *, keep: bool) -> dict[str, Any]:
+    """Give earlier results where only some are renewed, if they are of this machine as it is."""
+    if keep and path.exists():
+        earlier = json.loads(path.read_text())
+        if _comparable(earlier["machine"]) == _comparable(describe()):
+            return earlier
+    return {"benchmarks": {}}
+
+
+def _comparable(machine: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in machine.items() if name != "commit"}
+
+
+def _command(given: Namespace) -> str:
+    words = ["python benchmarks/run.py"]
+    if given.quick:
+        words.append("--quick")
+    if given.data is not None:
+        words.append("--data FOLDER")
+    if given.rounds is not None:
+        words.append(f"--rounds {given.rounds}")
+    if given.only is not None:
+        words.append(f"--only {' '.join(given.only)}")
+    return " ".join(words)
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Which engine will be done first, and with how many threads."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from .compiled_engine import CompiledEngine, is_plain
+from .engine import Steps
+from .fused_engine import FusedEngine
+
+logger = logging.getLogger(__name__)
+
+COMPILE_SECONDS = 6.0
+"""What compilation takes, on the machines it was measured on: 2 s if torch has it in its cache on
+the disk, 8 s if not."""
+SAVED_IN_PYTHON = 0.88
+SAVED_IN_ARITHMETIC = 0.4
+"""The parts of a fused step that compilation saves: where Python takes most of it, and where
+arithmetic does. See benchmarks/RESULTS.md."""
+PYTHON_SECONDS = 0.3e-3
+"""What Python takes of a fused step."""
+PROBES, PROBE_STEPS = 3, 16
+
+TINY = 2**15
+"""Up to so many numbers of noise a step, one thread is faster than several."""
+DEFAULT_THREADS = torch.get_num_threads()
+
+
+class AutoEngine:
+    """Takes fused steps, and goes over to compiled ones if enough are left to pay for compiling.
+
+    Parameters
+    ----------
+    fused : FusedEngine
+    n_steps : int
+        How many steps there will be.
+    n_in_a_row, ragged
+        As for `CompiledEngine`.
+    """
+
+    def __init__(self, fused: FusedEngine, n_steps: int, *, n_in_a_row: int, ragged: bool) -> None:
+        self._engine: FusedEngine | CompiledEngine = fused
+        self._fused, self._n_in_a_row, self._ragged = fused, n_in_a_row, ragged
+        self._n_left = n_steps
+        self._seconds: list[float] = []
+
+    @property
+    def name(self) -> str:
+        """The engine that takes the steps now."""
+        return self._engine.name
+
+    @property
+    def at_once(self) -> int:
+        """How many steps it is best given in one call."""
+        is_probing = self._engine is self._fused and len(self._seconds) < PROBES
+        return min(self._engine.at_once, PROBE_STEPS) if is_probing else self._engine.at_once
+
+    def run(self, steps: Steps, losses: np.ndarray) -> None:
+        """Take the steps, and write down the nll and the KL divergence before each."""
+        start = time.perf_counter()
+        self._engine.run(steps, losses)
+        self._n_left -= len(steps)
+        if self._engine is self._fused and len(self._seconds) < PROBES:
+            self._seconds.append((time.perf_counter() - start) / len(steps))
+            if len(self._seconds) == PROBES and self._pays_to_compile():
+                self._engine = CompiledEngine(
+                    self._fused, n_in_a_row=self._n_in_a_row, ragged=self._ragged
+                )
+
+    def sync(self) -> None:
+        """Hand the learnt values over."""
+        self._engine.sync()
+
+    def _pays_to_compile(self) -> bool:
+        seconds = min(self._seconds)
+        pays = pays_to_compile(seconds, self._n_left) and can_compile(self._fused)
+        logger.info(
+            "A fused step takes %.2g ms, and %d are left: they will %s.",
+            1e3 * seconds,
+            self._n_left,
+            "be compiled" if pays else "go on like this",
+        )
+        return pays
+
+
+def pays_to_compile(seconds: float, n_steps: int) -> bool:
+    """Say whether compiling is quicker than so many more fused steps of so many seconds each."""
+    in_python = min(seconds, PYTHON_SECONDS)
+    saved = SAVED_IN_PYTHON * in_python + SAVED_IN_ARITHMETIC * (seconds - in_python)
+    return n_steps * saved > COMPILE_SECONDS
+
+
+def can_compile(fused: FusedEngine) -> bool:
+    """Say whether there is a compiler, and nothing that is known not to compile."""
+    if fused.chains[0].guide.loc.device.type != "cpu" or not is_plain(fused):
+        return False
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++"))
+
+
+@contextmanager
+def few_threads(n_numbers: int) -> Iterator[None]:
+    """Run torch on one thread where that is faster, unless the user has set how many.
+
+    Parameters
+    ----------
+    n_numbers : int
+        Numbers of noise a step.
+    """
+    before = torch.get_num_threads()
+    is_set = before != DEFAULT_THREADS or any(
+        name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    )
+    if is_set or n_numbers > TINY or before == 1:
+        yield
+        return
+    try:
+        torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
