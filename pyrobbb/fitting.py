@@ -7,7 +7,6 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -310,7 +309,7 @@ def _run(plan: _Plan, starts: list[BayesianNetwork], seeds: list[int]) -> list[P
         try:
             bar = tqdm(total=epochs, desc="fit", unit="epoch", disable=not plan.progress)
             n_learnt = len(networks) * sum(tensor.numel() for tensor in learnt)
-            with bar, few_threads(n_learnt) if plan.engine == "auto" else nullcontext():
+            with bar, few_threads(n_learnt):
                 stretch = epochs if watch is None else 1
                 for first in range(0, epochs, stretch):
                     stream = itertools.chain.from_iterable(
