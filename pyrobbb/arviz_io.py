@@ -35,7 +35,7 @@ def to_arviz(
     x, y : array-like of shape (n, ...)
         The data that the network was fitted to.
     n_draws : int
-        Draws from the posterior.
+        Draws from each chain of the posterior.
     seed : int, optional
         Makes them repeatable.
     sites : list of str, optional
@@ -45,20 +45,20 @@ def to_arviz(
     -------
     DataTree
         Groups ``posterior``, ``posterior_predictive``, ``log_likelihood``, ``observed_data`` and
-        ``constant_data``, with dimensions ``chain`` (one: the fit) and ``draw``.
+        ``constant_data``, with dimensions ``chain`` (independent fits) and ``draw``.
     """
     import arviz_base
 
     check_count("n_draws", n_draws)
     seed = as_seed(seed)
-    draws = posterior.draws(n_draws, seed)
+    n_chains = max(len(posterior.chains), 1)
+    draws = posterior.draws(n_chains * n_draws, seed)
     unknown = set(sites or ()) - set(draws)
     if unknown:
         raise ValueError(f"`sites`: no site {sorted(unknown)}; there are {', '.join(draws)}.")
     rows, targets = posterior.network.prepare(x, y)
-    distributions = DrawnDistributions(
-        posterior.network, posterior.guide, rows, n_draws=n_draws, seed=seed, max_memory=2**30
-    )
+    sources = posterior.sources(n_chains * n_draws, seed)
+    distributions = DrawnDistributions(sources, rows, max_memory=2**30)
     predictive, log_likelihood, start = [], [], 0
     with seeded(seed):
         for distribution in distributions:
@@ -68,10 +68,12 @@ def to_arviz(
             start += n_rows
     data = {
         "posterior": {
-            name: _chain(value) for name, value in draws.items() if sites is None or name in sites
+            name: _by_chain(value, n_chains)
+            for name, value in draws.items()
+            if sites is None or name in sites
         },
-        "posterior_predictive": {"y": _chain(torch.cat(predictive, 1))},
-        "log_likelihood": {"y": _chain(torch.cat(log_likelihood, 1))},
+        "posterior_predictive": {"y": _by_chain(torch.cat(predictive, 1), n_chains)},
+        "log_likelihood": {"y": _by_chain(torch.cat(log_likelihood, 1), n_chains)},
         "observed_data": {"y": to_numpy(targets)},
         "constant_data": {"x": to_numpy(rows)},
     }
@@ -81,5 +83,5 @@ def to_arviz(
     return arviz_base.from_dict(data, dims=row_dims, attrs={"/": attrs})
 
 
-def _chain(value: Tensor) -> np.ndarray[Any, Any]:
-    return to_numpy(value[None])
+def _by_chain(value: Tensor, n_chains: int) -> np.ndarray[Any, Any]:
+    return to_numpy(value.reshape((n_chains, -1, *value.shape[1:])))

@@ -34,7 +34,7 @@ from .optimizers import OptimizerFactory, as_factory, is_plain_adam
 from .posterior import Posterior
 from .prediction import make_prediction
 from .randomness import as_seed, seeded
-from .sampling import DrawnDistributions
+from .sampling import DrawnDistributions, Source
 
 logger = logging.getLogger(__name__)
 
@@ -508,11 +508,9 @@ class _Validation:
         """Score the parameters of an epoch; say whether patience is at its end."""
         with evaluating(self._network):
             distributions = DrawnDistributions(
-                self._network,
-                guide,
+                # The same noise each time, so that epochs are comparable.
+                [Source(self._network, guide, VALIDATION_DRAWS, self._seed)],
                 self._x,
-                n_draws=VALIDATION_DRAWS,
-                seed=self._seed,  # the same noise each time, so that epochs are comparable
                 max_memory=2**28,
             )
             prediction = make_prediction(distributions, self._x)

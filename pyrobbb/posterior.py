@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from . import storage
@@ -15,7 +17,12 @@ from .history import History
 from .network import BayesianNetwork
 from .prediction import ClassificationPrediction, RegressionPrediction, make_prediction
 from .randomness import as_seed
-from .sampling import DrawnDistributions, Draws, draw_blocks, join
+from .sampling import DrawnDistributions, Draws, Source, join
+
+
+def chain_seed(seed: int, chain: int) -> int:
+    """Give the seed of a chain's draws."""
+    return int(np.random.SeedSequence([seed, chain]).generate_state(1)[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +42,9 @@ class Posterior:
         The first row of x, for guides that look at the model's arguments.
     settings : dict
         How it was fitted: engine, objective, epochs, seed and so on.
+    chains : tuple of Posterior
+        The fits of ``fit(..., restarts=n)``; empty for a single one. The other attributes are then
+        the first's, while draws and predictions come from all of them alike.
     """
 
     network: BayesianNetwork
@@ -60,14 +70,26 @@ class Posterior:
         n : int
             Number of draws.
         seed : int, optional
-            Makes them repeatable: the first m of n draws are the same for every n.
+            Makes them repeatable: the first m of n draws of a chain are the same for every n.
 
         Returns
         -------
         dict of str to Tensor of shape (n, *site)
         """
         check_count("n", n)
-        return join(draw_blocks(self.guide, self.example, n, as_seed(seed)), n)
+        sources = self.sources(n, as_seed(seed))
+        return join(chain.from_iterable(s.blocks(self.example) for s in sources), n)
+
+    def sources(self, n: int, seed: int) -> list[Source]:
+        """Say where draws come from: as many from each chain, those of the first chain first."""
+        if not self.chains:
+            return [Source(self.network, self.guide, n, seed)]
+        sizes = [len(part) for part in np.array_split(np.arange(n), len(self.chains))]
+        return [
+            Source(own.network, own.guide, size, chain_seed(seed, i))
+            for i, (own, size) in enumerate(zip(self.chains, sizes, strict=True))
+            if size
+        ]
 
     def predict(
         self,
@@ -99,18 +121,13 @@ class Posterior:
         check_count("max_memory", max_memory)
         rows = self.network.prepare_inputs(x).clone()  # computed on demand, whatever becomes of x
         distributions = DrawnDistributions(
-            self.network,
-            self.guide,
-            rows,
-            n_draws=n_draws,
-            seed=as_seed(seed),
-            max_memory=max_memory,
+            self.sources(n_draws, as_seed(seed)), rows, max_memory=max_memory
         )
         return make_prediction(distributions, x)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the posterior into a folder: safetensors and JSON, no pickle."""
-        storage.write(path, self.network, self.guide, self.history, self.example, self.settings)
+        storage.write(path, [own._parts() for own in self.chains or [self]])
 
     @classmethod
     def load(
@@ -125,9 +142,13 @@ class Posterior:
             Needed unless the module is an `mlp` and prior and likelihood are pyrobbb's: code is
             not stored. It is filled with the stored point parameters and buffers.
         """
-        network, guide, history, example, settings = storage.read(path, network)
-        network.eval()
-        return cls(network, guide, history, example, settings)
+        chains = [cls(*parts) for parts in storage.read(path, network)]
+        for own in chains:
+            own.network.eval()
+        return chains[0] if len(chains) == 1 else cls.of_chains(chains)
+
+    def _parts(self) -> storage.Parts:
+        return self.network, self.guide, self.history, self.example, self.settings
 
     def to_arviz(self, x: ArrayLike, y: ArrayLike, **options: Any) -> Any:
         """Give the posterior as an xarray DataTree for ArviZ; see `pyrobbb.arviz_io.to_arviz`."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,20 @@ def _vectorised_draws(guide: Callable[..., Any], example: Tensor) -> Draws:
     return draws
 
 
+@dataclass(frozen=True)
+class Source:
+    """What draws come from: a fitted network and its guide, how many, and the seed."""
+
+    network: BayesianNetwork
+    guide: Callable[..., Any]
+    n_draws: int
+    seed: int
+
+    def blocks(self, example: Tensor) -> Iterator[Draws]:
+        """Draw the latent sites, block by block."""
+        return draw_blocks(self.guide, example, self.n_draws, self.seed)
+
+
 class DrawnDistributions:
     """The distributions of y under many draws, row chunk by row chunk, as often as asked for.
 
@@ -79,41 +93,36 @@ class DrawnDistributions:
 
     Parameters
     ----------
-    network : BayesianNetwork
-        In evaluation mode.
-    guide : callable
+    sources : sequence of Source
+        Of one network structure each, in evaluation mode; their draws follow one another.
     x : Tensor of shape (n, ...)
-    n_draws, seed : int
     max_memory : int
         Bound, in bytes, on what is held at any time beyond x and the results.
     """
 
-    def __init__(
-        self,
-        network: BayesianNetwork,
-        guide: Callable[..., Any],
-        x: Tensor,
-        *,
-        n_draws: int,
-        seed: int,
-        max_memory: int,
-    ) -> None:
-        self._network, self._x, self.n_draws = network, x, n_draws
-        self._blocks = partial(draw_blocks, guide, x[:1], n_draws, seed)
+    def __init__(self, sources: Sequence[Source], x: Tensor, *, max_memory: int) -> None:
+        self._sources, self._x = tuple(sources), x
+        self.n_draws = n_draws = sum(source.n_draws for source in sources)
+        network = self._network = sources[0].network
         weights = dict(network.bayesian_parameters())
         per_draw = sum(p.numel() * p.element_size() for p in weights.values())
         per_row, per_output = _bytes_per_row(network, x[:1])
         # A quarter of the bound for each: draws held, activations of a block, outputs of a chunk
         # (a distribution's quantiles need a few arrays of that size), and outputs kept.
         quarter = max_memory // 4
+        self._held: list[Draws] | None = None
+        latents = []
         if n_draws * per_draw <= quarter:
-            held = join(self._blocks(), n_draws)
-            self._held: Draws | None = {n: v for n, v in held.items() if n in weights}
-            self._latents = {n: v for n, v in held.items() if n not in weights}
+            held = [join(source.blocks(x[:1]), source.n_draws) for source in sources]
+            self._held = [{n: v for n, v in own.items() if n in weights} for own in held]
+            latents = [{n: v for n, v in own.items() if n not in weights} for own in held]
         else:
-            self._held = None
-            latents = ({n: v for n, v in b.items() if n not in weights} for b in self._blocks())
-            self._latents = join(latents, n_draws)
+            for source in sources:
+                latents += [
+                    {n: v for n, v in block.items() if n not in weights}
+                    for block in source.blocks(x[:1])
+                ]
+        self._latents = join(latents, n_draws)
         self._chunk = int(min(max(quarter // (16 * n_draws * per_output), 1), len(x)))
         self._at_once = int(min(max(quarter // (4 * self._chunk * per_row), 1), n_draws))
         self._keep = n_draws * len(x) * per_output <= quarter
@@ -131,16 +140,18 @@ class DrawnDistributions:
 
     def _compute(self, rows: Tensor) -> TorchDistribution:
         with ONE_AT_A_TIME, torch.no_grad():
-            outputs = ({"": self._network.output(draws, rows)} for draws in self._weights())
+            outputs = ({"": net.output(draws, rows)} for net, draws in self._weights())
             output = join(outputs, self.n_draws)[""]
             return self._network.distribution(output, self._latents)
 
-    def _weights(self) -> Iterator[Draws]:
-        blocks = self._blocks() if self._held is None else [self._held]
-        for block in blocks:
-            size = len(next(iter(block.values())))
-            for start in range(0, size, self._at_once):
-                yield {name: v[start : start + self._at_once] for name, v in block.items()}
+    def _weights(self) -> Iterator[tuple[BayesianNetwork, Draws]]:
+        for i, source in enumerate(self._sources):
+            blocks = source.blocks(self._x[:1]) if self._held is None else [self._held[i]]
+            for block in blocks:
+                size = len(next(iter(block.values())))
+                for start in range(0, size, self._at_once):
+                    some = {name: v[start : start + self._at_once] for name, v in block.items()}
+                    yield source.network, some
 
 
 def join(blocks: Iterable[Draws], n_draws: int) -> Draws:

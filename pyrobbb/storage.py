@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,14 @@ FORMAT = 1
 GUIDES: dict[str, Callable[..., Any]] = {"mean_field": MeanFieldGuide, "auto_normal": auto_normal}
 
 
-def write(
-    path: str | os.PathLike[str],
-    network: BayesianNetwork,
-    guide: Callable[..., Any],
-    history: History,
-    example: Tensor,
-    settings: Mapping[str, Any],
-) -> None:
+Parts = tuple[BayesianNetwork, Callable[..., Any], History, Tensor, dict[str, Any]]
+"""Network, guide, history, example and settings of a fit."""
+
+
+def write(path: str | os.PathLike[str], chains: Sequence[Parts]) -> None:
     """Write a folder: it appears when it is complete, and an older one goes only then.
+
+    Several chains have a folder each within it.
 
     Raises
     ------
@@ -49,6 +49,34 @@ def write(
     target = Path(path)
     if target.exists() and not (target / "posterior.json").is_file():
         raise FileExistsError(f"`path` {str(target)!r} exists and holds no posterior: remove it.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch, old = (target.parent / f".{target.name}-{secrets.token_hex(8)}" for _ in range(2))
+    scratch.mkdir()
+    try:
+        if len(chains) == 1:
+            _write_files(scratch, *chains[0])
+        else:
+            for i, parts in enumerate(chains):
+                (scratch / f"chain-{i}").mkdir()
+                _write_files(scratch / f"chain-{i}", *parts)
+            _write_header(scratch, {"format": FORMAT, "chains": len(chains)})
+        if target.exists():
+            target.rename(old)
+        scratch.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def _write_files(
+    folder: Path,
+    network: BayesianNetwork,
+    guide: Callable[..., Any],
+    history: History,
+    example: Tensor,
+    settings: Mapping[str, Any],
+) -> None:
     kind = "auto_normal" if isinstance(guide, AutoNormal) else "mean_field"
     if not isinstance(guide, AutoNormal | MeanFieldGuide):
         raise TypeError(
@@ -70,27 +98,17 @@ def write(
     fields = dataclasses.fields(history)
     tensors |= {f"history.{f.name}": torch.as_tensor(getattr(history, f.name)) for f in fields}
     tensors["example"] = example
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch, old = (target.parent / f".{target.name}-{secrets.token_hex(8)}" for _ in range(2))
-    scratch.mkdir()
-    try:
-        copies = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
-        save_file(copies, scratch / "posterior.safetensors")
-        (scratch / "posterior.json").write_text(json.dumps(header, indent=2), encoding="utf-8")
-        if target.exists():
-            target.rename(old)
-        scratch.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+    copies = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
+    save_file(copies, folder / "posterior.safetensors")
+    _write_header(folder, header)
 
 
-def read(
-    path: str | os.PathLike[str], network: BayesianNetwork | None
-) -> tuple[BayesianNetwork, nn.Module, History, Tensor, dict[str, Any]]:
-    """Read what `write` wrote: network, guide, history, example and settings.
+def _write_header(folder: Path, header: Mapping[str, Any]) -> None:
+    (folder / "posterior.json").write_text(json.dumps(header, indent=2), encoding="utf-8")
+
+
+def read(path: str | os.PathLike[str], network: BayesianNetwork | None) -> list[Parts]:
+    """Read what `write` wrote: network, guide, history, example and settings of each chain.
 
     Parameters
     ----------
@@ -105,18 +123,37 @@ def read(
         If the folder is not there, is damaged, or does not fit `network`.
     """
     folder = Path(path)
+    header = _read_header(folder)
+    n_chains = header.get("chains", 1)
+    if n_chains == 1:
+        return [_read_chain(folder, header, network)]
+    chains = []
+    for i in range(n_chains):
+        own = network if i == 0 else copy.deepcopy(network)
+        chains.append(_read_chain(folder / f"chain-{i}", _read_header(folder / f"chain-{i}"), own))
+    return chains
+
+
+def _read_header(folder: Path) -> dict[str, Any]:
     if not (folder / "posterior.json").is_file():
         raise FileNotFoundError(f"`path` {str(folder)!r} holds no posterior (no posterior.json).")
     try:
         header = json.loads((folder / "posterior.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / "posterior.safetensors")
-    except Exception as error:  # each reader has errors of its own for a damaged file
+    except ValueError as error:
         raise ValueError(f"`path` {str(folder)!r} is damaged: {error}") from error
     if header.get("format") != FORMAT:
         raise ValueError(
             f"`path` {str(folder)!r} has format {header.get('format')!r}, this version of pyrobbb "
             f"reads {FORMAT}."
         )
+    return header
+
+
+def _read_chain(folder: Path, header: Mapping[str, Any], network: BayesianNetwork | None) -> Parts:
+    try:
+        tensors = load_file(folder / "posterior.safetensors")
+    except Exception as error:  # the reader has errors of its own for a damaged file
+        raise ValueError(f"`path` {str(folder)!r} is damaged: {error}") from error
     network = _rebuild(header) if network is None else _check_same(network, header)
     _fill(network.net, _under(tensors, "net."), "network")
     network.eval()  # or building the guide would move the buffers of batch norm
