@@ -55,7 +55,9 @@ class CompiledEngine:
         self._carry: list[Tensor] | None = None
         self._failed = False
         if not is_plain(fused):
-            self._give_up("only Adam and AdamW are compiled, and modules without dropout")
+            self._give_up(
+                "only Adam and AdamW are compiled, and nothing that draws random numbers of its own"
+            )
 
     def run(self, steps: Steps, losses: np.ndarray) -> None:
         """Take the steps, and write down the nll and the KL divergence before each."""
@@ -206,6 +208,7 @@ def is_plain(fused: FusedEngine) -> bool:
         isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.training and module.p > 0
         for module in fused.chains[0].network.net.modules()
     )
+    random = random or fused.loss.estimator != "reparam"
     return isinstance(fused.optimizer, FlatAdam) and not random
 
 

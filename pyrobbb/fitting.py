@@ -26,6 +26,7 @@ from .data import ArrayLike, check_count, check_number, check_positive
 from .engine import Engine, Steps, SVIEngine
 from .fused import CannotFuseError, FusedELBO
 from .fused_engine import Chain, FusedEngine
+from .gradient_estimators import Estimator
 from .guides import MeanFieldGuide, auto_normal
 from .history import History
 from .network import BayesianNetwork, evaluating
@@ -59,6 +60,7 @@ def fit(
     engine: EngineName = "auto",
     objective: Objective = "trace",
     n_particles: int = 1,
+    estimator: Estimator = "reparam",
     kl_weight: KLWeight = "uniform",
     kl_warmup: float = 0.5,
     guide: Literal["mean_field", "auto_normal"] | Callable[..., Any] = "mean_field",
@@ -111,6 +113,10 @@ def fit(
         is one.
     n_particles : int
         Draws of the weights a step.
+    estimator : {"reparam", "local", "flipout"}
+        ``"reparam"``: a batch shares a draw. ``"local"`` and ``"flipout"``: each row has its own,
+        so that gradients are less noisy, in networks whose uncertain layers are linear or
+        convolutions; see `pyrobbb.gradient_estimators`.
     kl_weight : {"uniform", "blundell"} or callable
         The share of the KL divergence that each batch of an epoch carries; see
         `pyrobbb.objectives.kl_weights`.
@@ -172,7 +178,12 @@ def fit(
             f"`engine` must be one of {', '.join(get_args(EngineName))}, got {engine!r}."
         )
     check_count("restarts", restarts)
-    elbo = make_elbo(objective, n_particles)
+    elbo = make_elbo(objective, n_particles, estimator)
+    if getattr(elbo, "estimator", "reparam") != "reparam" and engine == "svi":
+        raise ValueError(
+            "`estimator` 'local' or 'flipout' needs engine='fused' or 'auto': Pyro's SVI knows one "
+            "draw for a batch only."
+        )
     factor = _factor_of(schedule)
     factory, lr = as_factory(optimizer, lr)
     seed = as_seed(seed)
@@ -239,6 +250,8 @@ class _Plan:
 def _can_run_side_by_side(plan: _Plan, network: BayesianNetwork) -> bool:
     """Say whether several fits can share each step, and each come out as it would alone."""
     if plan.engine == "svi" or plan.guide != "mean_field" or plan.validation is not None:
+        return False
+    if not isinstance(plan.elbo, FusedELBO) or plan.elbo.estimator != "reparam":
         return False
     draws_or_counts = any(
         isinstance(module, nn.modules.dropout._DropoutNd)
@@ -404,11 +417,14 @@ def _make_engine(
             fused = FusedEngine(
                 chains,
                 closed_form_kl=plan.elbo.objective == "mean_field",
+                estimator=plan.elbo.estimator,
                 n_particles=plan.elbo.num_particles,
                 optimizer=plan.optimizer,
                 clip_norm=plan.clip_norm,
             )
         except CannotFuseError as error:
+            if getattr(plan.elbo, "estimator", "reparam") != "reparam":
+                raise ValueError(f"`estimator` {plan.elbo.estimator!r}: {error}.") from error
             level = logging.INFO if plan.engine == "auto" else logging.WARNING
             logger.log(level, "The steps are taken by engine='svi': %s.", error)
         else:
@@ -455,9 +471,9 @@ def _in_pieces(stream: Iterable[Steps], engine: Engine) -> Iterator[Steps]:
                 steps = waiting.then(steps)
             else:
                 yield waiting
-        while len(steps) > engine.at_once:
-            yield steps[: engine.at_once]
-            steps = steps[engine.at_once :]
+        while len(steps) > (n := engine.at_once):  # which may change while it takes them
+            yield steps[:n]
+            steps = steps[n:]
         waiting = steps
     if waiting is not None:
         yield waiting

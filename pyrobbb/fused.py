@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyro
 import pyro.poutine as poutine
@@ -24,6 +24,7 @@ from torch.nn.functional import softplus, threshold
 
 from .data import check_count
 from .flat_prior import FlatPrior, entropy_cost
+from .gradient_estimators import DrawByRow, Estimator, check_layers
 from .guides import LEAST_SCALE, MeanFieldGuide, scale_of
 from .likelihoods import Conditional, as_observed, base_of, check_shape
 from .network import BayesianNetwork, check_n_data, param_site
@@ -62,21 +63,34 @@ class FusedLoss:
     closed_form_kl : bool
         Take the KL divergence in closed form where both are normal, as `TraceMeanField_ELBO` does;
         otherwise it is sampled, as in `Trace_ELBO`.
+    estimator : {"reparam", "local", "flipout"}
+        Whether a batch shares a draw of the weights, or each row has its own; then drawn from
+        torch's random state.
 
     Raises
     ------
+    ValueError
+        If the estimator is not known for a layer.
     CannotFuseError
         If the model is more than this function covers; the message says why.
     """
 
     def __init__(
-        self, network: BayesianNetwork, guide: MeanFieldGuide, *, closed_form_kl: bool = False
+        self,
+        network: BayesianNetwork,
+        guide: MeanFieldGuide,
+        *,
+        closed_form_kl: bool = False,
+        estimator: Estimator = "reparam",
     ) -> None:
         _check_covered(network, guide)
         self._network, self._guide = network, guide
         self._closed_form_kl = closed_form_kl
         self._weights = [name for name, _ in network.bayesian_parameters()]
         self._points = [name for name, _ in network.point_parameters()]
+        self.estimator = estimator
+        if estimator != "reparam":
+            check_layers(network.net, self._weights, estimator)
         self._call = FastCall(network.net, [*self._weights, *self._points])
         priors = {n: network.prior(n, p) for n, p in network.bayesian_parameters()}
         priors |= getattr(network.likelihood, "latents", None) or {}
@@ -147,9 +161,15 @@ class FusedLoss:
         else:
             u = torch.addcmul(loc, scale, noise)
         share = 1 / u.shape[-2] if many else 1  # of each draw in the average
-        nll, slope, d_points = self._nll_and_slopes(
-            u, points, x, y, data_weight * share, row_weight, n_lead=loc.dim() - 1
-        )
+        if self.estimator == "reparam":
+            nll, slope, d_points = self._nll_and_slopes(
+                u, points, x, y, data_weight * share, row_weight, n_lead=loc.dim() - 1
+            )
+        else:
+            nll, by_row, d_points = self._nll_and_slopes_by_row(
+                loc, scale, points, noise, x, y, data_weight * share, row_weight
+            )
+            slope = torch.zeros_like(u)
         if many:
             nll = nll.sum(-1)
         if self._closed_form_kl:
@@ -165,6 +185,8 @@ class FusedLoss:
                 cost, d_loc, d_scale = cost.mean(-1), d_loc.sum(-2), d_scale.sum(-2)
             d_scale = d_scale - kl_weight / scale
             kl = cost + entropy_cost(scale, noise)
+        if self.estimator != "reparam":
+            d_loc, d_scale = d_loc + by_row[0], d_scale + by_row[1]
         # d scale / d rho is the logistic function of rho, 1 - exp(-softplus(rho)); 0 at the floor.
         d_rho = d_scale * -torch.expm1(-threshold(raw, LEAST_SCALE, 0.0))
         return Step(nll, kl, d_loc, d_rho, d_points)
@@ -184,7 +206,8 @@ class FusedLoss:
             u = u.detach().requires_grad_()
             points = tuple(point.detach().requires_grad_() for point in points)
             if u.dim() == 1:
-                nll = weight * self._nll_of_one(u, points, x, y, row_weight)
+                values = self._guide.split(u)
+                nll = weight * self._nll_of_one(values, points, x, y, row_weight)
             else:
                 nll = weight * self._nll_of_many(u, points, x, y, row_weight, n_lead)
             slopes = torch.autograd.grad(
@@ -192,15 +215,45 @@ class FusedLoss:
             )
         return nll.detach(), slopes[0], slopes[1:]
 
+    def _nll_and_slopes_by_row(
+        self,
+        loc: Tensor,
+        scale: Tensor,
+        points: tuple[Tensor, ...],
+        noise: Tensor,
+        x: Tensor,
+        y: Tensor,
+        weight: float | Tensor,
+        row_weight: Tensor | None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, ...]]:
+        """Give the same where each row has draws of its own: the gradients in loc and scale."""
+        with torch.enable_grad():
+            loc, scale = loc.detach().requires_grad_(), scale.detach().requires_grad_()
+            points = tuple(point.detach().requires_grad_() for point in points)
+            values, scales = self._guide.split(loc), self._guide.split(scale)
+            uncertain = {id(values[name]): scales[name] for name in self._weights}
+            nlls = []
+            for draw in noise.reshape((-1, noise.shape[-1])):
+                own = self._guide.split(draw)
+                latents = {n: values[n] + scales[n] * own[n] for n in self._to_support}
+                with DrawByRow(self.estimator, uncertain):
+                    nll = self._nll_of_one({**values, **latents}, points, x, y, row_weight)
+                nlls.append(weight * nll)
+            nll = torch.stack(nlls)
+            d_loc, d_scale, *d_points = torch.autograd.grad(
+                nll.sum(), (loc, scale, *points), allow_unused=True, materialize_grads=True
+            )
+        nll = nll.detach().reshape(noise.shape[:-1])
+        return nll, (d_loc, d_scale), tuple(d_points)
+
     def _nll_of_one(
         self,
-        u: Tensor,
+        values: Mapping[str, Tensor],
         points: tuple[Tensor, ...],
         x: Tensor,
         y: Tensor,
         row_weight: Tensor | None,
     ) -> Tensor:
-        values = self._guide.split(u)
         weights = {name: values[name] for name in self._weights}
         weights.update(zip(self._points, points, strict=True))
         output = self._call(weights, x)
@@ -298,6 +351,9 @@ class FusedELBO(ELBO):
         Whether the KL divergence is sampled, or in closed form where there is one.
     num_particles : int
         Draws of the weights, vectorised.
+    estimator : {"reparam", "local", "flipout"}
+        Whether a batch shares a draw of the weights, or each row has its own; see
+        `pyrobbb.gradient_estimators`.
 
     Raises
     ------
@@ -311,13 +367,20 @@ class FusedELBO(ELBO):
     """
 
     def __init__(
-        self, objective: Literal["trace", "mean_field"] = "trace", num_particles: int = 1
+        self,
+        objective: Literal["trace", "mean_field"] = "trace",
+        num_particles: int = 1,
+        estimator: Estimator = "reparam",
     ) -> None:
         check_count("num_particles", num_particles)
         if objective not in ("trace", "mean_field"):
             raise ValueError(f"`objective` must be 'trace' or 'mean_field', got {objective!r}.")
         super().__init__(num_particles=num_particles, vectorize_particles=True)
-        self.objective = objective
+        if estimator not in get_args(Estimator):
+            raise ValueError(
+                f"`estimator` must be one of {', '.join(get_args(Estimator))}, got {estimator!r}."
+            )
+        self.objective, self.estimator = objective, estimator
         self._last: tuple[Any, ...] = ()
 
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
@@ -369,7 +432,12 @@ class FusedELBO(ELBO):
         if len(key) != len(self._last[1:]) or any(
             one is not other for one, other in zip(key, self._last[1:], strict=True)
         ):
-            fused = FusedLoss(model, guide, closed_form_kl=self.objective == "mean_field")
+            fused = FusedLoss(
+                model,
+                guide,
+                closed_form_kl=self.objective == "mean_field",
+                estimator=self.estimator,
+            )
             self._last = (fused, *key)
         return self._last[0]
 

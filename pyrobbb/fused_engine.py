@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .engine import Steps, first_non_finite, non_finite
 from .fused import FusedLoss, Step
+from .gradient_estimators import Estimator
 from .guides import MeanFieldGuide
 from .network import BayesianNetwork
 from .noise import NoiseSource
@@ -43,7 +44,8 @@ class FusedEngine:
     ----------
     chains : sequence of Chain
         Fits of one network from different starts, which run side by side.
-    closed_form_kl : bool
+    closed_form_kl, estimator
+        As for `FusedLoss`.
     n_particles : int
     optimizer : callable
         ``(parameters, lr=...) -> torch.optim.Optimizer``. Adam and AdamW take one call a step.
@@ -63,13 +65,16 @@ class FusedEngine:
         chains: Sequence[Chain],
         *,
         closed_form_kl: bool,
+        estimator: Estimator,
         n_particles: int,
         optimizer: OptimizerFactory,
         clip_norm: float | None = None,
     ) -> None:
         self.chains = tuple(chains)
         first = self.chains[0]
-        self.loss = FusedLoss(first.network, first.guide, closed_form_kl=closed_form_kl)
+        self.loss = FusedLoss(
+            first.network, first.guide, closed_form_kl=closed_form_kl, estimator=estimator
+        )
         self.clip_norm = clip_norm
         self.n_steps = 0
         self._lead = int(len(self.chains) > 1)  # the number of leading dimensions

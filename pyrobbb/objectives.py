@@ -10,12 +10,13 @@ from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
 
 from .data import check_count
 from .fused import FusedELBO
+from .gradient_estimators import Estimator
 
 Objective: TypeAlias = Literal["trace", "mean_field"] | ELBO
 KLWeight: TypeAlias = Literal["uniform", "blundell"] | Callable[[int, int], float]
 
 
-def make_elbo(objective: Objective, n_particles: int = 1) -> ELBO:
+def make_elbo(objective: Objective, n_particles: int = 1, estimator: Estimator = "reparam") -> ELBO:
     """Give the ELBO that an objective names.
 
     Parameters
@@ -26,9 +27,16 @@ def make_elbo(objective: Objective, n_particles: int = 1) -> ELBO:
         used as it is.
     n_particles : int
         Draws per step, vectorised.
+    estimator : {"reparam", "local", "flipout"}
+        See `FusedELBO`.
     """
     check_count("n_particles", n_particles)
     if isinstance(objective, ELBO):
+        if estimator != "reparam":
+            raise ValueError(
+                f"`estimator` {estimator!r} goes with an objective given by name; to a FusedELBO "
+                "it is given itself."
+            )
         if type(objective).__name__.startswith("Jit"):
             raise ValueError(
                 f"`objective` {type(objective).__name__} needs its parameters in Pyro's global "
@@ -41,7 +49,7 @@ def make_elbo(objective: Objective, n_particles: int = 1) -> ELBO:
             )
         return objective
     if objective == "trace" or objective == "mean_field":
-        return FusedELBO(objective, n_particles)
+        return FusedELBO(objective, n_particles, estimator)
     raise ValueError(
         f"`objective` must be one of trace, mean_field, or a pyro.infer.ELBO, got {objective!r}."
     )

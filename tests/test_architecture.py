@@ -21,6 +21,7 @@ ORDER = [
     "network",
     "guides",
     "flat_prior",
+    "gradient_estimators",
     "fused",
     "objectives",
     "optimizers",
