@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,7 +45,8 @@ def write_report(folder: Path, remarks: Path) -> None:
             continue
         rows = results["benchmarks"][name]["rows"]
         parts.append(f"## {module.TITLE}")
-        parts.append(module.caption(rows) if hasattr(module, "caption") else module.CAPTION)
+        caption = module.caption(rows) if hasattr(module, "caption") else module.CAPTION
+        parts.append(_wrapped(caption))
         if name == "step" and _draw_steps(rows, folder / CHART):
             parts.append(f"![Milliseconds a step, by library and by net]({CHART})")
         parts.append(module.section(rows))
@@ -56,11 +58,15 @@ def _made_by(results: dict[str, Any]) -> str:
         f"- `{name}.py`: {done['rounds']} rounds, {done['date']}"
         for name, done in results["benchmarks"].items()
     ]
-    return (
+    return _wrapped(
         f"Made by `{results['command']}` (`make bench` does it; `make bench BENCH=--quick` is a "
         "smoke run). The samples are in `results.json`. Machines differ: only ratios within one "
-        "run count.\n\n" + "\n".join(made)
-    )
+        "run count."
+    ) + "\n\n".join(["", "\n".join(made)])
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 100)
 
 
 def _machine(machine: dict[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from statistics import median
@@ -10,7 +11,7 @@ import numpy as np
 
 from harness import Case, Options, Row, can_pin, emit, limit_threads, options_of, parser
 from peers import PEERS
-from problems import SIZES, Problem, timed_problem
+from problems import SIZES, Problem, first_rows, timed_problem
 from summary import MS, failure, pooled, ratio, select, spread_cells, table
 from timing import block_seconds
 
@@ -21,6 +22,9 @@ loss read. Median and quartiles over blocks of steps and over rounds; one librar
 turn. The other libraries step on one batch again and again; pyrobbb's figure is of `pyrobbb.fit`,
 the difference of a long and a short fit, shuffling and batches included. The small net was timed
 with one thread and with all, and the faster is shown, for each library."""
+RATIO_CAPTION = """\
+How many times as long the first takes as the second: the ratio of the medians, and in brackets the
+lowest and highest of the rounds."""
 RATIOS = [
     ("pyro", "pyrobbb-compiled"),
     ("numpyro-scan", "pyrobbb-compiled"),
@@ -40,11 +44,11 @@ BUDGET = {"small": 1.5, "medium": 3.0, "large": 4.0}
 def cases(options: Options) -> list[Case]:
     """List what is timed: for the small net also with one thread, which may be faster."""
     listed = []
-    for size in SIZES:
+    for size in itertools.islice(SIZES, 2 if options.quick else None):
         for name, peer in PEERS.items():
             listed.append(Case({"size": size, "peer": name}))
             may_limit = peer.library == "torch" or can_pin()
-            if size == "small" and may_limit and (os.cpu_count() or 1) > 1:
+            if size == "small" and may_limit and not options.quick and (os.cpu_count() or 1) > 1:
                 listed.append(Case({"size": size, "peer": name, "threads": 1}))
     return listed
 
@@ -85,18 +89,16 @@ def fit_seconds(
 
     if quick:
         return seconds_per_step(
-            _shortened(problem), budget=0.02, n_pairs=1, least_steps=4, engine=engine
+            first_rows(problem, 4 * problem.batch_size),
+            budget=0.02,
+            n_pairs=1,
+            least_steps=4,
+            engine=engine,
         )
     least_steps = STEPS_IN_ONE_CALL[size] if engine == "compiled" else 64
     return seconds_per_step(
         problem, budget=budget, n_pairs=4, least_steps=least_steps, engine=engine
     )
-
-
-def _shortened(problem: Problem) -> Problem:
-    from problems import first_rows
-
-    return first_rows(problem, 4 * problem.batch_size)
 
 
 def fastest(rows: list[Row]) -> list[Row]:
@@ -130,7 +132,7 @@ def section(rows: list[Row]) -> str:
         ]
         if missing:
             parts.append("Missing:\n\n" + "\n".join(missing))
-    parts.append(f"### Ratios of a step\n\n{_ratio_caption()}")
+    parts += ["### Ratios of a step", RATIO_CAPTION]
     lines = []
     for above, below in RATIOS:
         pairs = [
@@ -147,13 +149,6 @@ def section(rows: list[Row]) -> str:
 def _label(name: str) -> str:
     label = PEERS[name].label
     return f"**{label}**" if PEERS[name].engine else label
-
-
-def _ratio_caption() -> str:
-    return (
-        "How many times as long the first takes as the second: ratio of the medians, and in "
-        "brackets the lowest and highest of the rounds."
-    )
 
 
 def main() -> None:

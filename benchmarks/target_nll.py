@@ -192,7 +192,8 @@ def section(rows: list[Row]) -> str:
         [f"{WAYS[above]} / {WAYS[below]}", ratio(found[above], found[below])]
         for above, below in RATIOS
     ]
-    head = ["", "median, s", "quartiles, s", "epochs", f"lowest NLL in {N_EPOCHS} epochs"]
+    n_epochs = max((len(row["nll"]) for row in rows if "nll" in row), default=N_EPOCHS)
+    head = ["", "median, s", "quartiles, s", "epochs", f"lowest NLL in {n_epochs} epochs"]
     return f"{table(head, lines)}\n\n{table(['', 'ratio (rounds)'], ratios)}"
 
 
