@@ -6,7 +6,8 @@ from . import likelihoods, plots, priors, reference, scores
 from .architectures import mlp
 from .crosscheck import crosscheck
 from .engine import NonFiniteLossError
-from .fitting import fit
+from .fitting import fit, fresh_start
+from .fused import FusedELBO
 from .guides import MeanFieldGuide, auto_normal
 from .network import BayesianNetwork
 from .posterior import Posterior
@@ -18,6 +19,7 @@ __version__ = _version("pyrobbb")
 __all__ = [
     "BayesianNetwork",
     "ClassificationPrediction",
+    "FusedELBO",
     "MeanFieldGuide",
     "NonFiniteLossError",
     "Posterior",
@@ -27,6 +29,7 @@ __all__ = [
     "auto_normal",
     "crosscheck",
     "fit",
+    "fresh_start",
     "likelihoods",
     "mlp",
     "plots",

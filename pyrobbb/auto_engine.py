@@ -71,8 +71,9 @@ class AutoEngine:
         if self._engine is self._fused and len(self._seconds) < PROBES:
             self._seconds.append((time.perf_counter() - start) / len(steps))
             if len(self._seconds) == PROBES and self._pays_to_compile():
+                n_in_a_row = min(self._n_in_a_row, self._n_left)
                 self._engine = CompiledEngine(
-                    self._fused, n_in_a_row=self._n_in_a_row, ragged=self._ragged
+                    self._fused, n_in_a_row=n_in_a_row, ragged=self._ragged
                 )
 
     def sync(self) -> None:

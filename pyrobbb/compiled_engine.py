@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import FunctionType
 from typing import Any
 
@@ -113,13 +114,17 @@ class CompiledEngine:
         by_step = self._by_step(steps, noise)
         data = [steps.x, steps.y]
         with torch.no_grad(), pyro.validation_enabled(False):
-            is_first = self._call is None
             if self._call is None:
                 step = self._step_function(has_rows=steps.rows is not None)
-                self._call = compile_scan(step, carry, by_step, data)
-            carry, parts = self._call(carry, by_step, data)
-            if is_first:
+                call = compile_scan(step, carry, by_step, data)
+                start = carry
+                carry, parts = call(carry, by_step, data)
                 self._compare(steps, noise[0], parts[0])
+                if self._ragged:
+                    self._check_filling(step, start, steps, noise)
+                self._call = call
+            else:
+                carry, parts = self._call(carry, by_step, data)
         losses = parts.double().cpu().numpy().reshape((len(steps), 2, -1))
         losses[:, 0] /= steps.step_weight[:, None]
         return list(carry), losses
@@ -200,6 +205,21 @@ class CompiledEngine:
                 f"the compiled losses {parts.flatten().tolist()} are not those expected, "
                 f"{expected.flatten().tolist()}"
             )
+
+    def _check_filling(
+        self,
+        step: Callable[..., tuple[Tensor, ...]],
+        carry: Sequence[Tensor],
+        steps: Steps,
+        noise: Tensor,
+    ) -> None:
+        """Raise if the rows that fill up a smaller batch count, as where rows see each other."""
+        less = replace(steps, n_rows=steps.n_rows - 1)
+        first = [tensor[0] for tensor in self._by_step(less, noise)]
+        parts = step(*carry, *first, steps.x, steps.y)[-1]
+        expected = self._fused.step_at(less, 0, noise[0])
+        if not torch.allclose(parts[0], expected.nll, rtol=TOLERANCE, atol=TOLERANCE):
+            raise RuntimeError("the rows of a batch see each other, and the last batch is smaller")
 
 
 def is_plain(fused: FusedEngine) -> bool:

@@ -258,7 +258,8 @@ def _can_run_side_by_side(plan: _Plan, network: BayesianNetwork) -> bool:
         or any(True for _ in module.buffers(False))
         for module in network.net.modules()
     )
-    probe = plan.optimizer([nn.Parameter(torch.zeros(1))], lr=1.0)
+    like = network.bayesian_parameters()[0][1]
+    probe = plan.optimizer([nn.Parameter(torch.zeros_like(like))], lr=1.0)
     return not draws_or_counts and is_plain_adam(probe)
 
 
@@ -377,6 +378,8 @@ def _run(plan: _Plan, starts: list[BayesianNetwork], seeds: list[int]) -> list[P
 def fresh_start(network: BayesianNetwork, seed: int) -> BayesianNetwork:
     """Give a copy of a network whose module is initialised anew, by its own `reset_parameters`.
 
+    Frozen parameters (``requires_grad=False``) stay what they are.
+
     Restart r > 0 of ``fit(network, ..., restarts=4, seed=s)`` is
     ``fit(fresh_start(network, s + r), ..., seed=s + r)``.
 
@@ -386,10 +389,13 @@ def fresh_start(network: BayesianNetwork, seed: int) -> BayesianNetwork:
     seed : int
     """
     network = copy.deepcopy(network)
-    with seeded(as_seed(seed)):
+    frozen = [(p, p.clone()) for p in network.net.parameters() if not p.requires_grad]
+    with seeded(as_seed(seed)), torch.no_grad():
         module: Any
         for module in network.net.modules():
             own = list(module.parameters(recurse=False))
+            if own and not any(parameter.requires_grad for parameter in own):
+                continue  # its buffers belong to its frozen parameters
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
             elif any(parameter.requires_grad for parameter in own):
@@ -397,6 +403,8 @@ def fresh_start(network: BayesianNetwork, seed: int) -> BayesianNetwork:
                     "%s has no reset_parameters: each restart starts from its present weights.",
                     type(module).__name__,
                 )
+        for parameter, before in frozen:
+            parameter.copy_(before)
     return network
 
 

@@ -15,7 +15,6 @@ from typing import Any, Literal, get_args
 import pyro
 import pyro.poutine as poutine
 import torch
-from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.infer import ELBO
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, nn
@@ -26,7 +25,7 @@ from .data import check_count
 from .flat_prior import FlatPrior, entropy_cost
 from .gradient_estimators import DrawByRow, Estimator, check_layers
 from .guides import LEAST_SCALE, MeanFieldGuide, scale_of
-from .likelihoods import Conditional, as_observed, base_of, check_shape
+from .likelihoods import Conditional, as_observed, check_shape
 from .network import BayesianNetwork, check_n_data, param_site
 
 
@@ -92,7 +91,7 @@ class FusedLoss:
         if estimator != "reparam":
             check_layers(network.net, self._weights, estimator)
         self._call = FastCall(network.net, [*self._weights, *self._points])
-        priors = {n: network.prior(n, p) for n, p in network.bayesian_parameters()}
+        priors: dict[str, Any] = {n: network.prior(n, p) for n, p in network.bayesian_parameters()}
         priors |= getattr(network.likelihood, "latents", None) or {}
         if any(_is_learnt(prior) for prior in priors.values()):
             raise CannotFuseError("the prior has parameters that are learnt")
@@ -261,11 +260,13 @@ class FusedLoss:
         if isinstance(likelihood, Conditional):
             latents = {name: to(values[name]) for name, to in self._to_support.items()}
             distribution = likelihood.given(output, latents)
+            check_shape(likelihood, distribution.shape(), y)
         else:
             latents = {name: to(values[name])[None] for name, to in self._to_support.items()}
             distribution = self._network.distribution(output[None], latents)
+            check_shape(likelihood, distribution.shape()[1:], y)
             y = y[None]
-        log_prob = self._log_prob(distribution, y, output)
+        log_prob = distribution.log_prob(as_observed(distribution, y, output.dtype))
         if row_weight is None:
             return -log_prob.sum()
         return -(log_prob.reshape((len(row_weight), -1)).sum(-1) * row_weight).sum()
@@ -298,14 +299,11 @@ class FusedLoss:
         latents = {name: to(values[name]) for name, to in self._to_support.items()}
         distribution = self._network.distribution(output, latents)
         y = per_draw(y) if n_lead else y.expand((len(output), *y.shape))
-        log_prob = self._log_prob(distribution, y, output)
+        check_shape(self._network.likelihood, distribution.shape()[1:], y[0])
+        log_prob = distribution.log_prob(as_observed(distribution, y, output.dtype))
         if row_weight is not None:
             log_prob = log_prob * (per_draw(row_weight) if n_lead else row_weight)
         return -log_prob.sum(-1).reshape(draws)
-
-    def _log_prob(self, distribution: TorchDistribution, y: Tensor, output: Tensor) -> Tensor:
-        check_shape(self._network.likelihood, distribution.shape(), y)
-        return distribution.log_prob(as_observed(distribution, y, output.dtype))
 
 
 class FastCall:
@@ -479,5 +477,9 @@ def _check_handlers() -> None:
 
 
 def _is_learnt(prior: Any) -> bool:
-    values = [getattr(base_of(prior), name, None) for name in prior.arg_constraints]
-    return any(isinstance(value, Tensor) and value.requires_grad for value in values)
+    return any(
+        value.requires_grad
+        if isinstance(value, Tensor)
+        else isinstance(value, torch.distributions.Distribution) and _is_learnt(value)
+        for value in vars(prior).values()
+    )

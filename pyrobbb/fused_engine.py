@@ -115,9 +115,9 @@ class FusedEngine:
                 self.optimizer.step(gradients, float(steps.lr[i]))
                 self.n_steps += 1
                 losses[i] = parts.reshape((2, -1)).tolist()
+                losses[i, 0] /= steps.step_weight[i]
             if not all(bool(tensor.isfinite().all()) for tensor in self.state):
                 raise non_finite(self.n_steps - 1, "the gradient")
-        losses[:, 0] /= steps.step_weight[:, None]
 
     def sync(self) -> None:
         """Hand the learnt values of several chains to their guides and networks."""

@@ -114,8 +114,7 @@ class AnyOptimizer:
 def flat_optimizer(tensors: Sequence[Tensor], factory: OptimizerFactory) -> FlatAdam | AnyOptimizer:
     """Make the optimiser that a factory would make, over flat tensors that it updates in place."""
     optimizer = factory([nn.Parameter(tensor) for tensor in tensors], lr=1.0)
-    supported = all(tensor.dtype in (torch.float32, torch.float64) for tensor in tensors)
-    if is_plain_adam(optimizer) and supported:
+    if is_plain_adam(optimizer):
         is_adamw = isinstance(optimizer, torch.optim.AdamW)
         return FlatAdam(tensors, optimizer.param_groups[0], decoupled=is_adamw)
     return AnyOptimizer(tensors, factory)
@@ -125,4 +124,5 @@ def is_plain_adam(optimizer: torch.optim.Optimizer) -> bool:
     """Say whether an optimiser is one that `FlatAdam` stands in for."""
     settings = optimizer.param_groups[0]
     plain = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW)
+    plain = plain and all(p.dtype in (torch.float32, torch.float64) for p in settings["params"])
     return plain and not (settings["amsgrad"] or settings["maximize"])

@@ -1,5 +1,6 @@
 """The cross-check agrees where all is well, and fails loudly where one way is broken."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ from pyro.infer import TraceMeanField_ELBO
 from torch import nn
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, crosscheck, likelihoods, mlp, priors, reference
+from pyrobbb.fused import FusedLoss
 from pyrobbb.guides import _LocalAutoNormal
 
 Check = sys.modules["pyrobbb.crosscheck"].Check  # the name in the package is the function's
@@ -50,8 +52,8 @@ def test_all_ways_agree(name):
     assert report.ok, str(report)
     assert not report.notes
     ways = {check.way for check in report.checks}
-    assert len(ways) == 4
-    assert "All 14 comparisons agree." in str(report)
+    assert len(ways) == 5
+    assert "All 17 comparisons agree." in str(report)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def test_all_ways_agree(name):
 def test_what_the_reference_does_not_cover_is_said_and_the_rest_agrees(network, y, reason):
     report = crosscheck(network, X, y, **SMALL)
     assert report.ok, str(report)
-    assert len(report.checks) == 11
+    assert len(report.checks) == 14
     assert reason in report.notes[0]
 
 
@@ -117,6 +119,18 @@ def test_a_closed_form_kl_that_is_off_is_found(monkeypatch):
     report = crosscheck(NETWORKS["learnt noise"][0], X, Y, **SMALL)
     failed = {check.quantity for check in report.checks if not check.ok}
     assert failed == {f"{what}, mean of 30" for what in QUANTITIES}
+
+
+@pytest.mark.parametrize("part", ["d_loc", "d_rho", "kl"])
+def test_a_fused_loss_or_gradient_that_is_off_is_found(monkeypatch, part):
+    right = FusedLoss.__call__
+
+    def wrong(*args, **kwargs):
+        step = right(*args, **kwargs)
+        return dataclasses.replace(step, **{part: getattr(step, part) + 1e-4})
+
+    monkeypatch.setattr(FusedLoss, "__call__", wrong)
+    assert failures() == {"MeanFieldGuide, FusedELBO"}
 
 
 @pytest.mark.parametrize("part", ["d_mu", "d_rho"])

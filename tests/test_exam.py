@@ -1,21 +1,28 @@
-"""The exam that every prior, likelihood and guide sits, in all combinations.
+"""The exam that every prior, likelihood and guide sits, in all combinations, on all engines.
 
 A new member joins by one entry in `PRIORS`, `LIKELIHOODS` or `GUIDES`: itself, and its density
 written with torch.distributions alone.
 """
 
+import copy
+import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import pyro
 import pytest
 import torch
-from pyro.infer import Trace_ELBO
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import distributions as td
 from torch.nn.functional import softplus
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, auto_normal, likelihoods, mlp, priors
+from pyrobbb.compiled_engine import CompiledEngine
+from pyrobbb.engine import Steps, SVIEngine
+from pyrobbb.fused import FusedELBO
+from pyrobbb.fused_engine import Chain, FusedEngine
 
 N_ROWS = 13
 
@@ -224,3 +231,119 @@ def test_minibatch_losses_average_to_the_loss_of_all_the_data(candidate, batch_s
         len(rows) / N_ROWS * candidate.loss(rows, n_data=N_ROWS).detach() for rows in batches
     ]
     torch.testing.assert_close(sum(weighted), candidate.loss().detach(), rtol=1e-12, atol=0)
+
+
+# The fused loss, and the three engines. Only MeanFieldGuide is fused.
+
+
+def all_models(test):
+    test = pytest.mark.parametrize("guide", ["MeanFieldGuide"])(test)
+    for argument, names in (("member", LIKELIHOODS), ("prior", PRIORS)):
+        test = pytest.mark.parametrize(argument, names)(test)
+    return test
+
+
+def pyros_elbo(objective, n_particles):
+    kind = {"trace": Trace_ELBO, "mean_field": TraceMeanField_ELBO}[objective]
+    return kind(num_particles=n_particles, vectorize_particles=n_particles > 1, max_plate_nesting=1)
+
+
+@all_models
+@pytest.mark.parametrize("n_particles", [1, 3])
+@pytest.mark.parametrize("objective", ["trace", "mean_field"])
+def test_the_fused_loss_and_its_gradients_are_pyros(candidate, objective, n_particles):
+    results = []
+    for elbo in (FusedELBO(objective, n_particles), pyros_elbo(objective, n_particles)):
+        pyro.set_rng_seed(7)
+        rows = slice(2, 9)
+        loss = elbo.differentiable_loss(
+            candidate.network, candidate.guide, candidate.x[rows], candidate.y[rows], N_ROWS
+        )
+        results.append((loss.detach(), torch.autograd.grad(loss, candidate.learnt())))
+    fused, expected = results
+    torch.testing.assert_close(fused[0], expected[0], rtol=1e-10, atol=0)
+    torch.testing.assert_close(fused[1], expected[1], rtol=1e-9, atol=1e-10)
+
+
+class GivenNoise(FusedEngine):
+    """Takes the noise that Pyro draws after `torch.manual_seed(7)`."""
+
+    def draw_noise(self, n_steps):
+        torch.manual_seed(7)
+        n_particles = self.noise_size // len(self.chains[0].guide.loc)
+        return torch.stack([self.loss.noise(n_particles) for _ in range(n_steps)])
+
+
+class Fit:
+    """Four steps from a candidate's start: batches of 5, 5 and 3 rows and the first again."""
+
+    def __init__(self, candidate, make_engine):
+        self.network = copy.deepcopy(candidate.network)
+        self.guide = copy.deepcopy(candidate.guide)
+        self.engine = make_engine(self)
+        rows = torch.tensor([[12, 1, 3, 5, 7], [9, 11, 0, 2, 4], [6, 8, 10, 6, 8], [3, 4, 0, 1, 2]])
+        n_rows = np.array([5, 5, 3, 5])
+        steps = Steps(
+            candidate.x,
+            candidate.y,
+            rows,
+            n_rows,
+            n_data=N_ROWS,
+            kl_weight=np.array([0.5, 1.0, 0.25, 2.0]),
+            step_weight=n_rows / 5,
+            lr=np.array([0.01, 0.02, 0.03, 0.02]),
+        )
+        self.losses = np.full((4, 2, 1), np.nan)
+        torch.manual_seed(7)
+        self.engine.run(steps, self.losses)
+        self.engine.sync()
+
+    def learnt(self):
+        points = [point for _, point in self.network.point_parameters()]
+        return [p.detach() for p in (self.guide.loc, self.guide.rho, *points)]
+
+    def by_svi(self):
+        return SVIEngine(
+            self.network,
+            self.guide,
+            elbo=pyros_elbo("trace", 1),
+            optimizer=torch.optim.Adam,
+            parameters=[point for _, point in self.network.point_parameters()]
+            + list(self.guide.parameters()),
+            clip_norm=30.0,
+        )
+
+    def by_fused(self):
+        return GivenNoise(
+            [Chain(self.network, self.guide, seed=0)],
+            closed_form_kl=False,
+            estimator="reparam",
+            n_particles=1,
+            optimizer=torch.optim.Adam,
+            clip_norm=30.0,
+        )
+
+    def by_compiled(self):
+        return CompiledEngine(self.by_fused(), n_in_a_row=4, ragged=True)
+
+
+def assert_same_fit(one, other, start):
+    np.testing.assert_allclose(one.losses, other.losses, rtol=1e-8)
+    torch.testing.assert_close(one.learnt(), other.learnt(), rtol=1e-8, atol=1e-9)
+    for before, after in zip(start.learnt(), one.learnt(), strict=True):
+        assert (before != after).any()
+
+
+@all_models
+def test_steps_by_the_fused_engine_are_those_of_pyros_svi(candidate):
+    assert_same_fit(Fit(candidate, Fit.by_fused), Fit(candidate, Fit.by_svi), candidate)
+
+
+# A compilation takes seconds: every likelihood once, every prior once or twice.
+@pytest.mark.slow
+@pytest.mark.parametrize("guide", ["MeanFieldGuide"])
+@pytest.mark.parametrize(("member", "prior"), zip(LIKELIHOODS, itertools.cycle(PRIORS)))
+def test_steps_by_the_compiled_engine_are_those_of_pyros_svi(candidate):
+    compiled = Fit(candidate, Fit.by_compiled)
+    assert compiled.engine.name == "compiled"
+    assert_same_fit(compiled, Fit(candidate, Fit.by_svi), candidate)
