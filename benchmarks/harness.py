@@ -68,12 +68,12 @@ def emit(measure: Callable[[], Iterable[Row]]) -> None:
         for row in measure():
             print(json.dumps(row), flush=True)
     except Exception as error:  # whatever a library raises: the others are measured all the same
-        print(json.dumps({"failed": reason(type(error).__name__, str(error))}), flush=True)
+        print(json.dumps({"failed": reason(type(error).__name__, error)}), flush=True)
 
 
-def reason(kind: str, message: str, longest: int = 160) -> str:
+def reason(kind: str, message: object, longest: int = 240) -> str:
     """Say in one line why something failed."""
-    lines = message.strip().splitlines() or [""]
+    lines = str(message).strip().splitlines() or [""]
     text = f"{kind}: {lines[0]}" if lines[0] else kind
     return text if len(text) <= longest else f"{text[:longest]}..."
 

@@ -55,13 +55,12 @@ def write_report(folder: Path, remarks: Path) -> None:
 
 def _made_by(results: dict[str, Any]) -> str:
     made = [
-        f"- `{name}.py`: {done['rounds']} rounds, {done['date']}"
+        f"- {name}: {done['rounds']} rounds, {done['date']}, by `{done['command']}`"
         for name, done in results["benchmarks"].items()
     ]
     return _wrapped(
-        f"Made by `{results['command']}` (`make bench` does it; `make bench BENCH=--quick` is a "
-        "smoke run). The samples are in `results.json`. Machines differ: only ratios within one "
-        "run count."
+        "Made by `make bench`, with options in `BENCH`: `make bench BENCH=--quick` is a smoke run. "
+        "The samples are in `results.json`. Machines differ: only ratios within one run count."
     ) + "\n\n".join(["", "\n".join(made)])
 
 

@@ -11,7 +11,9 @@ possible, and the results go into the folder `quick` here.
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 from argparse import Namespace
 from datetime import date
 from pathlib import Path
@@ -38,11 +40,15 @@ def main() -> None:
     folder = HERE / "quick" if options.quick else HERE
     folder.mkdir(exist_ok=True)
     results = _earlier(folder / RESULTS, keep=given.only is not None)
-    results |= {"command": _command(given), "quick": options.quick, "machine": describe()}
-    for name in given.only or BENCHMARKS:
-        results["benchmarks"][name] = run_benchmark(name, options, given.rounds)
-        (folder / RESULTS).write_text(json.dumps(results, indent=1) + "\n")
-        write_report(folder, HERE / REMARKS)
+    results |= {"quick": options.quick, "machine": describe()}
+    with tempfile.TemporaryDirectory() as cache:
+        # PyTorch keeps what it compiles: here for this run only, whatever ran before it.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+        for name in given.only or BENCHMARKS:
+            done = run_benchmark(name, options, given.rounds)
+            results["benchmarks"][name] = {"command": _command(given), **done}
+            (folder / RESULTS).write_text(json.dumps(results, indent=1) + "\n")
+            write_report(folder, HERE / REMARKS)
 
 
 def run_benchmark(name: str, options: Options, rounds: int | None) -> dict[str, Any]:

@@ -10,14 +10,14 @@ from statistics import median
 
 import numpy as np
 
-from harness import Case, Options, Row, emit, options_of, parser
+from harness import Case, Options, Row, emit, options_of, parser, reason
 from problems import Problem, made_regression
-from summary import MS, failure, pooled, select, significant, table
+from summary import MS, pooled, select, significant, table
 
 TITLE = "How a step's cost grows"
 CAPTION = """\
-Milliseconds a step of `pyrobbb.fit` while one size doubles and the others stay. The exponent is the
-slope of log time over log size, by least squares over all sizes, and for the last doubling: 0 is a
+Milliseconds a step of `pyrobbb.fit` while one size grows and the others stay. The exponent is the
+slope of log time over log size, by least squares over all sizes, and between the last two: 0 is a
 size that costs nothing, 1 is in proportion. Weights: 13-h-h-1, batch 100. The others: 13-50-1."""
 AXES = {
     "weights": "weights",
@@ -46,15 +46,22 @@ def measure(axis: str, engine: str, options: Options) -> Iterator[Row]:
     if axis == "restarts" and "restarts" not in inspect.signature(pyrobbb.fit).parameters:
         raise NotImplementedError("`fit` takes no restarts")
     for size, problem, arguments in points(axis, quick=options.quick):
-        seconds = seconds_per_step(
-            problem,
-            engine=engine,
-            budget=0.02 if options.quick else 0.7,
-            n_pairs=1 if options.quick else 2,
-            least_steps=4 if options.quick else 256 if engine == "compiled" else 32,
-            **arguments,
-        )
-        yield {"size": size, "seconds": seconds}
+        try:
+            seconds = seconds_per_step(
+                problem,
+                engine=engine,
+                budget=0.02 if options.quick else 0.7,
+                n_pairs=1 if options.quick else 2,
+                least_steps=4 if options.quick else 256 if engine == "compiled" else 32,
+                **arguments,
+            )
+        except Exception as error:  # the other sizes are measured all the same
+            yield {
+                "size": size,
+                "failed": reason(f"{size:,} {axis}: {type(error).__name__}", error),
+            }
+        else:
+            yield {"size": size, "seconds": seconds}
 
 
 def points(axis: str, *, quick: bool) -> Iterator[tuple[int, Problem, dict[str, int]]]:
@@ -90,11 +97,11 @@ def section(rows: list[Row]) -> str:
         times, reasons = {}, []
         for engine in ENGINES:
             group = select(rows, axis=axis, engine=engine)
-            sizes = sorted({row["size"] for row in group if "size" in row})
+            sizes = sorted({row["size"] for row in group if "seconds" in row})
             if sizes:
                 times[engine] = {n: median(pooled(select(group, size=n))) for n in sizes}
-            elif group:
-                reasons.append(f"- {engine}: {failure(group)}")
+            failed = dict.fromkeys(row["failed"] for row in group if "failed" in row)
+            reasons += [f"- {engine}: {why}" for why in failed]
         parts.append(f"### {label[0].upper()}{label[1:]}")
         if times:
             parts.append(_axis_table(times))
@@ -108,11 +115,10 @@ def _axis_table(times: dict[str, dict[int, float]]) -> str:
     lines = [
         [f"{size:,}", *(_cell(by_size.get(size)) for by_size in times.values())] for size in sizes
     ]
-    fitted = [significant(exponent(by_size), 2) for by_size in times.values()]
-    last = [
-        significant(exponent(dict(sorted(by_size.items())[-2:])), 2) for by_size in times.values()
-    ]
-    lines += [["**exponent**", *fitted], ["of the last doubling", *last]]
+    fitted = [exponent(by_size) for by_size in times.values()]
+    last = [exponent(dict(sorted(by_size.items())[-2:])) for by_size in times.values()]
+    for label, slopes in (("**exponent**", fitted), ("between the last two", last)):
+        lines.append([label, *("-" if math.isnan(slope) else f"{slope:.2f}" for slope in slopes)])
     return table(["", *(f"{engine}, ms" for engine in times)], lines)
 
 

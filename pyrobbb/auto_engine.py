@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from .compiled_engine import CompiledEngine, is_plain
+from .compiled_engine import CompiledEngine, is_plain, was_compiled
 from .engine import Steps
 from .fused_engine import FusedEngine
 
@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 COMPILE_SECONDS = 6.0
 """What compilation takes, on the machines it was measured on: 2 s if torch has it in its cache on
 the disk, 8 s if not."""
+KNOWN_SECONDS = 0.5
+"""What is left of that if such steps have been compiled in this process."""
 SAVED_IN_PYTHON = 0.88
 SAVED_IN_ARITHMETIC = 0.4
 """The parts of a fused step that compilation saves: where Python takes most of it, and where
@@ -70,7 +72,7 @@ class AutoEngine:
         self._n_left -= len(steps)
         if self._engine is self._fused and len(self._seconds) < PROBES:
             self._seconds.append((time.perf_counter() - start) / len(steps))
-            if len(self._seconds) == PROBES and self._pays_to_compile():
+            if len(self._seconds) == PROBES and self._pays_to_compile(steps):
                 n_in_a_row = min(self._n_in_a_row, self._n_left)
                 self._engine = CompiledEngine(
                     self._fused, n_in_a_row=n_in_a_row, ragged=self._ragged
@@ -80,9 +82,10 @@ class AutoEngine:
         """Hand the learnt values over."""
         self._engine.sync()
 
-    def _pays_to_compile(self) -> bool:
+    def _pays_to_compile(self, steps: Steps) -> bool:
         seconds = min(self._seconds)
-        pays = pays_to_compile(seconds, self._n_left) and can_compile(self._fused)
+        cost = KNOWN_SECONDS if was_compiled(self._fused, steps) else COMPILE_SECONDS
+        pays = pays_to_compile(seconds, self._n_left, cost) and can_compile(self._fused)
         logger.info(
             "A fused step takes %.2g ms, and %d are left: they will %s.",
             1e3 * seconds,
@@ -92,11 +95,11 @@ class AutoEngine:
         return pays
 
 
-def pays_to_compile(seconds: float, n_steps: int) -> bool:
-    """Say whether compiling is quicker than so many more fused steps of so many seconds each."""
+def pays_to_compile(seconds: float, n_steps: int, cost: float) -> bool:
+    """Say whether compiling saves more than it costs over so many steps of so many seconds."""
     in_python = min(seconds, PYTHON_SECONDS)
     saved = SAVED_IN_PYTHON * in_python + SAVED_IN_ARITHMETIC * (seconds - in_python)
-    return n_steps * saved > COMPILE_SECONDS
+    return n_steps * saved > cost
 
 
 def can_compile(fused: FusedEngine) -> bool:

@@ -123,6 +123,7 @@ class CompiledEngine:
                 if self._ragged:
                     self._check_filling(step, start, steps, noise)
                 self._call = call
+                _OUTLINES.add(_outline(self._fused, steps))
             else:
                 carry, parts = self._call(carry, by_step, data)
         losses = parts.double().cpu().numpy().reshape((len(steps), 2, -1))
@@ -238,7 +239,7 @@ def compile_scan(
     by_step: Sequence[Tensor],
     data: Sequence[Tensor],
 ) -> Callable[..., tuple[list[Tensor], Tensor]]:
-    """Compile many steps into one call.
+    """Compile many steps into one call; once for fits that take the same steps.
 
     Parameters
     ----------
@@ -272,6 +273,19 @@ def compile_scan(
     traced.graph.eliminate_dead_code()
     traced.recompile()
 
+    inputs = (*carry, *by_step, *data)
+    kinds = tuple((t.shape, t.stride(), t.dtype, t.device) for t in inputs)
+    constants = {
+        node.target: getattr(traced, node.target)
+        for node in traced.graph.nodes
+        if node.op == "get_attr" and isinstance(node.target, str)
+    }
+    key = (traced.code, kinds, torch.get_num_threads())  # torch compiles for a number of threads
+    if key in _COMPILED:
+        before, call = _COMPILED[key]
+        if all(torch.equal(before[name], constants[name]) for name in constants):
+            return call
+
     def many(
         carry: list[Tensor], by_step: list[Tensor], data: list[Tensor]
     ) -> tuple[list[Tensor], Tensor]:
@@ -286,7 +300,28 @@ def compile_scan(
         many.__code__.replace(), many.__globals__, many.__name__, None, many.__closure__
     )
     known = {name: value for name, value in OPTIONS.items() if _is_option(name)}
-    return torch.compile(own, fullgraph=True, dynamic=False, options=known)
+    call = torch.compile(own, fullgraph=True, dynamic=False, options=known)
+    _COMPILED[key] = constants, call
+    if len(_COMPILED) > MOST_KEPT:
+        del _COMPILED[next(iter(_COMPILED))]
+    return call
+
+
+def was_compiled(fused: FusedEngine, steps: Steps) -> bool:
+    """Say whether steps that look the same have been compiled in this process."""
+    return _outline(fused, steps) in _OUTLINES
+
+
+MOST_KEPT = 16
+_COMPILED: dict[Any, tuple[dict[str, Tensor], Callable[..., Any]]] = {}
+_OUTLINES: set[str] = set()
+
+
+def _outline(fused: FusedEngine, steps: Steps) -> str:
+    network = fused.chains[0].network
+    shapes = [tuple(tensor.shape) for tensor in (*fused.state, steps.x, steps.y)]
+    rows = None if steps.rows is None else tuple(steps.rows.shape[1:])
+    return f"{network.net} {network.prior} {network.likelihood} {shapes} {rows}"
 
 
 def _is_option(name: str) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyro.distributions as dist
 import torch
@@ -205,7 +206,17 @@ def _piece_of(prior: TorchDistribution, shape: torch.Size, like: Tensor) -> Piec
         numbers = [value for value in values if isinstance(value, float)]
         if len(numbers) == 3:
             return MixturePiece(numbers[0], numbers[1], numbers[2], n)
-    return OtherPiece(prior, shape)
+    return OtherPiece(_unchecked(prior), shape)
+
+
+def _unchecked(distribution: Any) -> Any:
+    """Give a copy that does not validate its samples: a check depends on data, none is compiled."""
+    copied = copy.copy(distribution)
+    for name, value in vars(distribution).items():
+        if isinstance(value, torch.distributions.Distribution):
+            setattr(copied, name, _unchecked(value))
+    copied._validate_args = False
+    return copied
 
 
 def _join(first: Piece, second: Piece, like: Tensor) -> Piece | None:

@@ -25,6 +25,11 @@ BLOCK = 16
 """Draws are made in blocks of this size, each from a random state of its own, so that the first m
 of n draws are the same for every n, and for every bound on memory."""
 
+CHUNK = 1024
+TILE = 2**22
+"""Rows taken at once, and bytes of activations: small enough to stay in a processor's cache, large
+enough for matrix products to be fast."""
+
 
 def draw_blocks(
     guide: Callable[..., Any], example: Tensor, n_draws: int, seed: int
@@ -124,7 +129,10 @@ class DrawnDistributions:
                 ]
         self._latents = join(latents, n_draws)
         self._chunk = int(min(max(quarter // (16 * n_draws * per_output), 1), len(x)))
-        self._at_once = int(min(max(quarter // (4 * self._chunk * per_row), 1), n_draws))
+        if self._held is not None:  # draws that are not held are made anew for each chunk
+            self._chunk = min(self._chunk, CHUNK)
+        tile = min(quarter // 4, TILE)
+        self._at_once = int(min(max(tile // (self._chunk * per_row), 1), n_draws))
         self._keep = n_draws * len(x) * per_output <= quarter
         self._kept: dict[int, TorchDistribution] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from typing import Any
 
 import pyrobbb
@@ -33,17 +34,20 @@ def fit_problem(problem: Problem, *, lr: float = 1e-3, **options: Any) -> pyrobb
     RuntimeError
         If the steps were not taken by the `engine` that was asked for: its time would be another's.
     """
-    posterior = pyrobbb.fit(
-        make_network(problem),
-        problem.x,
-        problem.y,
-        batch_size=problem.batch_size,
-        lr=lr,
-        **{**CONSTANT, **options},
-    )
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        posterior = pyrobbb.fit(
+            make_network(problem),
+            problem.x,
+            problem.y,
+            batch_size=problem.batch_size,
+            lr=lr,
+            **{**CONSTANT, **options},
+        )
     asked, taken = options.get("engine", "auto"), posterior.settings["engine"]
     if asked not in ("auto", taken):
-        raise RuntimeError(f"fit took the engine {taken!r}, not {asked!r}")
+        why = [f": {w.message}" for w in warned if issubclass(w.category, RuntimeWarning)][-1:]
+        raise RuntimeError("".join([f"fit took the engine {taken!r}, not {asked!r}", *why]))
     return posterior
 
 
