@@ -52,7 +52,7 @@ def measure(axis: str, engine: str, options: Options) -> Iterator[Row]:
                 engine=engine,
                 budget=0.02 if options.quick else 0.7,
                 n_pairs=1 if options.quick else 2,
-                least_steps=4 if options.quick else 256 if engine == "compiled" else 32,
+                least_steps=256 if engine == "compiled" else 4 if options.quick else 32,
                 **arguments,
             )
         except Exception as error:  # the other sizes are measured all the same

@@ -87,15 +87,14 @@ def fit_seconds(
     """Time pyrobbb by its public `fit`."""
     from peers.pyrobbb_fit import seconds_per_step
 
+    compiled = engine == "compiled"
     if quick:
+        problem = first_rows(problem, 4 * problem.batch_size)
+        least_steps = STEPS_IN_ONE_CALL[size] if compiled else 4
         return seconds_per_step(
-            first_rows(problem, 4 * problem.batch_size),
-            budget=0.02,
-            n_pairs=1,
-            least_steps=4,
-            engine=engine,
+            problem, budget=0.02, n_pairs=1, least_steps=least_steps, engine=engine
         )
-    least_steps = STEPS_IN_ONE_CALL[size] if engine == "compiled" else 64
+    least_steps = STEPS_IN_ONE_CALL[size] if compiled else 64
     return seconds_per_step(
         problem, budget=budget, n_pairs=4, least_steps=least_steps, engine=engine
     )
@@ -111,7 +110,8 @@ def fastest(rows: list[Row]) -> list[Row]:
 def section(rows: list[Row]) -> str:
     """Write the tables."""
     parts = []
-    for size, problem in SIZES.items():
+    sizes = {size: problem for size, problem in SIZES.items() if select(rows, size=size)}
+    for size, problem in sizes.items():
         found = {name: fastest(select(rows, size=size, peer=name)) for name in PEERS}
         timed = {name: group for name, group in found.items() if pooled(group)}
         order = sorted(timed, key=lambda name: median(pooled(timed[name])))
@@ -137,12 +137,12 @@ def section(rows: list[Row]) -> str:
     for above, below in RATIOS:
         pairs = [
             [fastest(select(rows, size=size, peer=name)) for name in (above, below)]
-            for size in SIZES
+            for size in sizes
         ]
         lines.append(
             [f"{PEERS[above].label} / {PEERS[below].label}", *(ratio(*pair) for pair in pairs)]
         )
-    parts.append(table(["", *(problem.title for problem in SIZES.values())], lines))
+    parts.append(table(["", *(problem.title for problem in sizes.values())], lines))
     return "\n\n".join(parts)
 
 

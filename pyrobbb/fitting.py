@@ -15,7 +15,7 @@ import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.infer import ELBO
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
@@ -23,6 +23,7 @@ from .auto_engine import AutoEngine, few_threads
 from .batches import ArrayBatches, LoaderBatches, open_batches
 from .compiled_engine import CompiledEngine
 from .data import ArrayLike, check_count, check_number, check_positive
+from .early_stopping import Validation
 from .engine import Engine, Steps, SVIEngine
 from .fused import CannotFuseError, FusedELBO
 from .fused_engine import Chain, FusedEngine
@@ -33,16 +34,13 @@ from .network import BayesianNetwork, evaluating
 from .objectives import KLWeight, Objective, kl_weights, make_elbo, traced
 from .optimizers import OptimizerFactory, as_factory, is_plain_adam
 from .posterior import Posterior
-from .prediction import make_prediction
 from .randomness import as_seed, seeded
-from .sampling import DrawnDistributions, Source
+from .schedules import Schedule, factor_of
 
 logger = logging.getLogger(__name__)
 
-Schedule = Literal["one_cycle", "cosine", "constant"] | Callable[[float], float]
 EngineName = Literal["auto", "svi", "fused", "compiled"]
 DEFAULT_STEPS, DEFAULT_EPOCHS = 4000, 20
-VALIDATION_DRAWS = 16
 
 
 def fit(
@@ -184,7 +182,7 @@ def fit(
             "`estimator` 'local' or 'flipout' needs engine='fused' or 'auto': Pyro's SVI knows one "
             "draw for a batch only."
         )
-    factor = _factor_of(schedule)
+    factor = factor_of(schedule)
     factory, lr = as_factory(optimizer, lr)
     seed = as_seed(seed)
     if restarts > 1 and not isinstance(guide, str):
@@ -281,7 +279,7 @@ def _run(plan: _Plan, starts: list[BayesianNetwork], seeds: list[int]) -> list[P
         unripe = math.ceil(plan.kl_warmup * epochs)
         watch = None
         if plan.validation is not None:
-            watch = _Validation(network, plan.validation, seeds[0], unripe)
+            watch = Validation(network, plan.validation, seeds[0], unripe)
         guides = [_make_guide(plan.guide, own, data) for own in networks]
         guide = guides[0]
         learnt = [parameter for _, parameter in network.point_parameters()]
@@ -504,83 +502,6 @@ def _make_guide(
     with torch.no_grad(), seeded(0), evaluating(network):
         made(*data.example)  # autoguides make their parameters when they first run
     return made
-
-
-class _Validation:
-    """Watches the negative log predictive density of held-out data; keeps the best parameters."""
-
-    def __init__(
-        self,
-        network: BayesianNetwork,
-        data: tuple[ArrayLike, ArrayLike],
-        seed: int,
-        unripe: int,
-    ) -> None:
-        if not isinstance(data, tuple | list) or len(data) != 2:
-            raise TypeError(f"`validation` must be a pair (x, y), got a {type(data).__name__}.")
-        self._network, self._seed, self._unripe = network, seed, unripe
-        try:
-            self._x, self._y = network.prepare(*data)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"`validation`: {error}") from None
-        self.nll: list[float] = []
-        self._best: list[Tensor] = []
-
-    def is_over(
-        self, guide: Callable[..., Any], learnt: list[nn.Parameter], patience: int | None
-    ) -> bool:
-        """Score the parameters of an epoch; say whether patience is at its end."""
-        with evaluating(self._network):
-            distributions = DrawnDistributions(
-                # The same noise each time, so that epochs are comparable.
-                [Source(self._network, guide, VALIDATION_DRAWS, self._seed)],
-                self._x,
-                max_memory=2**28,
-            )
-            prediction = make_prediction(distributions, self._x)
-            self.nll.append(-float(prediction.log_prob(self._y).mean()))
-        ripe = self.nll[self._unripe :]
-        if not ripe:
-            return False
-        since_best = len(ripe) - 1 - int(np.argmin(ripe))
-        if since_best == 0:
-            self._best = [tensor.detach().clone() for tensor in self._state(learnt)]
-        return patience is not None and since_best >= patience
-
-    def restore(self, learnt: list[nn.Parameter]) -> None:
-        """Put the best parameters and buffers back."""
-        with torch.no_grad():
-            for tensor, best in zip(self._state(learnt), self._best, strict=False):
-                tensor.copy_(best)
-
-    def _state(self, learnt: list[nn.Parameter]) -> list[Tensor]:
-        return [*learnt, *self._network.buffers()]
-
-
-def _factor_of(schedule: Schedule) -> Callable[[float], float]:
-    """Give the factor on the learning rate as a function of the part of the fit that is done."""
-
-    def cosine(part: float) -> float:
-        return 0.5 * (1 + math.cos(math.pi * part))
-
-    def one_cycle(part: float) -> float:
-        rise = 0.3
-        if part < rise:
-            return 0.04 + 0.96 * (1 - cosine(part / rise))
-        return cosine((part - rise) / (1 - rise))
-
-    named: dict[str, Callable[[float], float]] = {
-        "one_cycle": one_cycle,
-        "cosine": cosine,
-        "constant": lambda part: 1.0,
-    }
-    if callable(schedule):
-        return schedule
-    if schedule not in named:
-        raise ValueError(
-            f"`schedule` must be one of {', '.join(named)}, or a callable, got {schedule!r}."
-        )
-    return named[schedule]
 
 
 def _show(bar: Any, n_epochs: int, losses: np.ndarray) -> None:

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "pyrobbb"
 ORDER = [
     "data",
     "history",
+    "schedules",
     "randomness",
     "scaling",
     "architectures",
@@ -34,6 +35,7 @@ ORDER = [
     "sampling",
     "prediction",
     "storage",
+    "early_stopping",
     "posterior",
     "fitting",
     "reference",

@@ -5,9 +5,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 
-from pyrobbb.objectives import kl_weights, make_elbo
+from pyrobbb.fused import FusedELBO
+from pyrobbb.objectives import kl_weights, make_elbo, traced
 
 
 @pytest.mark.parametrize("n_batches", [1, 2, 7, 391, 5000])
@@ -84,20 +85,33 @@ def test_the_number_of_batches_must_be_whole(n_batches):
         kl_weights("uniform", n_batches)
 
 
+@pytest.mark.parametrize("n_particles", [1, 5])
+@pytest.mark.parametrize("objective", ["trace", "mean_field"])
+def test_a_name_stands_for_the_fused_elbo(objective, n_particles):
+    elbo = make_elbo(objective, n_particles)
+    assert type(elbo) is FusedELBO
+    assert (elbo.objective, elbo.num_particles) == (objective, n_particles)
+
+
 @pytest.mark.parametrize(
     ("objective", "kind"), [("trace", Trace_ELBO), ("mean_field", TraceMeanField_ELBO)]
 )
-def test_a_name_stands_for_one_of_pyros_elbos(objective, kind):
-    elbo = make_elbo(objective)
+def test_traced_gives_pyros_elbo_in_the_place_of_the_fused(objective, kind):
+    elbo = traced(make_elbo(objective))
     assert type(elbo) is kind
     assert (elbo.num_particles, elbo.vectorize_particles) == (1, False)
 
 
 @pytest.mark.parametrize("objective", ["trace", "mean_field"])
 def test_several_particles_are_vectorised_outside_the_plate_of_the_data(objective):
-    elbo = make_elbo(objective, 5)
+    elbo = traced(make_elbo(objective, 5))
     assert (elbo.num_particles, elbo.vectorize_particles) == (5, True)
     assert elbo.max_plate_nesting == 2  # the data's plate, then that of the particles
+
+
+def test_traced_leaves_an_elbo_of_pyros_as_it_is():
+    elbo = RenyiELBO(alpha=0.5, num_particles=2)
+    assert traced(elbo) is elbo
 
 
 @pytest.mark.parametrize("n_particles", [1, 3])

@@ -1,0 +1,260 @@
+"""fit(restarts=n): each chain is a fit of its own, side by side or one after another."""
+
+import functools
+import logging
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from pyrobbb import (
+    BayesianNetwork,
+    MeanFieldGuide,
+    NonFiniteLossError,
+    fit,
+    fitting,
+    fused_engine,
+    likelihoods,
+    mlp,
+    priors,
+)
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(23, 3))
+Y = X.sum(1, keepdims=True)
+
+
+def network(**kwargs):
+    return BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0).double(), **kwargs)
+
+
+def of(*layers):
+    torch.manual_seed(0)
+    return BayesianNetwork(nn.Sequential(*layers).double())
+
+
+def quick_fit(net, **kwargs):
+    kwargs = {"engine": "fused", "epochs": 5, "batch_size": 10, "seed": 5, **kwargs}
+    return fit(net, X, Y, progress=False, **kwargs)
+
+
+def assert_chains_are_fits(make, tolerance, n=3, **options):
+    """Check chain r against the fit from its start, at its seed."""
+    together = quick_fit(make(), restarts=n, **options)
+    assert len(together.chains) == n
+    for r, chain in enumerate(together.chains):
+        start = make() if r == 0 else fitting.fresh_start(make(), 5 + r)
+        alone = quick_fit(start, **{**options, "seed": 5 + r})
+        assert chain.settings == alone.settings
+        state, expected = chain.network.state_dict(), alone.network.state_dict()
+        torch.testing.assert_close(state, expected, rtol=tolerance, atol=tolerance)
+        guide, expected = chain.guide.state_dict(), alone.guide.state_dict()
+        torch.testing.assert_close(guide, expected, rtol=tolerance, atol=tolerance)
+        for name in ("nelbo", "nll", "kl", "epoch", "n_rows", "validation_nll"):
+            np.testing.assert_allclose(
+                getattr(chain.history, name), getattr(alone.history, name), rtol=tolerance
+            )
+    ends = [
+        torch.cat([v.flatten() for v in c.guide.state_dict().values()]) for c in together.chains
+    ]
+    assert not any(torch.equal(ends[r], ends[0]) for r in range(1, n))
+    return together
+
+
+@pytest.fixture
+def n_side_by_side(monkeypatch):
+    """Write down how many chains each fused engine is given."""
+    counts = []
+    original = fused_engine.FusedEngine.__init__
+
+    def init(self, chains, **kwargs):
+        counts.append(len(chains))
+        original(self, chains, **kwargs)
+
+    monkeypatch.setattr(fused_engine.FusedEngine, "__init__", init)
+    return counts
+
+
+SIDE_BY_SIDE = {
+    "ragged batches": (network, {}),
+    "full batch": (network, {"batch_size": 23}),
+    "two draws, closed-form KL": (network, {"n_particles": 2, "objective": "mean_field"}),
+    "clipped one by one": (network, {"clip_norm": 20.0}),
+    "weight decay": (
+        network,
+        {"optimizer": functools.partial(torch.optim.AdamW, weight_decay=0.5)},
+    ),
+    "points": (lambda: network(prior=priors.ByName({"2.*": None})), {}),
+    "another prior and likelihood": (
+        lambda: network(prior=priors.Laplace(), likelihood=likelihoods.StudentT()),
+        {"kl_weight": "blundell"},
+    ),
+    "automatic": (network, {"engine": "auto"}),
+}
+
+
+@pytest.mark.parametrize("case", SIDE_BY_SIDE)
+def test_each_chain_side_by_side_is_a_fit_of_its_own(n_side_by_side, case):
+    make, options = SIDE_BY_SIDE[case]
+    assert_chains_are_fits(make, 1e-9, **options)
+    assert n_side_by_side == [3, 1, 1, 1]
+
+
+@pytest.mark.slow
+def test_each_chain_of_a_compiled_fit_is_a_fit_of_its_own(n_side_by_side):
+    together = assert_chains_are_fits(network, 1e-9, engine="compiled")
+    assert n_side_by_side == [3, 1, 1, 1]
+    assert [chain.settings["engine"] for chain in together.chains] == ["compiled"] * 3
+
+
+ONE_AFTER_ANOTHER = {
+    "Pyro's SVI": (network, {"engine": "svi"}),
+    "Pyro's autoguide": (network, {"guide": "auto_normal", "engine": "auto"}),
+    "validation": (network, {"validation": (X, Y), "patience": 2}),
+    "batch norm": (lambda: of(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)), {}),
+    "dropout": (lambda: of(nn.Linear(3, 4), nn.Dropout(0.3), nn.Linear(4, 1)), {}),
+    "SGD": (network, {"optimizer": torch.optim.SGD, "lr": 1e-4}),
+}
+
+
+@pytest.mark.parametrize("case", ONE_AFTER_ANOTHER)
+def test_chains_that_cannot_share_steps_run_one_after_another(n_side_by_side, case):
+    make, options = ONE_AFTER_ANOTHER[case]
+    assert_chains_are_fits(make, 0.0, n=2, **options)
+    assert set(n_side_by_side) <= {1}
+
+
+def test_half_precision_runs_one_after_another():
+    def make():
+        return BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0).bfloat16())
+
+    assert_chains_are_fits(make, 0.0, n=2)
+
+
+def test_the_posterior_holds_the_chains_and_stands_for_the_first():
+    posterior = quick_fit(network(), restarts=3)
+    assert [chain.settings["seed"] for chain in posterior.chains] == [5, 6, 7]
+    first = posterior.chains[0]
+    for name in ("network", "guide", "history", "example", "settings"):
+        assert getattr(posterior, name) is getattr(first, name)
+    assert quick_fit(network()).chains == ()
+    assert quick_fit(network(), restarts=1).chains == ()
+    assert all(
+        not module.training for chain in posterior.chains for module in chain.network.modules()
+    )
+
+
+def test_starts_and_random_states_of_the_caller_are_left_alone():
+    net = network()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    state = torch.random.get_rng_state()
+    quick_fit(net, restarts=2)
+    fitting.fresh_start(net, 3)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.testing.assert_close(dict(net.state_dict()), before, rtol=0, atol=0)
+
+
+# Fresh starts
+
+
+def test_a_fresh_start_is_the_modules_own_initialisation_at_the_seed():
+    fresh = fitting.fresh_start(network(), 7)
+    torch.manual_seed(7)
+    expected = mlp(3, [4], 1, "tanh", seed=0).double()
+    for module in expected:
+        if isinstance(module, nn.Linear):
+            module.reset_parameters()
+    for own, other in zip(fresh.net.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(own, other)
+
+
+def half_frozen():
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 1)).double()
+    with torch.no_grad():
+        net[1].running_mean.fill_(0.25)
+        for parameter in net.parameters():
+            parameter.copy_(torch.linspace(-1, 1, parameter.numel()).reshape(parameter.shape))
+    net[:2].requires_grad_(False)
+    net[3].bias.requires_grad_(False)
+    bayesian = BayesianNetwork(net)
+    net[1].eval()
+    return bayesian
+
+
+def test_what_is_frozen_stays_what_it_is_in_a_fresh_start():
+    start, fresh = half_frozen().net.state_dict(), fitting.fresh_start(half_frozen(), 3).net
+    for name, value in fresh.state_dict().items():
+        assert torch.equal(value, start[name]) == (name != "3.weight"), name
+
+
+def test_chains_of_a_network_with_a_frozen_layer_are_fits_of_their_own(n_side_by_side):
+    def make():
+        net = mlp(3, [4, 4], 1, "tanh", seed=0).double()
+        net[0].requires_grad_(False)
+        return BayesianNetwork(net)
+
+    together = assert_chains_are_fits(make, 1e-9)
+    assert n_side_by_side == [3, 1, 1, 1]
+    frozen = make().net[0].weight
+    assert all(torch.equal(chain.network.net[0].weight, frozen) for chain in together.chains)
+    assert_chains_are_fits(half_frozen, 0.0, n=2)
+
+
+def test_a_module_that_cannot_be_initialised_anew_is_named(caplog):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(1).double())
+
+        def forward(self, x):
+            return self.gain * x
+
+    fresh = fitting.fresh_start(of(nn.Linear(3, 1), Own()), 3)
+    assert fresh.net[1].gain.item() == 1.0
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "Own has no reset_parameters: each restart starts from its present weights."
+    )
+    assert record.levelno == logging.WARNING
+
+
+# Ends that are not the end, and mistakes
+
+
+def test_a_chain_that_is_not_finite_stops_the_fit():
+    with pytest.raises(NonFiniteLossError, match=r"not finite at step \d+: .* holds NaN"):
+        quick_fit(network(), restarts=3, lr=1e300)
+
+
+def test_ctrl_c_gives_all_chains_as_far_as_they_are(monkeypatch, caplog):
+    original, calls = fused_engine.FusedEngine.step_at, []
+
+    def step_at(self, *args):
+        calls.append(1)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return original(self, *args)
+
+    whole = quick_fit(network(), restarts=2)
+    monkeypatch.setattr(fused_engine.FusedEngine, "step_at", step_at)
+    interrupted = quick_fit(network(), restarts=2)
+    assert "Interrupted after 7 steps" in caplog.text
+    for chain, full in zip(interrupted.chains, whole.chains, strict=True):
+        np.testing.assert_array_equal(chain.history.nelbo, full.history.nelbo[:7])
+        assert (chain.guide.loc != full.guide.loc).all()
+        assert (chain.guide.loc != MeanFieldGuide(chain.network).loc).all()
+
+
+def test_restarts_need_a_count_arrays_and_a_guide_made_by_name():
+    with pytest.raises(ValueError, match="`restarts` must be at least 1, got 0"):
+        quick_fit(network(), restarts=0)
+    with pytest.raises(TypeError, match=r"`restarts` must be a whole number, got 2\.0"):
+        quick_fit(network(), restarts=2.0)
+    net = network()
+    with pytest.raises(ValueError, match="`restarts` needs a guide made by name, 'mean_field' or"):
+        quick_fit(net, restarts=2, guide=MeanFieldGuide(net))
+    loader = DataLoader(TensorDataset(torch.as_tensor(X), torch.as_tensor(Y)))
+    with pytest.raises(ValueError, match="`restarts` needs x and y as arrays: a DataLoader has an"):
+        fit(net, loader, n_data=23, restarts=2)
