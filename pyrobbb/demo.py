@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Independent, Normal
+from torch.distributions import Independent
 
 from . import likelihoods, plots, priors, scores
 from .architectures import mlp
@@ -24,8 +24,9 @@ from .prediction import ClassificationPrediction, RegressionPrediction
 from .scaling import Standardizer
 
 SEED = 0
-FIRST_SPLIT = 1000
-"""The settings below were chosen by test scores on splits 0 to 15: those shown are others."""
+FIRST_SPLIT = 5000
+"""All settings below, those of the rivals too, were chosen by cross-validation within the training
+rows of splits 2000 to 2009: those shown are others."""
 BAYES, PLAIN, LINEAR = "Bayes by Backprop", "same net, no Bayes", "linear model"
 
 
@@ -87,7 +88,7 @@ def check(seed: int, *, quick: bool = False) -> bool:
 
 def regression(folder: Path, *, quick: bool = False) -> None:
     """Fit disease progression (scikit-learn's diabetes data) on several splits; print, draw."""
-    from sklearn.linear_model import LinearRegression
+    from sklearn.linear_model import Ridge
 
     splits = 1 if quick else 4
     rows: dict[str, list[list[float]]] = {BAYES: [], PLAIN: [], LINEAR: []}
@@ -97,25 +98,29 @@ def regression(folder: Path, *, quick: bool = False) -> None:
         x, x_test = inputs.transform(task.x), inputs.transform(task.x_test)
         y = target.transform(task.y)
 
-        network = BayesianNetwork(mlp(x.shape[1], [5], 1, seed=split), priors.FanInNormal(0.7))
+        likelihood = likelihoods.HeteroscedasticGaussian()
+        net = mlp(x.shape[1], [5], 2, seed=split)
         posterior = fit(
-            network,
+            BayesianNetwork(net, priors.FanInNormal(1.5), likelihood),
             x,
             y,
-            epochs=20 if quick else 300,
+            epochs=20 if quick else 800,
             lr=0.02,
+            objective="mean_field",
+            restarts=2,
             seed=split,
             progress=sys.stderr.isatty(),
         )
-        linear = LinearRegression().fit(x, y)
-        residual_sd = np.sqrt(((y - linear.predict(x)) ** 2).sum() / (len(x) - x.shape[1] - 1))
-        plain, plain_sd = _train_plain(
-            mlp(x.shape[1], [5], 1, seed=split), x, y, nn.functional.mse_loss, quick=quick
-        )
+        plain = _train_plain(net, x, y, likelihood, lr=1e-2, weight_decay=1.0, quick=quick)
+        linear = Ridge(alpha=10.0).fit(x, y[:, 0])
+        residuals = y[:, 0] - linear.predict(x)
+        residual_sd = np.sqrt((residuals**2).sum() / (len(x) - x.shape[1] - 1))
         predictions: dict[str, Any] = {
             BAYES: posterior.predict(x_test, n_draws=300, seed=split),
-            PLAIN: _normal(plain(torch.as_tensor(x_test)), plain_sd**0.5),
-            LINEAR: _normal(torch.as_tensor(linear.predict(x_test)), residual_sd),
+            PLAIN: _certain(likelihood, plain(torch.as_tensor(x_test))),
+            LINEAR: _certain(
+                likelihoods.Gaussian(residual_sd), torch.as_tensor(linear.predict(x_test))[:, None]
+            ),
         }
         for name, standardised in predictions.items():
             prediction = standardised.rescaled(target.loc, target.scale)
@@ -142,29 +147,28 @@ def classification(folder: Path, *, quick: bool = False) -> None:
     rows: dict[str, list[list[float]]] = {BAYES: [], PLAIN: [], LINEAR: []}
     for split in range(FIRST_SPLIT, FIRST_SPLIT + splits):
         task = _digits(split)
-        x, x_test = task.x / 4.0, task.x_test / 4.0  # pixels are 0 .. 16
-        network = BayesianNetwork(
-            mlp(64, [200], 10, seed=split),
-            priors.ScaleMixture(pi=0.75, scale1=1.0, scale2=0.1),
-            likelihoods.Categorical(),
-        )
+        x, x_test = ((part - task.x.mean(0)) / 2.0 for part in (task.x, task.x_test))
+        likelihood = likelihoods.Categorical()
+        net = mlp(64, [200], 10, "gelu", seed=split)
         posterior = fit(
-            network,
+            BayesianNetwork(net, priors.FanInNormal(1.0), likelihood),
             x,
             task.y,
-            epochs=5 if quick else 200,
-            lr=0.05,
+            epochs=5 if quick else 100,
+            lr=0.02,
+            objective="mean_field",
+            # A cold posterior: at full weight the net is far too unsure of clean digits.
+            kl_weight=lambda batch, n_batches: 0.003 / n_batches,
+            restarts=4,
             seed=split,
             progress=sys.stderr.isatty(),
         )
-        plain, _ = _train_plain(
-            mlp(64, [200], 10, seed=split), x, task.y, nn.functional.cross_entropy, quick=quick
-        )
-        linear = LogisticRegression(max_iter=5000, tol=1e-3).fit(x, task.y)
+        plain = _train_plain(net, x, task.y, likelihood, lr=1e-3, weight_decay=0.3, quick=quick)
+        linear = LogisticRegression(C=0.1, max_iter=5000, tol=1e-3).fit(x, task.y)
         predictions: dict[str, Any] = {
             BAYES: posterior.predict(x_test, n_draws=300, seed=split),
-            PLAIN: _categorical(plain(torch.as_tensor(x_test)).log_softmax(-1)),
-            LINEAR: _categorical(torch.as_tensor(linear.predict_log_proba(x_test))),
+            PLAIN: _certain(likelihood, plain(torch.as_tensor(x_test))),
+            LINEAR: _certain(likelihood, torch.as_tensor(linear.predict_log_proba(x_test))),
         }
         for name, prediction in predictions.items():
             rows[name].append(
@@ -202,15 +206,14 @@ def _train_plain(
     net: nn.Sequential,
     x: np.ndarray,
     y: np.ndarray,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    likelihood: likelihoods.Likelihood,
     *,
+    lr: float,
+    weight_decay: float,
     quick: bool,
-) -> tuple[nn.Sequential, float]:
-    """Train without Bayes as one should: Adam, stopped where a held-out part is best.
-
-    Gives the net and its mean loss on the held-out part.
-    """
-    net = net.double()
+) -> nn.Sequential:
+    """Train without Bayes as one should: AdamW, stopped where a held-out part is best."""
+    net = copy.deepcopy(net).double()
     generator = torch.Generator().manual_seed(SEED)
     order = torch.randperm(len(x), generator=generator)
     n_held = len(x) // 7
@@ -219,15 +222,19 @@ def _train_plain(
     (x_held, y_held), (x_fit, y_fit) = (
         (inputs[part], targets[part]) for part in (held_out, fitted)
     )
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+
+    def nll(x: Tensor, y: Tensor) -> Tensor:
+        return -likelihood(net(x)).log_prob(y).mean()
+
+    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=weight_decay)
     best, best_state, since = float("inf"), net.state_dict(), 0
     for _ in range(5 if quick else 1000):
         for rows in torch.randperm(len(x_fit), generator=generator).split(32):
             optimizer.zero_grad()
-            loss(net(x_fit[rows]), y_fit[rows]).backward()
+            nll(x_fit[rows], y_fit[rows]).backward()
             optimizer.step()
         with torch.no_grad():
-            held = loss(net(x_held), y_held).item()
+            held = nll(x_held, y_held).item()
         since += 1
         if held < best:
             best, since = held, 0
@@ -235,17 +242,17 @@ def _train_plain(
         if since > 30:
             break
     net.load_state_dict(best_state)
-    return net.requires_grad_(False), best
+    return net.requires_grad_(False)
 
 
-def _normal(mean: Tensor, sd: float) -> RegressionPrediction:
-    """Give one normal distribution a row, as a prediction of one draw."""
-    normal = Normal(mean[None], torch.as_tensor(float(sd), dtype=mean.dtype))
-    return RegressionPrediction([Independent(normal, 1)], np.empty(0))
-
-
-def _categorical(log_probs: Tensor) -> ClassificationPrediction:
-    return ClassificationPrediction([Categorical(logits=log_probs[None])], np.empty(0))
+def _certain(
+    likelihood: likelihoods.Likelihood, output: Tensor
+) -> RegressionPrediction | ClassificationPrediction:
+    """Give the prediction of a model that has no doubt: one draw."""
+    distribution = likelihood(output[None])
+    if isinstance(likelihood, likelihoods.Categorical):
+        return ClassificationPrediction([distribution], np.empty(0))
+    return RegressionPrediction([Independent(distribution, 1)], np.empty(0))
 
 
 def _table(rows: dict[str, list[list[float]]], columns: list[str]) -> None:

@@ -40,7 +40,7 @@ from .schedules import Schedule, factor_of
 logger = logging.getLogger(__name__)
 
 EngineName = Literal["auto", "svi", "fused", "compiled"]
-DEFAULT_STEPS, DEFAULT_EPOCHS = 4000, 20
+DEFAULT_STEPS, DEFAULT_EPOCHS = 10_000, 20
 
 
 def fit(
@@ -86,7 +86,7 @@ def fit(
     n_data : int, optional
         Number of rows behind a DataLoader; never guessed.
     epochs : int, optional
-        Passes over the data. None: as many as make 4000 steps, and at least 20.
+        Passes over the data. None: as many as make 10,000 steps, and at least 20.
     batch_size : int
         Rows a step. The last batch of an epoch may be smaller; it then weighs less.
     lr : float

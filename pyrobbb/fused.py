@@ -8,6 +8,7 @@ g = d/du [nll - log p(u)], the gradient of the loss is g in loc and g * eps - 1 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -379,7 +380,7 @@ class FusedELBO(ELBO):
                 f"`estimator` must be one of {', '.join(get_args(Estimator))}, got {estimator!r}."
             )
         self.objective, self.estimator = objective, estimator
-        self._last: tuple[Any, ...] = ()
+        self._last: tuple[FusedLoss, tuple[Any, ...], Any] | None = None
 
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """Give the loss as a number."""
@@ -422,22 +423,21 @@ class FusedELBO(ELBO):
         raise NotImplementedError("Nothing is traced here.")
 
     def _fuse(self, model: Any, guide: Any) -> FusedLoss:
-        key: tuple[Any, ...] = (model, guide, getattr(model, "prior", None))
-        key += (getattr(model, "likelihood", None),)
+        key = (model, guide, getattr(model, "prior", None), getattr(model, "likelihood", None))
         loc = getattr(guide, "loc", None)
-        if isinstance(loc, Tensor):
-            key += (loc.dtype, loc.device)
-        if len(key) != len(self._last[1:]) or any(
-            one is not other for one, other in zip(key, self._last[1:], strict=True)
-        ):
-            fused = FusedLoss(
-                model,
-                guide,
-                closed_form_kl=self.objective == "mean_field",
-                estimator=self.estimator,
-            )
-            self._last = (fused, *key)
-        return self._last[0]
+        kind = (loc.dtype, loc.device) if isinstance(loc, Tensor) else None
+        if self._last is not None:
+            fused, last_key, last_kind = self._last
+            if all(map(operator.is_, key, last_key)) and kind == last_kind:
+                return fused
+        fused = FusedLoss(
+            model,
+            guide,
+            closed_form_kl=self.objective == "mean_field",
+            estimator=self.estimator,
+        )
+        self._last = fused, key, kind
+        return fused
 
 
 class _WithGradients(torch.autograd.Function):

@@ -209,21 +209,27 @@ def test_gradients_add_up_as_those_of_pyro_do(regression):
 
 def test_one_elbo_may_serve_several_networks_and_a_changed_one(regression):
     network, x, y = regression
-    other = BayesianNetwork(mlp(3, [5], 1, seed=1).double(), Normal(0.3), Gaussian(0.5))
+    other = BayesianNetwork(mlp(3, [5], 1, seed=1).double(), Normal(0.3), Gaussian())
     elbo = FusedELBO()
     guides = {network: MeanFieldGuide(network), other: MeanFieldGuide(other)}
 
-    def check():
-        for own, guide in guides.items():
-            value, _ = loss_and_gradients(elbo, own, guide, x, y)
-            expected, _ = loss_and_gradients(Trace_ELBO(), own, guide, x, y)
-            torch.testing.assert_close(value, expected, rtol=1e-10, atol=0)
+    def check(own):
+        value, _ = loss_and_gradients(elbo, own, guides[own], x, y)
+        expected, _ = loss_and_gradients(Trace_ELBO(), own, guides[own], x, y)
+        torch.testing.assert_close(value, expected, rtol=1e-10, atol=0)
 
-    check()
+    check(network)
+    check(other)
+    made = elbo._fuse(other, guides[other])
+    assert elbo._fuse(other, guides[other]) is made  # looked up once, not at each step
     other.prior = Normal(3.0)
-    check()
-    other.likelihood = Gaussian(2.0)
-    check()
+    check(other)
+    other.likelihood = Gaussian(noise_median=5.0)  # the prior of its latent site
+    check(other)
+    assert elbo._fuse(other, guides[other]) is not made
+    other.float()
+    guides[other].float()
+    assert elbo.differentiable_loss(other, guides[other], x.float(), y.float()).isfinite()
 
 
 # Refusals
