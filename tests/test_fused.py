@@ -226,9 +226,11 @@ def test_one_elbo_may_serve_several_networks_and_a_changed_one(regression):
     check(other)
     other.likelihood = Gaussian(noise_median=5.0)  # the prior of its latent site
     check(other)
-    assert elbo._fuse(other, guides[other]) is not made
+    in_double = elbo._fuse(other, guides[other])
+    assert in_double is not made
     other.float()
     guides[other].float()
+    assert elbo._fuse(other, guides[other]) is not in_double
     assert elbo.differentiable_loss(other, guides[other], x.float(), y.float()).isfinite()
 
 
