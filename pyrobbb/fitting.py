@@ -184,6 +184,7 @@ def fit(
         )
     factor = factor_of(schedule)
     factory, lr = as_factory(optimizer, lr)
+    check_positive("lr", lr)
     seed = as_seed(seed)
     if restarts > 1 and not isinstance(guide, str):
         raise ValueError("`restarts` needs a guide made by name, 'mean_field' or 'auto_normal'.")
@@ -215,10 +216,15 @@ def fit(
     starts = [(network if r == 0 else fresh_start(network, seed + r)) for r in range(restarts)]
     seeds = [seed + r for r in range(restarts)]
     if restarts == 1 or _can_run_side_by_side(plan, network):
-        chains = _run(plan, starts, seeds)
+        chains, _ = _run(plan, starts, seeds)
     else:
-        chains = [_run(plan, [start], [own])[0] for start, own in zip(starts, seeds, strict=True)]
-    return chains[0] if restarts == 1 else Posterior.of_chains(chains)
+        chains = []
+        for start, own in zip(starts, seeds, strict=True):
+            fitted, is_interrupted = _run(plan, [start], [own])
+            chains += fitted
+            if is_interrupted:
+                break
+    return chains[0] if len(chains) == 1 else Posterior.of_chains(chains)
 
 
 @dataclass(frozen=True)
@@ -261,8 +267,13 @@ def _can_run_side_by_side(plan: _Plan, network: BayesianNetwork) -> bool:
     return not draws_or_counts and is_plain_adam(probe)
 
 
-def _run(plan: _Plan, starts: list[BayesianNetwork], seeds: list[int]) -> list[Posterior]:
-    """Fit each of some networks, side by side, each as it would come out alone."""
+def _run(
+    plan: _Plan, starts: list[BayesianNetwork], seeds: list[int]
+) -> tuple[list[Posterior], bool]:
+    """Fit each of some networks, side by side, each as it would come out alone.
+
+    Gives them, and whether Ctrl-C has ended the fit.
+    """
     networks = [copy.deepcopy(start) for start in starts]
     for network in networks:
         if not network.training:  # in training mode, the modes of its parts are the user's choice
@@ -318,6 +329,7 @@ def _run(plan: _Plan, starts: list[BayesianNetwork], seeds: list[int]) -> list[P
                 )
 
         n_done = 0  # whole pieces
+        is_interrupted = False
         try:
             bar = tqdm(total=epochs, desc="fit", unit="epoch", disable=not plan.progress)
             n_learnt = len(networks) * sum(tensor.numel() for tensor in learnt)
@@ -337,6 +349,7 @@ def _run(plan: _Plan, starts: list[BayesianNetwork], seeds: list[int]) -> list[P
                     if watch is not None and watch.is_over(guide, learnt, plan.patience):
                         break
         except KeyboardInterrupt:
+            is_interrupted = True
             n_taken = sum(int((~np.isnan(piece[:, 0, 0])).sum()) for piece in losses)
             logger.warning("Interrupted after %d steps: giving what is fitted so far.", n_taken)
             stepper.sync()
@@ -370,7 +383,7 @@ def _run(plan: _Plan, starts: list[BayesianNetwork], seeds: list[int]) -> list[P
         posteriors.append(
             Posterior(own, its_guide, history, data.example[0], {**settings, "seed": seed})
         )
-    return posteriors
+    return posteriors, is_interrupted
 
 
 def fresh_start(network: BayesianNetwork, seed: int) -> BayesianNetwork:

@@ -423,9 +423,11 @@ class FusedELBO(ELBO):
         raise NotImplementedError("Nothing is traced here.")
 
     def _fuse(self, model: Any, guide: Any) -> FusedLoss:
-        key = (model, guide, getattr(model, "prior", None), getattr(model, "likelihood", None))
+        key = (model, guide, *(getattr(model, n, None) for n in ("net", "prior", "likelihood")))
         loc = getattr(guide, "loc", None)
-        kind = (loc.dtype, loc.device) if isinstance(loc, Tensor) else None
+        kind: tuple[Any, ...] = ()
+        if isinstance(loc, Tensor) and isinstance(model, BayesianNetwork):
+            kind = (loc.dtype, loc.device, *(name for name, _ in model.point_parameters()))
         if self._last is not None:
             fused, last_key, last_kind = self._last
             if all(map(operator.is_, key, last_key)) and kind == last_kind:

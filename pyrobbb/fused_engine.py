@@ -20,7 +20,7 @@ from .noise import NoiseSource
 from .optimizers import FlatAdam, OptimizerFactory, flat_optimizer
 
 AT_ONCE = 64
-MOST_NOISE = 2**24  # numbers drawn ahead, at most
+MOST_NOISE = 2**22  # numbers drawn ahead, if there is a choice: they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class FusedEngine:
         shape = (n_particles, len(loc)) if n_particles > 1 else (len(loc),)
         self._noise = [NoiseSource(shape, chain.seed, loc) for chain in self.chains]
         self.noise_size = len(self.chains) * n_particles * len(loc)
-        self.at_once = int(min(max(MOST_NOISE // self.noise_size, 1), AT_ONCE))
+        self.at_once = int(min(max(MOST_NOISE // self.noise_size, 2), AT_ONCE))
 
     def run(self, steps: Steps, losses: np.ndarray) -> None:
         """Take the steps, and write down the nll and the KL divergence before each."""

@@ -29,6 +29,11 @@ def as_factory(optimizer: Any, lr: float) -> tuple[OptimizerFactory, float]:
                 "`optimizer` must be a Pyro optimiser with one set of options for all parameters, "
                 "such as pyro.optim.ClippedAdam({'lr': 0.01}); schedules are given by `schedule`."
             )
+        if options.get("lrd", 1.0) != 1.0:
+            raise TypeError(
+                f"`optimizer` has lrd={options['lrd']}, but here the learning rate goes by "
+                "`schedule`: leave lrd out."
+            )
         rest = {name: value for name, value in options.items() if name != "lr"}
         return functools.partial(optimizer.pt_optim_constructor, **rest), options.get("lr", lr)
     if not callable(optimizer) or isinstance(optimizer, torch.optim.Optimizer):

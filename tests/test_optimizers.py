@@ -167,3 +167,13 @@ def test_what_cannot_be_an_optimiser_is_refused(optimizer, message):
         quick_fit(optimizer())
     with pytest.raises(TypeError, match=re.compile(message, re.DOTALL)):
         as_factory(optimizer(), 0.1)
+
+
+def test_a_decay_that_the_schedule_would_undo_is_refused():
+    with pytest.raises(TypeError, match=r"`optimizer` has lrd=0\.9.*leave lrd out"):
+        quick_fit(pyro.optim.ClippedAdam({"lr": 0.01, "lrd": 0.9}), "fused")
+
+
+def test_a_pyro_optimisers_learning_rate_is_checked():
+    with pytest.raises(ValueError, match=r"`lr` must be positive, got -0\.01"):
+        quick_fit(pyro.optim.Adam({"lr": -0.01}), "fused")

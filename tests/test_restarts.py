@@ -258,3 +258,22 @@ def test_restarts_need_a_count_arrays_and_a_guide_made_by_name():
     loader = DataLoader(TensorDataset(torch.as_tensor(X), torch.as_tensor(Y)))
     with pytest.raises(ValueError, match="`restarts` needs x and y as arrays: a DataLoader has an"):
         fit(net, loader, n_data=23, restarts=2)
+
+
+def test_ctrl_c_ends_the_fits_to_come_too(caplog):
+    class Interrupting(nn.Module):
+        calls = 0
+
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(3, 1)
+
+        def forward(self, x):
+            type(self).calls += self.training
+            if self.training and type(self).calls == 20:  # in the second of the fits
+                raise KeyboardInterrupt
+            return self.net(x)
+
+    posterior = quick_fit(BayesianNetwork(Interrupting().double()), engine="svi", restarts=4)
+    assert [len(chain.history.nll) for chain in posterior.chains] == [15, 4]
+    assert "Interrupted after 4 steps" in caplog.text
