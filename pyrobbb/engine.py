@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +24,9 @@ from torch import Tensor, nn
 
 from .network import BayesianNetwork
 from .optimizers import OptimizerFactory
+
+MOST_GATHERED = 2**20
+"""Numbers in x up to which the batches of many steps are taken in one go."""
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -81,7 +85,7 @@ class Steps:
         }
         return replace(self, rows=rows, **by_step)
 
-    @property
+    @cached_property
     def data_weight(self) -> np.ndarray:
         """Factor on the nll of each step's rows: what each stands for, times the step's weight."""
         return self.n_data / self.n_rows * self.step_weight
@@ -90,8 +94,22 @@ class Steps:
         """Give the x and y of a step, with a leading dimension of chains if the rows have one."""
         if self.rows is None:
             return self.x, self.y
-        rows = self.rows[step][..., : int(self.n_rows[step])]
-        return self.x[rows], self.y[rows]
+        n = int(self.n_rows[step])
+        if self._gathered is None:
+            rows = self.rows[step][..., :n]
+            return self.x[rows], self.y[rows]
+        x, y = (tensor[step] for tensor in self._gathered)
+        if n < self.rows.shape[-1]:
+            x, y = (t[:, :n] if self.rows.dim() == 3 else t[:n] for t in (x, y))
+        return x, y
+
+    @cached_property
+    def _gathered(self) -> tuple[Tensor, Tensor] | None:
+        """The batches of all steps, taken in one go where they are small."""
+        assert self.rows is not None
+        if self.rows.numel() * self.x[0].numel() > MOST_GATHERED:
+            return None
+        return self.x[self.rows], self.y[self.rows]
 
 
 _BY_STEP = ("n_rows", "kl_weight", "step_weight", "lr")

@@ -106,15 +106,15 @@ class FusedEngine:
         with torch.no_grad(), pyro.validation_enabled(False):
             for i in range(len(steps)):
                 step = self.step_at(steps, i, noise[i])
-                parts = torch.stack([step.nll, step.kl])
-                if not math.isfinite(parts.sum().item()):
+                parts = torch.stack([step.nll, step.kl]).reshape((2, -1)).tolist()
+                if not math.isfinite(sum(map(sum, parts))):
                     raise self._explain(steps, i, noise[i])
                 gradients = [step.d_loc, step.d_rho, *step.d_points]
                 if self.clip_norm is not None:
                     gradients = clipped(gradients, self.clip_norm, self._lead)
                 self.optimizer.step(gradients, float(steps.lr[i]))
                 self.n_steps += 1
-                losses[i] = parts.reshape((2, -1)).tolist()
+                losses[i] = parts
                 losses[i, 0] /= steps.step_weight[i]
             if not all(bool(tensor.isfinite().all()) for tensor in self.state):
                 raise non_finite(self.n_steps - 1, "the gradient")

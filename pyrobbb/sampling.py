@@ -147,7 +147,7 @@ class DrawnDistributions:
             yield distribution
 
     def _compute(self, rows: Tensor) -> TorchDistribution:
-        with ONE_AT_A_TIME, torch.no_grad():
+        with ONE_AT_A_TIME, torch.no_grad(), pyro.validation_enabled(False):
             outputs = ({"": net.output(draws, rows)} for net, draws in self._weights())
             output = join(outputs, self.n_draws)[""]
             return self._network.distribution(output, self._latents)
