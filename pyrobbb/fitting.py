@@ -32,7 +32,7 @@ from .guides import MeanFieldGuide, auto_normal
 from .history import History
 from .network import BayesianNetwork, evaluating
 from .objectives import KLWeight, Objective, kl_weights, make_elbo, traced
-from .optimizers import OptimizerFactory, as_factory, is_plain_adam
+from .optimizers import OptimizerFactory, adam_settings, as_factory
 from .posterior import Posterior
 from .randomness import as_seed, seeded
 from .schedules import Schedule, factor_of
@@ -262,9 +262,8 @@ def _can_run_side_by_side(plan: _Plan, network: BayesianNetwork) -> bool:
         or any(True for _ in module.buffers(False))
         for module in network.net.modules()
     )
-    like = network.bayesian_parameters()[0][1]
-    probe = plan.optimizer([nn.Parameter(torch.zeros_like(like))], lr=1.0)
-    return not draws_or_counts and is_plain_adam(probe)
+    like = network.bayesian_parameters()[0][1].detach()
+    return not draws_or_counts and adam_settings(plan.optimizer, [like]) is not None
 
 
 def _run(

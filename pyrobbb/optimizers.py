@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -118,16 +119,38 @@ class AnyOptimizer:
 
 def flat_optimizer(tensors: Sequence[Tensor], factory: OptimizerFactory) -> FlatAdam | AnyOptimizer:
     """Make the optimiser that a factory would make, over flat tensors that it updates in place."""
-    optimizer = factory([nn.Parameter(tensor) for tensor in tensors], lr=1.0)
-    if is_plain_adam(optimizer):
-        is_adamw = isinstance(optimizer, torch.optim.AdamW)
-        return FlatAdam(tensors, optimizer.param_groups[0], decoupled=is_adamw)
+    settings = adam_settings(factory, tensors)
+    if settings is not None:
+        return FlatAdam(tensors, settings, decoupled=settings["decoupled"])
     return AnyOptimizer(tensors, factory)
 
 
-def is_plain_adam(optimizer: torch.optim.Optimizer) -> bool:
-    """Say whether an optimiser is one that `FlatAdam` stands in for."""
-    settings = optimizer.param_groups[0]
-    plain = type(optimizer) in (torch.optim.Adam, torch.optim.AdamW)
-    plain = plain and all(p.dtype in (torch.float32, torch.float64) for p in settings["params"])
-    return plain and not (settings["amsgrad"] or settings["maximize"])
+def adam_settings(factory: OptimizerFactory, tensors: Sequence[Tensor]) -> dict[str, Any] | None:
+    """Give the settings of the Adam or AdamW that a factory makes, if `FlatAdam` stands in for it.
+
+    Parameters
+    ----------
+    factory : callable
+    tensors : sequence of Tensor
+        What it is to update.
+
+    Returns
+    -------
+    dict or None
+        betas, eps, weight_decay, and whether the latter is decoupled.
+    """
+    if factory is torch.optim.Adam or factory is torch.optim.AdamW:
+        # To make one would import torch's compiler, which takes as long as all of torch.
+        kind: type = factory
+        settings = {n: p.default for n, p in inspect.signature(kind).parameters.items()}
+    else:
+        optimizer = factory([nn.Parameter(tensor) for tensor in tensors], lr=1.0)
+        kind, settings = type(optimizer), optimizer.param_groups[0]
+    if kind not in (torch.optim.Adam, torch.optim.AdamW):
+        return None
+    if settings["amsgrad"] or settings["maximize"]:
+        return None
+    if any(tensor.dtype not in (torch.float32, torch.float64) for tensor in tensors):
+        return None
+    kept = {name: settings[name] for name in ("betas", "eps", "weight_decay")}
+    return {**kept, "decoupled": kind is torch.optim.AdamW}
