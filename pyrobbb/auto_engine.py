@@ -19,8 +19,8 @@ from .fused_engine import FusedEngine
 logger = logging.getLogger(__name__)
 
 COMPILE_SECONDS = 6.0
-"""What compilation takes, on the machines it was measured on: 2 s if torch has it in its cache on
-the disk, 8 s if not."""
+"""Between what compilation was seen to take: 5 s where torch has it in its cache on the disk, 12 s
+where not (benchmarks/RESULTS.md)."""
 KNOWN_SECONDS = 0.5
 """What is left of that if such steps have been compiled in this process."""
 SAVED_IN_PYTHON = 0.88

@@ -52,14 +52,14 @@ class NormalPiece:
     def cost_and_slope(self, u: Tensor) -> tuple[Tensor, Tensor]:
         centred = u - self.loc if isinstance(self.loc, Tensor) or self.loc else u
         slope = centred * self.scale**-2
-        return 0.5 * vecdot(centred, slope) + self._constant(u), slope
+        return 0.5 * vecdot(centred, slope) + self._constant(), slope
 
     def kl(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         z, ratio = (loc - self.loc) / self.scale, scale / self.scale
         kl = (0.5 * (z * z + ratio * ratio) - ratio.log()).sum(-1) - 0.5 * self.n
         return kl, z / self.scale, ratio / self.scale - 1 / scale
 
-    def _constant(self, u: Tensor) -> float | Tensor:
+    def _constant(self) -> float | Tensor:
         if isinstance(self.scale, Tensor):
             return self.scale.log().sum() + self.n * HALF_LOG_2PI
         return self.n * (math.log(self.scale) + HALF_LOG_2PI)

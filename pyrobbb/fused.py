@@ -41,7 +41,7 @@ class Step:
     Attributes
     ----------
     nll, kl : Tensor of shape (*lead,)
-        Unweighted.
+        The nll times `data_weight`; the KL divergence without its weight.
     d_loc, d_rho : Tensor of shape (*lead, n_latent)
     d_points : tuple of Tensor
     """

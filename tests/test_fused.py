@@ -5,6 +5,7 @@ import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
 import torch
+from modules import LastState, Tied
 from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
 from torch import nn
@@ -16,27 +17,6 @@ from pyrobbb.guides import inverse_softplus
 from pyrobbb.likelihoods import Categorical, Gaussian, Poisson
 from pyrobbb.objectives import traced
 from pyrobbb.priors import ByName, FanInNormal, Normal, ScaleMixture, ScaleMixtureNormal
-
-
-class LastState(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.lstm = nn.LSTM(2, 3, batch_first=True)
-        self.head = nn.Linear(3, 1)
-
-    def forward(self, x):
-        states, _ = self.lstm(x)
-        return self.head(states[:, -1])
-
-
-class Tied(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
-        self.second.weight = self.first.weight
-
-    def forward(self, x):
-        return self.second(torch.tanh(self.first(x)))
 
 
 class ByRow(nn.Module):

@@ -12,6 +12,7 @@ import pyro.poutine as poutine
 import pytest
 import scipy.stats
 import torch
+from modules import LastState
 from pyro.infer import Predictive, Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 from torch.distributions import kl_divergence
@@ -365,17 +366,6 @@ def test_the_kl_does_not_depend_on_the_number_of_data(objective, prior):
         data = x[:n_rows], y[:n_rows], n_data
         kl.append(kl_at_same_noise(objective, network, guide, *data))
     assert kl[1:] == pytest.approx([kl[0]] * 4, rel=1e-8)
-
-
-class LastState(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.lstm = nn.LSTM(2, 3, batch_first=True)
-        self.head = nn.Linear(3, 1)
-
-    def forward(self, x):
-        states, _ = self.lstm(x)
-        return self.head(states[:, -1])
 
 
 @pytest.mark.parametrize("objective", [Trace_ELBO, TraceMeanField_ELBO])

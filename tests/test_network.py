@@ -13,6 +13,7 @@ import pyro.poutine as poutine
 import pytest
 import scipy.stats
 import torch
+from modules import LastState, Tied
 from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoDelta, AutoLowRankMultivariateNormal, AutoNormal
 from torch import nn
@@ -23,17 +24,6 @@ from pyrobbb.likelihoods import Categorical, Gaussian, NegativeBinomial
 from pyrobbb.priors import ByName, FanInNormal, Normal
 
 
-class LastState(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.lstm = nn.LSTM(2, 3, batch_first=True)
-        self.head = nn.Linear(3, 1)
-
-    def forward(self, x):
-        states, _ = self.lstm(x)
-        return self.head(states[:, -1])
-
-
 class MeanOverSequence(nn.Module):
     def __init__(self):
         super().__init__()
@@ -42,16 +32,6 @@ class MeanOverSequence(nn.Module):
 
     def forward(self, x):
         return self.head(self.encoder(x).mean(1))
-
-
-class Tied(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
-        self.second.weight = self.first.weight
-
-    def forward(self, x):
-        return self.second(torch.tanh(self.first(x)))
 
 
 def cnn():
