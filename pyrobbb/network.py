@@ -24,6 +24,7 @@ from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
 from .data import ArrayLike, as_tensor, check_count
+from .layer_chain import layers_of, run_layers
 from .likelihoods import (
     Conditional,
     Gaussian,
@@ -178,6 +179,7 @@ class BayesianNetwork(nn.Module):
         points: Mapping[str, Tensor] | None = None,
         *,
         x_per_draw: bool = False,
+        rows_at_once: int | None = None,
     ) -> Tensor:
         """Run the module under draws of its weights, all draws at once.
 
@@ -189,15 +191,26 @@ class BayesianNetwork(nn.Module):
             Values of point parameters, in place of the module's own.
         x_per_draw : bool
             Whether each draw has inputs of its own.
+        rows_at_once : int, optional
+            Most rows for which activations are held at a time. None: all.
 
         Returns
         -------
         Tensor of shape (n_draws, n, ...)
         """
         weights = {name: draws[name] for name, _ in self.bayesian_parameters()} | dict(points or {})
+        layers = layers_of(self.net)
+        if layers is not None and x.dim() == 2 + x_per_draw:
+            tiles = [x] if x_per_draw else x.split(rows_at_once or len(x))
+            return torch.cat([run_layers(layers, weights, tile) for tile in tiles], 1)
         if x_per_draw:
             return self._map(self.run, (weights, x))
-        return self._map(lambda values: self.run(values, x), (weights,))
+        if rows_at_once is None or len(x) <= rows_at_once:
+            return self._map(lambda values: self.run(values, x), (weights,))
+        # The loop over rows lies within the mapping: entering that costs as much as a small tile.
+        in_tiles = _InTiles(self.net, rows_at_once)
+        named = {f"net.{name}": value for name, value in weights.items()}
+        return self._map(lambda values: functional_call(in_tiles, values, (x,)), (named,))
 
     def run(self, values: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Run the module with one set of values in the place of its parameters."""
@@ -413,6 +426,17 @@ class BayesianNetwork(nn.Module):
             likelihood = InitMessenger(_start_of_site)(self.likelihood)
             trace = poutine.trace(likelihood).get_trace(output)
         return {name: site["fn"] for name, site in trace.iter_stochastic_nodes()}
+
+
+class _InTiles(nn.Module):
+    """A module that takes its rows some at a time."""
+
+    def __init__(self, net: nn.Module, n_rows: int) -> None:
+        super().__init__()
+        self.net, self._n_rows = net, n_rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.net(rows) for rows in x.split(self._n_rows)])
 
 
 class _LineUp(Messenger):

@@ -214,7 +214,7 @@ class RegressionPrediction(Prediction):
         for distribution in self._distributions:
             each = distribution.mean
             means.append(each.mean(0))
-            epistemic.append(each.var(0, correction=0))
+            epistemic.append((each - means[-1]).square_().mean(0))  # `var` takes five times as long
             aleatoric.append(distribution.variance.mean(0).expand_as(means[-1]))
         return torch.cat(means), torch.cat(epistemic), torch.cat(aleatoric)
 

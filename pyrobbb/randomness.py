@@ -20,7 +20,10 @@ def seeded(seed: int) -> Iterator[None]:
     """Draw from a given seed, and leave the caller's random state as it was."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with ONE_AT_A_TIME, torch.random.fork_rng(devices=list(devices)):
-        torch.manual_seed(seed)
+        # Not torch.manual_seed, which keeps a stack trace for a GPU that has not been used yet.
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed_all(seed)
         yield
 
 

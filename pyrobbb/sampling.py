@@ -25,8 +25,8 @@ BLOCK = 16
 """Draws are made in blocks of this size, each from a random state of its own, so that the first m
 of n draws are the same for every n, and for every bound on memory."""
 
-CHUNK = 1024
-TILE = 2**22
+ROWS = 512
+TILE = 2**24
 """Rows taken at once, and bytes of activations: small enough to stay in a processor's cache, large
 enough for matrix products to be fast."""
 
@@ -129,10 +129,9 @@ class DrawnDistributions:
                 ]
         self._latents = join(latents, n_draws)
         self._chunk = int(min(max(quarter // (16 * n_draws * per_output), 1), len(x)))
-        if self._held is not None:  # draws that are not held are made anew for each chunk
-            self._chunk = min(self._chunk, CHUNK)
         tile = min(quarter // 4, TILE)
-        self._at_once = int(min(max(tile // (self._chunk * per_row), 1), n_draws))
+        self._rows_at_once = min(max(tile // per_row, 1), ROWS, self._chunk)
+        self._at_once = int(min(max(tile // (self._rows_at_once * per_row), 1), n_draws))
         self._keep = n_draws * len(x) * per_output <= quarter
         self._kept: dict[int, TorchDistribution] = {}
 
@@ -148,7 +147,10 @@ class DrawnDistributions:
 
     def _compute(self, rows: Tensor) -> TorchDistribution:
         with ONE_AT_A_TIME, torch.no_grad(), pyro.validation_enabled(False):
-            outputs = ({"": net.output(draws, rows)} for net, draws in self._weights())
+            outputs = (
+                {"": net.output(draws, rows, rows_at_once=self._rows_at_once)}
+                for net, draws in self._weights()
+            )
             output = join(outputs, self.n_draws)[""]
             return self._network.distribution(output, self._latents)
 

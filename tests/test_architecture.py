@@ -17,6 +17,7 @@ ORDER = [
     "randomness",
     "scaling",
     "architectures",
+    "layer_chain",
     "priors",
     "likelihoods",
     "network",

@@ -1,0 +1,109 @@
+"""Linear layers under many draws at once, against torch.vmap over torch.func.functional_call."""
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.testing import assert_close
+
+from pyrobbb import BayesianNetwork, mlp
+from pyrobbb.architectures import ACTIVATIONS
+from pyrobbb.layer_chain import layers_of, run_layers
+from pyrobbb.network import evaluating
+
+N_DRAWS = 5
+
+CHAINS = {
+    "linear": lambda: mlp(3, [], 2),
+    **{name: lambda name=name: mlp(3, [7, 4], 2, name) for name in ACTIVATIONS},
+    "no bias": lambda: nn.Sequential(nn.Linear(3, 6, bias=False), nn.Tanh(), nn.Linear(6, 1)),
+    "other activations": lambda: nn.Sequential(nn.Linear(3, 6), nn.LeakyReLU(0.3), nn.Hardtanh()),
+}
+
+
+def drawn(net, names=None):
+    return {
+        name: torch.randn((N_DRAWS, *parameter.shape), dtype=torch.float64)
+        for name, parameter in net.named_parameters()
+        if names is None or name in names
+    }
+
+
+@pytest.mark.parametrize("make", CHAINS.values(), ids=CHAINS)
+@pytest.mark.parametrize("x_per_draw", [False, True])
+def test_a_chain_gives_what_vmap_gives(make, x_per_draw):
+    net = make().double()
+    values = drawn(net)
+    x = torch.randn((N_DRAWS, 9, 3) if x_per_draw else (9, 3), dtype=torch.float64)
+    in_dims = (0, 0 if x_per_draw else None)
+    expected = torch.vmap(lambda v, x: functional_call(net, v, (x,)), in_dims)(values, x)
+    assert_close(run_layers(layers_of(net), values, x), expected)
+
+
+def test_parameters_that_are_not_drawn_are_the_layers_own():
+    net = mlp(3, [6], 2).double()
+    x = torch.randn(9, 3, dtype=torch.float64)
+    values = drawn(net, {"0.bias", "2.weight"})
+    expected = torch.vmap(lambda v: functional_call(net, v, (x,)))(values)
+    assert_close(run_layers(layers_of(net), values, x), expected)
+
+
+def test_gradients_are_those_of_vmap():
+    net = mlp(3, [6], 2, "tanh").double()
+    x = torch.randn(9, 3, dtype=torch.float64)
+    values = {name: value.requires_grad_() for name, value in drawn(net).items()}
+    ways = [
+        run_layers(layers_of(net), values, x),
+        torch.vmap(lambda v: functional_call(net, v, (x,)))(values),
+    ]
+    one, other = (torch.autograd.grad(way.square().sum(), list(values.values())) for way in ways)
+    assert_close(one, other)
+
+
+class MyLinear(nn.Linear):
+    def forward(self, x):
+        return -super().forward(x)
+
+
+def hooked():
+    net = mlp(3, [4], 1)
+    net[0].register_forward_hook(lambda *_: None)
+    return net
+
+
+OTHERS = {
+    "subclass of a layer": lambda: nn.Sequential(MyLinear(3, 2)),
+    "subclass of Sequential": lambda: type("Mine", (nn.Sequential,), {})(nn.Linear(3, 2)),
+    "parametrised": lambda: nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), nn.ReLU()
+    ),
+    "hooked": hooked,
+    "softmax": lambda: nn.Sequential(nn.Linear(3, 2), nn.Softmax(dim=1)),
+    "flatten": lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 2)),
+    "dropout": lambda: nn.Sequential(nn.Linear(3, 2), nn.Dropout()),
+    "one layer": lambda: nn.Linear(3, 2),
+}
+
+
+@pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
+def test_other_modules_are_not_taken_for_chains(make):
+    assert layers_of(make()) is None
+
+
+@pytest.mark.parametrize("make", [CHAINS["tanh"], *OTHERS.values()], ids=["chain", *OTHERS])
+def test_rows_in_tiles_give_the_same_outputs(make):
+    network = BayesianNetwork(make())
+    draws = {
+        name: torch.randn(N_DRAWS, *parameter.shape)
+        for name, parameter in network.bayesian_parameters()
+    }
+    x = torch.randn(10, 3)
+    with evaluating(network):
+        whole = network.output(draws, x)
+        assert whole.shape[:2] == (N_DRAWS, 10)
+        one_by_one = [
+            functional_call(network.net, {name: value[i] for name, value in draws.items()}, (x,))
+            for i in range(N_DRAWS)
+        ]
+        assert_close(whole, torch.stack(one_by_one))
+        assert_close(network.output(draws, x, rows_at_once=4), whole)
