@@ -8,7 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import auto_choice
 import cold_fit
+import gradient_variance
 import import_time
 import prediction
 import scaling
@@ -17,7 +19,16 @@ import target_nll
 
 BENCHMARKS: dict[str, ModuleType] = {
     module.__name__: module
-    for module in (step, cold_fit, target_nll, prediction, scaling, import_time)
+    for module in (
+        step,
+        cold_fit,
+        auto_choice,
+        target_nll,
+        prediction,
+        scaling,
+        gradient_variance,
+        import_time,
+    )
 }
 RESULTS, REPORT, REMARKS, CHART = "results.json", "RESULTS.md", "remarks.md", "steps.png"
 QUICK = "**A quick run: it shows that everything runs, and its numbers mean nothing.**"

@@ -1,7 +1,7 @@
 """Linear layers and activations, one after another, under many draws of their weights at once.
 
-`torch.vmap` does this for any module, but for small perceptrons it takes half as long again: it adds
-biases in a pass of their own.
+`torch.vmap` does this for any module, but for small perceptrons it takes half as long again: it
+adds biases in a pass of their own.
 """
 
 from __future__ import annotations
