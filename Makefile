@@ -8,11 +8,17 @@ STAMP := .venv/.installed
 BENCH_STAMP := .venv/.bench-installed
 BENCH ?=
 
+# ArviZ 1.x is for Python 3.12 and later.
+NEWER ?= $(shell for python in python3.14 python3.13 python3.12 \
+	$$(ls -d "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.1[2-4]*/bin/python3 2> /dev/null | sort -rV); \
+	do "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2> /dev/null \
+		&& echo "$$python" && break; done)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format examples bench
+.PHONY: help demo test test-arviz-1 lint format examples bench
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "The first of them installs into .venv, later ones need no network."
 	@echo "Another interpreter: rm -r .venv, then make test PYTHON=python3.12"
@@ -22,6 +28,16 @@ demo: $(STAMP)  ## Run the demonstration; it writes to demo-output/
 
 test: $(STAMP)  ## Run the tests, with coverage
 	$(BIN)/python -m pytest
+
+test-arviz-1:  ## Run the tests of ArviZ under its 1.x, on Python 3.12 or later, if there is one
+	@if test -z "$(NEWER)"; then \
+		echo "Skipped: there is no Python 3.12 or later here for ArviZ 1.x."; \
+	else \
+		echo "ArviZ 1.x on $$("$(NEWER)" -V)" && \
+		"$(NEWER)" -m venv --clear .venv-arviz-1 && \
+		.venv-arviz-1/bin/python -m pip install -q -c constraints.txt -e ".[dev]" && \
+		.venv-arviz-1/bin/python -m pytest --no-cov -m arviz; \
+	fi
 
 lint: $(STAMP)  ## Check style, formatting and types
 	$(BIN)/python -m ruff check

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from . import likelihoods, plots, priors, reference, scores
+from . import diagnostics, likelihoods, plots, priors, reference, scores
 from .architectures import mlp
 from .crosscheck import crosscheck
 from .engine import NonFiniteLossError
@@ -10,9 +10,12 @@ from .fitting import fit, fresh_start
 from .fused import FusedELBO
 from .guides import MeanFieldGuide, auto_normal
 from .network import BayesianNetwork
+from .nuts import compare_with_nuts
 from .posterior import Posterior
 from .prediction import ClassificationPrediction, Prediction, RegressionPrediction
+from .pyro_io import from_pyro
 from .scaling import Standardizer
+from .simulation import sbc
 
 __version__ = _version("pyrobbb")
 
@@ -27,13 +30,17 @@ __all__ = [
     "RegressionPrediction",
     "Standardizer",
     "auto_normal",
+    "compare_with_nuts",
     "crosscheck",
+    "diagnostics",
     "fit",
     "fresh_start",
+    "from_pyro",
     "likelihoods",
     "mlp",
     "plots",
     "priors",
     "reference",
+    "sbc",
     "scores",
 ]

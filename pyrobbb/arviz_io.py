@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .data import ArrayLike, check_count, to_numpy
+from .datatree import build_tree
+from .likelihoods import base_of
+from .network import BayesianNetwork
 from .randomness import as_seed, seeded
-from .sampling import DrawnDistributions
+from .sampling import DrawnDistributions, Draws, FixedDraws, Source, join
 
 if TYPE_CHECKING:
     import xarray
 
     from .posterior import Posterior
+
+Function = Callable[[Draws], Tensor]
+
+WORKING_MEMORY = 2**30
+CLASSES = (torch.distributions.Categorical, torch.distributions.Bernoulli)
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def to_arviz(
@@ -23,65 +35,287 @@ def to_arviz(
     x: ArrayLike,
     y: ArrayLike,
     *,
+    x_new: ArrayLike | None = None,
     n_draws: int = 500,
     seed: int | None = None,
-    sites: list[str] | None = None,
+    sites: Sequence[str] | None = None,
+    functions: Mapping[str, Function] | None = None,
+    feature_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
+    target_names: Sequence[str] | None = None,
+    max_memory: int = 2**31,
 ) -> xarray.DataTree:
-    """Give draws, predictions and log-likelihoods as ArviZ reads them.
+    """Give draws, predictions, densities and data as ArviZ reads them.
 
     Parameters
     ----------
     posterior : Posterior
     x, y : array-like of shape (n, ...)
-        The data that the network was fitted to.
+        All the data that the network was fitted to.
+    x_new : array-like of shape (m, ...), optional
+        Other inputs, to be predicted.
     n_draws : int
-        Draws from each chain of the posterior.
+        Draws from each chain of the posterior, and from the prior.
     seed : int, optional
         Makes them repeatable.
-    sites : list of str, optional
-        The latent sites to keep. None: all of them.
+    sites : sequence of str, optional
+        The latent sites to keep. None: all. An empty one keeps none: the outputs tell more than
+        the weights of a large network.
+    functions : mapping of str to callable, optional
+        Further variables of the groups ``posterior`` and ``prior``: functions of the draws, a
+        dict of site to Tensor of shape (m, *site), that give a Tensor of shape (m, ...).
+    feature_names, class_names, target_names : sequence of str, optional
+        Labels of the columns of x, of the classes, of the columns of y. None: those of a data
+        frame.
+    max_memory : int
+        Bound on the bytes that the tree may take.
 
     Returns
     -------
     DataTree
-        Groups ``posterior``, ``posterior_predictive``, ``log_likelihood``, ``observed_data`` and
-        ``constant_data``, with dimensions ``chain`` (independent fits) and ``draw``.
+        With the dimensions ``chain`` (independent fits) and ``draw``, and the groups
+
+        - ``posterior``, ``prior``: latent sites, `functions`, and the mean of y (``mean``) or the
+          probability of each class (``probs``) at each row, without noise;
+        - ``posterior_predictive``, ``prior_predictive``: ``y``, noise included;
+        - ``log_likelihood``: of each row, in nats;
+        - ``sample_stats``: ``lp``, the log joint density of weights and data; ``logq``, that of the
+          guide; ``log_weight``, their difference. In nats, of the constrained sites;
+        - ``observed_data``, ``constant_data``: ``y`` and ``x``;
+        - ``predictions``, ``predictions_constant_data``: ``mean`` or ``probs``, ``y`` and ``x`` at
+          `x_new`.
+
+        A single column, of shape (n, 1), loses its second dimension.
+
+    Raises
+    ------
+    ValueError
+        If a site is not known, labels do not fit, or the tree would exceed `max_memory`.
     """
-    import arviz_base
-
     check_count("n_draws", n_draws)
+    check_count("max_memory", max_memory)
     seed = as_seed(seed)
+    network, functions = posterior.network, dict(functions or {})
+    rows, targets = network.prepare(x, y)
+    new_rows = None if x_new is None else network.prepare_inputs(x_new)
     n_chains = max(len(posterior.chains), 1)
-    draws = posterior.draws(n_chains * n_draws, seed)
-    unknown = set(sites or ()) - set(draws)
-    if unknown:
-        raise ValueError(f"`sites`: no site {sorted(unknown)}; there are {', '.join(draws)}.")
-    rows, targets = posterior.network.prepare(x, y)
     sources = posterior.sources(n_chains * n_draws, seed)
-    distributions = DrawnDistributions(sources, rows, max_memory=2**30)
-    predictive, log_likelihood, start = [], [], 0
-    with seeded(seed):
-        for distribution in distributions:
-            n_rows = distribution.batch_shape[1]
-            predictive.append(distribution.sample())
-            log_likelihood.append(distribution.log_prob(targets[start : start + n_rows]))
-            start += n_rows
-    data = {
-        "posterior": {
-            name: _by_chain(value, n_chains)
-            for name, value in draws.items()
-            if sites is None or name in sites
-        },
-        "posterior_predictive": {"y": _by_chain(torch.cat(predictive, 1), n_chains)},
-        "log_likelihood": {"y": _by_chain(torch.cat(log_likelihood, 1), n_chains)},
-        "observed_data": {"y": to_numpy(targets)},
-        "constant_data": {"x": to_numpy(rows)},
+    prior = [posterior.prior_source(n_draws, seed)]
+    names = _wanted(sites, functions, next(sources[0].draws(posterior.example)))
+    n_outputs = [len(rows), 0 if new_rows is None else len(new_rows)]
+    _check_size(network, names, rows, n_outputs, n_chains * n_draws, n_draws, max_memory)
+
+    def by_chain(variables: Mapping[str, Tensor], n: int = n_chains) -> dict[str, np.ndarray]:
+        return {k: to_numpy(v.reshape((n, -1, *v.shape[1:]))) for k, v in variables.items()}
+
+    def variables(of: Sequence[Source | FixedDraws]) -> Draws:
+        blocks = chain.from_iterable(source.draws(posterior.example) for source in of)
+        pieces = (_variables(draws, names, functions) for draws in blocks)
+        return join(pieces, sum(source.n_draws for source in of))
+
+    latents, prior_latents = variables(sources), variables(prior)
+    log_prior, log_q = _densities(sources, posterior.example)
+    expected, predicted, log_likelihood = _outputs(sources, rows, targets, seed)
+    assert log_likelihood is not None
+    prior_expected, prior_predicted, _ = _outputs(prior, rows, None, seed)
+    log_joint = log_prior + log_likelihood.sum(1)
+    stats = {"lp": log_joint, "logq": log_q, "log_weight": log_joint - log_q}
+    groups = {
+        "posterior": by_chain({**latents, **expected}),
+        "prior": by_chain({**prior_latents, **prior_expected}, 1),
+        "posterior_predictive": by_chain({"y": predicted}),
+        "prior_predictive": by_chain({"y": prior_predicted}, 1),
+        "log_likelihood": by_chain({"y": log_likelihood}),
+        "sample_stats": by_chain(stats),
+        "observed_data": {"y": to_numpy(_flat(targets))},
+        "constant_data": {"x": to_numpy(_flat(rows))},
     }
-    row_dims = {"y": ["obs"], "x": ["obs"]}
-    attrs = {name: value for name, value in posterior.settings.items() if value is not None}
-    attrs = {"inference_library": "pyrobbb", "guide": type(posterior.guide).__name__, **attrs}
-    return arviz_base.from_dict(data, dims=row_dims, attrs={"/": attrs})
+    if new_rows is not None:
+        new_expected, new_predicted, _ = _outputs(sources, new_rows, None, seed)
+        groups["predictions"] = by_chain({**new_expected, "y": new_predicted})
+        groups["predictions_constant_data"] = {"x": to_numpy(_flat(new_rows))}
+
+    n_classes = expected["probs"].shape[-1] if _is_categorical(expected, predicted) else None
+    labels = {
+        "feature": _labels("feature_names", feature_names, x, _n_columns(rows)),
+        "target": _labels("target_names", target_names, y, _n_columns(targets)),
+        "class": _labels("class_names", class_names, None, n_classes),
+    }
+    dims = {"x": _dims(rows, "feature"), "y": _dims(targets, "target")}
+    for name in expected:
+        dims[name] = dims["y"] if n_classes is None else ["obs", "class"]
+    site_dims, site_coords = _dims_of_sites(network, labels)
+    return build_tree(
+        groups,
+        dims={**site_dims, **dims},
+        coords={**site_coords, **{dim: own for dim, own in labels.items() if own is not None}},
+        pred_dims={name: ["obs_new", *own[1:]] for name, own in dims.items()},
+        pred_coords={dim: own for dim, own in labels.items() if own is not None},
+        attrs=_attrs(posterior, seed),
+    )
 
 
-def _by_chain(value: Tensor, n_chains: int) -> np.ndarray[Any, Any]:
-    return to_numpy(value.reshape((n_chains, -1, *value.shape[1:])))
+def _wanted(
+    sites: Sequence[str] | None, functions: Mapping[str, Function], draws: Draws
+) -> list[str]:
+    """Give the names of the sites to keep, checked."""
+    if isinstance(sites, str):
+        raise TypeError(f"`sites` must be a list of names, got the text {sites!r}.")
+    unknown = sorted(set(sites or ()) - set(draws))
+    if unknown:
+        raise ValueError(f"`sites`: no site {unknown}; there are {', '.join(draws)}.")
+    taken = {*draws, "mean", "probs"} & set(functions)
+    if taken:
+        raise ValueError(f"`functions`: {sorted(taken)} is the name of another variable.")
+    for name, function in functions.items():
+        value, n = function(draws), len(next(iter(draws.values())))
+        if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n:
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value)
+            raise ValueError(
+                f"`functions`: {name!r} must give a tensor with a row for each draw, but for {n} "
+                f"draws it gave {got}."
+            )
+    return [name for name in draws if sites is None or name in sites]
+
+
+def _check_size(
+    network: BayesianNetwork,
+    names: list[str],
+    rows: Tensor,
+    n_outputs: list[int],
+    n_draws: int,
+    n_prior: int,
+    max_memory: int,
+) -> None:
+    """Raise before memory is exhausted: with what takes it, and what to do."""
+    sizes = {name: p.numel() * p.element_size() for name, p in network.bayesian_parameters()}
+    n_weights = sum(sizes.get(name, 0) for name in names)
+    with torch.no_grad():
+        output = network.net(rows[:1])
+    n_row = output.numel() * output.element_size()
+    sites = n_weights * (n_draws + n_prior)
+    outputs = 2 * n_row * (sum(n_outputs) * n_draws + n_outputs[0] * n_prior)
+    outputs += 8 * n_outputs[0] * n_draws
+    if sites + outputs > max_memory:
+        parts = f"{sites / 2**30:.1f} GiB of weights and {outputs / 2**30:.1f} GiB of outputs"
+        raise ValueError(
+            f"`max_memory` is {max_memory / 2**30:.1f} GiB, but the tree would hold {parts}: keep "
+            "fewer `sites` ([] for the outputs only) or `functions` of them, fewer `n_draws` or "
+            "rows, or raise `max_memory`."
+        )
+
+
+def _variables(draws: Draws, names: list[str], functions: Mapping[str, Function]) -> Draws:
+    """Give the variables that are kept of some draws."""
+    own = {name: function(draws) for name, function in functions.items()}
+    return {name: draws[name] for name in names} | own
+
+
+def _densities(sources: Sequence[Source], example: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the log-densities of all latent sites, of the prior and of the guide."""
+    log_prior, log_q = [], []
+    with torch.no_grad():
+        for source in sources:
+            for block in source.blocks(example):
+                log_prior.append(source.network.log_prior(block.draws, example))
+                log_q.append(block.log_q)
+    return torch.cat(log_prior), torch.cat(log_q)
+
+
+def _outputs(
+    sources: Sequence[Source | FixedDraws], rows: Tensor, targets: Tensor | None, seed: int
+) -> tuple[Draws, Tensor, Tensor | None]:
+    """Give what is expected of y, draws of y, and log-likelihoods, shape (n_draws, n, ...)."""
+    expected: dict[str, list[Tensor]] = defaultdict(list)
+    predicted, log_likelihood, start = [], [], 0
+    distributions = DrawnDistributions(sources, rows, max_memory=WORKING_MEMORY)
+    with seeded(seed), torch.no_grad():
+        for distribution in distributions:
+            base = base_of(distribution)
+            has_classes = isinstance(base, CLASSES)
+            expected["probs" if has_classes else "mean"].append(
+                base.probs if has_classes else distribution.mean
+            )
+            predicted.append(distribution.sample())
+            if targets is not None:
+                own = targets[start : (start := start + distribution.batch_shape[1])]
+                log_likelihood.append(distribution.log_prob(own).double())
+    return (
+        {name: _flat(torch.cat(parts, 1), 1) for name, parts in expected.items()},
+        _flat(torch.cat(predicted, 1), 1),
+        torch.cat(log_likelihood, 1) if log_likelihood else None,
+    )
+
+
+def _flat(values: Tensor, n_lead: int = 0) -> Tensor:
+    """Drop the second dimension of a single column."""
+    is_column = values.dim() == n_lead + 2 and values.shape[-1] == 1
+    return values[..., 0] if is_column else values
+
+
+def _is_categorical(expected: Draws, predicted: Tensor) -> bool:
+    return "probs" in expected and expected["probs"].dim() > predicted.dim()
+
+
+def _n_columns(values: Tensor) -> int | None:
+    return values.shape[1] if _flat(values).dim() == 2 else None
+
+
+def _dims(values: Tensor, columns: str) -> list[str]:
+    return ["obs"] if _n_columns(values) is None else ["obs", columns]
+
+
+def _labels(
+    argument: str, given: Sequence[str] | None, data: ArrayLike, n: int | None
+) -> list[str] | None:
+    """Give the labels of columns: those given, or a data frame's."""
+    if given is None:
+        columns = getattr(data, "columns", None)
+        return None if columns is None or n is None else [str(column) for column in columns]
+    if n is None or len(given) != n:
+        raise ValueError(f"`{argument}` must name {n or 'no'} columns, got {len(given)} names.")
+    return [str(name) for name in given]
+
+
+def _dims_of_sites(
+    network: BayesianNetwork, labels: Mapping[str, list[str] | None]
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Name the dimensions of weights, and label the inputs of the first and last layer."""
+    dims, coords = {}, {}
+    layers = {n: m for n, m in network.net.named_modules() if isinstance(m, LAYERS)}
+    for name, parameter in network.bayesian_parameters():
+        layer, _, leaf = name.rpartition(".")
+        if layer in layers and leaf in ("weight", "bias"):
+            kernel = [f"{name}_k{i}" for i in range(parameter.dim() - 2)]
+            dims[name] = [f"{name}_out", f"{name}_in", *kernel][: max(parameter.dim(), 1)]
+        else:
+            dims[name] = [f"{name}_dim_{i}" for i in range(parameter.dim())]
+    if layers:
+        (first, *_), (*_, last) = layers, layers
+        outputs = labels["class"] or labels["target"]
+        for dim, names in (
+            (f"{first}.weight_in", labels["feature"]),
+            (f"{last}.weight_out", outputs),
+            (f"{last}.bias_out", outputs),
+        ):
+            site = dim.rpartition("_")[0]
+            if names is not None and site in dims:
+                size = dict(network.bayesian_parameters())[site].shape[dims[site].index(dim)]
+                if size == len(names):
+                    coords[dim] = names
+    return dims, coords
+
+
+def _attrs(posterior: Posterior, seed: int) -> dict[str, Any]:
+    fits = posterior.chains or (posterior,)
+    nelbo = [float(own.history.per_epoch().nelbo[-1]) for own in fits if len(own.history.nelbo)]
+    seeds = [own.settings.get("seed") for own in fits]
+    return {
+        **posterior.settings,
+        "inference_method": "variational",
+        "guide": type(posterior.guide).__name__,
+        "steps": len(posterior.history.nelbo),
+        "seed": seeds if len(seeds) > 1 else seeds[0],
+        "nelbo": nelbo if len(nelbo) > 1 else nelbo[0] if nelbo else None,
+        "draws_seed": seed,
+    }

@@ -224,6 +224,17 @@ def base_of(distribution: TorchDistribution) -> TorchDistribution:
     return distribution
 
 
+def log_density(distribution: TorchDistribution, values: Tensor) -> Tensor:
+    """Give the log-density of values, summed over all dimensions but the first, in float64.
+
+    A sum over many thousands of weights would lose its digits in float32.
+    """
+    parts = base_of(distribution).log_prob(
+        values.double() if values.is_floating_point() else values
+    )
+    return parts.double().reshape((len(values), -1)).sum(-1)
+
+
 def as_observed(distribution: TorchDistribution, y: Tensor, dtype: torch.dtype) -> Tensor:
     """Bring observations to the dtype in which a distribution scores them."""
     is_label = isinstance(base_of(distribution), torch.distributions.Categorical)

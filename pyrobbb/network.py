@@ -34,6 +34,7 @@ from .likelihoods import (
     check_output,
     check_shape,
     check_support,
+    log_density,
 )
 from .priors import ByName, Prior, ScaleMixture, fan_in
 
@@ -240,6 +241,30 @@ class BayesianNetwork(nn.Module):
             with poutine.block(), poutine.condition(data=data):
                 distribution = self._apply_likelihood(output)
         return self._per_row(distribution, 1).expand(output.shape[:2])
+
+    def log_prior(self, draws: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Give the log prior density of draws of all latent sites, in nats.
+
+        Parameters
+        ----------
+        draws : mapping of str to Tensor of shape (n_draws, *site)
+        x : Tensor of shape (n, ...)
+            Some input, for a likelihood that draws sites which it does not list as `latents`.
+
+        Returns
+        -------
+        Tensor of shape (n_draws,), float64
+        """
+        priors = {name: self.prior(name, p) for name, p in self.bayesian_parameters()}
+        priors |= getattr(self.likelihood, "latents", None) or {}
+        parts = [log_density(prior, draws[name]) for name, prior in priors.items()]
+        others = {name: value[:, None] for name, value in draws.items() if name not in priors}
+        if others:
+            output = self.output(draws, x[:1])
+            with poutine.block(), poutine.condition(data=others), _LineUp(output.dim()):
+                nodes = poutine.trace(self.likelihood).get_trace(output).nodes
+            parts += [log_density(nodes[name]["fn"], nodes[name]["value"]) for name in others]
+        return torch.stack(parts).sum(0)
 
     def latent_sites(self, x: ArrayLike | None = None) -> list[LatentSite]:
         """List the latent sites in the order in which the model draws them.

@@ -5,22 +5,50 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from .data import ArrayLike, to_numpy
 from .history import History
+from .likelihoods import base_of
 from .posterior import Posterior
 from .prediction import ClassificationPrediction, RegressionPrediction
 from .scores import coverage_curve, reliability
+from .tree_plots import plot_forest, plot_khat, plot_loo_pit, plot_ppc, plot_sbc
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from .nuts import NUTSComparison
+
+__all__ = [
+    "plot_band",
+    "plot_coverage",
+    "plot_forest",
+    "plot_history",
+    "plot_intervals",
+    "plot_khat",
+    "plot_loo_pit",
+    "plot_nuts",
+    "plot_parts",
+    "plot_ppc",
+    "plot_reliability",
+    "plot_sbc",
+    "plot_snr",
+    "plot_uncertainty",
+    "plot_weights",
+]
 
 INK, ACCENT, SECOND, SOFT = "#333333", "#2a6f97", "#c8553d", "#a9c6d9"
 """Text and data; what the posterior says; what it is compared with; bands."""
 
 
 def plot_band(
-    x: ArrayLike, prediction: RegressionPrediction, *, ax: Axes | None = None, level: float = 0.9
+    x: ArrayLike,
+    prediction: RegressionPrediction,
+    *,
+    data: tuple[ArrayLike, ArrayLike] | None = None,
+    ax: Axes | None = None,
+    level: float = 0.9,
 ) -> Axes:
     """Draw the predictive mean over a single input, with its interval and the part that is doubt.
 
@@ -30,12 +58,16 @@ def plot_band(
         The inputs that were predicted.
     prediction : RegressionPrediction
         Of one output.
+    data : tuple (x, y), optional
+        Observations to draw on top.
     ax : Axes, optional
         None: a new figure's.
     level : float
         Probability of the interval.
     """
     ax = _axes(ax)
+    if data is not None:
+        ax.plot(_flat(data[0]), _flat(data[1]), ".", ms=4, color=INK, zorder=3, label="observed")
     order = np.argsort(_flat(x))
     at = _flat(x)[order]
     mean, doubt = _flat(prediction.mean)[order], _flat(prediction.epistemic_sd)[order]
@@ -46,6 +78,31 @@ def plot_band(
         at, mean - z * doubt, mean + z * doubt, color=ACCENT, alpha=0.35, lw=0, label="of it, doubt"
     )
     ax.plot(at, mean, color=ACCENT, lw=2, label="mean")
+    return ax
+
+
+def plot_parts(x: ArrayLike, prediction: RegressionPrediction, *, ax: Axes | None = None) -> Axes:
+    """Draw the two parts of the predictive standard deviation over a single input.
+
+    Parameters
+    ----------
+    x : array-like of shape (n,) or (n, 1)
+    prediction : RegressionPrediction
+        Of one output.
+    ax : Axes, optional
+        None: a new figure's.
+    """
+    ax = _axes(ax)
+    order = np.argsort(_flat(x))
+    at = _flat(x)[order]
+    for values, color, width, label in (
+        (prediction.sd, INK, 2.0, "predictive sd"),
+        (prediction.epistemic_sd, ACCENT, 1.5, "doubt (epistemic)"),
+        (prediction.aleatoric_sd, SECOND, 1.5, "noise (aleatoric)"),
+    ):
+        ax.plot(at, _flat(values)[order], color=color, lw=width, label=label)
+    ax.set(ylabel="standard deviation, units of y", ylim=(0, None))
+    ax.legend(frameon=False, fontsize="small")
     return ax
 
 
@@ -171,6 +228,84 @@ def plot_snr(posterior: Posterior, *, ax: Axes | None = None, n_draws: int = 200
         color=SECOND,
     )
     ax.set(xlabel="signal-to-noise ratio of a weight (dB)", ylabel="weights")
+    return ax
+
+
+def plot_weights(posterior: Posterior, name: str, *, ax: Axes | None = None) -> Axes:
+    """Draw the posteriors of the weights of one parameter, all together, against their prior.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    name : str
+        Of a Bayesian parameter, such as ``"0.weight"``.
+    ax : Axes, optional
+        None: a new figure's.
+    """
+    parameters = dict(posterior.network.bayesian_parameters())
+    if name not in parameters:
+        raise ValueError(f"`name` must be one of {', '.join(parameters)}, got {name!r}.")
+    ax = _axes(ax)
+    draws = posterior.draws(100, seed=0)[name].reshape((100, -1))
+    means = draws.mean(0)
+    values = _flat(draws)
+    prior = base_of(posterior.network.prior(name, parameters[name]))
+    spread = 1.2 * float(np.abs(np.quantile(values, [0.001, 0.999])).max())
+    bins = np.linspace(-spread, spread, 81)
+    ax.hist(values, bins.tolist(), density=True, color=SOFT, label="posterior draws")
+    ax.hist(
+        _flat(means),
+        bins.tolist(),
+        density=True,
+        histtype="step",
+        color=ACCENT,
+        lw=1.5,
+        label="posterior means",
+    )
+    at = torch.linspace(-spread, spread, 401)
+    densities = [
+        prior.log_prob(v.expand(prior.batch_shape)).exp().double().mean() for v in at.to(draws)
+    ]
+    ax.plot(at, densities, color=SECOND, lw=1.5, label="prior")
+    ax.set(xlabel=f"weights of {name}", ylabel="density", xlim=(-spread, spread))
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def plot_nuts(comparison: NUTSComparison, *, ax: Axes | None = None, level: float = 0.9) -> Axes:
+    """Draw the predictions of a variational posterior and of NUTS.
+
+    Over a single input, mean and interval of both; else the doubt about the mean of one against
+    that of the other; for classes, their probabilities.
+    """
+    ax = _axes(ax)
+    if not isinstance(comparison.nuts, RegressionPrediction):
+        columns = comparison.by_input
+        _diagonal(ax)
+        ax.plot(columns["nuts_probability"], columns["probability"], ".", color=ACCENT, ms=4)
+        ax.set(xlabel="probability by NUTS", ylabel="probability by Bayes by Backprop")
+        return ax
+    x = to_numpy(comparison.x)
+    if x.size != len(x):
+        columns = comparison.by_input
+        largest = float(columns[["epistemic_sd", "nuts_epistemic_sd"]].to_numpy().max())
+        ax.plot([0, largest], [0, largest], color=INK, lw=0.8, ls=":")
+        ax.plot(columns["nuts_epistemic_sd"], columns["epistemic_sd"], ".", color=ACCENT, ms=4)
+        ax.set(xlabel="epistemic sd by NUTS", ylabel="epistemic sd by Bayes by Backprop")
+        return ax
+    order = np.argsort(_flat(x))
+    at = _flat(x)[order]
+    for prediction, color, label in (
+        (comparison.nuts, INK, "NUTS"),
+        (comparison.variational, ACCENT, "Bayes by Backprop"),
+    ):
+        lower, upper = (_flat(bound)[order] for bound in prediction.interval(level))
+        ax.fill_between(at, lower, upper, color=color, alpha=0.15, lw=0)
+        for bound in (lower, upper):
+            ax.plot(at, bound, color=color, lw=1, ls="--")
+        ax.plot(at, _flat(prediction.mean)[order], color=color, lw=2, label=label)
+    ax.set(xlabel="x", ylabel=f"y: mean and {level:.0%} interval")
+    ax.legend(frameon=False, fontsize="small")
     return ax
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,17 @@ from .history import History
 from .network import BayesianNetwork
 from .prediction import ClassificationPrediction, RegressionPrediction, make_prediction
 from .randomness import as_seed
-from .sampling import DrawnDistributions, Draws, Source, join
+from .sampling import (
+    DrawnDistributions,
+    Draws,
+    FixedDraws,
+    Source,
+    draw_one_by_one,
+    join,
+    prior_guide,
+)
+
+logger = logging.getLogger(__name__)
 
 
 def chain_seed(seed: int, chain: int) -> int:
@@ -78,7 +89,7 @@ class Posterior:
         """
         check_count("n", n)
         sources = self.sources(n, as_seed(seed))
-        return join(chain.from_iterable(s.blocks(self.example) for s in sources), n)
+        return join(chain.from_iterable(s.draws(self.example) for s in sources), n)
 
     def sources(self, n: int, seed: int) -> list[Source]:
         """Say where draws come from: as many from each chain, those of the first chain first."""
@@ -90,6 +101,17 @@ class Posterior:
             for i, (own, size) in enumerate(zip(self.chains, sizes, strict=True))
             if size
         ]
+
+    def prior_source(self, n: int, seed: int) -> Source | FixedDraws:
+        """Say where draws from the prior come from; they are others than those of the chains."""
+        prior = prior_guide(self.network)
+        source = Source(self.network, prior, n, chain_seed(seed, max(len(self.chains), 1)))
+        try:
+            next(source.draws(self.example))
+        except ValueError:  # latent sites of a likelihood of the user's own that depend on another
+            logger.info("The prior is drawn from one by one: its sites cannot be vectorised.")
+            return FixedDraws(self.network, draw_one_by_one(prior, self.example, n, source.seed))
+        return source
 
     def predict(
         self,
@@ -149,6 +171,12 @@ class Posterior:
 
     def _parts(self) -> storage.Parts:
         return self.network, self.guide, self.history, self.example, self.settings
+
+    def diagnose(self, x: ArrayLike, y: ArrayLike, **options: Any) -> Any:
+        """Say, line by line, whether it can be relied on; see `pyrobbb.diagnostics.diagnose`."""
+        from .diagnostics import diagnose
+
+        return diagnose(self, x, y, **options)
 
     def to_arviz(self, x: ArrayLike, y: ArrayLike, **options: Any) -> Any:
         """Give the posterior as an xarray DataTree for ArviZ; see `pyrobbb.arviz_io.to_arviz`."""

@@ -16,6 +16,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
+from .likelihoods import log_density
 from .network import BayesianNetwork
 from .randomness import ONE_AT_A_TIME, seeded
 
@@ -33,7 +34,7 @@ enough for matrix products to be fast."""
 
 def draw_blocks(
     guide: Callable[..., Any], example: Tensor, n_draws: int, seed: int
-) -> Iterator[Draws]:
+) -> Iterator[Block]:
     """Draw the latent sites from a guide, block by block.
 
     Parameters
@@ -46,17 +47,54 @@ def draw_blocks(
 
     Yields
     ------
-    dict of str to Tensor of shape (at most BLOCK, *site)
+    Block
+        Of at most BLOCK draws.
     """
     children = np.random.SeedSequence(seed).generate_state(math.ceil(n_draws / BLOCK))
     for block, child in enumerate(children):
         with seeded(int(child)), torch.no_grad():
-            sites = _vectorised_draws(guide, example)
-        wanted = min(BLOCK, n_draws - block * BLOCK)
-        yield {name: value[:wanted] for name, value in sites.items()}
+            trace = _vectorised_trace(guide, example)
+        yield Block(trace, min(BLOCK, n_draws - block * BLOCK))
 
 
-def _vectorised_draws(guide: Callable[..., Any], example: Tensor) -> Draws:
+class Block:
+    """Some draws from a guide, made at once.
+
+    Parameters
+    ----------
+    trace : Trace
+        Of the guide in a plate of BLOCK draws.
+    n_draws : int
+        How many of them to keep.
+    """
+
+    def __init__(self, trace: poutine.Trace, n_draws: int) -> None:
+        self._sites = {
+            name: site
+            for name, site in trace.nodes.items()
+            if site["type"] == "sample" and not site_is_subsample(site) and not site["is_observed"]
+        }
+        self._n_draws = n_draws
+
+    @property
+    def draws(self) -> Draws:
+        """The values of the latent sites, each of shape (n_draws, *site)."""
+        draws = {}
+        for name, site in self._sites.items():
+            if not site["infer"].get("is_auxiliary"):
+                shape = site["fn"].event_shape
+                value = site["value"].expand((BLOCK, 1, *shape)).reshape((BLOCK, *shape))
+                draws[name] = value[: self._n_draws]
+        return draws
+
+    @property
+    def log_q(self) -> Tensor:
+        """The guide's log-density of each draw, in nats, float64, shape (n_draws,)."""
+        parts = [log_density(site["fn"], site["value"]) for site in self._sites.values()]
+        return torch.stack(parts).sum(0)[: self._n_draws]
+
+
+def _vectorised_trace(guide: Callable[..., Any], example: Tensor) -> poutine.Trace:
     # Plate -1 is left to the guide, as the model's plate "data" has it.
     # A PyroModule writes its parameters into the global param store when it runs.
     with (
@@ -66,15 +104,7 @@ def _vectorised_draws(guide: Callable[..., Any], example: Tensor) -> Draws:
         pyro.plate("draws", BLOCK, dim=-2),
     ):
         guide(example)
-    draws = {}
-    for name, site in tracer.trace.nodes.items():
-        if site["type"] != "sample" or site_is_subsample(site):
-            continue
-        if site["infer"].get("is_auxiliary") or site["is_observed"]:
-            continue
-        shape = site["fn"].event_shape
-        draws[name] = site["value"].expand((BLOCK, 1, *shape)).reshape((BLOCK, *shape))
-    return draws
+    return tracer.trace
 
 
 @dataclass(frozen=True)
@@ -86,9 +116,45 @@ class Source:
     n_draws: int
     seed: int
 
-    def blocks(self, example: Tensor) -> Iterator[Draws]:
+    def blocks(self, example: Tensor) -> Iterator[Block]:
         """Draw the latent sites, block by block."""
         return draw_blocks(self.guide, example, self.n_draws, self.seed)
+
+    def draws(self, example: Tensor) -> Iterator[Draws]:
+        """Draw the latent sites, block by block."""
+        return (block.draws for block in self.blocks(example))
+
+
+def prior_guide(network: BayesianNetwork) -> Callable[..., Any]:
+    """Give the prior in the place of a guide: the model itself, without y."""
+    return poutine.block(network, hide=["y"])
+
+
+def draw_one_by_one(guide: Callable[..., Any], example: Tensor, n_draws: int, seed: int) -> Draws:
+    """Draw the latent sites of a program that cannot make many draws at once."""
+    with seeded(seed), torch.no_grad(), pyro.get_param_store().scope(), poutine.block():
+        traces = [poutine.trace(guide).get_trace(example) for _ in range(n_draws)]
+    names = [
+        name for name, site in traces[0].iter_stochastic_nodes() if not site_is_subsample(site)
+    ]
+    return {name: torch.stack([trace.nodes[name]["value"] for trace in traces]) for name in names}
+
+
+@dataclass(frozen=True)
+class FixedDraws:
+    """Draws that are there already, such as those of Markov chains, in the place of a `Source`."""
+
+    network: BayesianNetwork
+    latents: Draws
+
+    @property
+    def n_draws(self) -> int:
+        """How many there are."""
+        return len(next(iter(self.latents.values())))
+
+    def draws(self, example: Tensor) -> Iterator[Draws]:
+        """Give them."""
+        yield self.latents
 
 
 class DrawnDistributions:
@@ -98,14 +164,16 @@ class DrawnDistributions:
 
     Parameters
     ----------
-    sources : sequence of Source
+    sources : sequence of Source or FixedDraws
         Of one network structure each, in evaluation mode; their draws follow one another.
     x : Tensor of shape (n, ...)
     max_memory : int
         Bound, in bytes, on what is held at any time beyond x and the results.
     """
 
-    def __init__(self, sources: Sequence[Source], x: Tensor, *, max_memory: int) -> None:
+    def __init__(
+        self, sources: Sequence[Source | FixedDraws], x: Tensor, *, max_memory: int
+    ) -> None:
         self._sources, self._x = tuple(sources), x
         self.n_draws = n_draws = sum(source.n_draws for source in sources)
         network = self._network = sources[0].network
@@ -118,14 +186,14 @@ class DrawnDistributions:
         self._held: list[Draws] | None = None
         latents = []
         if n_draws * per_draw <= quarter:
-            held = [join(source.blocks(x[:1]), source.n_draws) for source in sources]
+            held = [join(source.draws(x[:1]), source.n_draws) for source in sources]
             self._held = [{n: v for n, v in own.items() if n in weights} for own in held]
             latents = [{n: v for n, v in own.items() if n not in weights} for own in held]
         else:
             for source in sources:
                 latents += [
                     {n: v for n, v in block.items() if n not in weights}
-                    for block in source.blocks(x[:1])
+                    for block in source.draws(x[:1])
                 ]
         self._latents = join(latents, n_draws)
         self._chunk = int(min(max(quarter // (16 * n_draws * per_output), 1), len(x)))
@@ -156,7 +224,7 @@ class DrawnDistributions:
 
     def _weights(self) -> Iterator[tuple[BayesianNetwork, Draws]]:
         for i, source in enumerate(self._sources):
-            blocks = source.blocks(self._x[:1]) if self._held is None else [self._held[i]]
+            blocks = source.draws(self._x[:1]) if self._held is None else [self._held[i]]
             for block in blocks:
                 size = len(next(iter(block.values())))
                 for start in range(0, size, self._at_once):

@@ -47,6 +47,30 @@ def crps(prediction: RegressionPrediction, y: ArrayLike, n_levels: int = CRPS_LE
     return float(2 * np.maximum(tau * error, (tau - 1) * error).mean())
 
 
+def energy_score(prediction: RegressionPrediction, y: ArrayLike, seed: int | None = None) -> float:
+    """Mean energy score of rows of several columns, in the units of y: the CRPS of one column.
+
+    By draws of y, of which the two halves stand for independent ones.
+
+    References
+    ----------
+    Gneiting and Raftery (2007), "Strictly Proper Scoring Rules", section 4.3.
+    """
+    draws = _array(prediction.sample(seed))
+    if len(draws) < 2:
+        raise ValueError(f"`prediction` needs at least 2 draws, got {len(draws)}.")
+    observed = _observed(y, draws[0])
+    rows = observed.shape[0]
+    half = len(draws) // 2
+
+    def distance(difference: np.ndarray) -> float:
+        return float(
+            np.linalg.norm(difference.reshape((-1, rows, observed[0].size)), axis=-1).mean()
+        )
+
+    return distance(draws - observed) - 0.5 * distance(draws[:half] - draws[half : 2 * half])
+
+
 def error_rate(prediction: ClassificationPrediction, y: ArrayLike) -> float:
     """Share of rows whose most probable class is not y."""
     label = _array(prediction.label)

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # What a run must print. A new example or notebook gets its line here.
 EXAMPLES = {
+    "arviz_workflow.py": ["Not converged", "posterior_predictive", "noise_scale", "elpd"],
     "pyro_loop.py": ["MeanFieldGuide", "AutoLowRankMultivariateNormal"],
     "quickstart.py": ["rmse", "nats a patient", "inside the 90 % intervals"],
     "seed_bernoulli.py": ["nan", "Beta(1, 1) prior, posterior mean   0.618", "NumPy", "pyrobbb"],
@@ -22,6 +23,7 @@ EXAMPLES = {
 }
 NOTEBOOKS = {
     "01-bayes-by-backprop.ipynb": ["comparisons agree", "Pass y.reshape(-1, 1)", "doubt at x = 0"],
+    "02-diagnostics-with-arviz.ipynb": ["R-hat of the mean", "corrected for q", "Not converged"],
 }
 ENVIRONMENT = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "PYROBBB_QUICK": "1"}
 # Deprecations under a new Python or torch are for their own releases to mend.

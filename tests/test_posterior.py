@@ -365,35 +365,6 @@ def test_a_network_that_is_not_the_stored_one_is_refused(posterior, tmp_path):
         Posterior.load(tmp_path / "model", BayesianNetwork(mlp(3, [5], 1)))
 
 
-# ArviZ
-
-
-def test_to_arviz_gives_what_arviz_summarises_and_scores(posterior):
-    arviz_stats = pytest.importorskip("arviz_stats")
-    tree = posterior.to_arviz(X, Y, n_draws=100, seed=0)
-    assert set(tree.children) == {
-        "posterior",
-        "posterior_predictive",
-        "log_likelihood",
-        "observed_data",
-        "constant_data",
-    }
-    draws = posterior.draws(100, seed=0)
-    np.testing.assert_array_equal(tree["posterior"]["2.weight"][0], draws["2.weight"])
-    assert tree["log_likelihood"]["y"].dims == ("chain", "draw", "obs")
-    prediction = posterior.predict(X, n_draws=100, seed=0)
-    by_hand = np.logaddexp.reduce(tree["log_likelihood"]["y"].values[0]) - np.log(100)
-    np.testing.assert_allclose(by_hand, prediction.log_prob(Y), rtol=1e-5)
-    table = arviz_stats.summary(tree, var_names=["noise_scale"], round_to="none")
-    assert table["mean"].iloc[0] == pytest.approx(float(draws["noise_scale"].mean()), rel=1e-6)
-    assert tree.attrs["inference_library"] == "pyrobbb"
-
-
-def test_to_arviz_refuses_a_site_that_is_not_there(posterior):
-    with pytest.raises(ValueError, match=r"`sites`: no site \['w'\]; there are 0.weight"):
-        posterior.to_arviz(X, Y, sites=["w"])
-
-
 def test_a_posterior_can_be_made_by_hand_from_a_guide_of_ones_own_loop():
     network = BayesianNetwork(mlp(3, [6], 1)).eval()
     history = History(*[np.zeros(1)] * 3, np.zeros(1, int), np.ones(1, int))

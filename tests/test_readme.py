@@ -3,7 +3,15 @@
 import re
 from pathlib import Path
 
+import pyro
+import pyro.distributions as dist
+import pyro.poutine as poutine
 import torch
+from pyro.infer import MCMC, NUTS
+from pyro.infer.autoguide import AutoNormal
+
+import pyrobbb
+from pyrobbb import BayesianNetwork, fit, mlp
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -25,5 +33,28 @@ def test_the_pyro_loop_runs():
     assert names["loss"] > 0
 
 
+def test_the_diagnosis_runs(capsys):
+    x = torch.randn(20, 2)
+    network = BayesianNetwork(mlp(2, [3], 1))
+    posterior = fit(network, x, x[:, :1], epochs=3, progress=False)
+    names = {"posterior": posterior, "x": x, "y": x[:, :1]}
+    exec(BLOCKS[2], names)
+    assert "ELBO" in capsys.readouterr().out
+    assert "log_likelihood" in names["tree"].children
+
+
+def test_pyro_results_are_converted():
+    def model(x, y):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("row", len(x)):
+            pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    data = torch.zeros(5), torch.ones(5)
+    mcmc = MCMC(NUTS(model), num_samples=5, warmup_steps=5, disable_progbar=True)
+    mcmc.run(*data)
+    names = {"pyrobbb": pyrobbb, "mcmc": mcmc, "model": model, "x": data[0], "y": data[1]}
+    exec(BLOCKS[3], {**names, "guide": AutoNormal(poutine.block(model, hide=["y"]))})
+
+
 def test_there_is_no_block_that_is_not_run():
-    assert len(BLOCKS) == 2
+    assert len(BLOCKS) == 4

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 from sklearn.metrics import brier_score_loss, log_loss
-from torch.distributions import Bernoulli, Categorical, Normal
+from torch.distributions import Bernoulli, Categorical, Independent, Normal
 
 from pyrobbb import ClassificationPrediction, RegressionPrediction, scores
 
@@ -97,3 +97,26 @@ def test_observations_of_another_shape_are_refused_rather_than_broadcast(score):
 def test_scores_take_tensors():
     prediction = normal(torch.as_tensor(MEAN), 1.0)
     assert scores.rmse(prediction, torch.as_tensor(Y)) == scores.rmse(prediction, Y)
+
+
+def several_draws(loc, sd):
+    return RegressionPrediction([Independent(Normal(loc, sd), 1)], np.empty(0))
+
+
+def test_the_energy_score_of_one_column_is_the_crps():
+    loc, y = torch.as_tensor(RNG.normal(size=(50, 1))), RNG.normal(size=(50, 1))
+    prediction = several_draws(loc.expand(4000, 50, 1), 0.7)
+    expected = scores.crps(prediction, y)
+    assert scores.energy_score(prediction, y, seed=0) == pytest.approx(expected, rel=0.02)
+
+
+def test_the_energy_score_of_several_columns_is_that_of_the_draws_distances():
+    loc = torch.tensor([[[3.0, 4.0]], [[0.0, 0.0]]], dtype=torch.float64)
+    prediction = several_draws(loc, 1e-9)
+    # The draws lie 5 and 0 from y, and 5 from each other: 2.5 - 5 / 2.
+    assert scores.energy_score(prediction, np.zeros((1, 2)), seed=0) == pytest.approx(0, abs=1e-6)
+    # 13 and 8 from y: 10.5 - 5 / 2.
+    far = np.array([[-4.8, -6.4]])
+    assert scores.energy_score(prediction, far, seed=0) == pytest.approx(8.0, abs=1e-6)
+    with pytest.raises(ValueError, match="`prediction` needs at least 2 draws, got 1"):
+        scores.energy_score(several_draws(loc[:1], 1.0), far)

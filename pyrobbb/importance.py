@@ -1,0 +1,174 @@
+"""Importance ratios p(w, D) / q(w): how far a posterior is from the exact one.
+
+Draws of an approximate posterior, weighted by the ratios of the densities, stand for draws of the
+exact one, if the ratios have no heavy tail. Pareto-smoothed importance sampling measures that tail
+by k-hat: the moments of order below 1 / k exist.
+
+References
+----------
+Vehtari, Simpson, Gelman, Yao and Gabry (2024), "Pareto smoothed importance sampling".
+Yao, Vehtari, Simpson and Gelman (2018), "Yes, but did it work? Evaluating variational inference".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .data import ArrayLike, to_numpy
+from .datatree import SAMPLE_DIMS
+
+if TYPE_CHECKING:
+    import xarray
+
+LEAST_DRAWS = 25
+"""Fewer draws have no tail to fit."""
+SAME = 1e-9
+"""Log ratios that spread less, in nats, are those of an exact posterior, rounded."""
+LARGEST = 1e12
+"""Of larger ones, in nats, float64 has not the digits that tell them apart."""
+
+
+@dataclass(frozen=True, eq=False)
+class ParetoFit:
+    """The tail of importance ratios.
+
+    Attributes
+    ----------
+    khat : float
+        Shape of the tail; ``inf`` where ratios are not finite or too wild to be smoothed, ``-inf``
+        where all are the same.
+    log_weights : ndarray of shape (n_draws,)
+        Logarithms of the smoothed weights, which sum to 1; the raw ones where `khat` is infinite,
+        and NaN if a ratio is not finite.
+    threshold : float
+        The bound for so many draws; see `khat_threshold`.
+    """
+
+    khat: float
+    log_weights: np.ndarray
+    threshold: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether importance sampling can be relied on."""
+        return self.khat < self.threshold
+
+
+def khat_threshold(n_draws: int) -> float:
+    """Give the k-hat up to which so many draws do, min(1 - 1 / log10(n_draws), 0.7)."""
+    return min(1 - 1 / math.log10(n_draws), 0.7)
+
+
+def pareto_khat(log_ratios: ArrayLike) -> ParetoFit:
+    """Fit the tail of importance ratios.
+
+    Parameters
+    ----------
+    log_ratios : array-like of shape (n_draws,)
+        log p(w, D) - log q(w) of draws from q, up to a constant; in float64 if they are large.
+
+    Returns
+    -------
+    ParetoFit
+
+    Raises
+    ------
+    ValueError
+        For fewer than 25 draws.
+
+    Notes
+    -----
+    ``arviz_stats`` gives a falsely small k-hat where the ratios spread over hundreds of nats, and
+    NaN weights; here it is infinite then.
+    """
+    from arviz_stats.base import array_stats
+
+    ratios = to_numpy(log_ratios).astype(np.float64).reshape(-1)
+    n = len(ratios)
+    if n < LEAST_DRAWS:
+        raise ValueError(f"`log_ratios` needs at least {LEAST_DRAWS} draws, got {n}.")
+    threshold = khat_threshold(n)
+    if not (np.abs(ratios) < LARGEST).all():  # NaN included
+        return ParetoFit(math.inf, np.full(n, np.nan), threshold)
+    ratios = ratios - ratios.max()
+    raw = ratios - np.logaddexp.reduce(ratios)
+    if np.ptp(ratios) < SAME:
+        return ParetoFit(-math.inf, raw, threshold)
+    with np.errstate(all="ignore"):
+        try:
+            log_weights, khat = array_stats.psislw(-ratios)  # it negates what it is given
+        except ValueError:  # a tail of equal values
+            return ParetoFit(math.inf, raw, threshold)
+    if not (np.isfinite(khat) and np.isfinite(log_weights).all()):
+        return ParetoFit(math.inf, raw, threshold)
+    return ParetoFit(float(khat), log_weights, threshold)
+
+
+def khat_of_chains(tree: xarray.DataTree) -> list[ParetoFit]:
+    """Fit the tail of p(w, D) / q(w), for each chain: an independent fit has a q of its own.
+
+    Parameters
+    ----------
+    tree : DataTree
+        With ``log_weight`` in the group ``sample_stats``.
+    """
+    return [pareto_khat(own) for own in _log_weights(tree).values]
+
+
+def loo(tree: xarray.DataTree, var_name: str = "y") -> Any:
+    """Estimate the leave-one-out predictive density, corrected for the approximate posterior.
+
+    Draws of q are weighted by p(w, D without row i) / q(w), where a plain ``arviz_stats.loo`` takes
+    them for draws of the exact posterior.
+
+    Parameters
+    ----------
+    tree : DataTree
+        With ``log_weight`` in the group ``sample_stats``, and log-likelihoods.
+    var_name : str
+        The observed variable.
+
+    Returns
+    -------
+    arviz_stats.ELPDData
+        Pointwise. A ``pareto_k`` is infinite where the ratios of a row are not finite or too wild.
+
+    References
+    ----------
+    Magnusson, Andersen, Jonasson and Vehtari (2019), "Bayesian leave-one-out cross-validation for
+    large data", equation 8.
+    """
+    import arviz_stats
+
+    log_weights = _log_weights(tree)
+    if log_weights.size < LEAST_DRAWS:
+        raise ValueError(f"`tree` needs at least {LEAST_DRAWS} draws, got {log_weights.size}.")
+    log_likelihood = tree["log_likelihood"][var_name].astype("float64")
+    log_ratios = (log_weights - log_likelihood).transpose(*SAMPLE_DIMS, ...)
+    rows = log_ratios.values.reshape((log_weights.size, -1)).T
+    fits = [pareto_khat(row) for row in rows]
+    khat = log_ratios.isel(dict.fromkeys(SAMPLE_DIMS, 0), drop=True).copy(
+        data=np.array([fit.khat for fit in fits]).reshape(log_ratios.shape[2:])
+    )
+    smoothed = np.stack([fit.log_weights for fit in fits], -1).reshape(log_ratios.shape)
+    return arviz_stats.loo(
+        tree,
+        var_name=var_name,
+        reff=1.0,  # draws of a guide are independent
+        pointwise=True,
+        log_weights=log_ratios.copy(data=smoothed),
+        pareto_k=khat,
+    )
+
+
+def _log_weights(tree: xarray.DataTree) -> Any:
+    if "sample_stats" not in tree.children or "log_weight" not in tree["sample_stats"]:
+        raise ValueError(
+            "`tree` has no `log_weight` in the group `sample_stats`: make it by "
+            "posterior.to_arviz(x, y) or pyrobbb.from_pyro(model=..., guide=...)."
+        )
+    return tree["sample_stats"]["log_weight"].astype("float64")

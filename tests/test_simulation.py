@@ -1,0 +1,77 @@
+"""Simulation-based calibration: uniform ranks where the posterior is exact, and only there."""
+
+import numpy as np
+import pytest
+import torch
+from conjugate import LinearRegression
+from scipy import stats
+
+from pyrobbb import BayesianNetwork, mlp, plots, sbc
+from pyrobbb.simulation import simulate
+
+pytestmark = pytest.mark.arviz
+
+X = np.random.default_rng(0).normal(size=(20, 3))
+NETWORK = LinearRegression.made(20, 0).network
+
+
+@pytest.fixture
+def exact_fit(monkeypatch):
+    """Put the exact posterior in the place of `fit`; as wide as told."""
+
+    def use(width):
+        def fit(network, x, y, **options):
+            return LinearRegression(x, y).posterior(width=width)
+
+        monkeypatch.setattr("pyrobbb.simulation.fit", fit)
+
+    return use
+
+
+def test_the_ranks_of_an_exact_posterior_are_uniform(exact_fit):
+    exact_fit(1.0)
+    found = sbc(NETWORK, X, n_sims=200, n_draws=63, seed=0, progress=False)
+    assert found.ranks["output"].shape == (200, 3)
+    assert set(found.ranks) == {"output", "lp"}
+    for values in (found.pit["lp"], *found.pit["output"].T):
+        assert stats.kstest(values, "uniform").pvalue > 0.001
+
+
+def test_a_posterior_that_is_too_narrow_shows(exact_fit):
+    exact_fit(0.4)
+    found = sbc(NETWORK, X, n_sims=200, n_draws=63, seed=0, progress=False)
+    assert stats.kstest(found.pit["lp"], "uniform").pvalue < 1e-6
+    outputs = found.pit["output"][:, 0]
+    assert ((outputs < 0.05) | (outputs > 0.95)).mean() > 0.2  # the truth is often outside
+
+
+def test_what_is_simulated_has_the_priors_moments():
+    network = LinearRegression.made(20, 0).network
+    rows = torch.as_tensor(X)
+    drawn = [simulate(network, rows, seed) for seed in range(400)]
+    weights = torch.stack([draws["weight"][0, 0] for draws, _ in drawn])
+    assert float(weights.std()) == pytest.approx(1, rel=0.1)
+    residuals = torch.stack([y - rows @ d["weight"][0].T - d["bias"][0] for d, y in drawn])
+    assert float(residuals.std()) == pytest.approx(0.5, rel=0.05)
+
+
+def test_noise_is_ranked_and_it_repeats():
+    network = BayesianNetwork(mlp(3, [2], 1, seed=0))
+    options = {"n_sims": 3, "n_draws": 20, "epochs": 5, "seed": 0, "progress": False}
+    one, other = (sbc(network, X, probes=X[:2], engine="fused", **options) for _ in range(2))
+    assert {name: ranks.shape for name, ranks in one.ranks.items()} == {
+        "noise_scale": (3,),
+        "output": (3, 2),
+        "lp": (3,),
+    }
+    for name, ranks in one.ranks.items():
+        np.testing.assert_array_equal(ranks, other.ranks[name])
+        assert (ranks >= 0).all()
+        assert (ranks <= 20).all()
+    assert one.tree["prior_sbc"].sizes["draw"] == 3
+
+
+def test_it_draws_itself(exact_fit):
+    exact_fit(1.0)
+    found = sbc(NETWORK, X, n_sims=30, n_draws=20, seed=0, progress=False)
+    assert len(plots.plot_sbc(found)) >= 4
