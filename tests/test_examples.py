@@ -23,7 +23,8 @@ EXAMPLES = {
 }
 NOTEBOOKS = {
     "01-bayes-by-backprop.ipynb": ["comparisons agree", "Pass y.reshape(-1, 1)", "doubt at x = 0"],
-    "02-diagnostics-with-arviz.ipynb": ["R-hat of the mean", "corrected for q", "Not converged"],
+    "02-diagnostics-with-arviz.ipynb": ["R-hat of the mean", "corrected for q", "more epochs"],
+    "03-vi-against-nuts.ipynb": ["Wasserstein distance", "four restarts", "lp: the truth is"],
 }
 ENVIRONMENT = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "PYROBBB_QUICK": "1"}
 # Deprecations under a new Python or torch are for their own releases to mend.
