@@ -40,6 +40,7 @@ __all__ = [
     "dead_units",
     "diagnose",
     "elbo_gain",
+    "ess",
     "khat_of_chains",
     "khat_threshold",
     "layers",
@@ -357,14 +358,39 @@ def rhat(tree: xarray.DataTree, var_names: list[str] | None = None) -> xarray.Da
     """
     import arviz_stats
 
+    return arviz_stats.rhat(_functions(tree, var_names))
+
+
+def ess(tree: xarray.DataTree, var_names: list[str] | None = None) -> xarray.Dataset:
+    """Count the draws that those of all restarts are worth: the bulk effective sample size.
+
+    The draws of a fit are independent, so it falls short of their number by as much as fits differ.
+
+    Parameters
+    ----------
+    tree, var_names
+        As for `rhat`.
+
+    Raises
+    ------
+    ValueError
+        For a single fit.
+    """
+    import arviz_stats
+
+    return arviz_stats.ess(_functions(tree, var_names))
+
+
+def _functions(tree: xarray.DataTree, var_names: list[str] | None) -> xarray.Dataset:
+    """Give functions of the weights over independent fits."""
     group = tree["posterior"]
     if group.sizes["chain"] < 2:
         raise ValueError(
-            "`tree` has a single chain: R-hat says something on independent fits only, "
+            "`tree` has a single chain: R-hat and ESS say something on independent fits only, "
             "fit(..., restarts=4)."
         )
     names = var_names or [name for name in ("mean", "probs") if name in group]
-    return arviz_stats.rhat(group.to_dataset()[names])
+    return group.to_dataset()[names]
 
 
 def _moments(posterior: Posterior) -> dict[str, tuple[Tensor, Tensor]]:
@@ -510,7 +536,11 @@ def _check_restarts(tree: xarray.DataTree, latents: list[str]) -> Check:
     found = rhat(tree)
     values = np.concatenate([found[v].values.reshape(-1) for v in found.data_vars])
     share = float((values > RHAT).mean())
-    value = f"R-hat of outputs: median {np.median(values):.2f}, above {RHAT} at {share:.0%}"
+    sizes = ess(tree)
+    least = min(float(sizes[v].min()) for v in sizes.data_vars)
+    value = (
+        f"R-hat {np.median(values):.2f}, above {RHAT} at {share:.0%} of rows; ESS from {least:.0f}"
+    )
     if not np.isfinite(values).all():
         return Check(name, value, "bad", "Some outputs are not finite or do not vary.")
     if share > 0.1:

@@ -11,7 +11,7 @@ from conjugate import LinearRegression
 from torch import nn
 
 from pyrobbb import BayesianNetwork, fit, likelihoods, mlp, priors
-from pyrobbb.diagnostics import dead_units, diagnose, elbo_gain, layers, rhat
+from pyrobbb.diagnostics import dead_units, diagnose, elbo_gain, ess, layers, rhat
 
 pytestmark = pytest.mark.arviz
 
@@ -223,5 +223,17 @@ def test_rhat_is_that_of_functions_and_only_between_fits(good, short):
 
     assert float(found["mean"][3]) == pytest.approx(float(array_stats.rhat(one)))
     assert arviz_stats
-    with pytest.raises(ValueError, match=r"R-hat says something on independent fits only"):
-        rhat(short.to_arviz(X, Y, n_draws=30, seed=0))
+    single = short.to_arviz(X, Y, n_draws=30, seed=0)
+    for measure in (rhat, ess):
+        with pytest.raises(ValueError, match="R-hat and ESS say something on independent fits"):
+            measure(single)
+
+
+def test_the_draws_of_fits_that_agree_are_worth_their_number(good):
+    tree = good.to_arviz(X, Y, n_draws=500, seed=0)
+    same = tree["posterior"]["mean"].values.copy()
+    same[1] = np.random.default_rng(0).permutation(same[0])
+    tree["posterior"]["mean"].values[:] = same
+    assert float(ess(tree)["mean"].median()) == pytest.approx(1000, rel=0.2)
+    tree["posterior"]["mean"].values[1] += 1.0  # and those of fits that do not, little
+    assert float(ess(tree)["mean"].max()) < 20
