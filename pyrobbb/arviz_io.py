@@ -15,8 +15,17 @@ from .data import ArrayLike, check_count, to_numpy
 from .datatree import build_tree
 from .likelihoods import base_of
 from .network import BayesianNetwork
+from .prediction import CLASSES
 from .randomness import as_seed, seeded
-from .sampling import DrawnDistributions, Draws, FixedDraws, Source, join
+from .sampling import (
+    WORKING_MEMORY,
+    DrawnDistributions,
+    Draws,
+    FixedDraws,
+    Source,
+    join,
+    log_densities,
+)
 
 if TYPE_CHECKING:
     import xarray
@@ -25,8 +34,6 @@ if TYPE_CHECKING:
 
 Function = Callable[[Draws], Tensor]
 
-WORKING_MEMORY = 2**30
-CLASSES = (torch.distributions.Categorical, torch.distributions.Bernoulli)
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -114,7 +121,7 @@ def to_arviz(
         return join(pieces, sum(source.n_draws for source in of))
 
     latents, prior_latents = variables(sources), variables(prior)
-    log_prior, log_q = _densities(sources, posterior.example)
+    log_prior, log_q = log_densities(sources, posterior.example)
     expected, predicted, log_likelihood = _outputs(sources, rows, targets, seed)
     assert log_likelihood is not None
     prior_expected, prior_predicted, _ = _outputs(prior, rows, None, seed)
@@ -136,7 +143,7 @@ def to_arviz(
         groups["predictions_constant_data"] = {"x": to_numpy(_flat(new_rows))}
 
     n_classes = expected["probs"].shape[-1] if _is_categorical(expected, predicted) else None
-    labels = {
+    columns = {
         "feature": _labels("feature_names", feature_names, x, _n_columns(rows)),
         "target": _labels("target_names", target_names, y, _n_columns(targets)),
         "class": _labels("class_names", class_names, None, n_classes),
@@ -144,13 +151,14 @@ def to_arviz(
     dims = {"x": _dims(rows, "feature"), "y": _dims(targets, "target")}
     for name in expected:
         dims[name] = dims["y"] if n_classes is None else ["obs", "class"]
+    labels = {dim: own for dim, own in columns.items() if own is not None}
     site_dims, site_coords = _dims_of_sites(network, labels)
     return build_tree(
         groups,
         dims={**site_dims, **dims},
-        coords={**site_coords, **{dim: own for dim, own in labels.items() if own is not None}},
+        coords={**site_coords, **labels},
         pred_dims={name: ["obs_new", *own[1:]] for name, own in dims.items()},
-        pred_coords={dim: own for dim, own in labels.items() if own is not None},
+        pred_coords=labels,
         attrs=_attrs(posterior, seed),
     )
 
@@ -211,17 +219,6 @@ def _variables(draws: Draws, names: list[str], functions: Mapping[str, Function]
     return {name: draws[name] for name in names} | own
 
 
-def _densities(sources: Sequence[Source], example: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the log-densities of all latent sites, of the prior and of the guide."""
-    log_prior, log_q = [], []
-    with torch.no_grad():
-        for source in sources:
-            for block in source.blocks(example):
-                log_prior.append(source.network.log_prior(block.draws, example))
-                log_q.append(block.log_q)
-    return torch.cat(log_prior), torch.cat(log_q)
-
-
 def _outputs(
     sources: Sequence[Source | FixedDraws], rows: Tensor, targets: Tensor | None, seed: int
 ) -> tuple[Draws, Tensor, Tensor | None]:
@@ -278,7 +275,7 @@ def _labels(
 
 
 def _dims_of_sites(
-    network: BayesianNetwork, labels: Mapping[str, list[str] | None]
+    network: BayesianNetwork, labels: Mapping[str, list[str]]
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Name the dimensions of weights, and label the inputs of the first and last layer."""
     dims, coords = {}, {}
@@ -287,14 +284,14 @@ def _dims_of_sites(
         layer, _, leaf = name.rpartition(".")
         if layer in layers and leaf in ("weight", "bias"):
             kernel = [f"{name}_k{i}" for i in range(parameter.dim() - 2)]
-            dims[name] = [f"{name}_out", f"{name}_in", *kernel][: max(parameter.dim(), 1)]
+            dims[name] = [f"{name}_out", f"{name}_in", *kernel][: parameter.dim()]
         else:
             dims[name] = [f"{name}_dim_{i}" for i in range(parameter.dim())]
     if layers:
         (first, *_), (*_, last) = layers, layers
-        outputs = labels["class"] or labels["target"]
+        outputs = labels.get("class", labels.get("target"))
         for dim, names in (
-            (f"{first}.weight_in", labels["feature"]),
+            (f"{first}.weight_in", labels.get("feature")),
             (f"{last}.weight_out", outputs),
             (f"{last}.bias_out", outputs),
         ):

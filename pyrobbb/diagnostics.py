@@ -23,7 +23,7 @@ from .datatree import SAMPLE_DIMS
 from .engine import NonFiniteLossError
 from .fitting import fit
 from .guides import MeanFieldGuide
-from .importance import khat_of_chains, khat_threshold, loo
+from .importance import khat_of_chains, khat_threshold, log_ratios, loo
 from .likelihoods import base_of
 from .posterior import Posterior
 from .prediction import ClassificationPrediction, RegressionPrediction
@@ -172,8 +172,7 @@ def diagnose(
     """
     check_count("n_draws", n_draws, least=100)
     seed = as_seed(seed)
-    weights = {name for name, _ in posterior.network.bayesian_parameters()}
-    latents = [name for name in posterior.draws(1, seed) if name not in weights]
+    latents = list(posterior.network.latents_of(posterior.draws(1, seed)))
     tree = to_arviz(posterior, x, y, sites=latents, n_draws=n_draws, seed=seed)
     by_layer = layers(posterior)
     x_scored, y_scored = (x, y) if test is None else test
@@ -185,7 +184,7 @@ def diagnose(
         _check_layers(by_layer),
         _check_units(posterior),
         *_check_importance(tree),
-        _check_restarts(tree, latents),
+        _check_restarts(tree),
         _check_prior(tree),
         *_check_calibration(prediction, y_scored, where),
         _check_scores(prediction, y_scored, where),
@@ -279,11 +278,10 @@ def elbo_gain(
         progress=False,
     )
     before, after = (
-        to_arviz(p, x, y, sites=[], n_draws=n_draws, seed=seed)["sample_stats"]["log_weight"]
-        for p in (posterior, longer)
+        log_ratios(own, x, y, n_draws=n_draws, seed=seed) for own in (posterior, longer)
     )
-    gains = (after - before).values.reshape(-1)
-    error = float(gains.std(ddof=1) / math.sqrt(n_draws))
+    gains = after - before
+    error = float(gains.std() / math.sqrt(n_draws))
     return ElboGain(float(gains.mean()), error, len(to_numpy(x)), epochs)
 
 
@@ -436,18 +434,18 @@ def _check_elbo(posterior: Posterior, x: ArrayLike, y: ArrayLike, seed: int) -> 
 
 def _check_skill(tree: xarray.DataTree) -> Check:
     """Compare predictions with the best constant one, on the data of the fit."""
-    y = tree["observed_data"]["y"].values
+    name, y = "fit against a constant", tree["observed_data"]["y"].values
     if "mean" in tree["posterior"]:
         mean = tree["posterior"]["mean"].mean(SAMPLE_DIMS).values
         skill = 1 - ((y - mean) ** 2).mean() / max(y.var(0).mean(), 1e-300)
-        name, what = "fit against a constant", "variance of y explained"
+        what = "variance of y explained"
     else:
         log_likelihood = tree["log_likelihood"]["y"].values.reshape((-1, len(y)))
         nll = -(np.logaddexp.reduce(log_likelihood, 0) - math.log(len(log_likelihood))).mean()
         shares = np.unique(y, return_counts=True)[1] / y.size
         constant = -(shares * np.log(shares)).sum() * y.size / len(y)
         skill = 1 - nll / max(constant, 1e-300)
-        name, what = "fit against a constant", "of the entropy of y explained"
+        what = "of the entropy of y explained"
     value = f"{skill:.0%} {what}"
     if not math.isfinite(skill):
         return Check(name, value, "bad", "Predictions are not finite.", "Lower the learning rate.")
@@ -468,28 +466,40 @@ def _check_layers(by_layer: pd.DataFrame) -> Check:
     if by_layer["at_prior"].isna().any():
         meaning = "The prior is no product over weights."
         return Check(name, "-", "not measured", meaning)
-    value = f"{share:.0%}, {noisy:.0%} with more noise than signal"
-    if share > 0.9:
-        meaning = "Collapsed: nearly all weights have learnt nothing."
-        return Check(name, value, "bad", meaning, "Use a narrower net or a longer kl_warmup.")
-    if share > 0.5:
-        meaning = "Most weights have learnt nothing: the net is wider than the data can fill."
-        return Check(name, value, "doubtful", meaning, "A narrower net may do; see `layers`.")
-    return Check(name, value, "good", "Most weights have left their prior.")
+    return _check_idle(
+        name,
+        f"{share:.0%}, {noisy:.0%} with more noise than signal",
+        share,
+        nearly_all="nearly all weights have learnt nothing.",
+        most="Most weights have learnt nothing: the net is wider than the data can fill.",
+        few="Most weights have left their prior.",
+    )
 
 
 def _check_units(posterior: Posterior) -> Check:
     name, share = "dead hidden units", dead_units(posterior)
     if share is None:
         return Check(name, "-", "not measured", "There are no linear layers in a row.")
-    value = f"{share:.0%}"
+    return _check_idle(
+        name,
+        f"{share:.0%}",
+        share,
+        nearly_all="nearly no unit has an outgoing weight with more signal than noise.",
+        most="Most units have been silenced: the net is wider than the data can fill.",
+        few="Most units pass something on.",
+    )
+
+
+def _check_idle(
+    name: str, value: str, share: float, *, nearly_all: str, most: str, few: str
+) -> Check:
+    """Judge the share of weights or units that do nothing."""
     if share > 0.9:
-        meaning = "Collapsed: nearly no unit has an outgoing weight with more signal than noise."
-        return Check(name, value, "bad", meaning, "Use a narrower net or a longer kl_warmup.")
+        advice = "Use a narrower net or a longer kl_warmup."
+        return Check(name, value, "bad", f"Collapsed: {nearly_all}", advice)
     if share > 0.5:
-        meaning = "Most units have been silenced: the net is wider than the data can fill."
-        return Check(name, value, "doubtful", meaning, "A narrower net may do as well.")
-    return Check(name, value, "good", "Most units pass something on.")
+        return Check(name, value, "doubtful", most, "A narrower net may do; see `layers`.")
+    return Check(name, value, "good", few)
 
 
 def _check_importance(tree: xarray.DataTree) -> Iterator[Check]:
@@ -528,7 +538,7 @@ def _check_importance(tree: xarray.DataTree) -> Iterator[Check]:
         yield Check("PSIS-LOO", value, "good", "The leave-one-out score can be relied on.")
 
 
-def _check_restarts(tree: xarray.DataTree, latents: list[str]) -> Check:
+def _check_restarts(tree: xarray.DataTree) -> Check:
     name = "agreement of restarts"
     if tree["posterior"].sizes["chain"] < 2:
         meaning = "A single fit: R-hat between its own independent draws would always be 1."

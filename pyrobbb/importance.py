@@ -17,12 +17,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from .data import ArrayLike, to_numpy
 from .datatree import SAMPLE_DIMS
+from .sampling import WORKING_MEMORY, DrawnDistributions, log_densities
 
 if TYPE_CHECKING:
     import xarray
+
+    from .posterior import Posterior
 
 LEAST_DRAWS = 25
 """Fewer draws have no tail to fit."""
@@ -106,6 +110,33 @@ def pareto_khat(log_ratios: ArrayLike) -> ParetoFit:
     if not (np.isfinite(khat) and np.isfinite(log_weights).all()):
         return ParetoFit(math.inf, raw, threshold)
     return ParetoFit(float(khat), log_weights, threshold)
+
+
+def log_ratios(
+    posterior: Posterior, x: ArrayLike, y: ArrayLike, *, n_draws: int, seed: int
+) -> Tensor:
+    """Give log p(w, D) - log q(w) of draws w from a posterior.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    x, y : array-like of shape (n, ...)
+        All the data that it was fitted to.
+    n_draws, seed : int
+        The draws are those of ``posterior.draws(n_draws, seed)``.
+
+    Returns
+    -------
+    Tensor of shape (n_draws,), float64, in nats
+    """
+    rows, targets = posterior.network.prepare(x, y)
+    sources = posterior.sources(n_draws, seed)
+    log_prior, log_q = log_densities(sources, posterior.example)
+    ratios, start = log_prior - log_q, 0
+    for distribution in DrawnDistributions(sources, rows, max_memory=WORKING_MEMORY):
+        own = targets[start : (start := start + distribution.batch_shape[1])]
+        ratios = ratios + distribution.log_prob(own).double().sum(1)
+    return ratios
 
 
 def khat_of_chains(tree: xarray.DataTree) -> list[ParetoFit]:

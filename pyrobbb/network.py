@@ -242,6 +242,10 @@ class BayesianNetwork(nn.Module):
                 distribution = self._apply_likelihood(output)
         return self._per_row(distribution, 1).expand(output.shape[:2])
 
+    def latents_of(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give those of some draws that are latent sites of the likelihood, not weights."""
+        return {name: value for name, value in draws.items() if name not in self._bayesian}
+
     def log_prior(self, draws: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Give the log prior density of draws of all latent sites, in nats.
 

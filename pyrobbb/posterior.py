@@ -19,6 +19,7 @@ from .network import BayesianNetwork
 from .prediction import ClassificationPrediction, RegressionPrediction, make_prediction
 from .randomness import as_seed
 from .sampling import (
+    WORKING_MEMORY,
     DrawnDistributions,
     Draws,
     FixedDraws,
@@ -119,7 +120,7 @@ class Posterior:
         n_draws: int = 200,
         seed: int | None = None,
         *,
-        max_memory: int = 2**30,
+        max_memory: int = WORKING_MEMORY,
     ) -> RegressionPrediction | ClassificationPrediction:
         """Predict y at new rows.
 

@@ -19,6 +19,8 @@ from .data import ArrayLike, as_tensor, check_number, like
 from .likelihoods import as_observed, base_of
 from .randomness import as_seed, seeded
 
+CLASSES = (torch.distributions.Categorical, torch.distributions.Bernoulli)
+
 MAX_ITERATIONS = 200
 NEWTON_ITERATIONS = 30  # far more than it needs where it works at all; then bisection
 
@@ -270,8 +272,7 @@ def make_prediction(
 ) -> RegressionPrediction | ClassificationPrediction:
     """Give the kind of prediction that suits the distributions."""
     base = base_of(next(iter(distributions)))
-    discrete = (torch.distributions.Categorical, torch.distributions.Bernoulli)
-    if isinstance(base, discrete):
+    if isinstance(base, CLASSES):
         return ClassificationPrediction(distributions, original)
     return RegressionPrediction(distributions, original)
 

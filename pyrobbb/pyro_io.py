@@ -153,19 +153,16 @@ def from_pyro(
                 runs = program.run(n_draws, draws)
                 groups["posterior"] |= _values(runs, program.deterministic)
                 missing = [name for name in program.latent if name not in draws]
-                if not missing:
-                    stats["lp"] = _total(runs)
-                    if "logq" in stats:
-                        stats["log_weight"] = stats["lp"] - stats["logq"]
-                    if log_likelihood:
-                        groups["log_likelihood"] = {
-                            name: runs[name].log_prob for name in program.observed
-                        }
-                elif log_likelihood:
+                if missing and log_likelihood:
                     logger.warning(
                         "No log-likelihood: the draws lack the site(s) %s of the model.",
                         ", ".join(missing),
                     )
+                if not missing:
+                    stats["lp"] = _total(runs)
+                if not missing and log_likelihood:
+                    observed = program.observed
+                    groups["log_likelihood"] = {name: runs[name].log_prob for name in observed}
             free = Program(unobserved(model), args, kwargs)
             if posterior_predictive is True and draws and not predicted:
                 runs = free.run(n_draws, draws)
@@ -181,6 +178,8 @@ def from_pyro(
         groups["prior_predictive"] = {k: v for k, v in prior.items() if k in observed}
     if isinstance(posterior_predictive, Mapping):
         groups["posterior_predictive"] = dict(posterior_predictive)
+    if {"lp", "logq"} <= stats.keys():
+        stats["log_weight"] = stats["lp"] - stats["logq"]
     groups |= {"sample_stats": stats, "predictions": dict(predictions or {})}
     for group, variables in groups.items():
         if group != "observed_data":

@@ -26,6 +26,9 @@ BLOCK = 16
 """Draws are made in blocks of this size, each from a random state of its own, so that the first m
 of n draws are the same for every n, and for every bound on memory."""
 
+WORKING_MEMORY = 2**30
+"""Bytes that predictions may take beyond their inputs and results, unless told otherwise."""
+
 ROWS = 512
 TILE = 2**24
 """Rows taken at once, and bytes of activations: small enough to stay in a processor's cache, large
@@ -125,6 +128,27 @@ class Source:
         return (block.draws for block in self.blocks(example))
 
 
+def log_densities(sources: Sequence[Source], example: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the log-densities of all latent sites, of the prior and of the guide, in nats.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+    example : Tensor of shape (1, ...)
+
+    Returns
+    -------
+    log_prior, log_q : Tensor of shape (n_draws,), float64
+    """
+    log_prior, log_q = [], []
+    with torch.no_grad():
+        for source in sources:
+            for block in source.blocks(example):
+                log_prior.append(source.network.log_prior(block.draws, example))
+                log_q.append(block.log_q)
+    return torch.cat(log_prior), torch.cat(log_q)
+
+
 def prior_guide(network: BayesianNetwork) -> Callable[..., Any]:
     """Give the prior in the place of a guide: the model itself, without y."""
     return poutine.block(network, hide=["y"])
@@ -188,13 +212,10 @@ class DrawnDistributions:
         if n_draws * per_draw <= quarter:
             held = [join(source.draws(x[:1]), source.n_draws) for source in sources]
             self._held = [{n: v for n, v in own.items() if n in weights} for own in held]
-            latents = [{n: v for n, v in own.items() if n not in weights} for own in held]
+            latents = [network.latents_of(own) for own in held]
         else:
             for source in sources:
-                latents += [
-                    {n: v for n, v in block.items() if n not in weights}
-                    for block in source.draws(x[:1])
-                ]
+                latents += [network.latents_of(block) for block in source.draws(x[:1])]
         self._latents = join(latents, n_draws)
         self._chunk = int(min(max(quarter // (16 * n_draws * per_output), 1), len(x)))
         tile = min(quarter // 4, TILE)

@@ -116,10 +116,12 @@ def sbc(
         own_seed = chain_seed(seed, sim)
         truth, y = simulate(network, rows, own_seed)
         posterior = fit(network, rows, y, seed=own_seed, progress=False, **fit_options)
-        draws = posterior.draws(n_draws, own_seed)
-        for name, value in _quantities(posterior.network, truth, rows, at, y).items():
-            of_draws = _quantities(posterior.network, draws, rows, at, y)[name]
-            ranks.setdefault(name, []).append(to_numpy((of_draws < value).sum(0)))
+        of_truth, of_draws = (
+            _quantities(posterior.network, draws, rows, at, y)
+            for draws in (truth, posterior.draws(n_draws, own_seed))
+        )
+        for name, value in of_truth.items():
+            ranks.setdefault(name, []).append(to_numpy((of_draws[name] < value).sum(0)))
     return SBC({name: np.stack(own) for name, own in ranks.items()}, n_draws, seed)
 
 
@@ -146,16 +148,11 @@ def _quantities(
     with evaluating(network), torch.no_grad():
         log_likelihood = _distribution(network, draws, x).log_prob(y)
         return {
-            **_latents(network, draws),
+            **network.latents_of(draws),
             "output": network.output(draws, probes).squeeze(-1),
             "lp": network.log_prior(draws, x) + log_likelihood.double().sum(1),
         }
 
 
 def _distribution(network: BayesianNetwork, draws: Draws, x: Tensor) -> TorchDistribution:
-    return network.distribution(network.output(draws, x), _latents(network, draws))
-
-
-def _latents(network: BayesianNetwork, draws: Draws) -> Draws:
-    weights = {name for name, _ in network.bayesian_parameters()}
-    return {name: value for name, value in draws.items() if name not in weights}
+    return network.distribution(network.output(draws, x), network.latents_of(draws))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conjugate import LinearRegression
 
-from pyrobbb.importance import khat_of_chains, khat_threshold, loo, pareto_khat
+from pyrobbb.importance import khat_of_chains, khat_threshold, log_ratios, loo, pareto_khat
 
 pytestmark = pytest.mark.arviz
 
@@ -77,6 +77,13 @@ def test_an_exact_posterior_has_a_small_khat(exact):
     assert fit.khat < 0.3
     log_evidence = tree["sample_stats"]["log_weight"].values
     np.testing.assert_allclose(log_evidence, exact.log_evidence(), atol=1e-6)
+
+
+def test_the_ratios_alone_are_those_of_the_tree(exact):
+    posterior = exact.posterior(width=1.3)
+    tree = posterior.to_arviz(exact.x, exact.y, n_draws=50, seed=2)
+    ratios = log_ratios(posterior, exact.x, exact.y, n_draws=50, seed=2)
+    np.testing.assert_allclose(ratios, tree["sample_stats"]["log_weight"].values[0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("width", [1.0, 1.2, 1.6])
