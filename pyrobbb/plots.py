@@ -42,6 +42,10 @@ INK, ACCENT, SECOND, SOFT = "#333333", "#2a6f97", "#c8553d", "#a9c6d9"
 """Text and data; what the posterior says; what it is compared with; bands."""
 
 
+MOST_POINTS = 200
+"""Of a line that shows the course of a fit."""
+
+
 def plot_band(
     x: ArrayLike,
     prediction: RegressionPrediction,
@@ -130,15 +134,21 @@ def plot_intervals(
 
 
 def plot_history(history: History, *, ax: Axes | None = None) -> Axes:
-    """Draw the negative ELBO and its two parts, epoch by epoch."""
+    """Draw the negative ELBO and its two parts, epoch by epoch.
+
+    Of a long fit, the points are means over stretches of epochs: single ones would be a smear.
+    """
     ax = _axes(ax)
     epochs = history.per_epoch()
+    stretches = np.array_split(epochs.epoch + 1, min(len(epochs.epoch), MOST_POINTS))
+    cuts = np.cumsum([len(stretch) for stretch in stretches])[:-1]
     for values, color, label in (
         (epochs.nelbo, INK, "negative ELBO"),
         (epochs.nll, SECOND, "negative log-likelihood"),
         (epochs.kl, ACCENT, "KL from the prior"),
     ):
-        ax.plot(epochs.epoch + 1, values, color=color, lw=1.5, label=label)
+        means = [stretch.mean() for stretch in np.split(values, cuts)]
+        ax.plot([s.mean() for s in stretches], means, color=color, lw=1.5, label=label)
     ax.set(xlabel="epoch", ylabel="nats", yscale="symlog", xlim=(1, max(history.n_epochs, 2)))
     ax.legend(frameon=False, fontsize="small")
     return ax

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pyrobbb import BayesianNetwork, fit, mlp, plots, priors
+from pyrobbb.history import History
 
 X = np.linspace(-1, 1, 12)[:, None]
 
@@ -41,3 +42,13 @@ def test_weights_are_drawn_against_their_prior(posterior):
     np.testing.assert_allclose(prior.get_ydata(), expected.exp(), rtol=1e-5)
     with pytest.raises(ValueError, match=r"`name` must be one of 0\.weight, .*, got 'w'"):
         plots.plot_weights(posterior, "w")
+
+
+def test_the_history_of_a_long_fit_is_drawn_in_stretches():
+    n = 1000
+    noise = np.random.default_rng(0).normal(size=n)
+    history = History(noise, noise, noise, np.arange(n), np.full(n, 5))
+    ax = plots.plot_history(history)
+    drawn = line(ax, "negative ELBO")
+    np.testing.assert_allclose(drawn.get_ydata(), noise.reshape(200, 5).mean(1))
+    np.testing.assert_allclose(drawn.get_xdata(), np.arange(200) * 5 + 3)
