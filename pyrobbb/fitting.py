@@ -49,6 +49,7 @@ def fit(
     y: ArrayLike | None = None,
     *,
     n_data: int | None = None,
+    sample_weight: ArrayLike | None = None,
     epochs: int | None = None,
     batch_size: int = 128,
     lr: float = 0.01,
@@ -85,6 +86,11 @@ def fit(
         Observations, in the shape that the likelihood gives them.
     n_data : int, optional
         Number of rows behind a DataLoader; never guessed.
+    sample_weight : array-like of shape (n,), optional
+        How often each row counts in the log-likelihood: ``sum_i sample_weight[i] * nll_i + kl`` is
+        the objective, as if row i had been observed so many times. The weights are not
+        normalised: their sum takes the place of the number of rows, so that larger ones make the
+        posterior narrower. At least 0, not all 0; not with a DataLoader. None: each row once.
     epochs : int, optional
         Passes over the data. None: as many as make 10,000 steps, and at least 20.
     batch_size : int
@@ -126,8 +132,8 @@ def fit(
         `MeanFieldGuide`, Pyro's `AutoNormal` from the same start, or a Pyro guide of your own (a
         `PyroModule`), whose parameters are learnt in place.
     validation : tuple (x, y), optional
-        Held-out data. The parameters of the epoch with the lowest validation NLL are kept; epochs
-        of the warm-up do not count.
+        Held-out data, of which each row counts once. The parameters of the epoch with the lowest
+        validation NLL are kept; epochs of the warm-up do not count.
     patience : int, optional
         Stop after so many epochs without a lower validation NLL, counted from the warm-up's end.
     restarts : int
@@ -197,6 +203,7 @@ def fit(
         x=x,
         y=y,
         n_data=n_data,
+        sample_weight=sample_weight,
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
@@ -234,6 +241,7 @@ class _Plan:
     x: Any
     y: Any
     n_data: int | None
+    sample_weight: Any
     epochs: int | None
     batch_size: int
     lr: float
@@ -280,7 +288,9 @@ def _run(
     network = networks[0]
 
     with seeded(seeds[0]), pyro.get_param_store().scope(), poutine.block():
-        data = open_batches(network, plan.x, plan.y, plan.n_data, plan.batch_size)
+        data = open_batches(
+            network, plan.x, plan.y, plan.n_data, plan.batch_size, plan.sample_weight
+        )
         epochs = plan.epochs
         if epochs is None:
             epochs = max(DEFAULT_EPOCHS, math.ceil(DEFAULT_STEPS / data.n_batches))
@@ -325,6 +335,7 @@ def _run(
                     kl_weight=warm * share * data.n_data / n_rows,
                     step_weight=n_rows / data.batch_size,
                     lr=plan.lr * np.array([plan.factor(part) for part in done.tolist()]),
+                    row_weight=batches.row_weight,
                 )
 
         n_done = 0  # whole pieces
@@ -374,6 +385,8 @@ def _run(
         "lr": float(plan.lr),
         "n_particles": plan.elbo.num_particles,
     }
+    if plan.sample_weight is not None:
+        settings["is_weighted"] = True
     posteriors = []
     for chain, (own, its_guide, seed) in enumerate(zip(networks, guides, seeds, strict=True)):
         nll, kl = taken_losses[:, :, chain].T
