@@ -6,7 +6,7 @@ import copy
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -36,6 +36,7 @@ from .optimizers import OptimizerFactory, adam_settings, as_factory
 from .posterior import Posterior
 from .randomness import as_seed, seeded
 from .schedules import Schedule, factor_of
+from .warm_start import chains_of, take_up
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ def fit(
     guide: Literal["mean_field", "auto_normal"] | Callable[..., Any] = "mean_field",
     validation: tuple[ArrayLike, ArrayLike] | None = None,
     patience: int | None = None,
+    start: Posterior | None = None,
     restarts: int = 1,
     seed: int | None = None,
     progress: bool = True,
@@ -136,11 +138,18 @@ def fit(
         validation NLL are kept; epochs of the warm-up do not count.
     patience : int, optional
         Stop after so many epochs without a lower validation NLL, counted from the warm-up's end.
+    start : Posterior, optional
+        An earlier fit to take up from, instead of the module's present weights: of a network with
+        the same sites, by the same kind of `guide`, one made by name. Its prior may be another. The
+        guide's parameters, the point parameters and the buffers start at its own, for each of its
+        chains; the optimiser's state and the schedule start anew. The posterior given stays as it
+        is. During a `kl_warmup` it would drift off: pass 0 to stay near it.
     restarts : int
         Independent fits from different starts, which become the chains of one posterior:
         predictions average over them. The first starts at the module's present weights, restart r
         at those of `fresh_start` with the seed ``seed + r``, and is the same as a fit of its own
-        from there. Fits that can be are taken side by side.
+        from there. Fits that can be are taken side by side. With `start`, as many as that has
+        chains.
     seed : int, optional
         Makes the fit bitwise repeatable. None: one is drawn and kept in ``posterior.settings``.
     progress : bool
@@ -182,6 +191,15 @@ def fit(
             f"`engine` must be one of {', '.join(get_args(EngineName))}, got {engine!r}."
         )
     check_count("restarts", restarts)
+    earlier: Sequence[Posterior | None] = [None] * restarts
+    if start is not None:
+        if not isinstance(guide, str):
+            raise ValueError(
+                "`start` needs a guide made by name, 'mean_field' or 'auto_normal': one of your "
+                "own starts where you put it."
+            )
+        earlier = chains_of(start, restarts)
+        restarts = len(earlier)
     elbo = make_elbo(objective, n_particles, estimator)
     if getattr(elbo, "estimator", "reparam") != "reparam" and engine == "svi":
         raise ValueError(
@@ -220,14 +238,17 @@ def fit(
         patience=patience,
         progress=progress,
     )
-    starts = [(network if r == 0 else fresh_start(network, seed + r)) for r in range(restarts)]
-    seeds = [seed + r for r in range(restarts)]
+    is_fresh = start is None
+    starts = [
+        _Start(fresh_start(network, seed + r) if r and is_fresh else network, seed + r, own)
+        for r, own in enumerate(earlier)
+    ]
     if restarts == 1 or _can_run_side_by_side(plan, network):
-        chains, _ = _run(plan, starts, seeds)
+        chains, _ = _run(plan, starts)
     else:
         chains = []
-        for start, own in zip(starts, seeds, strict=True):
-            fitted, is_interrupted = _run(plan, [start], [own])
+        for own in starts:
+            fitted, is_interrupted = _run(plan, [own])
             chains += fitted
             if is_interrupted:
                 break
@@ -259,6 +280,15 @@ class _Plan:
     progress: bool
 
 
+@dataclass(frozen=True)
+class _Start:
+    """Where a fit starts: its network and seed, and an earlier fit that it takes up from."""
+
+    network: BayesianNetwork
+    seed: int
+    earlier: Posterior | None
+
+
 def _can_run_side_by_side(plan: _Plan, network: BayesianNetwork) -> bool:
     """Say whether several fits can share each step, and each come out as it would alone."""
     if plan.engine == "svi" or plan.guide != "mean_field" or plan.validation is not None:
@@ -274,14 +304,13 @@ def _can_run_side_by_side(plan: _Plan, network: BayesianNetwork) -> bool:
     return not draws_or_counts and adam_settings(plan.optimizer, [like]) is not None
 
 
-def _run(
-    plan: _Plan, starts: list[BayesianNetwork], seeds: list[int]
-) -> tuple[list[Posterior], bool]:
-    """Fit each of some networks, side by side, each as it would come out alone.
+def _run(plan: _Plan, starts: Sequence[_Start]) -> tuple[list[Posterior], bool]:
+    """Fit from each of some starts, side by side, each as it would come out alone.
 
     Gives them, and whether Ctrl-C has ended the fit.
     """
-    networks = [copy.deepcopy(start) for start in starts]
+    networks = [copy.deepcopy(start.network) for start in starts]
+    seeds = [start.seed for start in starts]
     for network in networks:
         if not network.training:  # in training mode, the modes of its parts are the user's choice
             network.train()
@@ -301,6 +330,9 @@ def _run(
         if plan.validation is not None:
             watch = Validation(network, plan.validation, seeds[0], unripe)
         guides = [_make_guide(plan.guide, own, data) for own in networks]
+        for start, own, its_guide in zip(starts, networks, guides, strict=True):
+            if start.earlier is not None:
+                take_up(start.earlier, own, its_guide)
         guide = guides[0]
         learnt = [parameter for _, parameter in network.point_parameters()]
         learnt += guide.parameters() if isinstance(guide, nn.Module) else []
