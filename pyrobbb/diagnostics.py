@@ -163,7 +163,8 @@ def diagnose(
     Diagnosis
         Printed, it is a table. No line says more than what was measured: a single fit, for
         instance, says nothing on whether another would agree. To see whether the ELBO still rises,
-        a copy is fitted for a fifth of the epochs more, and at least 1000 steps.
+        a copy is fitted for a fifth of the epochs more, and at least 1000 steps. After a fit with
+        a `sample_weight`, which is not known here, what needs the objective is not measured.
 
     References
     ----------
@@ -183,7 +184,7 @@ def diagnose(
         _check_skill(tree),
         _check_layers(by_layer),
         _check_units(posterior),
-        *_check_importance(tree),
+        *_check_importance(posterior, tree),
         _check_restarts(tree),
         _check_prior(tree),
         *_check_calibration(prediction, y_scored, where),
@@ -248,7 +249,7 @@ def elbo_gain(
     Raises
     ------
     ValueError
-        If it is not known how the posterior was fitted.
+        If it is not known how the posterior was fitted, or it was with a `sample_weight`.
     """
     settings, guide = posterior.settings, posterior.guide
     known = settings.get("kl_weight") in ("uniform", "blundell")
@@ -257,6 +258,8 @@ def elbo_gain(
             "`posterior` must come from `fit` with a KL weight given by name: otherwise it is not "
             "known what to go on with."
         )
+    if settings.get("is_weighted"):
+        raise ValueError("`posterior` was fitted with a `sample_weight`, which is not known here.")
     seed = as_seed(seed)
     history = posterior.history
     least = LEAST_STEPS * history.n_epochs / len(history.nelbo)
@@ -502,12 +505,17 @@ def _check_idle(
     return Check(name, value, "good", few)
 
 
-def _check_importance(tree: xarray.DataTree) -> Iterator[Check]:
+def _check_importance(posterior: Posterior, tree: xarray.DataTree) -> Iterator[Check]:
+    name = "k-hat of the weights"
+    if posterior.settings.get("is_weighted"):
+        reason = "The fit had a `sample_weight`, which is not known here."
+        yield Check(name, "-", "not measured", reason)
+        yield Check("PSIS-LOO", "-", "not measured", reason)
+        return
     fits = khat_of_chains(tree)
     worst = max(fit.khat for fit in fits)
     threshold = fits[0].threshold
     value = ", ".join(f"{fit.khat:.2f}" for fit in fits) + f" (bound {threshold:.2f})"
-    name = "k-hat of the weights"
     if np.isnan(fits[0].log_weights).any():
         meaning = "Some densities are NaN or infinite: these draws cannot be weighed."
         yield Check(name, value, "bad", meaning, "Look at the prior and the scale of the data.")

@@ -38,6 +38,7 @@ ORDER = [
     "storage",
     "early_stopping",
     "posterior",
+    "warm_start",
     "fitting",
     "reference",
     "crosscheck",
