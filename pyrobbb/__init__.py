@@ -1,6 +1,8 @@
 """Bayes by Backprop for Pyro: uncertainty from a neural network."""
 
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from . import diagnostics, likelihoods, plots, priors, reference, scores
 from .architectures import mlp
@@ -16,10 +18,16 @@ from .prediction import ClassificationPrediction, Prediction, RegressionPredicti
 from .pyro_io import from_pyro
 from .scaling import Standardizer
 from .simulation import sbc
+from .streaming import update
+
+if _TYPE_CHECKING:
+    from .estimators import BBBClassifier, BBBRegressor
 
 __version__ = _version("pyrobbb")
 
 __all__ = [
+    "BBBClassifier",
+    "BBBRegressor",
     "BayesianNetwork",
     "ClassificationPrediction",
     "FusedELBO",
@@ -43,4 +51,14 @@ __all__ = [
     "reference",
     "sbc",
     "scores",
+    "update",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    """Import what needs scikit-learn when it is asked for."""
+    if name in ("BBBClassifier", "BBBRegressor"):
+        from . import estimators
+
+        return getattr(estimators, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
