@@ -9,9 +9,11 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
@@ -52,6 +54,9 @@ LIKELIHOODS: Mapping[str, likelihoods.Conditional] = {
 }
 AUTO = ("gaussian", "heteroscedastic")
 AUTO_FRACTION = 0.2
+OPTIMIZER = partial(torch.optim.Adam, betas=(0.9, 0.99))
+"""A single outlier may make a gradient a million times as large as usual. With torch's 0.999 a fit
+would stand still for thousands of steps after it; so it is forgotten after some hundred."""
 STEPS, MOST_EPOCHS, LEAST_EPOCHS = 40_000, 10_000, 20
 COUNTS = (likelihoods.Poisson, likelihoods.NegativeBinomial)
 
@@ -250,6 +255,7 @@ class _BBBEstimator(BaseEstimator):
             "batch_size": self.batch_size,
             "lr": self.lr,
             "restarts": self.restarts,
+            "optimizer": OPTIMIZER,
             "engine": self.engine,
             "seed": self.seed_,
             "progress": self.verbose,
