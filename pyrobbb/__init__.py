@@ -15,6 +15,7 @@ from .network import BayesianNetwork
 from .nuts import compare_with_nuts
 from .posterior import Posterior
 from .prediction import ClassificationPrediction, Prediction, RegressionPrediction
+from .pruning import prune
 from .pyro_io import from_pyro
 from .scaling import Standardizer
 from .simulation import sbc
@@ -48,6 +49,7 @@ __all__ = [
     "mlp",
     "plots",
     "priors",
+    "prune",
     "reference",
     "sbc",
     "scores",

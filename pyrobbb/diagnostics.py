@@ -298,7 +298,7 @@ def layers(posterior: Posterior) -> pd.DataFrame:
         ``below_1``, the share of weights with more noise than signal; ``kl``, the mean KL
         divergence from the prior, nats a weight; ``at_prior``, the share of weights whose KL
         divergence is below 0.05 nats. The last two are NaN for priors that are no product over
-        weights.
+        weights. A pruned weight has an snr of 0 and an infinite KL divergence.
     """
     import pandas as pd
 
@@ -308,14 +308,14 @@ def layers(posterior: Posterior) -> pd.DataFrame:
     for name, parameter in posterior.network.bayesian_parameters():
         loc = torch.stack([own[name][0] for own in moments])
         scale = torch.stack([own[name][1] for own in moments])
-        snr = loc.abs() / scale
+        snr = torch.where(scale == 0, 0.0, loc.abs() / scale)
         kl = _kl_of_weights(posterior.network.prior(name, parameter), loc, scale)
         rows[name] = {
             "n": parameter.numel(),
             "snr": float(snr.median()),
             "below_1": float((snr < 1).double().mean()),
             "kl": float(kl.mean()),
-            "at_prior": float((kl < AT_PRIOR).double().mean()) if kl.isfinite().all() else np.nan,
+            "at_prior": float((kl < AT_PRIOR).double().mean()) if not kl.isnan().any() else np.nan,
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -512,7 +512,12 @@ def _check_importance(posterior: Posterior, tree: xarray.DataTree) -> Iterator[C
         yield Check(name, "-", "not measured", reason)
         yield Check("PSIS-LOO", "-", "not measured", reason)
         return
-    fits = khat_of_chains(tree)
+    try:
+        fits = khat_of_chains(tree)
+    except ValueError as error:
+        yield Check(name, "-", "not measured", str(error))
+        yield Check("PSIS-LOO", "-", "not measured", "It needs finite ratios.")
+        return
     worst = max(fit.khat for fit in fits)
     threshold = fits[0].threshold
     value = ", ".join(f"{fit.khat:.2f}" for fit in fits) + f" (bound {threshold:.2f})"

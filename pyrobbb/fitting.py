@@ -556,6 +556,11 @@ def _make_guide(
         )
     else:
         made = guide
+        if isinstance(made, MeanFieldGuide) and made.has_points:
+            raise ValueError(
+                "`guide` is pruned and cannot be fitted further: weights that are exactly 0 have "
+                "no density, and the ELBO is minus infinity."
+            )
     with torch.no_grad(), seeded(0), evaluating(network):
         made(*data.example)  # autoguides make their parameters when they first run
     return made

@@ -471,6 +471,8 @@ def _check_covered(network: Any, guide: Any) -> None:
         raise CannotFuseError(f"the model is a {type(network).__name__}, no BayesianNetwork")
     if type(guide) is not MeanFieldGuide:
         raise CannotFuseError(f"the guide is a {type(guide).__name__}, no MeanFieldGuide")
+    if guide.has_points:
+        raise CannotFuseError("the guide is pruned: its point masses have no density")
     names = [name for name, _ in network.bayesian_parameters()]
     declared = getattr(network.likelihood, "latents", None)
     if set(guide.shapes) != {*names, *(declared or ())}:
