@@ -253,8 +253,9 @@ def _numeric(cells: Cells, n_present: int) -> tuple[Column | Dropped, list[str]]
             f"Column {name!r} has {n_distinct} distinct whole numbers, and is taken as a number; "
             f"--categorical {name!r} makes them categories."
         )
-    has_missing = n_present < len(cells.column)
-    return Numeric(name, float(np.median(values)), has_missing), notes
+    median, n_missing = float(np.median(values)), len(cells.column) - n_present
+    notes += _note_on_missing(name, n_missing, f"{median:g}")
+    return Numeric(name, median, n_missing > 0), notes
 
 
 def _dates(cells: Cells) -> tuple[Column | Dropped, list[str]]:
@@ -262,8 +263,9 @@ def _dates(cells: Cells) -> tuple[Column | Dropped, list[str]]:
     if is_constant(days):
         return Dropped(cells.name, "constant"), []
     note = f"Column {cells.name!r} holds dates, taken as days since 1970-01-01 (UTC)."
-    has_missing = len(days) < len(cells.column)
-    return Numeric(cells.name, float(np.median(days)), has_missing, is_date=True), [note]
+    median, n_missing = float(np.median(days)), len(cells.column) - len(days)
+    notes = [note, *_note_on_missing(cells.name, n_missing, "the one in the middle")]
+    return Numeric(cells.name, median, n_missing > 0, is_date=True), notes
 
 
 def _categorical(cells: Cells, n_present: int) -> tuple[Column | Dropped, list[str]]:
@@ -274,7 +276,9 @@ def _categorical(cells: Cells, n_present: int) -> tuple[Column | Dropped, list[s
     if len(counts) > 1 and len(counts) >= NEARLY_DISTINCT * n_present:
         return Dropped(name, "an identifier: nearly all cells are distinct"), []
     if len(counts) <= MAX_CATEGORIES:
-        return Categorical(name, tuple(sorted(counts)), has_missing), []
+        also = " and what is missing" if has_missing else ""
+        note = f"Column {name!r} is taken as categories: {len(counts)}{also}."
+        return Categorical(name, tuple(sorted(counts)), has_missing), [note]
     common = sorted(counts, key=lambda category: (-counts[category], category))[:MAX_CATEGORIES]
     n_rare = sum(n for category, n in counts.items() if category not in set(common))
     note = (
@@ -282,6 +286,15 @@ def _categorical(cells: Cells, n_present: int) -> tuple[Column | Dropped, list[s
         f"input each, the others ({_rows(n_rare)}) none."
     )
     return Categorical(name, tuple(sorted(common)), has_missing, is_pooled=True), [note]
+
+
+def _note_on_missing(name: str, n_missing: int, median: str) -> list[str]:
+    if not n_missing:
+        return []
+    return [
+        f"Column {name!r} misses {_cells(n_missing)}: the median, {median}, takes their place, and "
+        "a further input tells where."
+    ]
 
 
 def _is_called_id(name: str) -> bool:
@@ -298,6 +311,10 @@ def _options(name: str) -> str:
 def _and_others(is_bad: np.ndarray) -> str:
     n_others = int(is_bad.sum()) - 1
     return f" (as {n_others} more {'is' if n_others == 1 else 'are'})" if n_others else ""
+
+
+def _cells(n: int) -> str:
+    return f"{n} cell" if n == 1 else f"{n} cells"
 
 
 def _rows(n: int) -> str:

@@ -9,7 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -281,34 +281,43 @@ def _judge_target(cells: Cells, task: Task | None) -> tuple[Task, tuple[Label, .
     counts = Counter(cells.labels.tolist())
     if n_numbers == n_rows:
         cells.check_range(cells.numbers)
+        if is_constant(cells.numbers):
+            raise TableError(
+                f"column {name!r}, the target, is constant ({next(iter(counts))}) up to what can "
+                "be told apart: there is nothing to predict. Rescale it, or take another."
+            )
     if task is None:
         if cells.is_date.sum() >= NEARLY_ALL * n_rows:
-            raise cells.error(0, "is a date, and a target is a number or a class. Make it one.")
+            i = int(cells.is_date.argmax())
+            raise cells.error(i, "is a date, and a target is a number or a class. Make it one.")
         if NEARLY_ALL * n_rows <= n_numbers < n_rows:
-            i = int((~cells.is_number).argmax())
             raise cells.error(
-                i,
-                "is no number, while most of the target are. Correct the cell, or leave it empty.",
+                int((~cells.is_number).argmax()),
+                "is no number, while most of the target are. Correct the cell, leave it empty, or "
+                "use --task classification.",
             )
         task, why = _guess(cells, len(counts), n_numbers == n_rows)
         notes.append(f"The task is taken to be {task}: the target {name!r} {why}.")
-    if task == "regression":
-        is_bad = ~cells.is_number
-        if is_bad.any():
-            raise cells.error(
-                int(is_bad.argmax()),
-                "is no number, which a regression needs. Correct the cell, leave it empty, or use "
-                "--task classification.",
-            )
-        if is_constant(cells.numbers):
-            raise TableError(
-                f"column {name!r}, the target, is constant ({_name_of(float(cells.numbers[0]))}) "
-                "up to what can be told apart: there is nothing to predict. Rescale it, or take "
-                "another."
-            )
-        if cells.is_beyond_exact:
-            notes.append(f"The target {name!r} holds whole numbers beyond 2^53: floats round them.")
-        return task, (), notes
+    if task == "classification":
+        classes = _classes(cells, counts)
+        rare = [str(own) for own, n in counts.items() if n == 1]
+        if rare:
+            notes.append(f"Some classes have a single row: {', '.join(rare[:5])}.")
+        return task, classes, notes
+    if n_numbers < n_rows:
+        raise cells.error(
+            int((~cells.is_number).argmax()),
+            "is no number, which a regression needs. Correct the cell, leave it empty, or use "
+            "--task classification.",
+        )
+    if cells.is_beyond_exact:
+        notes.append(f"The target {name!r} holds whole numbers beyond 2^53: floats round them.")
+    return task, (), notes
+
+
+def _classes(cells: Cells, counts: Mapping[str, int]) -> tuple[Label, ...]:
+    """Give the sorted classes: of numbers if all are, of strings otherwise."""
+    name, n_rows = cells.name, len(cells.column)
     if len(counts) == 1:
         raise TableError(
             f"column {name!r}, the target, has one class, {next(iter(counts))!r}: there is nothing "
@@ -319,15 +328,11 @@ def _judge_target(cells: Cells, task: Task | None) -> tuple[Task, tuple[Label, .
             f"column {name!r}, the target, has {len(counts)} classes in {n_rows} rows: too many to "
             "learn. Is it an identifier, or --task regression?"
         )
-    is_exact = n_numbers == n_rows and bool((np.abs(cells.numbers) < EXACT).all())
-    labels = [_label_of(own) if is_exact else str(own) for own in counts]
-    classes = tuple(sorted(labels, key=lambda label: cast(Any, label)))
-    if is_exact and any(isinstance(label, float) for label in classes):
-        classes = tuple(float(label) for label in classes)
-    rare = [str(own) for own, n in counts.items() if n == 1]
-    if rare:
-        notes.append(f"Some classes have a single row: {', '.join(rare[:5])}.")
-    return task, classes, notes
+    if not cells.is_number.all() or (np.abs(cells.numbers) >= EXACT).any():
+        return tuple(sorted(counts))
+    values = sorted(map(float, counts))
+    is_whole = all(value.is_integer() for value in values)
+    return tuple(map(int, values)) if is_whole else tuple(values)
 
 
 def _guess(cells: Cells, n_distinct: int, is_numbers: bool) -> tuple[Task, str]:
@@ -346,11 +351,6 @@ def _are_equal(cells: Cells, outcome: Cells) -> bool:
     if outcome.is_number.all() and cells.is_number.all():
         return bool((cells.numbers == outcome.numbers).all())
     return bool((cells.labels == outcome.labels).all())
-
-
-def _label_of(name: str) -> int | float:
-    value = float(name)
-    return int(value) if value.is_integer() else value
 
 
 def _name_of(label: Label) -> str:

@@ -122,6 +122,8 @@ class TableFile:
             _check_options(encoding, delimiter, decimal)
             if Path(path).is_dir():
                 raise TableError("is a folder; name a csv, tsv or parquet file.")
+            if Path(path).exists() and not Path(path).is_file():
+                raise TableError("is no regular file, and it is read twice; save it as one first.")
             start = _first_bytes(path)
             for magic, kind in OTHER_FORMATS.items():
                 if start.startswith(magic):

@@ -47,6 +47,7 @@ def test_a_missing_number_becomes_the_median_and_is_told_apart():
     x = ["1.5", "NA", "2.5", "", " 7.5 ", "?"]
     schema = Schema.of(frame_of(6, x=x), "y", "regression")
     assert schema.inputs == ["x", "x is missing"]
+    assert "'x' misses 3 cells: the median, 2.5, takes their place" in notes_of(schema)
     expected = [[1.5, 0], [2.5, 1], [2.5, 0], [2.5, 1], [7.5, 0], [2.5, 1]]
     np.testing.assert_array_equal(schema.encode(frame_of(6, x=x)), expected)
 
@@ -55,6 +56,7 @@ def test_categories_have_an_input_each_and_missing_is_one_of_them():
     x = cycle("b", "a", "")
     schema = Schema.of(frame_of(x=x), "y")
     assert schema.inputs == ["x = a", "x = b", "x is missing"]
+    assert "Column 'x' is taken as categories: 2 and what is missing." in schema.notes
     encoded = schema.encode(frame_of(x=x))
     np.testing.assert_array_equal(encoded[:3], [[0, 1, 0], [1, 0, 0], [0, 0, 1]])
 
@@ -238,6 +240,7 @@ def test_rows_without_a_target_are_left_out_and_counted():
         (cycle("1.5"), "regression", r"'y', the target, is constant \(1.5\)"),
         (cycle("1", "1.00000000000000002"), "regression", "is constant"),
         (cycle("1e-300", "2e-300"), "regression", "is constant"),
+        (cycle("0.3", "0.30000000000000004"), None, "is constant"),
         (["1e300", *Y[1:]], None, r"line 2, column 'y': '1e300' is beyond"),
         (["-inf", *Y[1:]], None, "line 2, column 'y': '-inf' is infinite"),
         ([*Y[:-1], "oops"], None, "line 41, column 'y': 'oops' is no number, while most"),

@@ -163,6 +163,8 @@ def test_what_is_not_there_or_no_file_is_refused(tmp_path):
         read(tmp_path / "none.csv")
     with pytest.raises(TableError, match="is a folder; name a csv"):
         read(tmp_path)
+    with pytest.raises(TableError, match="is no regular file"):
+        read("/dev/null")
 
 
 @given(content=st.binary(max_size=200))
