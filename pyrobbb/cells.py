@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -50,14 +51,14 @@ class Cells:
     @cached_property
     def text(self) -> np.ndarray:
         """The cells as strings, stripped; None where missing."""
-        return self._distinct(lambda cell: _as_text(cell), object)
+        return self._of_distinct(lambda cell: cell, object)
 
     @cached_property
     def numbers(self) -> np.ndarray:
         """The cells as floats; NaN where missing, or no number."""
         if self.column.dtype.kind in "iuf":
             return self.column.to_numpy(dtype=np.float64, na_value=np.nan)
-        return self._distinct(lambda cell: _as_number(_as_text(cell)), np.float64)
+        return self._of_distinct(_as_number, np.float64)
 
     @cached_property
     def days(self) -> np.ndarray:
@@ -78,7 +79,7 @@ class Cells:
         """Where a cell is not missing."""
         if self.column.dtype.kind in "iuf":
             return self.column.notna().to_numpy()
-        return np.array([cell is not None for cell in self.text], dtype=bool)
+        return self._of_distinct(lambda cell: cell is not None, np.bool_)
 
     @cached_property
     def is_number(self) -> np.ndarray:
@@ -134,13 +135,9 @@ class Cells:
         where = f"{index.name or 'row'} {index[i]}, column {self.name!r}"
         return TableError(f"{where}: {shown(self.text[i])} {problem}")
 
-    def _matches(self, pattern: re.Pattern[str]) -> np.ndarray:
-        return self._distinct(
-            lambda cell: pattern.fullmatch(_as_text(cell) or "") is not None, np.bool_
-        )
-
-    def _distinct(self, function: Any, dtype: Any) -> np.ndarray:
-        """Apply a function to each distinct cell once."""
+    @cached_property
+    def _coded(self) -> tuple[np.ndarray, list[str | None]]:
+        """The distinct cells as strings, so that each is looked at once, and where they are."""
         import pandas as pd
 
         cells = self.column.astype(object).to_numpy()
@@ -148,10 +145,19 @@ class Cells:
             codes, distinct = pd.factorize(cells, use_na_sentinel=False)
         except TypeError:  # lists and the like, in parquet
             codes, distinct = np.arange(len(cells)), cells
+        return codes, [_as_text(cell) for cell in distinct]
+
+    def _of_distinct(self, function: Callable[[str | None], Any], dtype: Any) -> np.ndarray:
+        codes, distinct = self._coded
         results = np.empty(len(distinct), dtype=dtype)
         for i, cell in enumerate(distinct):
             results[i] = function(cell)
         return results[codes]
+
+    def _matches(self, pattern: re.Pattern[str]) -> np.ndarray:
+        return self._of_distinct(
+            lambda cell: cell is not None and pattern.fullmatch(cell) is not None, np.bool_
+        )
 
 
 def shown(cell: str | None) -> str:

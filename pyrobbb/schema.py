@@ -287,7 +287,7 @@ def _judge_target(cells: Cells, task: Task | None) -> tuple[Task, tuple[Label, .
                 "be told apart: there is nothing to predict. Rescale it, or take another."
             )
     if task is None:
-        if cells.is_date.sum() >= NEARLY_ALL * n_rows:
+        if n_numbers < n_rows and cells.is_date.sum() >= NEARLY_ALL * n_rows:
             i = int(cells.is_date.argmax())
             raise cells.error(i, "is a date, and a target is a number or a class. Make it one.")
         if NEARLY_ALL * n_rows <= n_numbers < n_rows:
