@@ -54,6 +54,7 @@ examples: $(STAMP)  ## Run every example
 		echo "$$example"; \
 		$(BIN)/python "$$example"; \
 	done
+	PATH="$(CURDIR)/$(BIN):$$PATH" examples/cli_tour.sh
 
 bench: $(BENCH_STAMP)  ## Time it beside other libraries; BENCH=--quick for a smoke run
 	$(BIN)/python benchmarks/run.py $(BENCH)

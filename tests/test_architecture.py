@@ -45,6 +45,11 @@ ORDER = [
     "crosscheck",
     "scores",
     "datatree",
+    "tables",
+    "table_writer",
+    "cells",
+    "columns",
+    "schema",
     "arviz_io",
     "pyro_program",
     "pyro_io",
@@ -58,7 +63,9 @@ ORDER = [
     "bandits",
     "estimator_storage",
     "estimators",
+    "report",
     "demo",
+    "cli_output",
     "cli",
     "__init__",
 ]
@@ -160,7 +167,9 @@ def modules_after_import():
     return set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
 
 
-@pytest.mark.parametrize("name", ["matplotlib", "arviz_base", "pandas", "sklearn", "xarray"])
+@pytest.mark.parametrize(
+    "name", ["matplotlib", "arviz_base", "pandas", "rich", "sklearn", "typer", "xarray"]
+)
 def test_importing_pyrobbb_leaves_what_only_some_need_alone(modules_after_import, name):
     assert "pyrobbb" in modules_after_import
     assert name not in modules_after_import

@@ -10,9 +10,11 @@ import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
+EXAMPLES_FOLDER = ROOT / "examples"
 
 # What a run must print. A new example or notebook gets its line here.
 EXAMPLES = {
+    "cli_tour.sh": ["regression of progression", "q95", "Diagnosis", "report.html", "before"],
     "arviz_workflow.py": ["Not converged", "posterior_predictive", "noise_scale", "elpd"],
     "pyro_loop.py": ["MeanFieldGuide", "AutoLowRankMultivariateNormal"],
     "quickstart.py": ["rmse", "nats a patient", "inside the 90 % intervals"],
@@ -26,13 +28,20 @@ NOTEBOOKS = {
     "02-diagnostics-with-arviz.ipynb": ["R-hat of the mean", "corrected for q", "more epochs"],
     "03-vi-against-nuts.ipynb": ["Wasserstein distance", "four restarts", "lp: the truth is"],
 }
-ENVIRONMENT = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "PYROBBB_QUICK": "1"}
+ENVIRONMENT = {
+    **os.environ,
+    "MPLBACKEND": "Agg",
+    "OMP_NUM_THREADS": "1",
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "PYROBBB_QUICK": "1",
+}
 # Deprecations under a new Python or torch are for their own releases to mend.
 WARNINGS = ["-W", "error", "-W", "default::DeprecationWarning"]
 
 
 def test_every_example_is_listed():
-    assert {file.name for file in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
+    files = {file.name for pattern in ("*.py", "*.sh") for file in EXAMPLES_FOLDER.glob(pattern)}
+    assert files == set(EXAMPLES)
 
 
 def test_every_notebook_is_listed():
@@ -42,7 +51,8 @@ def test_every_notebook_is_listed():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_runs_quickly_and_leaves_no_files(name, tmp_path):
-    command = [sys.executable, *WARNINGS, str(ROOT / "examples" / name), "--quick"]
+    python = [sys.executable, *WARNINGS] if name.endswith(".py") else []
+    command = [*python, str(EXAMPLES_FOLDER / name), "--quick"]
     run = subprocess.run(
         command, capture_output=True, cwd=tmp_path, env=ENVIRONMENT, text=True, timeout=120
     )

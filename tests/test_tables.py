@@ -1,0 +1,264 @@
+"""Reading and writing tables: what a file says comes out, and what is wrong with it is named."""
+
+import gzip
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyrobbb import table_writer
+from pyrobbb.tables import TableError, TableFile
+
+CELLS = [["1", "a"], ["2", "b, c"], ["", 'd "e"']]
+FRAME = pd.DataFrame(CELLS, columns=["x", "y"])
+TEXT = FRAME.to_csv(index=False)
+
+
+def read(path, **options):
+    return TableFile.of(path, **options).read()
+
+
+def cells_of(path, **options):
+    return read(path, **options).to_numpy().tolist()
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to_file(content, name="table.csv"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return to_file
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TEXT.encode(),
+        TEXT.encode("utf-8-sig"),
+        TEXT.encode("utf-16"),
+        TEXT.replace("\n", "\r\n").encode(),
+        TEXT.replace("\n", "\r").encode(),
+        TEXT.rstrip("\n").encode(),
+        TEXT.replace("\n", "\n\n").encode(),
+        gzip.compress(TEXT.encode()),
+    ],
+    ids=["utf-8", "mark", "utf-16", "crlf", "cr", "no end", "blank lines", "gzip"],
+)
+def test_a_text_gives_its_cells_however_it_is_encoded(write, content):
+    assert cells_of(write(content)) == CELLS
+
+
+@pytest.mark.parametrize(("delimiter", "name"), [(";", "semicolon"), ("\t", "tab"), ("|", "bar")])
+def test_a_delimiter_that_is_no_comma_is_found_and_told(write, delimiter, name):
+    table = TableFile.of(write(FRAME.to_csv(index=False, sep=delimiter)))
+    assert table.notes == (f"The delimiter is taken to be the {name}.",)
+    assert table.read().to_numpy().tolist() == CELLS
+
+
+def test_a_tsv_is_cut_at_tabs_even_if_commas_would_cut_more(write):
+    path = write("a,b,c\ty\n1,2,3\t4\n", "table.tsv")
+    assert cells_of(path) == [["1,2,3", "4"]]
+
+
+def test_parquet_keeps_types_and_counts_rows(tmp_path):
+    frame = pd.DataFrame({"x": [1.5, None, 3.0], "y": ["a", "b", None], "z": [True, False, True]})
+    frame.to_parquet(tmp_path / "table.parquet")
+    read_back = read(tmp_path / "table.parquet")
+    assert read_back["x"].dtype == np.float64
+    assert read_back["z"].dtype == np.bool_
+    assert list(read_back.index) == [1, 2, 3]
+    assert read_back.index.name == "row"
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
+@pytest.mark.parametrize("n_rows", [1, 3, 7, 100])
+def test_chunks_put_together_are_the_whole(tmp_path, name, n_rows):
+    frame = pd.DataFrame({"x": np.arange(7.0), "y": list("abcdefg")})
+    path = tmp_path / name
+    frame.to_parquet(path) if name.endswith("parquet") else frame.to_csv(path, index=False)
+    table = TableFile.of(path)
+    chunks = list(table.chunks(n_rows))
+    assert max(map(len, chunks)) <= n_rows
+    pd.testing.assert_frame_equal(pd.concat(chunks), table.read(), check_index_type=False)
+
+
+def test_the_index_tells_the_line_in_which_a_row_begins(write):
+    table = read(write('x,y\n1,"two\nlines"\n\n2,z\n'))
+    assert list(table.index) == [2, 5]
+    assert table.index.name == "line"
+
+
+def test_a_decimal_comma_becomes_a_point_in_numbers_alone(write):
+    path = write("x;y\n1,5;a,b\n-0,25e3;1\n")
+    assert cells_of(path, decimal=",") == [["1.5", "a,b"], ["-0.25e3", "1"]]
+    with pytest.raises(TableError, match=r"line 3, column 'x': '2.5' has a decimal point"):
+        read(write("x;y\n1,5;a\n2.5;b\n"), decimal=",")
+
+
+def test_a_column_without_a_name_is_given_one_and_told(write):
+    table = TableFile.of(write(",x\n0,1\n"))
+    assert table.columns == ("column 1", "x")
+    assert table.notes == ("Column 1 has no name; it is called 'column 1'.",)
+
+
+def test_a_header_of_numbers_is_told(write):
+    assert "is the line of column names missing" in TableFile.of(write("1,2\n3,4\n")).notes[0]
+
+
+LATIN = "x,y\n1,a\n2,caf\u00e9\n".encode("latin-1")
+BAD = {
+    "empty": (b"", "is empty; it must begin with a line of column names"),
+    "blank": (b"\n\n", "is empty"),
+    "header only": (b"x,y\n", "holds a header and no rows"),
+    "long row": (b"x,y\n1,2\n1,2,3\n", "line 3: has 3 fields where the header has 2"),
+    "short row": (b"x,y\n1,2\n\n1\n", "line 4: has 1 field where the header has 2"),
+    "duplicate": (b"x,y, x\n1,2,3\n", "columns 1 and 3 are both called 'x'"),
+    "latin-1": (LATIN, "line 3: byte 6 of the line, 0xe9, is not UTF-8.*--encoding latin-1"),
+    "nul": (b"x,y\n1,2\n1,\0\n", "line 3: holds a NUL byte"),
+    "utf-16 without a mark": (TEXT.encode("utf-16-le"), "line 1: holds a NUL byte.*utf-16-le"),
+    "open quote": (b'x,y\n1,2\n1,"2\n3,4\n', "line 3: a quoted field begins .* does not end"),
+    "text after quote": (b'x,y\n1,2\n1,"2"3\n', "line 3: .*Correct the quotes"),
+    "zip": (b"PK\x03\x04rest", "an Excel workbook; save the table as csv"),
+    "damaged gzip": (gzip.compress(TEXT.encode())[:-9], "is cut short or damaged"),
+    "no gzip": (b"\x1f\x8bnonsense", "cannot be read"),
+    "damaged parquet": (b"PAR1nonsensePAR1", "is damaged"),
+    "parquet in gzip": (gzip.compress(b"PAR1"), "is parquet within gzip; unpack it"),
+    "half a character of utf-16": (TEXT.encode("utf-16") + b"x", "is not utf-16"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), BAD.values(), ids=BAD)
+def test_what_is_wrong_with_a_file_is_named_in_one_line(write, content, message):
+    path = write(content)
+    with pytest.raises(TableError, match=message) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"encoding": "klingon"}, "`encoding` must be one that Python knows.*got 'klingon'"),
+        ({"encoding": "hex"}, "`encoding` must be one that Python knows"),
+        ({"delimiter": "::"}, "`delimiter` must be a single character, got '::'"),
+        ({"decimal": ";"}, "`decimal` must be"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(write, options, message):
+    with pytest.raises(TableError, match=message):
+        read(write(TEXT), **options)
+
+
+def test_the_encoding_given_is_used(write):
+    assert cells_of(write(LATIN), encoding="latin-1")[1] == ["2", "caf\u00e9"]
+
+
+def test_what_is_not_there_or_no_file_is_refused(tmp_path):
+    with pytest.raises(TableError, match="there is no such file"):
+        read(tmp_path / "none.csv")
+    with pytest.raises(TableError, match="is a folder; name a csv"):
+        read(tmp_path)
+    with pytest.raises(TableError, match="is no regular file"):
+        read("/dev/null")
+
+
+@given(content=st.binary(max_size=200))
+@settings(max_examples=200, deadline=2000)
+def test_any_bytes_are_a_table_or_a_table_error(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("fuzz") / "table.csv"
+    path.write_bytes(content)
+    try:
+        n_rows = len(read(path))
+    except TableError:
+        return
+    assert n_rows > 0
+
+
+@given(
+    cells=st.lists(st.tuples(st.text(max_size=5), st.text(min_size=1, max_size=5)), min_size=1),
+)
+@settings(max_examples=100, deadline=2000)
+def test_what_pandas_writes_is_read_as_it_was(tmp_path_factory, cells):
+    cells = [[a, b] for a, b in cells if "\0" not in a + b and (a + b).isprintable()]
+    frame = pd.DataFrame(cells or [["a", "b"]], columns=["x", "y"])
+    path = tmp_path_factory.mktemp("fuzz") / "table.csv"
+    frame.to_csv(path, index=False, quoting=1)
+    assert cells_of(path, delimiter=",") == frame.to_numpy().tolist()
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.tsv", "out.csv.gz", "out.tsv.gz", "out.parquet"])
+def test_what_is_written_in_pieces_is_read_back(tmp_path, name):
+    with table_writer.writing(tmp_path / name) as write:
+        write(FRAME.iloc[:2])
+        write(FRAME.iloc[2:])
+    assert cells_of(tmp_path / name) == CELLS
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def write_half(path):
+    with table_writer.writing(path) as write:
+        write(FRAME)
+        raise RuntimeError("midway")
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.csv.gz", "out.parquet"])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, name):
+    (tmp_path / name).write_bytes(b"old")
+    with pytest.raises(RuntimeError, match="midway"):
+        write_half(tmp_path / name)
+    assert (tmp_path / name).read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_link_is_followed_and_stays_a_link(tmp_path):
+    (tmp_path / "real.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+    with table_writer.writing(tmp_path / "link.csv") as write:
+        write(FRAME)
+    assert (tmp_path / "link.csv").is_symlink()
+    assert cells_of(tmp_path / "real.csv") == CELLS
+
+
+def test_a_device_is_written_to_and_stays_a_device():
+    with pytest.raises(OSError, match="No space left"), table_writer.writing("/dev/full") as write:
+        write(FRAME)
+    with table_writer.writing("/dev/null") as write:
+        write(FRAME)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("out.xlsx", "must end in .csv, .tsv"),
+        ("none/out.csv", "cannot be written: there is no folder"),
+        ("file/out.csv", "cannot be written: there is no folder"),
+        ("folder.csv", "is a folder; name a file"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_beforehand(tmp_path, name, message):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(TableError, match=message):
+        table_writer.check_file(tmp_path / name, table_writer.ENDINGS)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("file", "exists and is no model"),
+        ("file/model", "is a file"),
+        (".", "exists and is no model"),
+        ("/proc/model", "cannot be written in '/proc'"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_refused_beforehand(tmp_path, name, message):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(TableError, match=message):
+        table_writer.check_folder(tmp_path / name)
+    table_writer.check_folder(tmp_path / "new" / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
