@@ -415,8 +415,13 @@ SAVES = """
         return len(list(folder.iterdir())) - 2
 """
 EVERY_LINE = """
-    # In each line of folders.py that a save runs: the process dies, or Ctrl-C is pressed.
+    # At each line of folders.py that a save runs, and after each call to the system: the process
+    # dies, or Ctrl-C is pressed.
+    CALLS = {"open", "write", "flush", "fsync", "replace", "mkdir", "unlink", "rmdir", "close"}
+
     def run(n, deed, act):
+        if act in (die_after, press_after):
+            return run_calls(n, deed, act)
         count = 0
         def trace(frame, event, argument):
             nonlocal count
@@ -434,16 +439,37 @@ EVERY_LINE = """
         finally:
             sys.settrace(None)
 
+    def run_calls(n, deed, act):
+        count = 0
+        def profile(frame, event, argument):
+            nonlocal count
+            if event == "c_return" and argument.__name__ in CALLS:
+                count += 1
+                if count == n:
+                    sys.setprofile(None)
+                    act()
+        sys.setprofile(profile)
+        try:
+            deed()
+        finally:
+            sys.setprofile(None)
+
     def die():
         os._exit(7)
 
     def press():
         raise KeyboardInterrupt
 
+    def die_after():
+        die()
+
+    def press_after():
+        press()
+
     old, new = posterior(1.0, 4), posterior(2.0, 8)
     def attempt(n, act):
         # Says whether the save went through.
-        if act is press:
+        if act in (press, press_after):
             try:
                 run(n, lambda: new.save(folder), act)
             except KeyboardInterrupt:
@@ -463,7 +489,7 @@ EVERY_LINE = """
 
     os.fsync = lambda handle: None  # takes its time, and changes nothing for those that read
     seen = []
-    for act in (die, press):
+    for act in (die, press, die_after, press_after):
         for start in ("none", 1.0):
             n, is_over = 0, False
             while not is_over:
@@ -476,7 +502,7 @@ EVERY_LINE = """
                 result = found()
                 seen.append((act.__name__, start, result))
                 left = len(list(folder.iterdir())) if folder.exists() else 0
-                if act is press and result != 2.0:
+                if act in (press, press_after) and result != 2.0:
                     assert left == (0 if start == "none" else 2), n
                 assert n < 500
                 assert result == "none" or strays() == 0, n
@@ -522,10 +548,10 @@ def run_program(program, folder):
 @pytest.mark.slow
 def test_whichever_line_a_save_dies_in_the_old_one_or_the_new_one_is_there_whole(tmp_path):
     seen = json.loads(run_program(EVERY_LINE, tmp_path / "model"))
-    for act in ("die", "press"):
+    for act in ("die", "press", "die_after", "press_after"):
         for start in ("none", 1.0):
             results = [r for a, s, r in seen if (a, s) == (act, start)]
-            assert len(results) > 30
+            assert len(results) > 8
             turn = results.index(2.0)  # at one moment the old one gives way to the new one
             assert set(results[:turn]) == {start}
             assert set(results[turn:]) == {2.0}
