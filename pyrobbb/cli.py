@@ -123,7 +123,7 @@ def fit(
     ] = "",
     hidden: Annotated[
         str, typer.Option(help="Units of the hidden layers, such as 50,50; 0: a linear model.")
-    ] = "50",
+    ] = "50,50",
     prior: Annotated[
         Literal["mixture", "normal", "fan_in", "laplace", "student_t"],
         typer.Option(help="Prior of the weights."),

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from . import likelihoods, priors, storage
+from . import storage
+from .descriptions import build, custom_names, describe
 from .posterior import Posterior
 from .scaling import Standardizer
 
 logger = logging.getLogger(__name__)
 
+PARTS = ("prior", "likelihood")
 SCALINGS = ("input_scaling_", "target_scaling_")
 
 
@@ -36,10 +38,11 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
     """
     params = dict(estimator.get_params(deep=False))
     params["hidden"] = [int(n) for n in params["hidden"]]
-    for name in ("prior", "likelihood"):
+    tensors: dict[str, Tensor] = {}
+    for name in PARTS:
         if name in params and not isinstance(params[name], str):
-            params[name] = storage.describe(params[name])
-            if params[name]["type"] == "custom":
+            params[name] = describe(name, params[name], tensors)
+            if any(custom_names(params[name])):
                 raise TypeError(
                     f"`{name}` is a callable of your own, and code is not stored: pickle the "
                     "estimator, or save posterior_ alone."
@@ -57,7 +60,6 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
     if hasattr(estimator, "feature_names_in_"):
         description["feature_names"] = estimator.feature_names_in_.tolist()
     description |= estimator.described()
-    tensors = {}
     for name in SCALINGS:
         scaling = getattr(estimator, name, None)
         if scaling is not None:
@@ -110,9 +112,9 @@ def _rebuilt(
     kind = kinds[description["class"]]
     params = dict(description["params"])
     params["hidden"] = tuple(params["hidden"])
-    for name, module in (("prior", priors), ("likelihood", likelihoods)):
+    for name in PARTS:
         if isinstance(params.get(name), dict):
-            params[name] = storage.build(params[name], module)
+            params[name] = build(name, params[name], tensors)
     estimator = kind(**params)
     n_features = description["n_features"]
     estimator.n_features_in_ = n_features

@@ -99,6 +99,8 @@ class _BBBEstimator(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    posterior_: Posterior
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the posterior.
 
