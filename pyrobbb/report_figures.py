@@ -156,8 +156,9 @@ def _partial_classes(found: Findings, curve: Curve, above: Axes, below: Axes) ->
         # A label that begins with _ would be left out of the legend.
         above.plot(at, prediction.probs[:, index], color=color, lw=1.8, label=f"\u200b{label}")
     above.set(ylabel="probability", ylim=(0, 1.02))
+    n_columns = (len(above.lines) + 1) // 2
     above.legend(
-        frameon=False, fontsize="small", ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 1)
+        frameon=False, fontsize="small", ncols=n_columns, loc="lower left", bbox_to_anchor=(0, 1)
     )
     noise, doubt = prediction.expected_entropy, prediction.mutual_information
     below.fill_between(at, 0, noise, color=SOFT, lw=0, label="noise")

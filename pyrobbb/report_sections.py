@@ -203,7 +203,7 @@ def rows(found: Findings) -> Section:
     html = paragraph(
         f"The {len(worst)} rows with the largest {long}. Where doubt is large, look whether "
         "the row is a mistake, or gather more like it; where it is small, the row is hard to "
-        f"predict by nature. On the right, the {len(columns)} columns with the most influence."
+        f"predict by nature. Last come the {len(columns)} columns with the most influence."
         if len(columns) > 1
         else f"The {len(worst)} rows with the largest {long}."
     ) + table(heads, rows)
