@@ -122,8 +122,8 @@ def fit(
         str, typer.Option(help="Columns whose numbers are codes of categories: zip,model")
     ] = "",
     hidden: Annotated[
-        str, typer.Option(help="Units of the hidden layers, such as 50,50; 0: a linear model.")
-    ] = "50,50",
+        str, typer.Option(help="Units of the hidden layers: 50,50; 0: a linear model; or auto.")
+    ] = "auto",
     prior: Annotated[
         Literal["mixture", "normal", "fan_in", "laplace", "student_t"],
         typer.Option(help="Prior of the weights."),
@@ -508,7 +508,9 @@ def _names(words: str) -> list[str]:
     return [word.strip() for word in words.split(",") if word.strip()]
 
 
-def _hidden(words: str) -> tuple[int, ...]:
+def _hidden(words: str) -> tuple[int, ...] | Literal["auto"]:
+    if words.strip() == "auto":
+        return "auto"
     if words.strip() == "0":
         return ()
     try:

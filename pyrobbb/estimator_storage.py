@@ -37,7 +37,8 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
         If the prior or the likelihood is a callable of your own: code is not stored.
     """
     params = dict(estimator.get_params(deep=False))
-    params["hidden"] = [int(n) for n in params["hidden"]]
+    if not isinstance(params["hidden"], str):
+        params["hidden"] = [int(n) for n in params["hidden"]]
     tensors: dict[str, Tensor] = {}
     for name in PARTS:
         if name in params and not isinstance(params[name], str):
@@ -56,6 +57,7 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
         "params": {n: v.item() if isinstance(v, np.generic) else v for n, v in params.items()},
         "seed": estimator.seed_,
         "n_features": estimator.n_features_in_,
+        "hidden": list(estimator.hidden_),
     }
     if hasattr(estimator, "feature_names_in_"):
         description["feature_names"] = estimator.feature_names_in_.tolist()
@@ -111,7 +113,8 @@ def _rebuilt(
 ) -> Any:
     kind = kinds[description["class"]]
     params = dict(description["params"])
-    params["hidden"] = tuple(params["hidden"])
+    if isinstance(params["hidden"], list):
+        params["hidden"] = tuple(params["hidden"])
     for name in PARTS:
         if isinstance(params.get(name), dict):
             params[name] = build(name, params[name], tensors)
@@ -119,6 +122,7 @@ def _rebuilt(
     n_features = description["n_features"]
     estimator.n_features_in_ = n_features
     estimator.seed_ = int(description["seed"])
+    estimator.hidden_ = tuple(int(n) for n in description["hidden"])
     if "feature_names" in description:
         names = description["feature_names"]
         _check(len(names) == n_features, "as many feature names as features")
