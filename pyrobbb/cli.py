@@ -328,6 +328,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write a report on a model and the table that it was fitted to, with pictures."""
+    from .report import write
     from .table_writer import check_file
 
     output: Output = context.obj
@@ -335,7 +336,6 @@ def report(
     estimator, schema = _load(model)
     table = TableFile.of(data, encoding=encoding, delimiter=delimiter, decimal=decimal)
     frame, _, _ = _examples(output, schema, table)
-    write = importlib.import_module("pyrobbb.report").write
     with naming(data):
         write(out, estimator, schema, frame, seed=seed)
     found = {"report": out, "rows": len(frame)}
