@@ -252,11 +252,12 @@ def elbo_gain(
         If it is not known how the posterior was fitted, or it was with a `sample_weight`.
     """
     settings, guide = posterior.settings, posterior.guide
-    known = settings.get("kl_weight") in ("uniform", "blundell")
+    kl_weight = settings.get("kl_weight")
+    known = kl_weight in ("uniform", "blundell") or isinstance(kl_weight, float)
     if not known or not isinstance(guide, nn.Module) or not len(posterior.history.nelbo):
         raise ValueError(
-            "`posterior` must come from `fit` with a KL weight given by name: otherwise it is not "
-            "known what to go on with."
+            "`posterior` must come from `fit` with a KL weight that is no callable: otherwise it "
+            "is not known what to go on with."
         )
     if settings.get("is_weighted"):
         raise ValueError("`posterior` was fitted with a `sample_weight`, which is not known here.")
@@ -281,7 +282,15 @@ def elbo_gain(
         progress=False,
     )
     before, after = (
-        log_ratios(own, x, y, n_draws=n_draws, seed=seed) for own in (posterior, longer)
+        log_ratios(
+            own,
+            x,
+            y,
+            n_draws=n_draws,
+            seed=seed,
+            kl_weight=kl_weight if isinstance(kl_weight, float) else 1.0,
+        )
+        for own in (posterior, longer)
     )
     gains = after - before
     error = float(gains.std() / math.sqrt(n_draws))

@@ -77,6 +77,7 @@ class _BBBEstimator(BaseEstimator):
         lr: float = 0.01,
         restarts: int = 4,
         n_draws: int = 200,
+        kl_weight: float = 0.7,
         engine: EngineName = "auto",
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -93,6 +94,7 @@ class _BBBEstimator(BaseEstimator):
         self.lr = lr
         self.restarts = restarts
         self.n_draws = n_draws
+        self.kl_weight = kl_weight
         self.engine = engine
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -270,6 +272,7 @@ class _BBBEstimator(BaseEstimator):
             "lr": self.lr,
             "restarts": self.restarts,
             "optimizer": OPTIMIZER,
+            "kl_weight": float(self.kl_weight),
             "engine": self.engine,
             "seed": self.seed_,
             "progress": self.verbose,
@@ -332,6 +335,10 @@ class BBBRegressor(RegressorMixin, _BBBEstimator):
         Independent fits, over which predictions average.
     n_draws : int
         Draws of the weights in a prediction.
+    kl_weight : float
+        Factor on the KL divergence from the prior. With 1, that of Bayes' rule, mean-field
+        intervals came out too wide where there is little noise; with 0.5, too narrow where there
+        are few rows: by held-out rows of the training parts of eight UCI sets.
     engine : str
         See `pyrobbb.fit`.
     early_stopping : bool
@@ -379,6 +386,7 @@ class BBBRegressor(RegressorMixin, _BBBEstimator):
         lr: float = 0.01,
         restarts: int = 4,
         n_draws: int = 200,
+        kl_weight: float = 0.7,
         engine: EngineName = "auto",
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -396,6 +404,7 @@ class BBBRegressor(RegressorMixin, _BBBEstimator):
             lr=lr,
             restarts=restarts,
             n_draws=n_draws,
+            kl_weight=kl_weight,
             engine=engine,
             early_stopping=early_stopping,
             validation_fraction=validation_fraction,
@@ -595,7 +604,7 @@ class BBBClassifier(ClassifierMixin, _BBBEstimator):
 
     Parameters
     ----------
-    hidden, activation, prior, epochs, batch_size, lr, restarts, n_draws, engine
+    hidden, activation, prior, epochs, batch_size, lr, restarts, n_draws, kl_weight, engine
         As for `BBBRegressor`.
     early_stopping, validation_fraction, patience, warm_start, random_state, verbose
         As for `BBBRegressor`.

@@ -6,6 +6,7 @@ import copy
 import itertools
 import logging
 import math
+import numbers
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -123,9 +124,9 @@ def fit(
         ``"reparam"``: a batch shares a draw. ``"local"`` and ``"flipout"``: each row has its own,
         so that gradients are less noisy, in networks whose uncertain layers are linear or
         convolutions; see `pyrobbb.gradient_estimators`.
-    kl_weight : {"uniform", "blundell"} or callable
+    kl_weight : {"uniform", "blundell"}, float or callable
         The share of the KL divergence that each batch of an epoch carries; see
-        `pyrobbb.objectives.kl_weights`.
+        `pyrobbb.objectives.kl_weights`. A number is a factor on all of it.
     kl_warmup : float
         Part of the fit, in [0, 1), over which the weight of the KL divergence rises linearly to its
         full value. From the start at full weight, a wide net is often drawn to the prior before it
@@ -280,6 +281,13 @@ class _Plan:
     progress: bool
 
 
+def _told(kl_weight: KLWeight) -> str | float:
+    """Give what the settings say of a KL weight."""
+    if isinstance(kl_weight, str):
+        return kl_weight
+    return "custom" if callable(kl_weight) else float(kl_weight)
+
+
 @dataclass(frozen=True)
 class _Start:
     """Where a fit starts: its network and seed, and an earlier fit that it takes up from."""
@@ -352,11 +360,11 @@ def _run(plan: _Plan, starts: Sequence[_Start]) -> tuple[list[Posterior], bool]:
                 n_rows, number = batches.n_rows, batches.number
                 done = number / (epochs * data.n_batches)
                 warm = np.minimum(1.0, done / plan.kl_warmup) if plan.kl_warmup else 1.0
-                # The loss below is n_data / n_rows times the paper's F_i = pi_i KL + nll_i. A
-                # uniform share goes by rows, so that a ragged batch has its part.
-                share = n_rows / data.n_data
-                if plan.kl_weight != "uniform":
-                    share = shares[number % data.n_batches]
+                # The loss below is n_data / n_rows times the paper's F_i = pi_i KL + nll_i.
+                share = shares[number % data.n_batches]
+                if plan.kl_weight == "uniform" or isinstance(plan.kl_weight, numbers.Real):
+                    # It goes by rows, so that a ragged batch has its part.
+                    share = shares.sum() * n_rows / data.n_data
                 taken.append(np.stack([number, n_rows]))
                 yield Steps(
                     batches.x,
@@ -409,7 +417,7 @@ def _run(plan: _Plan, starts: Sequence[_Start]) -> tuple[list[Posterior], bool]:
         "objective": plan.objective
         if isinstance(plan.objective, str)
         else type(plan.objective).__name__,
-        "kl_weight": plan.kl_weight if isinstance(plan.kl_weight, str) else "custom",
+        "kl_weight": _told(plan.kl_weight),
         "kl_warmup": float(plan.kl_warmup),
         "epochs": int(epochs),
         "batch_size": int(data.batch_size),

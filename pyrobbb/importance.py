@@ -113,7 +113,13 @@ def pareto_khat(log_ratios: ArrayLike) -> ParetoFit:
 
 
 def log_ratios(
-    posterior: Posterior, x: ArrayLike, y: ArrayLike, *, n_draws: int, seed: int
+    posterior: Posterior,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    n_draws: int,
+    seed: int,
+    kl_weight: float = 1.0,
 ) -> Tensor:
     """Give log p(w, D) - log q(w) of draws w from a posterior.
 
@@ -124,6 +130,8 @@ def log_ratios(
         All the data that it was fitted to.
     n_draws, seed : int
         The draws are those of ``posterior.draws(n_draws, seed)``.
+    kl_weight : float
+        Factor on log p(w) - log q(w): the mean is then the ELBO of a fit with that weight.
 
     Returns
     -------
@@ -132,7 +140,7 @@ def log_ratios(
     rows, targets = posterior.network.prepare(x, y)
     sources = posterior.sources(n_draws, seed)
     log_prior, log_q = log_densities(sources, posterior.example)
-    ratios, start = log_prior - log_q, 0
+    ratios, start = kl_weight * (log_prior - log_q), 0
     for distribution in DrawnDistributions(sources, rows, max_memory=WORKING_MEMORY):
         own = targets[start : (start := start + distribution.batch_shape[1])]
         ratios = ratios + distribution.log_prob(own).double().sum(1)

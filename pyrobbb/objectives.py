@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import numpy as np
 from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
 
-from .data import check_count
+from .data import check_count, check_positive
 from .fused import FusedELBO
 from .gradient_estimators import Estimator
 
 Objective: TypeAlias = Literal["trace", "mean_field"] | ELBO
-KLWeight: TypeAlias = Literal["uniform", "blundell"] | Callable[[int, int], float]
+KLWeight: TypeAlias = Literal["uniform", "blundell"] | float | Callable[[int, int], float]
 
 
 def make_elbo(objective: Objective, n_particles: int = 1, estimator: Estimator = "reparam") -> ELBO:
@@ -69,10 +70,12 @@ def kl_weights(kl_weight: KLWeight, n_batches: int) -> np.ndarray:
 
     Parameters
     ----------
-    kl_weight : {"uniform", "blundell"} or callable
+    kl_weight : {"uniform", "blundell"}, float or callable
         ``"uniform"``: 1 / M (equation 8). ``"blundell"``: 2^(M-i) / (2^M - 1), so that the prior
         rules early and the data late in each epoch (equation 9). A callable takes the number of
         the batch, 1 .. M, and M; its values should sum to 1 over an epoch.
+        A number c: c / M, the divergence counting c times in all. Below 1 the posterior is colder
+        than that of Bayes, as if each row had been seen 1 / c times.
     n_batches : int
         M.
 
@@ -87,13 +90,16 @@ def kl_weights(kl_weight: KLWeight, n_batches: int) -> np.ndarray:
     check_count("n_batches", n_batches)
     if kl_weight == "uniform":
         return np.full(n_batches, 1 / n_batches)
+    if isinstance(kl_weight, numbers.Real):
+        check_positive("kl_weight", float(kl_weight))
+        return np.full(n_batches, float(kl_weight) / n_batches)
     i = np.arange(1, n_batches + 1)
     if kl_weight == "blundell":  # 2^M overflows from M = 1024 on; this form does not
         return 2.0**-i / (1 - 2.0**-n_batches)
     if not callable(kl_weight):
         raise ValueError(
-            "`kl_weight` must be 'uniform', 'blundell' or a callable (batch, n_batches) -> weight, "
-            f"got {kl_weight!r}."
+            "`kl_weight` must be 'uniform', 'blundell', a positive number or a callable "
+            f"(batch, n_batches) -> weight, got {kl_weight!r}."
         )
     weights = np.array([float(kl_weight(int(k), n_batches)) for k in i])
     if not np.isfinite(weights).all() or (weights < 0).any():

@@ -70,7 +70,7 @@ def test_the_ways_to_predict_agree(regressor, friedman):
     quantiles = regressor.predict_quantiles(X, [0.1, 0.5, 0.9])
     assert quantiles.shape == (len(X), 3)
     np.testing.assert_allclose(quantiles[:, [0, 2]], np.stack([lower, upper], 1))
-    np.testing.assert_array_equal(regressor.predict_quantiles(X, 0.5), quantiles[:, 1])
+    np.testing.assert_allclose(regressor.predict_quantiles(X, 0.5), quantiles[:, 1])
     np.testing.assert_array_equal(regressor.predict(X), prediction.mean)
     np.testing.assert_allclose(
         prediction.sd**2, prediction.epistemic_sd**2 + prediction.aleatoric_sd**2
