@@ -85,9 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output.fail(f"not enough memory. {error} Take fewer rows or columns.")
         return 2
     except OSError as error:
-        reason = f"{error.filename}: {error.strerror}." if error.filename else str(error)
-        output.fail(reason)
+        reason = error.strerror or str(error)
+        output.fail(f"{error.filename}: {reason}." if error.filename else reason)
         return 2
+    except SystemExit:  # typer's answer when the reader of stdout, such as head, has enough
+        return 0
     return int(code or 0)
 
 

@@ -80,6 +80,11 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Callable[[pd.DataFrame], N
     ----------
     path : path-like
         .csv or .tsv, which ".gz" may follow, or .parquet; "-" is csv on stdout.
+
+    Raises
+    ------
+    TableError
+        If it cannot be written, or not to the end.
     """
     path = os.fspath(path)
     check_file(path, ENDINGS)
@@ -88,6 +93,15 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Callable[[pd.DataFrame], N
             yield write
         sys.stdout.flush()
         return
+    try:
+        with _writing_file(path) as write:
+            yield write
+    except OSError as error:
+        raise TableError(f"cannot be written: {error.strerror or error}.", path) from error
+
+
+@contextlib.contextmanager
+def _writing_file(path: str) -> Iterator[Callable[[pd.DataFrame], None]]:
     is_compressed = path.lower().endswith(".gz")
     ending = Path(path[:-3] if is_compressed else path).suffix.lower()
     if _is_device(path):
@@ -102,6 +116,8 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Callable[[pd.DataFrame], N
             if is_compressed:
                 inner = stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0))
             yield stack.enter_context(_pieces(inner, ending))
+        if _is_device(path):
+            raise TableError("has become something that is no file; it is left alone.", path)
         scratch.replace(target)
     except BaseException:
         scratch.unlink(missing_ok=True)

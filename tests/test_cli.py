@@ -1,5 +1,6 @@
 """The command line: what a person gets from a table, and what they are told if it is bad."""
 
+import errno
 import json
 import re
 import time
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyrobbb import BayesianNetwork, cli, estimators, mlp
+from pyrobbb import BayesianNetwork, cli, estimators, mlp, table_writer
 from pyrobbb import fit as fit_posterior
 from pyrobbb.cli import main
 from pyrobbb.diagnostics import Check, Diagnosis
@@ -142,6 +143,15 @@ def test_predictions_go_to_stdout_and_all_else_to_stderr(made, tmp_path, capsys)
     assert shown.out.count("\n") == N + 1
     assert "Columns that the model does not know are ignored: extra." in shown.err
     assert shown.err.count("town 'Rome' (60 rows)") == 1
+
+
+def test_a_reader_that_has_enough_is_no_error(made, capsys, monkeypatch):
+    def refuse(*_):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(table_writer, "_text_pieces", lambda *_: refuse)
+    shown = run(capsys, "predict", made / "price", made / "houses.csv", "--out", "-")
+    assert shown.err == ""
 
 
 def test_columns_in_another_order_give_the_same_predictions(made, tmp_path, capsys):
@@ -309,7 +319,6 @@ def test_what_the_fit_itself_refuses_is_one_line_too(tmp_path, capsys):
         (lambda f: f, ["--quantiles", "0,1"], "--quantiles must be distinct probabilities"),
         (lambda f: f, ["--quantiles", "half"], "--quantiles must be distinct probabilities"),
         (lambda f: f, ["--out", "out.xlsx"], "out.xlsx: must end in .csv"),
-        (lambda f: f, ["--out", "/dev/full"], "No space left on device"),
         (lambda f: f, ["--out", "/proc/out.csv"], "cannot be written in '/proc'"),
         (lambda f: f, ["--out", "TMP/new.csv/out.csv"], "cannot be written: there is no folder"),
         (lambda f: f, ["--out", "-", "--json"], "would both write to stdout"),
@@ -324,6 +333,12 @@ def test_a_bad_call_of_predict_is_one_line_and_leaves_nothing(
     line = refusal(capsys, "predict", *arguments, *options)
     assert re.search(message, line), line
     assert [own.name for own in tmp_path.iterdir()] == ["new.csv"]
+
+
+def test_no_space_left_is_one_line(made, capsys, full_device):
+    arguments = [made / "price", made / "houses.csv", "--out", full_device]
+    line = refusal(capsys, "predict", *arguments)
+    assert f"{full_device}: cannot be written: No space left on device." in line
 
 
 def test_a_bad_row_far_down_leaves_the_old_predictions(made, tmp_path, capsys, monkeypatch):

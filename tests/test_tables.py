@@ -1,6 +1,7 @@
 """Reading and writing tables: what a file says comes out, and what is wrong with it is named."""
 
 import gzip
+import os
 
 import numpy as np
 import pandas as pd
@@ -224,11 +225,22 @@ def test_a_link_is_followed_and_stays_a_link(tmp_path):
     assert cells_of(tmp_path / "real.csv") == CELLS
 
 
-def test_a_device_is_written_to_and_stays_a_device():
-    with pytest.raises(OSError, match="No space left"), table_writer.writing("/dev/full") as write:
+def test_what_is_no_file_is_written_to_and_stays_what_it_is(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with table_writer.writing(path) as write:
         write(FRAME)
-    with table_writer.writing("/dev/null") as write:
+    assert os.read(reader, 1000).decode() == TEXT
+    os.close(reader)
+    assert path.is_fifo()
+
+
+def test_a_device_with_no_space_left_is_named(full_device):
+    words = "full: cannot be written: No space left"
+    with pytest.raises(TableError, match=words), table_writer.writing(full_device) as write:
         write(FRAME)
+    assert full_device.is_char_device()
 
 
 @pytest.mark.parametrize(
