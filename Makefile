@@ -7,6 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 BENCH_STAMP := .venv/.bench-installed
 BENCH ?=
+DATA ?=
 
 # ArviZ 1.x is for Python 3.12 and later.
 NEWER ?= $(shell for python in python3.14 python3.13 python3.12 \
@@ -15,7 +16,7 @@ NEWER ?= $(shell for python in python3.14 python3.13 python3.12 \
 		&& echo "$$python" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-arviz-1 lint format examples bench
+.PHONY: help demo test test-arviz-1 lint format examples bench bench-uci
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +58,9 @@ examples: $(STAMP)  ## Run every example
 
 bench: $(BENCH_STAMP)  ## Time it beside other libraries; BENCH=--quick for a smoke run
 	$(BIN)/python benchmarks/run.py $(BENCH)
+
+bench-uci: $(BENCH_STAMP)  ## Score it on the UCI sets of a folder: DATA=folder; writes benchmarks/UCI.md
+	$(BIN)/python benchmarks/uci.py $(if $(DATA),--data "$(DATA)")
 
 # The stamp comes last: an install that was cut short is taken up again. A .venv without a working
 # pip is the rest of such a one, and is made anew.

@@ -1,6 +1,8 @@
 """Bayes by Backprop for Pyro: uncertainty from a neural network."""
 
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from . import diagnostics, likelihoods, plots, priors, reference, scores
 from .architectures import mlp
@@ -13,13 +15,20 @@ from .network import BayesianNetwork
 from .nuts import compare_with_nuts
 from .posterior import Posterior
 from .prediction import ClassificationPrediction, Prediction, RegressionPrediction
+from .pruning import prune
 from .pyro_io import from_pyro
 from .scaling import Standardizer
 from .simulation import sbc
+from .streaming import update
+
+if _TYPE_CHECKING:
+    from .estimators import BBBClassifier, BBBRegressor
 
 __version__ = _version("pyrobbb")
 
 __all__ = [
+    "BBBClassifier",
+    "BBBRegressor",
     "BayesianNetwork",
     "ClassificationPrediction",
     "FusedELBO",
@@ -40,7 +49,18 @@ __all__ = [
     "mlp",
     "plots",
     "priors",
+    "prune",
     "reference",
     "sbc",
     "scores",
+    "update",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    """Import what needs scikit-learn when it is asked for."""
+    if name in ("BBBClassifier", "BBBRegressor"):
+        from . import estimators
+
+        return getattr(estimators, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

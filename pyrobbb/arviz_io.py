@@ -87,7 +87,8 @@ def to_arviz(
         - ``posterior_predictive``, ``prior_predictive``: ``y``, noise included;
         - ``log_likelihood``: of each row, in nats;
         - ``sample_stats``: ``lp``, the log joint density of weights and data; ``logq``, that of the
-          guide; ``log_weight``, their difference. In nats, of the constrained sites;
+          guide; ``log_weight``, their difference. In nats, of the constrained sites; after a fit
+          with a `sample_weight`, which is not known here, ``logq`` alone;
         - ``observed_data``, ``constant_data``: ``y`` and ``x``;
         - ``predictions``, ``predictions_constant_data``: ``mean`` or ``probs``, ``y`` and ``x`` at
           `x_new`.
@@ -127,6 +128,8 @@ def to_arviz(
     prior_expected, prior_predicted, _ = _outputs(prior, rows, None, seed)
     log_joint = log_prior + log_likelihood.sum(1)
     stats = {"lp": log_joint, "logq": log_q, "log_weight": log_joint - log_q}
+    if posterior.settings.get("is_weighted"):
+        stats = {"logq": log_q}
     groups = {
         "posterior": by_chain({**latents, **expected}),
         "prior": by_chain({**prior_latents, **prior_expected}, 1),

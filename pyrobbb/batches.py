@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from .data import ArrayLike, check_count
+from .data import ArrayLike, as_tensor, check_count
 from .network import BayesianNetwork
 
 
@@ -28,6 +28,8 @@ class Batches:
         Which rows of x and y each batch holds; a smaller one is filled up. None: all rows.
     n_rows : ndarray of shape (n_batches,)
         How many each holds.
+    row_weight : Tensor of shape (n,), or None
+        How many times each row of x counts. None: once.
     number : ndarray of shape (n_batches,)
         Which batch of the whole fit each is, from 0.
     """
@@ -37,13 +39,16 @@ class Batches:
     rows: Tensor | None
     n_rows: np.ndarray
     number: np.ndarray
+    row_weight: Tensor | None = None
 
 
 class ArrayBatches:
     """Shuffled minibatches of tensors."""
 
-    def __init__(self, x: Tensor, y: Tensor, batch_size: int) -> None:
-        self._x, self._y = x, y
+    def __init__(
+        self, x: Tensor, y: Tensor, batch_size: int, row_weight: Tensor | None = None
+    ) -> None:
+        self._x, self._y, self._row_weight = x, y, row_weight
         self.n_data = len(x)
         self.batch_size = min(batch_size, len(x))
         self.n_batches = math.ceil(len(x) / self.batch_size)
@@ -54,7 +59,7 @@ class ArrayBatches:
         n_rows = np.full((len(which), self.n_batches), self.batch_size)
         number = np.arange(which.start * self.n_batches, which.stop * self.n_batches)
         if self.n_batches == 1:
-            yield Batches(self._x, self._y, None, n_rows.ravel(), number)
+            yield self._some(None, n_rows, number)
             return
         n_missing = self.n_batches * self.batch_size - self.n_data
         n_rows[:, -1] -= n_missing
@@ -65,7 +70,10 @@ class ArrayBatches:
             order = torch.cat([order, order[:, :n_missing]], 1)
             chains.append(order.reshape((len(number), self.batch_size)))
         rows = chains[0] if len(chains) == 1 else torch.stack(chains, 1)
-        yield Batches(self._x, self._y, rows.to(self._x.device), n_rows.ravel(), number)
+        yield self._some(rows.to(self._x.device), n_rows, number)
+
+    def _some(self, rows: Tensor | None, n_rows: np.ndarray, number: np.ndarray) -> Batches:
+        return Batches(self._x, self._y, rows, n_rows.ravel(), number, self._row_weight)
 
 
 class LoaderBatches:
@@ -106,6 +114,7 @@ def open_batches(
     y: ArrayLike | None,
     n_data: int | None,
     batch_size: int,
+    sample_weight: ArrayLike | None = None,
 ) -> ArrayBatches | LoaderBatches:
     """Check the data against the network and give their batches."""
     if isinstance(x, DataLoader):
@@ -114,6 +123,11 @@ def open_batches(
         if n_data is None:
             raise ValueError("`n_data`, the size of the data set, must be given with a DataLoader.")
         check_count("n_data", n_data)
+        if sample_weight is not None:
+            raise ValueError(
+                "`sample_weight` needs x and y as arrays: a DataLoader gives its rows in an order "
+                "of its own."
+            )
         return LoaderBatches(network, x, n_data)
     if y is None:
         raise ValueError("`y` is missing: pass fit(network, x, y).")
@@ -128,4 +142,24 @@ def open_batches(
         )
     if n_data not in (None, len(rows)):
         raise ValueError(f"`n_data` is {n_data}, but x has {len(rows)} rows: leave it out.")
-    return ArrayBatches(rows, targets, batch_size)
+    if sample_weight is None:
+        return ArrayBatches(rows, targets, batch_size)
+    like = network.bayesian_parameters()[0][1]
+    weight = check_sample_weight(sample_weight, len(rows)).to(like.device, like.dtype)
+    return ArrayBatches(rows, targets, batch_size, weight)
+
+
+def check_sample_weight(sample_weight: ArrayLike, n_rows: int) -> Tensor:
+    """Give the weights of rows as a tensor, or say in one line what is wrong with them."""
+    weight = as_tensor("sample_weight", sample_weight)
+    if tuple(weight.shape) != (n_rows,):
+        raise ValueError(
+            f"`sample_weight` must have shape ({n_rows},), one number for each row of x, got "
+            f"{tuple(weight.shape)}."
+        )
+    if bool((weight < 0).any()):
+        row = int(torch.nonzero(weight < 0)[0, 0])
+        raise ValueError(f"`sample_weight` must be at least 0, got {weight[row]} for row {row}.")
+    if not bool(weight.any()):
+        raise ValueError("`sample_weight` must not be 0 for all rows: nothing would be observed.")
+    return weight

@@ -113,15 +113,19 @@ class CompiledEngine:
         carry = self._carry or [tensor.clone() for tensor in self._tensors()]
         by_step = self._by_step(steps, noise)
         data = [steps.x, steps.y]
+        if steps.row_weight is not None:
+            data.append(steps.row_weight)
         with torch.no_grad(), pyro.validation_enabled(False):
             if self._call is None:
-                step = self._step_function(has_rows=steps.rows is not None)
+                step = self._step_function(
+                    has_rows=steps.rows is not None, is_weighted=steps.row_weight is not None
+                )
                 call = compile_scan(step, carry, by_step, data)
                 start = carry
                 carry, parts = call(carry, by_step, data)
                 self._compare(steps, noise[0], parts[0])
                 if self._ragged:
-                    self._check_filling(step, start, steps, noise)
+                    self._check_filling(step, start, steps, noise, data)
                 self._call = call
                 _OUTLINES.add(_outline(self._fused, steps))
             else:
@@ -152,7 +156,9 @@ class CompiledEngine:
                 by_step.append(weights.contiguous())
         return by_step
 
-    def _step_function(self, *, has_rows: bool) -> Callable[..., tuple[Tensor, ...]]:
+    def _step_function(
+        self, *, has_rows: bool, is_weighted: bool
+    ) -> Callable[..., tuple[Tensor, ...]]:
         """Give one step as a function of tensors: the carry, what differs by step, the data."""
         loss, adam, clip_norm = self._fused.loss, self._adam, self._fused.clip_norm
         n_chains = len(self._fused.chains)
@@ -162,12 +168,17 @@ class CompiledEngine:
 
         def step(*tensors: Tensor) -> tuple[Tensor, ...]:
             now, first, second = tensors[:n], tensors[n : 2 * n], tensors[2 * n : 3 * n]
-            noise, factors, *rows, x, y = tensors[3 * n :]
+            noise, factors, *rest = tensors[3 * n :]
+            rows, data = rest[: has_rows + ragged], rest[has_rows + ragged :]
             data_weight, kl_weight, rate, root, keep = factors.unbind()
             if has_rows:
-                x, y = x[rows[0]], y[rows[0]]
+                data = [tensor[rows[0]] for tensor in data]
             elif lead:
-                x, y = (t.expand((n_chains, *t.shape)) for t in (x, y))
+                data = [tensor.expand((n_chains, *tensor.shape)) for tensor in data]
+            x, y, *weights = data
+            row_weight = weights[0] if is_weighted else None
+            if ragged:
+                row_weight = rows[1] if row_weight is None else rows[1] * row_weight
             here = loss(
                 now[0],
                 now[1],
@@ -177,7 +188,7 @@ class CompiledEngine:
                 y,
                 data_weight=data_weight,
                 kl_weight=kl_weight,
-                row_weight=rows[1] if ragged else None,
+                row_weight=row_weight,
             )
             slopes = [here.d_loc, here.d_rho, *here.d_points]
             if clip_norm is not None:
@@ -213,11 +224,12 @@ class CompiledEngine:
         carry: Sequence[Tensor],
         steps: Steps,
         noise: Tensor,
+        data: Sequence[Tensor],
     ) -> None:
         """Raise if the rows that fill up a smaller batch count, as where rows see each other."""
         less = replace(steps, n_rows=(steps.n_rows + 1) // 2)
         first = [tensor[0] for tensor in self._by_step(less, noise)]
-        parts = step(*carry, *first, steps.x, steps.y)[-1]
+        parts = step(*carry, *first, *data)[-1]
         expected = self._fused.step_at(less, 0, noise[0])
         tolerance = torch.finfo(noise.dtype).eps ** 0.5  # the same sum, but for its rounding
         if not torch.allclose(parts[0], expected.nll, rtol=tolerance, atol=tolerance):
@@ -322,7 +334,8 @@ def _outline(fused: FusedEngine, steps: Steps) -> str:
     network = fused.chains[0].network
     shapes = [tuple(tensor.shape) for tensor in (*fused.state, steps.x, steps.y)]
     rows = None if steps.rows is None else tuple(steps.rows.shape[1:])
-    return f"{network.net} {network.prior} {network.likelihood} {shapes} {rows}"
+    weighted = steps.row_weight is not None
+    return f"{network.net} {network.prior} {network.likelihood} {shapes} {rows} {weighted}"
 
 
 def _is_option(name: str) -> bool:

@@ -163,7 +163,8 @@ def diagnose(
     Diagnosis
         Printed, it is a table. No line says more than what was measured: a single fit, for
         instance, says nothing on whether another would agree. To see whether the ELBO still rises,
-        a copy is fitted for a fifth of the epochs more, and at least 1000 steps.
+        a copy is fitted for a fifth of the epochs more, and at least 1000 steps. After a fit with
+        a `sample_weight`, which is not known here, what needs the objective is not measured.
 
     References
     ----------
@@ -183,7 +184,7 @@ def diagnose(
         _check_skill(tree),
         _check_layers(by_layer),
         _check_units(posterior),
-        *_check_importance(tree),
+        *_check_importance(posterior, tree),
         _check_restarts(tree),
         _check_prior(tree),
         *_check_calibration(prediction, y_scored, where),
@@ -248,7 +249,7 @@ def elbo_gain(
     Raises
     ------
     ValueError
-        If it is not known how the posterior was fitted.
+        If it is not known how the posterior was fitted, or it was with a `sample_weight`.
     """
     settings, guide = posterior.settings, posterior.guide
     known = settings.get("kl_weight") in ("uniform", "blundell")
@@ -257,6 +258,8 @@ def elbo_gain(
             "`posterior` must come from `fit` with a KL weight given by name: otherwise it is not "
             "known what to go on with."
         )
+    if settings.get("is_weighted"):
+        raise ValueError("`posterior` was fitted with a `sample_weight`, which is not known here.")
     seed = as_seed(seed)
     history = posterior.history
     least = LEAST_STEPS * history.n_epochs / len(history.nelbo)
@@ -295,7 +298,7 @@ def layers(posterior: Posterior) -> pd.DataFrame:
         ``below_1``, the share of weights with more noise than signal; ``kl``, the mean KL
         divergence from the prior, nats a weight; ``at_prior``, the share of weights whose KL
         divergence is below 0.05 nats. The last two are NaN for priors that are no product over
-        weights.
+        weights. A pruned weight has an snr of 0 and an infinite KL divergence.
     """
     import pandas as pd
 
@@ -305,14 +308,14 @@ def layers(posterior: Posterior) -> pd.DataFrame:
     for name, parameter in posterior.network.bayesian_parameters():
         loc = torch.stack([own[name][0] for own in moments])
         scale = torch.stack([own[name][1] for own in moments])
-        snr = loc.abs() / scale
+        snr = torch.where(scale == 0, 0.0, loc.abs() / scale)
         kl = _kl_of_weights(posterior.network.prior(name, parameter), loc, scale)
         rows[name] = {
             "n": parameter.numel(),
             "snr": float(snr.median()),
             "below_1": float((snr < 1).double().mean()),
             "kl": float(kl.mean()),
-            "at_prior": float((kl < AT_PRIOR).double().mean()) if kl.isfinite().all() else np.nan,
+            "at_prior": float((kl < AT_PRIOR).double().mean()) if not kl.isnan().any() else np.nan,
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -502,12 +505,22 @@ def _check_idle(
     return Check(name, value, "good", few)
 
 
-def _check_importance(tree: xarray.DataTree) -> Iterator[Check]:
-    fits = khat_of_chains(tree)
+def _check_importance(posterior: Posterior, tree: xarray.DataTree) -> Iterator[Check]:
+    name = "k-hat of the weights"
+    if posterior.settings.get("is_weighted"):
+        reason = "The fit had a `sample_weight`, which is not known here."
+        yield Check(name, "-", "not measured", reason)
+        yield Check("PSIS-LOO", "-", "not measured", reason)
+        return
+    try:
+        fits = khat_of_chains(tree)
+    except ValueError as error:
+        yield Check(name, "-", "not measured", str(error))
+        yield Check("PSIS-LOO", "-", "not measured", "It needs finite ratios.")
+        return
     worst = max(fit.khat for fit in fits)
     threshold = fits[0].threshold
     value = ", ".join(f"{fit.khat:.2f}" for fit in fits) + f" (bound {threshold:.2f})"
-    name = "k-hat of the weights"
     if np.isnan(fits[0].log_weights).any():
         meaning = "Some densities are NaN or infinite: these draws cannot be weighed."
         yield Check(name, value, "bad", meaning, "Look at the prior and the scale of the data.")

@@ -53,6 +53,8 @@ class Steps:
         Factor on the whole loss. A ragged last batch weighs in proportion to its rows.
     lr : ndarray of shape (n_steps,)
         Learning rates.
+    row_weight : Tensor of shape (n,), or None
+        Factor on the nll of each row of x. None: 1.
     """
 
     x: Tensor
@@ -63,6 +65,7 @@ class Steps:
     kl_weight: np.ndarray
     step_weight: np.ndarray
     lr: np.ndarray
+    row_weight: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.lr)
@@ -102,6 +105,12 @@ class Steps:
         if n < self.rows.shape[-1]:
             x, y = (t[:, :n] if self.rows.dim() == 3 else t[:n] for t in (x, y))
         return x, y
+
+    def weights_of_batch(self, step: int) -> Tensor | None:
+        """Give the factors on the nll of the rows of `batch`; None where all are 1."""
+        if self.row_weight is None or self.rows is None:
+            return self.row_weight
+        return self.row_weight[self.rows[step][..., : int(self.n_rows[step])]]
 
     @cached_property
     def _gathered(self) -> tuple[Tensor, Tensor] | None:
@@ -180,7 +189,8 @@ class SVIEngine:
         once = bool(elbo.vectorize_particles)
         self._model_sites, self._guide_sites = _Tally(once), _Tally(once)
         self._optim = _SingleOptimizer(list(parameters), optimizer, clip_norm)
-        self._svi = SVI(self._model_sites(network), self._guide_sites(guide), self._optim, elbo)
+        self._row_weight: Tensor | None = None
+        self._svi = SVI(self._model_sites(self._model), self._guide_sites(guide), self._optim, elbo)
 
     def run(self, steps: Steps, losses: np.ndarray) -> None:
         """Take the steps, and write down the nll and the KL divergence before each."""
@@ -205,11 +215,18 @@ class SVIEngine:
     def sync(self) -> None:
         """Nothing is held back here."""
 
+    def _model(self, x: Tensor, y: Tensor, n_data: int) -> Tensor:
+        # Not an argument of the step: a guide has the model's, and knows nothing of weights.
+        if self._row_weight is None:
+            return self._network(x, y, n_data)
+        return self._network(x, y, n_data, row_weight=self._row_weight)
+
     def _step(self, steps: Steps, i: int) -> list[float]:
         x, y = steps.batch(i)
+        self._row_weight = steps.weights_of_batch(i)
         self._optim.set_lr(float(steps.lr[i]))
         for tally in (self._model_sites, self._guide_sites):
-            tally.reset(float(steps.kl_weight[i]))
+            tally.reset(float(steps.kl_weight[i]), self._row_weight)
         with poutine.scale(scale=float(steps.step_weight[i])), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # we raise
             self._svi.step(x, y, steps.n_data)
@@ -225,20 +242,20 @@ class SVIEngine:
 
 
 class _Tally(Messenger):
-    """Weighs the latent sites of a model or guide, and sums the unweighted log-densities."""
+    """Weighs the latent sites of a model or guide, and sums the log-densities without that."""
 
     def __init__(self, once: bool) -> None:
         super().__init__()
         self._once = once
         self.reset(1.0)
 
-    def reset(self, kl_weight: float) -> None:
-        self._kl_weight = kl_weight
+    def reset(self, kl_weight: float, row_weight: Tensor | None = None) -> None:
+        self._kl_weight, self._row_weight = kl_weight, row_weight
         self.latent = self.observed = torch.zeros(())
 
     def __enter__(self) -> _Tally:
         if self._once:  # a vectorised ELBO may run model and guide before, to count their plates
-            self.reset(self._kl_weight)
+            self.reset(self._kl_weight, self._row_weight)
         return super().__enter__()
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -249,7 +266,10 @@ class _Tally(Messenger):
         if site_is_subsample(msg):
             return
         with torch.no_grad():
-            log_prob = msg["fn"].log_prob(msg["value"]).sum()
+            log_prob = msg["fn"].log_prob(msg["value"])
+            if self._row_weight is not None and msg["name"] == "y":
+                log_prob = log_prob * self._row_weight
+            log_prob = log_prob.sum()
         if msg["is_observed"]:
             self.observed = self.observed.to(log_prob) + log_prob
         else:

@@ -6,7 +6,7 @@ import copy
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -36,6 +36,7 @@ from .optimizers import OptimizerFactory, adam_settings, as_factory
 from .posterior import Posterior
 from .randomness import as_seed, seeded
 from .schedules import Schedule, factor_of
+from .warm_start import chains_of, take_up
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ def fit(
     y: ArrayLike | None = None,
     *,
     n_data: int | None = None,
+    sample_weight: ArrayLike | None = None,
     epochs: int | None = None,
     batch_size: int = 128,
     lr: float = 0.01,
@@ -64,6 +66,7 @@ def fit(
     guide: Literal["mean_field", "auto_normal"] | Callable[..., Any] = "mean_field",
     validation: tuple[ArrayLike, ArrayLike] | None = None,
     patience: int | None = None,
+    start: Posterior | None = None,
     restarts: int = 1,
     seed: int | None = None,
     progress: bool = True,
@@ -85,6 +88,11 @@ def fit(
         Observations, in the shape that the likelihood gives them.
     n_data : int, optional
         Number of rows behind a DataLoader; never guessed.
+    sample_weight : array-like of shape (n,), optional
+        How often each row counts in the log-likelihood: ``sum_i sample_weight[i] * nll_i + kl`` is
+        the objective, as if row i had been observed so many times. The weights are not
+        normalised: their sum takes the place of the number of rows, so that larger ones make the
+        posterior narrower. At least 0, not all 0; not with a DataLoader. None: each row once.
     epochs : int, optional
         Passes over the data. None: as many as make 10,000 steps, and at least 20.
     batch_size : int
@@ -126,15 +134,22 @@ def fit(
         `MeanFieldGuide`, Pyro's `AutoNormal` from the same start, or a Pyro guide of your own (a
         `PyroModule`), whose parameters are learnt in place.
     validation : tuple (x, y), optional
-        Held-out data. The parameters of the epoch with the lowest validation NLL are kept; epochs
-        of the warm-up do not count.
+        Held-out data, of which each row counts once. The parameters of the epoch with the lowest
+        validation NLL are kept; epochs of the warm-up do not count.
     patience : int, optional
         Stop after so many epochs without a lower validation NLL, counted from the warm-up's end.
+    start : Posterior, optional
+        An earlier fit to take up from, instead of the module's present weights: of a network with
+        the same sites, by the same kind of `guide`, one made by name. Its prior may be another. The
+        guide's parameters, the point parameters and the buffers start at its own, for each of its
+        chains; the optimiser's state and the schedule start anew. The posterior given stays as it
+        is. During a `kl_warmup` it would drift off: pass 0 to stay near it.
     restarts : int
         Independent fits from different starts, which become the chains of one posterior:
         predictions average over them. The first starts at the module's present weights, restart r
         at those of `fresh_start` with the seed ``seed + r``, and is the same as a fit of its own
-        from there. Fits that can be are taken side by side.
+        from there. Fits that can be are taken side by side. With `start`, as many as that has
+        chains.
     seed : int, optional
         Makes the fit bitwise repeatable. None: one is drawn and kept in ``posterior.settings``.
     progress : bool
@@ -176,6 +191,15 @@ def fit(
             f"`engine` must be one of {', '.join(get_args(EngineName))}, got {engine!r}."
         )
     check_count("restarts", restarts)
+    earlier: Sequence[Posterior | None] = [None] * restarts
+    if start is not None:
+        if not isinstance(guide, str):
+            raise ValueError(
+                "`start` needs a guide made by name, 'mean_field' or 'auto_normal': one of your "
+                "own starts where you put it."
+            )
+        earlier = chains_of(start, restarts)
+        restarts = len(earlier)
     elbo = make_elbo(objective, n_particles, estimator)
     if getattr(elbo, "estimator", "reparam") != "reparam" and engine == "svi":
         raise ValueError(
@@ -197,6 +221,7 @@ def fit(
         x=x,
         y=y,
         n_data=n_data,
+        sample_weight=sample_weight,
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
@@ -213,14 +238,17 @@ def fit(
         patience=patience,
         progress=progress,
     )
-    starts = [(network if r == 0 else fresh_start(network, seed + r)) for r in range(restarts)]
-    seeds = [seed + r for r in range(restarts)]
+    is_fresh = start is None
+    starts = [
+        _Start(fresh_start(network, seed + r) if r and is_fresh else network, seed + r, own)
+        for r, own in enumerate(earlier)
+    ]
     if restarts == 1 or _can_run_side_by_side(plan, network):
-        chains, _ = _run(plan, starts, seeds)
+        chains, _ = _run(plan, starts)
     else:
         chains = []
-        for start, own in zip(starts, seeds, strict=True):
-            fitted, is_interrupted = _run(plan, [start], [own])
+        for own in starts:
+            fitted, is_interrupted = _run(plan, [own])
             chains += fitted
             if is_interrupted:
                 break
@@ -234,6 +262,7 @@ class _Plan:
     x: Any
     y: Any
     n_data: int | None
+    sample_weight: Any
     epochs: int | None
     batch_size: int
     lr: float
@@ -251,6 +280,15 @@ class _Plan:
     progress: bool
 
 
+@dataclass(frozen=True)
+class _Start:
+    """Where a fit starts: its network and seed, and an earlier fit that it takes up from."""
+
+    network: BayesianNetwork
+    seed: int
+    earlier: Posterior | None
+
+
 def _can_run_side_by_side(plan: _Plan, network: BayesianNetwork) -> bool:
     """Say whether several fits can share each step, and each come out as it would alone."""
     if plan.engine == "svi" or plan.guide != "mean_field" or plan.validation is not None:
@@ -266,21 +304,22 @@ def _can_run_side_by_side(plan: _Plan, network: BayesianNetwork) -> bool:
     return not draws_or_counts and adam_settings(plan.optimizer, [like]) is not None
 
 
-def _run(
-    plan: _Plan, starts: list[BayesianNetwork], seeds: list[int]
-) -> tuple[list[Posterior], bool]:
-    """Fit each of some networks, side by side, each as it would come out alone.
+def _run(plan: _Plan, starts: Sequence[_Start]) -> tuple[list[Posterior], bool]:
+    """Fit from each of some starts, side by side, each as it would come out alone.
 
     Gives them, and whether Ctrl-C has ended the fit.
     """
-    networks = [copy.deepcopy(start) for start in starts]
+    networks = [copy.deepcopy(start.network) for start in starts]
+    seeds = [start.seed for start in starts]
     for network in networks:
         if not network.training:  # in training mode, the modes of its parts are the user's choice
             network.train()
     network = networks[0]
 
     with seeded(seeds[0]), pyro.get_param_store().scope(), poutine.block():
-        data = open_batches(network, plan.x, plan.y, plan.n_data, plan.batch_size)
+        data = open_batches(
+            network, plan.x, plan.y, plan.n_data, plan.batch_size, plan.sample_weight
+        )
         epochs = plan.epochs
         if epochs is None:
             epochs = max(DEFAULT_EPOCHS, math.ceil(DEFAULT_STEPS / data.n_batches))
@@ -291,6 +330,9 @@ def _run(
         if plan.validation is not None:
             watch = Validation(network, plan.validation, seeds[0], unripe)
         guides = [_make_guide(plan.guide, own, data) for own in networks]
+        for start, own, its_guide in zip(starts, networks, guides, strict=True):
+            if start.earlier is not None:
+                take_up(start.earlier, own, its_guide)
         guide = guides[0]
         learnt = [parameter for _, parameter in network.point_parameters()]
         learnt += guide.parameters() if isinstance(guide, nn.Module) else []
@@ -325,6 +367,7 @@ def _run(
                     kl_weight=warm * share * data.n_data / n_rows,
                     step_weight=n_rows / data.batch_size,
                     lr=plan.lr * np.array([plan.factor(part) for part in done.tolist()]),
+                    row_weight=batches.row_weight,
                 )
 
         n_done = 0  # whole pieces
@@ -374,6 +417,8 @@ def _run(
         "lr": float(plan.lr),
         "n_particles": plan.elbo.num_particles,
     }
+    if plan.sample_weight is not None:
+        settings["is_weighted"] = True
     posteriors = []
     for chain, (own, its_guide, seed) in enumerate(zip(networks, guides, seeds, strict=True)):
         nll, kl = taken_losses[:, :, chain].T
@@ -511,6 +556,11 @@ def _make_guide(
         )
     else:
         made = guide
+        if isinstance(made, MeanFieldGuide) and made.has_points:
+            raise ValueError(
+                "`guide` is pruned and cannot be fitted further: weights that are exactly 0 have "
+                "no density, and the ELBO is minus infinity."
+            )
     with torch.no_grad(), seeded(0), evaluating(network):
         made(*data.example)  # autoguides make their parameters when they first run
     return made

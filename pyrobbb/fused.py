@@ -27,7 +27,7 @@ from .flat_prior import FlatPrior, entropy_cost
 from .gradient_estimators import DrawByRow, Estimator, check_layers
 from .guides import LEAST_SCALE, MeanFieldGuide, scale_of
 from .likelihoods import Conditional, as_observed, check_shape
-from .network import BayesianNetwork, check_n_data, param_site
+from .network import BayesianNetwork, check_n_data, check_row_weight, param_site
 
 
 class CannotFuseError(ValueError):
@@ -399,11 +399,21 @@ class FusedELBO(ELBO):
         x: Tensor,
         y: Tensor,
         n_data: int | None = None,
+        row_weight: Tensor | None = None,
     ) -> Tensor:
-        """Give the loss as a tensor that can be differentiated once."""
+        """Give the loss as a tensor that can be differentiated once; the arguments are the model's.
+
+        Parameters
+        ----------
+        model : BayesianNetwork
+        guide : MeanFieldGuide
+        x, y, n_data, row_weight
+            As for `BayesianNetwork.forward`.
+        """
         fused = self._fuse(model, guide)
         _check_handlers()
         check_n_data(n_data, len(x))
+        check_row_weight(row_weight, len(x))
         loc, rho = param_site("guide.loc", guide.loc), param_site("guide.rho", guide.rho)
         points = [param_site(f"net.{name}", p) for name, p in model.point_parameters()]
         with torch.no_grad(), pyro.validation_enabled(False):
@@ -415,6 +425,7 @@ class FusedELBO(ELBO):
                 x,
                 y,
                 data_weight=(n_data or len(x)) / len(x),
+                row_weight=row_weight,
             )
         gradients = (step.d_loc, step.d_rho, *step.d_points)
         return _WithGradients.apply(step.nll + step.kl, gradients, loc, rho, *points)
@@ -460,6 +471,8 @@ def _check_covered(network: Any, guide: Any) -> None:
         raise CannotFuseError(f"the model is a {type(network).__name__}, no BayesianNetwork")
     if type(guide) is not MeanFieldGuide:
         raise CannotFuseError(f"the guide is a {type(guide).__name__}, no MeanFieldGuide")
+    if guide.has_points:
+        raise CannotFuseError("the guide is pruned: its point masses have no density")
     names = [name for name, _ in network.bayesian_parameters()]
     declared = getattr(network.likelihood, "latents", None)
     if set(guide.shapes) != {*names, *(declared or ())}:

@@ -130,8 +130,11 @@ class FusedEngine:
     def step_at(self, steps: Steps, i: int, noise: Tensor) -> Step:
         """Give the loss and gradients of a step; the loss and its nll times the step's weight."""
         x, y = steps.batch(i)
+        row_weight = steps.weights_of_batch(i)
         if self._lead and steps.rows is None:
             x, y = (t.expand((len(self.chains), *t.shape)) for t in (x, y))
+            if row_weight is not None:
+                row_weight = row_weight.expand(x.shape[:2])
         loc, rho, *points = self.state
         return self.loss(
             loc,
@@ -142,6 +145,7 @@ class FusedEngine:
             y,
             data_weight=float(steps.data_weight[i]),
             kl_weight=float(steps.kl_weight[i] * steps.step_weight[i]),
+            row_weight=row_weight,
         )
 
     def _explain(self, steps: Steps, i: int, noise: Tensor) -> Exception:

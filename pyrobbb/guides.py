@@ -46,7 +46,8 @@ class MeanFieldGuide(nn.Module):
     Attributes
     ----------
     loc, rho : nn.Parameter of shape (n_latent,)
-        Means, and inverse softplus of the standard deviations.
+        Means, and inverse softplus of the standard deviations: minus infinity for a point mass, as
+        `pyrobbb.prune` leaves.
     shapes : dict of str to torch.Size
         Shape of each site in unconstrained space, in the order of the flat vectors.
 
@@ -79,6 +80,11 @@ class MeanFieldGuide(nn.Module):
         """Standard deviations, shape (n_latent,)."""
         return scale_of(self.rho)
 
+    @property
+    def has_points(self) -> bool:
+        """Whether some scale is exactly 0, so that the guide has no density."""
+        return bool(torch.isneginf(self.rho).any())
+
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Run the Pyro guide: draw every latent site. The arguments of the model are ignored."""
         loc = self.split(param_site("guide.loc", self.loc))
@@ -99,7 +105,7 @@ class MeanFieldGuide(nn.Module):
     def _site_distribution(self, name: str, loc: Tensor, scale: Tensor) -> TorchDistribution:
         support = elementwise(self.supports[name])
         if is_real(support):
-            return dist.Normal(loc, scale).to_event(loc.dim())
+            return NormalOrPoint(loc, scale).to_event(loc.dim())
         if is_positive(support):
             # The same as below, but only by this name does torch know its KL divergence from a
             # log-normal prior in closed form: biject_to gives exp and then + 0.
@@ -107,6 +113,20 @@ class MeanFieldGuide(nn.Module):
         normal = dist.Normal(loc, scale)
         distribution = dist.TransformedDistribution(normal, [biject_to(support)])
         return distribution.to_event(len(distribution.batch_shape))
+
+
+class NormalOrPoint(dist.Normal):
+    """A normal distribution whose scale may be 0: a point mass, of infinite density there."""
+
+    arg_constraints = {  # noqa: RUF012  # as torch declares it
+        "loc": constraints.real,
+        "scale": constraints.nonnegative,
+    }
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Give the log-density."""
+        at_point = torch.where(value == self.loc, math.inf, -math.inf)
+        return torch.where(self.scale == 0, at_point, super().log_prob(value))
 
 
 def auto_normal(network: BayesianNetwork, *, init_scale: float | None = None) -> AutoNormal:
@@ -157,8 +177,8 @@ def start_in_unconstrained_space(
 
 
 def scale_of(rho: Tensor) -> Tensor:
-    """Give the standard deviations, softplus(rho)."""
-    return softplus(rho).clamp(min=LEAST_SCALE)
+    """Give the standard deviations, softplus(rho); 0 only where rho is minus infinity."""
+    return softplus(rho).clamp(min=LEAST_SCALE).masked_fill(torch.isneginf(rho), 0.0)
 
 
 def inverse_softplus(scale: Tensor) -> Tensor:

@@ -202,4 +202,10 @@ def _log_weights(tree: xarray.DataTree) -> Any:
             "`tree` has no `log_weight` in the group `sample_stats`: make it by "
             "posterior.to_arviz(x, y) or pyrobbb.from_pyro(model=..., guide=...)."
         )
-    return tree["sample_stats"]["log_weight"].astype("float64")
+    stats = tree["sample_stats"]
+    if "logq" in stats and np.isposinf(stats["logq"]).any():
+        raise ValueError(
+            "`tree` has draws of infinite density `logq`: the guide has point masses, such as "
+            "pruned weights, and draws from it cannot be weighed by p / q."
+        )
+    return stats["log_weight"].astype("float64")

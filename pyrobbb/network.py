@@ -127,7 +127,13 @@ class BayesianNetwork(nn.Module):
             raise ValueError("`prior` leaves no parameter of `net` Bayesian: all are points.")
         self._refuses_vmap: set[bool] = set()  # the training modes in which vmap has failed
 
-    def forward(self, x: Tensor, y: Tensor | None = None, n_data: int | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        n_data: int | None = None,
+        row_weight: Tensor | None = None,
+    ) -> Tensor:
         """Run the Pyro model: draw the weights, then y given x in the plate ``"data"``.
 
         Parameters
@@ -138,6 +144,8 @@ class BayesianNetwork(nn.Module):
         n_data : int, optional
             Size of the whole data set of which x is a batch: the log-likelihood counts n_data / n
             times. None: x is all the data.
+        row_weight : Tensor of shape (n,), optional
+            How many times each row counts in the log-likelihood, at least 0. None: once.
 
         Returns
         -------
@@ -158,7 +166,7 @@ class BayesianNetwork(nn.Module):
         if y is not None:
             check_shape(self.likelihood, distribution.shape()[n_batch:], y)
             y = as_observed(distribution, y, output.dtype)
-        with _data_plate(n_rows, n_data):
+        with _data_plate(n_rows, n_data), _weighted(row_weight, n_rows):
             return pyro.sample("y", distribution, obs=y)
 
     def bayesian_parameters(self) -> list[tuple[str, nn.Parameter]]:
@@ -558,6 +566,31 @@ def check_n_data(n_data: int | None, n_rows: int) -> None:
             f"`n_data` is the size of the whole data set, at least the {n_rows} rows of x, got "
             f"{n_data}."
         )
+
+
+def check_row_weight(row_weight: Tensor | None, n_rows: int) -> None:
+    """Raise unless there is a weight of at least 0 for each row."""
+    if row_weight is None:
+        return
+    if tuple(row_weight.shape) != (n_rows,):
+        raise ValueError(
+            f"`row_weight` must have shape ({n_rows},), one number for each row of x, got "
+            f"{tuple(row_weight.shape)}."
+        )
+    if not bool((row_weight >= 0).all()):
+        raise ValueError(f"`row_weight` must be at least 0, got {float(row_weight.min())}.")
+
+
+@contextmanager
+def _weighted(row_weight: Tensor | None, n_rows: int) -> Iterator[None]:
+    """Let each row of the observed site count so many times."""
+    if row_weight is None:
+        yield
+        return
+    check_row_weight(row_weight, n_rows)
+    counts = row_weight > 0  # poutine.scale takes no 0
+    with poutine.mask(mask=counts), poutine.scale(scale=row_weight.where(counts, 1.0)):
+        yield
 
 
 def _data_plate(n_rows: int, n_data: int | None) -> pyro.plate:

@@ -136,7 +136,7 @@ def compare_with_nuts(
     Raises
     ------
     ValueError
-        If the network has point parameters.
+        If the network has point parameters, or the fit had a `sample_weight`.
     """
     for argument, count in (("n_draws", n_draws), ("n_warmup", n_warmup), ("n_chains", n_chains)):
         check_count(argument, count)
@@ -152,6 +152,10 @@ def compare_with_nuts(
         logger.warning("NUTS on %d weights will take long; it suits small networks.", n_weights)
     if posterior is None:
         posterior = fit(network, x, y, seed=seed, progress=progress, **fit_options)
+    if posterior.settings.get("is_weighted"):
+        raise ValueError(
+            "`posterior` was fitted with a `sample_weight`, while NUTS lets each row count once."
+        )
     draws, n_divergent = run_nuts(
         network,
         x,

@@ -212,6 +212,8 @@ def plot_uncertainty(
 def plot_snr(posterior: Posterior, *, ax: Axes | None = None, n_draws: int = 200) -> Axes:
     """Draw a histogram of the weights' signal-to-noise ratio, |mean| / sd, in decibels.
 
+    Pruned weights, which have neither signal nor noise, are left out.
+
     References
     ----------
     Blundell et al. (2015), figure 4.
@@ -219,7 +221,11 @@ def plot_snr(posterior: Posterior, *, ax: Axes | None = None, n_draws: int = 200
     ax = _axes(ax)
     draws = posterior.draws(n_draws, seed=0)
     weights = [draws[name].flatten(1) for name, _ in posterior.network.bayesian_parameters()]
-    ratios = np.concatenate([(w.mean(0).abs() / w.std(0)).cpu().numpy() for w in weights])
+    flat = torch.cat(weights, 1)
+    flat = flat[:, (flat != 0).any(0)]
+    if not flat.shape[1]:
+        raise ValueError("`posterior` has no weights left to draw: all are pruned.")
+    ratios = (flat.mean(0).abs() / flat.std(0)).cpu().numpy()
     decibels = 20 * np.log10(np.maximum(ratios, 1e-3))
     bins = min(60, max(10, len(decibels) // 4))
     counts, *_ = ax.hist(decibels, bins=bins, color=ACCENT, alpha=0.85)

@@ -150,7 +150,7 @@ class Posterior:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the posterior into a folder: safetensors and JSON, no pickle."""
-        storage.write(path, [own._parts() for own in self.chains or [self]])
+        storage.write(path, [own.parts() for own in self.chains or [self]])
 
     @classmethod
     def load(
@@ -170,7 +170,8 @@ class Posterior:
             own.network.eval()
         return chains[0] if len(chains) == 1 else cls.of_chains(chains)
 
-    def _parts(self) -> storage.Parts:
+    def parts(self) -> storage.Parts:
+        """Give what is stored of a single fit."""
         return self.network, self.guide, self.history, self.example, self.settings
 
     def diagnose(self, x: ArrayLike, y: ArrayLike, **options: Any) -> Any:

@@ -7,7 +7,7 @@ same weight.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,9 @@ from .randomness import as_seed, seeded
 CLASSES = (torch.distributions.Categorical, torch.distributions.Bernoulli)
 
 MAX_ITERATIONS = 200
+FINE_ENOUGH = 1e-10
+"""Relative error of a quantile. The last digits of double precision are lost in its cdf, and would
+be sought in vain by bisection."""
 NEWTON_ITERATIONS = 30  # far more than it needs where it works at all; then bisection
 
 
@@ -129,6 +132,22 @@ class RegressionPrediction(Prediction):
             self._distributions, self._original, loc + scale * self._loc, scale * self._scale
         )
 
+    def column(self, j: int) -> RegressionPrediction:
+        """Give the prediction of one column of y alone, for y of shape (n, k).
+
+        Parameters
+        ----------
+        j : int
+
+        Returns
+        -------
+        RegressionPrediction
+            Of shape (n,).
+        """
+        loc, scale = (t[j] if t.dim() else t for t in (self._loc, self._scale))
+        columns = _Columns(self._distributions, j)
+        return RegressionPrediction(columns, self._original, loc, scale)
+
     @property
     def mean(self) -> Any:
         """Predictive mean, shape (n, ...)."""
@@ -167,10 +186,7 @@ class RegressionPrediction(Prediction):
         levels = torch.as_tensor(q, dtype=torch.float64)
         if levels.dim() > 1 or not bool(((levels > 0) & (levels < 1)).all()):
             raise ValueError(f"`q` must be one or more probabilities in (0, 1), got {q}.")
-        pieces = [
-            torch.stack([_mixture_quantile(d, level) for level in levels.reshape(-1).tolist()])
-            for d in self._distributions
-        ]
+        pieces = [_mixture_quantiles(d, levels.reshape(-1).tolist()) for d in self._distributions]
         result = self._rescale(torch.cat(pieces, dim=1))
         return self._out(result if levels.dim() else result[0])
 
@@ -219,6 +235,29 @@ class RegressionPrediction(Prediction):
             epistemic.append((each - means[-1]).square_().mean(0))  # `var` takes five times as long
             aleatoric.append(distribution.variance.mean(0).expand_as(means[-1]))
         return torch.cat(means), torch.cat(epistemic), torch.cat(aleatoric)
+
+
+class _Columns:
+    """Distributions of one column of y, from those of all."""
+
+    def __init__(self, distributions: Iterable[Distribution], j: int) -> None:
+        self._distributions, self._j = distributions, j
+
+    def __iter__(self) -> Iterator[Distribution]:
+        for distribution in self._distributions:
+            base = base_of(distribution)
+            if len(distribution.event_shape) != 1:
+                raise ValueError(
+                    "`column` needs a prediction of y of shape (n, k), got rows of shape "
+                    f"{tuple(distribution.event_shape)}."
+                )
+            # What it was made from: torch keeps the others of its parameters as functions of these.
+            values = {n: v for n, v in vars(base).items() if n in base.arg_constraints}
+            if "probs" in values and "logits" in values:
+                del values["probs"]
+            yield type(base)(
+                **{n: v.expand(base.batch_shape)[..., self._j] for n, v in values.items()}
+            )
 
 
 class ClassificationPrediction(Prediction):
@@ -286,8 +325,8 @@ def _entropy(probs: Tensor, binary: bool) -> Tensor:
     return parts + torch.special.entr(1 - probs) if binary else parts.sum(-1)
 
 
-def _mixture_quantile(distribution: Distribution, q: float) -> Tensor:
-    """Give the q-quantile of the equal mixture over the first dimension, elementwise."""
+def _mixture_quantiles(distribution: Distribution, levels: Sequence[float]) -> Tensor:
+    """Give quantiles of the equal mixture over the first dimension, shape (k, n, ...)."""
     base = base_of(distribution)
     try:
         cdf = _cdf_of(base)
@@ -298,14 +337,20 @@ def _mixture_quantile(distribution: Distribution, q: float) -> Tensor:
             "prediction.sample()."
         ) from None
     mean, sd = base.mean, base.variance.sqrt()
-    # A quantile lies within sd sqrt((1-q)/q) below and sd sqrt(q/(1-q)) above its own mean
-    # (Cantelli), hence the mixture's between the lowest and the highest of these bounds.
-    lower = (mean - sd * math.sqrt((1 - q) / q)).amin(0)
-    upper = (mean + sd * math.sqrt(q / (1 - q))).amax(0)
-    if base.support.is_discrete:
-        return _integer_quantile(cdf, lower, upper, q)
+    found: dict[float, Tensor] = {}
     start = mean.mean(0)
-    return _root(cdf, lambda v: base.log_prob(v).exp().mean(0), lower, upper, start, q)
+    for q in sorted(levels):
+        # A quantile lies within sd sqrt((1-q)/q) below and sd sqrt(q/(1-q)) above its own mean
+        # (Cantelli), hence the mixture's between the lowest and the highest of these bounds.
+        lower = (mean - sd * math.sqrt((1 - q) / q)).amin(0)
+        upper = (mean + sd * math.sqrt(q / (1 - q))).amax(0)
+        if base.support.is_discrete:
+            found[q] = _integer_quantile(cdf, lower, upper, q)
+        else:  # the last one is a good place to start at
+            start = start.clamp(lower, upper)
+            start = _root(cdf, lambda v: base.log_prob(v).exp().mean(0), lower, upper, start, q)
+            found[q] = start
+    return torch.stack([found[q] for q in levels])
 
 
 def _root(
@@ -317,7 +362,7 @@ def _root(
     q: float,
 ) -> Tensor:
     """Solve cdf(value) = q by Newton's method, kept inside a bracket by bisection."""
-    tolerance = 4 * torch.finfo(value.dtype).eps
+    tolerance = max(4 * torch.finfo(value.dtype).eps, FINE_ENOUGH)
     done = torch.zeros_like(value, dtype=torch.bool)
     for iteration in range(MAX_ITERATIONS):
         excess = cdf(value) - q

@@ -25,6 +25,7 @@ Prior = Callable[[str, Tensor], TorchDistribution | None]
 __all__ = [
     "ByName",
     "FanInNormal",
+    "Given",
     "Laplace",
     "Normal",
     "Prior",
@@ -114,6 +115,76 @@ class ScaleMixture:
 
     def __call__(self, name: str, parameter: Tensor) -> TorchDistribution:
         return _over(parameter, ScaleMixtureNormal, self.pi, self.scale1, self.scale2)
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Independent normal priors, of each weight its own: what is known of it beforehand.
+
+    A posterior becomes the prior of the next fit, and so data that come in parts are learnt one
+    after the other. Whatever a likelihood learns besides (a noise scale) keeps its own prior.
+
+    Parameters
+    ----------
+    loc, scale : mapping of str to Tensor
+        Means and standard deviations of the parameters, by their names. They are copied. Names
+        that are no parameter's, such as those of a likelihood's latents, are ignored.
+
+    References
+    ----------
+    Broderick et al. (2013), "Streaming variational Bayes".
+
+    Examples
+    --------
+    >>> guide = posterior.guide
+    >>> prior = Given(guide.split(guide.loc), guide.split(guide.scale))
+    """
+
+    loc: Mapping[str, Tensor]
+    scale: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        for argument in ("loc", "scale"):
+            values = getattr(self, argument)
+            if not isinstance(values, Mapping) or not all(
+                isinstance(value, Tensor) for value in values.values()
+            ):
+                raise TypeError(
+                    f"`{argument}` must map the names of parameters to tensors, got {values!r}."
+                )
+            copies = {name: value.detach().clone() for name, value in values.items()}
+            object.__setattr__(self, argument, copies)
+            for name, value in copies.items():
+                if not bool(value.isfinite().all()):
+                    raise ValueError(f"`{argument}` must be finite, but that of {name!r} is not.")
+        if self.loc.keys() != self.scale.keys():
+            odd = sorted(self.loc.keys() ^ self.scale.keys())
+            raise ValueError(
+                f"`loc` and `scale` must have the same names, only one has {odd[0]!r}."
+            )
+        for name, value in self.scale.items():
+            if bool((value <= 0).any()):
+                raise ValueError(
+                    f"`scale` must be positive, got {float(value.min())} for {name!r}."
+                )
+
+    def __call__(self, name: str, parameter: Tensor) -> TorchDistribution:
+        if name not in self.loc:
+            raise ValueError(
+                f"`loc` and `scale` have no values for the parameter {name!r}, only for "
+                f"{', '.join(self.loc) or 'none'}."
+            )
+        for argument, values in (("loc", self.loc), ("scale", self.scale)):
+            if values[name].shape != parameter.shape:
+                raise ValueError(
+                    f"`{argument}` must give {name!r} the parameter's shape "
+                    f"{tuple(parameter.shape)}, got {tuple(values[name].shape)}."
+                )
+        loc, scale = self.loc[name].to(parameter), self.scale[name].to(parameter)
+        return dist.Normal(loc, scale).to_event(parameter.dim())
+
+    def __repr__(self) -> str:
+        return f"Given({', '.join(self.loc)})"
 
 
 @dataclass(frozen=True)

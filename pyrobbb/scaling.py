@@ -19,24 +19,46 @@ class Standardizer:
     ----------
     loc, scale : Tensor of shape (...)
         Mean and standard deviation of each column of the data it was made from, in double
-        precision. The scale of a column that is constant, if only up to rounding, is 1.
+        precision. The scale of a column that is constant, if only up to rounding, is 1, or the
+        rounding where that is larger.
     """
 
     loc: Tensor
     scale: Tensor
 
     @classmethod
-    def of(cls, x: ArrayLike) -> Standardizer:
-        """Measure the columns of data of shape (n, ...)."""
+    def of(cls, x: ArrayLike, weight: ArrayLike | None = None) -> Standardizer:
+        """Measure the columns of data of shape (n, ...).
+
+        Parameters
+        ----------
+        x : array-like of shape (n, ...)
+        weight : array-like of shape (n,), optional
+            How many times each row counts.
+        """
         tensor = as_tensor("x", x)
         columns = tensor.double()
-        loc = columns.mean(0)
-        scale = columns.std(0, correction=0)
+        share = torch.full((len(columns),), 1 / max(len(columns), 1), dtype=torch.float64)
+        if weight is not None:
+            share = as_tensor("weight", weight).double().cpu()
+            share = share / share.sum()
+        share = share.to(columns.device).reshape((-1, *(1,) * (columns.dim() - 1)))
+        # Measured in units of the largest value: squares of 1e200 and of 1e-200 are no numbers.
+        size = columns.abs().amax(0)
+        unit = torch.where(size > 0, size, torch.ones_like(size))
+        relative = columns / unit
+        loc = (share * relative).sum(0)
+        scale = (share * (relative - loc).square()).sum(0).sqrt()
         # The mean of n equal numbers may differ from them in the last digit, in the precision of
         # the data: a column that varies by no more than that is constant.
         precision = torch.finfo(tensor.dtype if tensor.is_floating_point() else torch.float64).eps
-        constant = scale <= 10 * precision * columns.abs().amax(0)
-        return cls(loc, torch.where(constant, torch.ones_like(scale), scale))
+        noise = 10 * precision
+        same = (columns == columns[:1]).all(0)
+        rounding = torch.where(same, torch.ones_like(size), (noise * size).clamp(min=1))
+        return cls(
+            torch.where(same, columns[0], loc * unit),
+            torch.where(scale <= noise, rounding, scale * unit),
+        )
 
     def transform(self, x: ArrayLike) -> Any:
         """Give ``(x - loc) / scale``, an array of the kind, shape and precision of x."""

@@ -39,6 +39,17 @@ def mixture(pi, *scales):
     return td.MixtureSameFamily(td.Categorical(number([pi, 1 - pi])), normal([0.0, 0.0], scales))
 
 
+def given(name, parameter):
+    """Give another mean and scale to each input of a unit."""
+    loc = torch.linspace(-1, 1, priors.fan_in(parameter)).to(parameter).expand(parameter.shape)
+    return priors.Given({name: loc}, {name: loc.exp()})(name, parameter)
+
+
+def given_density(name, fan_in):
+    loc = torch.linspace(-1, 1, fan_in).double()
+    return td.Normal(loc, loc.exp())
+
+
 # Name: the prior, and what each element of a parameter then is, given its name and the number of
 # inputs of a unit; None for a point.
 PRIORS = {
@@ -47,6 +58,7 @@ PRIORS = {
     "ScaleMixture": (priors.ScaleMixture(0.3, 1, 0.1), lambda name, fan_in: mixture(0.3, 1, 0.1)),
     "Laplace": (priors.Laplace(0.5), lambda name, fan_in: td.Laplace(number(0.0), number(0.5))),
     "StudentT": (priors.StudentT(3, 0.5), lambda name, fan_in: td.StudentT(3, 0, number(0.5))),
+    "Given": (given, given_density),
     "ByName": (
         priors.ByName({"*.bias": None}, default=priors.Normal(2)),
         lambda name, fan_in: None if name.endswith("bias") else normal(0.0, 2.0),

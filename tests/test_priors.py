@@ -16,6 +16,7 @@ from pyrobbb import BayesianNetwork, mlp
 from pyrobbb.priors import (
     ByName,
     FanInNormal,
+    Given,
     Laplace,
     Normal,
     ScaleMixture,
@@ -332,3 +333,63 @@ def test_what_by_name_is_given_must_be_a_mapping_to_priors():
         ByName({"*.bias": 1.0})
     with pytest.raises(TypeError, match=r"The prior of 'default' must be a callable .*, got 'x'"):
         ByName({}, default="x")
+
+
+# Means and scales given for each weight
+
+
+def test_given_is_scipys_normal_of_each_weight_in_the_parameters_dtype():
+    loc, scale = torch.randn(3, 4), torch.rand(3, 4) + 0.1
+    distribution = Given({"w": loc}, {"w": scale})("w", torch.empty(3, 4, dtype=torch.float64))
+    w = torch.randn(3, 4, dtype=torch.float64)
+    expected = scipy.stats.norm(loc.double(), scale.double()).logpdf(w).sum()
+    torch.testing.assert_close(distribution.log_prob(w), torch.tensor(expected))
+    assert distribution.mean.dtype == torch.float64
+
+
+def test_given_keeps_copies_and_learns_nothing():
+    loc = torch.zeros(2, requires_grad=True)
+    prior = Given({"w": loc}, {"w": torch.ones(2)})
+    with torch.no_grad():
+        loc.fill_(5.0)
+    distribution = prior("w", torch.empty(2))
+    assert distribution.mean.tolist() == [0.0, 0.0]
+    assert not distribution.mean.requires_grad
+    assert repr(prior) == "Given(w)"
+
+
+def test_names_that_are_no_parameters_are_ignored_in_given():
+    net = nn.Linear(1, 1)
+    values = {name: torch.ones_like(p) for name, p in net.named_parameters()}
+    prior = Given(
+        values | {"noise_scale": torch.ones(())}, values | {"noise_scale": torch.ones(())}
+    )
+    network = BayesianNetwork(net, prior)
+    assert [name for name, _ in network.bayesian_parameters()] == ["weight", "bias"]
+
+
+ONES = {"w": torch.ones(2)}
+
+
+@pytest.mark.parametrize(
+    ("loc", "scale", "kind", "message"),
+    [
+        (torch.ones(2), ONES, TypeError, "`loc` must map the names of parameters to tensors"),
+        (ONES, {"w": 1.0}, TypeError, "`scale` must map the names of parameters to tensors"),
+        (ONES, {}, ValueError, "`loc` and `scale` must have the same names, only one has 'w'"),
+        (ONES, {"w": torch.zeros(2)}, ValueError, r"`scale` must be positive, got 0\.0 for 'w'"),
+        (ONES, {"w": ONES["w"] / 0}, ValueError, "`scale` must be finite, but that of 'w' is not"),
+        ({"w": ONES["w"] / 0}, ONES, ValueError, "`loc` must be finite, but that of 'w' is not"),
+    ],
+)
+def test_means_and_scales_that_are_none_are_refused(loc, scale, kind, message):
+    with pytest.raises(kind, match=message):
+        Given(loc, scale)
+
+
+def test_given_says_which_parameter_it_lacks_or_does_not_fit():
+    prior = Given(ONES, ONES)
+    with pytest.raises(ValueError, match="no values for the parameter 'bias', only for w"):
+        prior("bias", torch.empty(2))
+    with pytest.raises(ValueError, match=r"`loc` must give 'w' the parameter's shape \(3,\), got"):
+        prior("w", torch.empty(3))

@@ -25,10 +25,20 @@ def test_the_quickstart_runs(tmp_path, monkeypatch, capsys):
     assert len(re.findall(r"\[\[.*?\]\]", capsys.readouterr().out, re.DOTALL)) == 3
 
 
+def test_the_estimator_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pyrobbb.estimators.STEPS", 20)
+    x = torch.randn(30, 2).numpy()
+    names = {"x_train": x[:20], "y_train": x[:20, 0], "x_test": x[20:]}
+    exec(BLOCKS[1], names)
+    assert names["mean"].shape == names["lower"].shape == names["doubt"].shape == (10,)
+    assert (tmp_path / "model" / "posterior.json").is_file()
+
+
 def test_the_pyro_loop_runs():
     x, y = torch.randn(20, 13), torch.randn(20, 1)
     names = {"batches": [(x[:12], y[:12]), (x[12:], y[12:])], "n_data": 20, "x_test": x[:5]}
-    exec(BLOCKS[1], names)
+    exec(BLOCKS[2], names)
     assert names["draws"]["y"].shape == (200, 5, 1)
     assert names["loss"] > 0
 
@@ -38,7 +48,7 @@ def test_the_diagnosis_runs(capsys):
     network = BayesianNetwork(mlp(2, [3], 1))
     posterior = fit(network, x, x[:, :1], epochs=3, progress=False)
     names = {"posterior": posterior, "x": x, "y": x[:, :1]}
-    exec(BLOCKS[2], names)
+    exec(BLOCKS[3], names)
     assert "ELBO" in capsys.readouterr().out
     assert "log_likelihood" in names["tree"].children
 
@@ -53,8 +63,8 @@ def test_pyro_results_are_converted():
     mcmc = MCMC(NUTS(model), num_samples=5, warmup_steps=5, disable_progbar=True)
     mcmc.run(*data)
     names = {"pyrobbb": pyrobbb, "mcmc": mcmc, "model": model, "x": data[0], "y": data[1]}
-    exec(BLOCKS[3], {**names, "guide": AutoNormal(poutine.block(model, hide=["y"]))})
+    exec(BLOCKS[4], {**names, "guide": AutoNormal(poutine.block(model, hide=["y"]))})
 
 
 def test_there_is_no_block_that_is_not_run():
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5

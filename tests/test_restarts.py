@@ -91,6 +91,8 @@ SIDE_BY_SIDE = {
         lambda: network(prior=priors.Laplace(), likelihood=likelihoods.StudentT()),
         {"kl_weight": "blundell"},
     ),
+    "weighted rows": (network, {"sample_weight": RNG.integers(0, 4, size=23)}),
+    "weighted rows, full batch": (network, {"sample_weight": X[:, 0] ** 2, "batch_size": 23}),
     "automatic": (network, {"engine": "auto"}),
 }
 

@@ -47,3 +47,24 @@ def test_inverse_undoes_transform_and_keeps_the_kind():
     scaling = Standardizer.of(x)
     torch.testing.assert_close(scaling.inverse(scaling.transform(x)), x)
     assert isinstance(scaling.transform(x.numpy()), np.ndarray)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-160, 1.0, 1e160, 1e300])
+def test_columns_whose_squares_are_no_numbers_are_scaled(size):
+    x = size * np.random.default_rng(0).normal(3, 2, size=(100, 1))
+    z = Standardizer.of(x).transform(x)
+    np.testing.assert_allclose([z.mean(), z.std()], [0, 1], atol=1e-12)
+
+
+def test_a_huge_column_constant_up_to_rounding_stays_small():
+    x = np.full((100, 1), 1e300)
+    x[::2] = np.nextafter(1e300, 2e300)
+    assert np.abs(Standardizer.of(x).transform(x)).max() <= 1
+
+
+def test_a_weight_counts_a_row_so_many_times():
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(30, 2)), rng.integers(0, 4, size=30)
+    weighted, repeated = Standardizer.of(x, weight), Standardizer.of(np.repeat(x, weight, axis=0))
+    torch.testing.assert_close(weighted.loc, repeated.loc)
+    torch.testing.assert_close(weighted.scale, repeated.scale)

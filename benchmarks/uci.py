@@ -1,0 +1,205 @@
+"""UCI regression on the published splits: log-likelihood, RMSE, coverage and fit times.
+
+    make bench-uci DATA=folder        # writes benchmarks/UCI.md
+
+The folder holds `uci/NAME.csv.gz` (the target last) and `uci/NAME.test_rows.txt.gz` (a line a
+split). Scores are appended to `benchmarks/uci.jsonl` as they come, and a run takes up where the
+last one ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from uci_models import MODELS
+
+HERE = Path(__file__).parent
+SCORES, PAGE = HERE / "uci.jsonl", HERE / "UCI.md"
+SETS = ("boston", "concrete", "energy", "kin8nm", "power", "protein", "wine-red", "yacht")
+CONSTANT, VARYING = "BBBRegressor()", 'BBBRegressor(likelihood="heteroscedastic")'
+
+# Published: test log-likelihoods of Wu et al. (2019), RMSE of Gal and Ghahramani (2016).
+DVI_CONSTANT = dict(zip(SETS, (-2.58, -3.23, -2.09, 1.01, -2.82, -2.94, -0.96, -1.41), strict=True))
+MCVI_VARYING = dict(zip(SETS, (-2.46, -3.07, -1.03, 1.14, -2.80, -2.87, -0.92, -0.68), strict=True))
+DROPOUT_RMSE = dict(zip(SETS, (2.97, 5.23, 1.66, 0.10, 4.02, 4.36, 0.62, 1.11), strict=True))
+DECIMALS = {"kin8nm": 3, "energy": 3}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what has not been run, and write the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="with the folder uci")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--splits", type=int, help="only the first so many")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--page", action="store_true", help="only write the page anew")
+    options = parser.parse_args(arguments)
+    if not options.page:
+        if options.data is None or not (options.data / "uci").is_dir():
+            print("Skipped: name a folder that holds the UCI sets: --data FOLDER.")
+            return 0
+        torch.set_num_threads(options.threads)
+        run(options)
+    PAGE.write_text(page(list(read(SCORES))), encoding="utf-8")
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Score the models split by split."""
+    done = {(row["set"], row["split"], row["model"]) for row in read(SCORES)}
+    for name in options.sets:
+        x, y, splits = load(options.data, name)
+        for model in options.models:
+            for number, (train, test) in enumerate(splits[: options.splits]):
+                if (name, number, model) in done:
+                    continue
+                start = time.perf_counter()
+                score = MODELS[model](x[train], y[train], x[test], y[test], number)
+                row = {"set": name, "split": number, "model": model, **asdict(score)}
+                row["seconds"] = time.perf_counter() - start
+                with SCORES.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(json.dumps(row), flush=True)
+
+
+def load(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[tuple[Any, Any]]]:
+    """Read a set and its splits: rows to fit and rows to test."""
+    with gzip.open(folder / "uci" / f"{name}.csv.gz", "rt") as file:
+        table = np.loadtxt(file, delimiter=",", skiprows=1, ndmin=2)
+    splits = []
+    with gzip.open(folder / "uci" / f"{name}.test_rows.txt.gz", "rt") as file:
+        for line in file:
+            test = np.array(line.split(), dtype=np.int64)
+            splits.append((np.setdiff1d(np.arange(len(table)), test), test))
+    return table[:, :-1], table[:, -1], splits
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the scores so far."""
+    if path.exists():
+        yield from map(json.loads, path.read_text(encoding="utf-8").splitlines())
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """Write down the tables."""
+    return "\n".join(
+        [
+            "# UCI regression, on the published splits",
+            "",
+            "Written by `make bench-uci DATA=folder`. Each model has *one* set of default settings",
+            "for all sets. Means over the splits +- their standard error; y in its own units.",
+            "",
+            "## Test log-likelihood",
+            "",
+            *table(
+                rows,
+                "log_lik",
+                published={
+                    "DVI, constant noise (Wu et al.)": DVI_CONSTANT,
+                    "MCVI, varying noise (Wu et al.)": MCVI_VARYING,
+                },
+            ),
+            "",
+            *[verdict(rows, CONSTANT, "log_lik", DVI_CONSTANT, "log-likelihood", "DVI's")],
+            *[verdict(rows, VARYING, "log_lik", MCVI_VARYING, "log-likelihood", "MCVI's")],
+            "",
+            "## RMSE",
+            "",
+            *table(rows, "rmse", published={"MC dropout (Gal and Ghahramani)": DROPOUT_RMSE}),
+            "",
+            *[
+                verdict(rows, m, "rmse", DROPOUT_RMSE, "RMSE", "MC dropout's")
+                for m in (CONSTANT, VARYING)
+            ],
+            "",
+            "## Share of test rows within the 90 % interval",
+            "",
+            *table(rows, "coverage", scale=100.0),
+            "",
+            "## Seconds to fit and to predict the test rows, one thread",
+            "",
+            *table(rows, "seconds", errors=False),
+            "",
+            *notes(rows),
+        ]
+    )
+
+
+def verdict(
+    rows: list[dict[str, Any]], model: str, score: str, target: dict[str, float], what: str, of: str
+) -> str:
+    """Say on how many sets a model is at least as good as a published figure."""
+    sign = 1 if score == "log_lik" else -1
+    means = {
+        name: np.mean(values_of(rows, name, model, score))
+        for name in SETS
+        if values_of(rows, name, model, score)
+    }
+    # Published figures are rounded: the mean is held to the same number of digits.
+    digits = {name: len(str(value).split(".")[-1]) for name, value in target.items()}
+    better = [n for n, mean in means.items() if sign * round(mean, digits[n]) >= sign * target[n]]
+    worse = [n for n in means if n not in better]
+    ending = f" (not on {', '.join(worse)})" if worse else ""
+    return (
+        f"`{model}`: {what} at least as good as {of} on {len(better)} of {len(means)} sets"
+        f"{ending}.\n"
+    )
+
+
+def table(
+    rows: list[dict[str, Any]],
+    score: str,
+    *,
+    published: dict[str, dict[str, float]] | None = None,
+    errors: bool = True,
+    scale: float = 1.0,
+) -> list[str]:
+    """Give a table: a row a model, a column a set."""
+    lines = [f"|  | {' | '.join(SETS)} |", f"|---|{'---|' * len(SETS)}"]
+    for model in MODELS:
+        cells = []
+        for name in SETS:
+            values = scale * np.array(values_of(rows, name, model, score))
+            digits = DECIMALS.get(name, 2) if scale == 1.0 and score != "seconds" else 1
+            cells.append(cell(values, digits, errors))
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+    for source, values in (published or {}).items():
+        lines.append(f"| *{source}* | {' | '.join(str(values[name]) for name in SETS)} |")
+    return lines
+
+
+def cell(values: np.ndarray, digits: int, errors: bool) -> str:
+    """Give a mean and its standard error."""
+    if not len(values):
+        return "-"
+    mean = f"{values.mean():.{digits}f}"
+    if not errors or len(values) == 1:
+        return mean
+    return f"{mean} +- {values.std(ddof=1) / len(values) ** 0.5:.{digits}f}"
+
+
+def values_of(rows: list[dict[str, Any]], name: str, model: str, score: str) -> list[float]:
+    """Give the scores of a model on the splits of a set."""
+    return [row[score] for row in rows if row["set"] == name and row["model"] == model]
+
+
+def notes(rows: list[dict[str, Any]]) -> list[str]:
+    """Say how many splits there were."""
+    counts = {n: max((len(values_of(rows, n, m, "rmse")) for m in MODELS), default=0) for n in SETS}
+    return [f"Splits: {', '.join(f'{name} {count}' for name, count in counts.items())}."]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

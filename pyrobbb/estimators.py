@@ -1,0 +1,760 @@
+"""scikit-learn estimators: BBBRegressor and BBBClassifier.
+
+Inputs and target are standardised inside; everything that comes out is in the units of y.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
+from torch import nn
+
+from . import estimator_storage, likelihoods, priors
+from .architectures import Activation, mlp
+from .data import check_count
+from .fitting import EngineName, fit
+from .network import BayesianNetwork
+from .posterior import Posterior
+from .prediction import ClassificationPrediction, RegressionPrediction
+from .scaling import Standardizer
+from .streaming import update
+
+__all__ = ["BBBClassifier", "BBBRegressor"]
+
+PRIORS: Mapping[str, priors.Prior] = {
+    "mixture": priors.ScaleMixture(0.5, 1.0, 0.1),
+    "normal": priors.Normal(),
+    "fan_in": priors.FanInNormal(),
+    "laplace": priors.Laplace(),
+    "student_t": priors.StudentT(),
+}
+LIKELIHOODS: Mapping[str, likelihoods.Conditional] = {
+    "gaussian": likelihoods.Gaussian(),
+    "heteroscedastic": likelihoods.HeteroscedasticGaussian(),
+    "student_t": likelihoods.StudentT(),
+    "poisson": likelihoods.Poisson(),
+    "negative_binomial": likelihoods.NegativeBinomial(),
+}
+AUTO = ("gaussian", "heteroscedastic")
+AUTO_FRACTION = 0.2
+OPTIMIZER = partial(torch.optim.Adam, betas=(0.9, 0.99))
+"""A single outlier may make a gradient a million times as large as usual. With torch's 0.999 a fit
+would stand still for thousands of steps after it; so it is forgotten after some hundred."""
+STEPS, MOST_EPOCHS, LEAST_EPOCHS = 40_000, 10_000, 20
+COUNTS = (likelihoods.Poisson, likelihoods.NegativeBinomial)
+
+
+class _BBBEstimator(BaseEstimator):
+    """What both estimators share: from a table to a posterior, and back to predictions."""
+
+    def __init__(
+        self,
+        hidden: Sequence[int] = (50, 50),
+        *,
+        activation: Activation = "relu",
+        prior: str | priors.Prior = "mixture",
+        epochs: int | None = None,
+        batch_size: int = 128,
+        lr: float = 0.01,
+        restarts: int = 4,
+        n_draws: int = 200,
+        engine: EngineName = "auto",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        patience: int = 20,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.hidden = hidden
+        self.activation = activation
+        self.prior = prior
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.restarts = restarts
+        self.n_draws = n_draws
+        self.engine = engine
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the posterior.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+            Numbers: an array, or a frame of pandas or polars, whose column names are kept.
+        y : array-like of shape (n,), or (n, n_targets) in a regression
+        sample_weight : array-like of shape (n,), optional
+            How many times each row counts. They are not normalised: a weight of 2 is the row twice.
+        """
+        again = self.warm_start and self.__sklearn_is_fitted__()
+        X, y = self._validated(X, y, reset=not again)
+        X, y, weight = _weighted(X, y, sample_weight)
+        if not again:
+            self._begin(X, y, weight)
+        self.posterior_ = self._fitted(X, y, weight, self.posterior_ if again else None)
+        return self
+
+    def predict_distribution(self, X: Any) -> Any:
+        """Give the predictive distribution of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+
+        Returns
+        -------
+        RegressionPrediction or ClassificationPrediction
+            In the units of y, and in its shape.
+        """
+        return self._prediction(X, self.n_draws, self._drawing_seed())
+
+    def diagnose(self, X: Any, y: Any, **options: Any) -> Any:
+        """Say, line by line, whether the posterior can be relied on.
+
+        Parameters
+        ----------
+        X, y : array-like
+            The data that it was fitted to.
+        **options
+            Of `pyrobbb.diagnostics.diagnose`.
+        """
+        return self.posterior_.diagnose(*self.standardised(X, y), **options)
+
+    def to_arviz(self, X: Any, y: Any, **options: Any) -> Any:
+        """Give the posterior as a DataTree for ArviZ, of the standardised data.
+
+        Parameters
+        ----------
+        X, y : array-like
+        **options
+            Of `pyrobbb.arviz_io.to_arviz`.
+        """
+        return self.posterior_.to_arviz(*self.standardised(X, y), **options)
+
+    def standardised(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Give data as the network sees them, for use with ``posterior_``."""
+        check_is_fitted(self)
+        X, y = self._validated(X, y, reset=False)
+        return self.input_scaling_.transform(X), self._target(y)
+
+    def save(self, path: str | os.PathLike[str], extra: Mapping[str, Any] | None = None) -> None:
+        """Write the estimator into a folder, without pickle.
+
+        The folder is also one of `Posterior.load`.
+
+        Parameters
+        ----------
+        path : path-like
+        extra : mapping, optional
+            Plain data to store beside it, for `pyrobbb.estimator_storage.read`.
+        """
+        check_is_fitted(self)
+        estimator_storage.write(path, self, extra or {})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read an estimator from a folder.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If the folder is not there, is damaged, or holds another kind of estimator.
+        """
+        estimator, _ = estimator_storage.read(path, KINDS)
+        if not isinstance(estimator, cls):
+            raise ValueError(
+                f"`path` {os.fspath(path)!r} holds a {type(estimator).__name__}, no {cls.__name__}."
+            )
+        return estimator
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "posterior_")
+
+    def _begin(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
+        """Settle what a first fit settles: the units, and the seed of all that is drawn."""
+        self.seed_ = int(check_random_state(self.random_state).randint(2**31))
+        self.input_scaling_ = Standardizer.of(X, weight)
+        self._begin_target(X, y, weight)
+
+    def _fitted(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        weight: np.ndarray | None,
+        start: Posterior | None,
+    ) -> Posterior:
+        """Fit a posterior to validated data."""
+        x, target = self.input_scaling_.transform(X), self._target(y)
+        validation = patience = None
+        if self.early_stopping:
+            fitted, held = self._split(y, self.validation_fraction)
+            validation, patience = (x[held], target[held]), self.patience
+            x, target = x[fitted], target[fitted]
+            weight = None if weight is None else weight[fitted]
+        how = self._how(len(x))
+        if start is not None:  # as many chains as that has; a warm-up would lead away from it
+            how |= {"start": start, "restarts": 1, "kl_warmup": 0.0}
+        posterior = fit(
+            self._network(self.likelihood_, x.shape[1]),
+            x,
+            target,
+            sample_weight=weight,
+            validation=validation,
+            patience=patience,
+            **how,
+        )
+        return _in_double(posterior)
+
+    def _learn_more(self, X: Any, y: Any, sample_weight: Any, **options: Any) -> Self:
+        is_first = not self.__sklearn_is_fitted__()
+        X, y = self._validated(X, y, reset=is_first, **(options if is_first else {}))
+        X, y, weight = _weighted(X, y, sample_weight)
+        if is_first:
+            self._begin(X, y, weight)
+            self.posterior_ = self._fitted(X, y, weight, None)
+            return self
+        x, target = self.input_scaling_.transform(X), self._target(y)
+        how = self._how(len(x)) | {"epochs": self.epochs}
+        del how["restarts"]
+        self.posterior_ = update(self.posterior_, x, target, sample_weight=weight, **how)
+        return self
+
+    def _how(self, n_rows: int) -> dict[str, Any]:
+        """Give the arguments of `pyrobbb.fit` that are this estimator's parameters."""
+        check_count("batch_size", self.batch_size)
+        epochs = self.epochs
+        if epochs is None:
+            epochs = min(math.ceil(STEPS / math.ceil(n_rows / self.batch_size)), MOST_EPOCHS)
+            epochs = max(epochs, LEAST_EPOCHS)
+        return {
+            "epochs": epochs,
+            "batch_size": self.batch_size,
+            "lr": self.lr,
+            "restarts": self.restarts,
+            "optimizer": OPTIMIZER,
+            "engine": self.engine,
+            "seed": self.seed_,
+            "progress": self.verbose,
+        }
+
+    def _network(self, likelihood: likelihoods.Likelihood, n_features: int) -> BayesianNetwork:
+        hidden = tuple(int(n) for n in self.hidden)
+        net = mlp(n_features, hidden, self._n_units(likelihood), self.activation, seed=self.seed_)
+        return BayesianNetwork(net, _named("prior", self.prior, PRIORS), likelihood)
+
+    def _split(self, y: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+        """Give the rows to fit and those held out."""
+        if not 0 < fraction < 1:
+            raise ValueError(f"`validation_fraction` must lie in (0, 1), got {fraction}.")
+        if len(y) < 2:
+            raise ValueError("`early_stopping` needs more than one row, to hold some out.")
+        return train_test_split(
+            np.arange(len(y)), test_size=fraction, random_state=self.seed_, stratify=self._strata(y)
+        )
+
+    def _prediction(self, X: Any, n_draws: int, seed: int) -> Any:
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+        return self.posterior_.predict(self.input_scaling_.transform(X), n_draws, seed)
+
+    def _drawing_seed(self) -> int:
+        """Give the seed of predictions: a fitted estimator predicts the same each time."""
+        check_is_fitted(self)
+        return self.seed_
+
+
+class BBBRegressor(RegressorMixin, _BBBEstimator):
+    """Regression by a Bayesian neural network, for scikit-learn.
+
+    The defaults are meant to need no tuning on tables of 100 to 100,000 rows.
+
+    Parameters
+    ----------
+    hidden : sequence of int
+        Units of the hidden layers; empty for a linear model.
+    likelihood : str or callable
+        ``"gaussian"``: noise of constant scale, which is learnt; ``"heteroscedastic"``: of a scale
+        that depends on the inputs; ``"student_t"``: with outliers; ``"poisson"`` and
+        ``"negative_binomial"``: counts; ``"auto"``: the one of the first two under which a fifth
+        of the rows, held out once, has the higher density. Or one of `pyrobbb.likelihoods`, whose
+        parameters are in units of the standard deviation of y.
+    activation : str
+        See `pyrobbb.mlp`.
+    prior : str or callable
+        ``"mixture"``, ``"normal"``, ``"fan_in"``, ``"laplace"``, ``"student_t"``, or one of
+        `pyrobbb.priors`.
+    epochs : int, optional
+        Passes over the data. None: as many as make 40,000 steps, at most 10,000 and at least 20.
+    batch_size : int
+        Rows a step.
+    lr : float
+        Highest learning rate.
+    restarts : int
+        Independent fits, over which predictions average.
+    n_draws : int
+        Draws of the weights in a prediction.
+    engine : str
+        See `pyrobbb.fit`.
+    early_stopping : bool
+        Hold out `validation_fraction` of the rows, keep the parameters of the epoch that predicts
+        them best, and stop after `patience` epochs without a better one.
+    validation_fraction : float
+    patience : int
+    warm_start : bool
+        Whether a further call of `fit` goes on from the last posterior, in the same units.
+    random_state : int, RandomState or None
+        An int makes fit and predictions repeatable.
+    verbose : bool
+        Show a progress bar.
+
+    Attributes
+    ----------
+    posterior_ : Posterior
+        Of the standardised data.
+    likelihood_ : callable
+    input_scaling_, target_scaling_ : Standardizer
+        The latter None for counts.
+    seed_ : int
+        What `random_state` gave.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        If X was a frame.
+
+    Examples
+    --------
+    >>> model = BBBRegressor(random_state=0).fit(X, y)
+    >>> mean, sd = model.predict(X_new, return_std=True)
+    >>> lower, upper = model.predict_interval(X_new, 0.9)
+    """
+
+    def __init__(
+        self,
+        hidden: Sequence[int] = (50, 50),
+        *,
+        likelihood: str | likelihoods.Likelihood = "gaussian",
+        activation: Activation = "relu",
+        prior: str | priors.Prior = "mixture",
+        epochs: int | None = None,
+        batch_size: int = 128,
+        lr: float = 0.01,
+        restarts: int = 4,
+        n_draws: int = 200,
+        engine: EngineName = "auto",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        patience: int = 20,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(
+            hidden,
+            activation=activation,
+            prior=prior,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            restarts=restarts,
+            n_draws=n_draws,
+            engine=engine,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            patience=patience,
+            warm_start=warm_start,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.likelihood = likelihood
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """Predict the mean of y, and its standard deviation: noise and doubt together.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+        return_std : bool
+
+        Returns
+        -------
+        mean : ndarray of shape (n,) or (n, n_targets)
+        sd : ndarray of the same shape, with `return_std`
+        """
+        prediction = self.predict_distribution(X)
+        return (prediction.mean, prediction.sd) if return_std else prediction.mean
+
+    def predict_distribution(self, X: Any) -> RegressionPrediction:
+        """Give the predictive distribution of each row: mean, noise and doubt, quantiles.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+
+        Returns
+        -------
+        RegressionPrediction
+            In the units of y, and in its shape.
+        """
+        return super().predict_distribution(X)
+
+    def predict_interval(self, X: Any, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+        """Give the central interval that holds y with a probability.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+        level : float
+            Probability in (0, 1).
+
+        Returns
+        -------
+        lower, upper : ndarray of shape (n,) or (n, n_targets)
+        """
+        return self.predict_distribution(X).interval(level)
+
+    def predict_quantiles(self, X: Any, q: float | Sequence[float] = (0.05, 0.5, 0.95)) -> Any:
+        """Give quantiles of y.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+        q : float or sequence of k floats
+            Probabilities in (0, 1).
+
+        Returns
+        -------
+        ndarray of shape (n, [n_targets,] k); without the last dimension for a single probability
+        """
+        quantiles = self.predict_distribution(X).quantile(q)
+        return np.moveaxis(quantiles, 0, -1) if np.ndim(q) else quantiles
+
+    def sample_y(
+        self, X: Any, n_samples: int = 1, random_state: int | np.random.RandomState | None = 0
+    ) -> np.ndarray:
+        """Draw y from its predictive distribution, the weights drawn anew for each sample.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+        n_samples : int
+        random_state : int, RandomState or None
+
+        Returns
+        -------
+        ndarray of shape (n, [n_targets,] n_samples)
+        """
+        check_count("n_samples", n_samples)
+        seed = int(check_random_state(random_state).randint(2**31))
+        return np.moveaxis(self._prediction(X, n_samples, seed).sample(seed), 0, -1)
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Learn from more rows: the posterior so far is the prior of what comes.
+
+        Nothing of earlier rows is kept but the posterior. Units are those of the first call.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+        y : array-like of shape (n,) or (n, n_targets)
+        sample_weight : array-like of shape (n,), optional
+
+        References
+        ----------
+        Broderick et al. (2013), "Streaming Variational Bayes".
+        """
+        return self._learn_more(X, y, sample_weight)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
+        X, y = validate_data(
+            self, X, y, reset=reset, multi_output=True, y_numeric=True, dtype=np.float64
+        )
+        y = np.asarray(y, dtype=np.float64)
+        if not reset and y.shape[1:] != self._y_shape:
+            raise ValueError(
+                f"`y` must have rows of shape {self._y_shape} as in the first fit, got {y.shape}."
+            )
+        return X, y
+
+    def _begin_target(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
+        self._y_shape = y.shape[1:]
+        self.target_scaling_: Standardizer | None = Standardizer.of(y.reshape(len(y), -1), weight)
+        name = self.likelihood
+        self.likelihood_ = self._chosen(X, y, weight) if name == "auto" else self._observed(name)
+        if isinstance(self.likelihood_, COUNTS):
+            self.target_scaling_ = None
+
+    def _observed(self, likelihood: str | likelihoods.Likelihood) -> likelihoods.Likelihood:
+        found = _named("likelihood", likelihood, LIKELIHOODS)
+        n_targets = int(np.prod(self._y_shape))
+        is_noisy = isinstance(found, likelihoods.Gaussian | likelihoods.StudentT)
+        if is_noisy and n_targets > 1 and isinstance(found.noise_median, float):
+            # Each target has a noise scale of its own.
+            return dataclasses.replace(found, noise_median=(found.noise_median,) * n_targets)
+        return found
+
+    def _chosen(
+        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None
+    ) -> likelihoods.Likelihood:
+        """Give the likelihood under which held-out rows have the highest density."""
+        fitted, held = self._split(y, AUTO_FRACTION)
+        x, target = self.input_scaling_.transform(X), self._target(y)
+        how = self._how(len(fitted)) | {"restarts": 1}
+        own = None if weight is None else weight[fitted]
+        densities = {}
+        for name in AUTO:
+            network = self._network(self._observed(name), x.shape[1])
+            posterior = fit(network, x[fitted], target[fitted], sample_weight=own, **how)
+            prediction = posterior.predict(x[held], self.n_draws, self.seed_)
+            densities[name] = np.average(
+                prediction.log_prob(target[held]), weights=None if weight is None else weight[held]
+            )
+        return self._observed(max(densities, key=lambda name: densities[name]))
+
+    def _target(self, y: np.ndarray) -> np.ndarray:
+        columns = y.reshape(len(y), -1)
+        return columns if self.target_scaling_ is None else self.target_scaling_.transform(columns)
+
+    def described(self) -> dict[str, Any]:
+        """Give what `estimator_storage` stores of this kind of estimator alone."""
+        return {"y_shape": list(self._y_shape)}
+
+    def restore(self, description: Mapping[str, Any], posterior: Posterior) -> None:
+        """Take up what `described` gave, and the posterior."""
+        self._y_shape = tuple(description["y_shape"])
+        self.posterior_, self.likelihood_ = posterior, posterior.network.likelihood
+        if not hasattr(self, "target_scaling_"):
+            self.target_scaling_ = None
+        elif self.target_scaling_ is not None:
+            n_targets = int(np.prod(self._y_shape))
+            if self.target_scaling_.loc.shape != (n_targets,):
+                raise ValueError("it has not a scaling for each target")
+
+    def _n_units(self, likelihood: likelihoods.Likelihood) -> int:
+        n_targets = int(np.prod(self._y_shape))
+        is_scaled = isinstance(likelihood, likelihoods.HeteroscedasticGaussian)
+        return 2 * n_targets if is_scaled else n_targets
+
+    def _strata(self, y: np.ndarray) -> None:
+        return None
+
+    def _prediction(self, X: Any, n_draws: int, seed: int) -> RegressionPrediction:
+        prediction = super()._prediction(X, n_draws, seed)
+        if self.target_scaling_ is not None:
+            prediction = prediction.rescaled(self.target_scaling_.loc, self.target_scaling_.scale)
+        return prediction if self._y_shape else prediction.column(0)
+
+
+class BBBClassifier(ClassifierMixin, _BBBEstimator):
+    """Classification by a Bayesian neural network, for scikit-learn.
+
+    The defaults are meant to need no tuning on tables of 100 to 100,000 rows.
+
+    Parameters
+    ----------
+    hidden, activation, prior, epochs, batch_size, lr, restarts, n_draws, engine
+        As for `BBBRegressor`.
+    early_stopping, validation_fraction, patience, warm_start, random_state, verbose
+        As for `BBBRegressor`.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels, sorted; of any type.
+    posterior_ : Posterior
+        Of the standardised inputs, with the index of the class as y.
+    likelihood_ : callable
+    input_scaling_ : Standardizer
+    seed_ : int
+        What `random_state` gave.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        If X was a frame.
+
+    Examples
+    --------
+    >>> model = BBBClassifier(random_state=0).fit(X, y)
+    >>> model.predict_proba(X_new)
+    >>> model.decision_uncertainty(X_new)  # doubt about the weights, in nats
+    """
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the most probable class, shape (n,)."""
+        most_probable = self.predict_distribution(X).probs.argmax(1)
+        return self.classes_[most_probable]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Give the probability of each class, shape (n, n_classes), in the order of ``classes_``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+        """
+        return self.predict_distribution(X).probs
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Give the logarithm of `predict_proba`."""
+        return np.log(self.predict_proba(X))
+
+    def predict_distribution(self, X: Any) -> ClassificationPrediction:
+        """Give the predictive distribution of each row: probabilities, noise and doubt.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+
+        Returns
+        -------
+        ClassificationPrediction
+            Of the index of the class in ``classes_``.
+        """
+        return super().predict_distribution(X)
+
+    def decision_uncertainty(self, X: Any) -> np.ndarray:
+        """Give the mutual information of class and weights: doubt that more data could lift.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            In nats, at least 0.
+        """
+        return self.predict_distribution(X).mutual_information
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Learn from more rows: the posterior so far is the prior of what comes.
+
+        Nothing of earlier rows is kept but the posterior. Units are those of the first call.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+        y : array-like of shape (n,)
+        classes : array-like of shape (n_classes,), optional
+            All classes that there will be; for the first call. None: those of y.
+        sample_weight : array-like of shape (n,), optional
+
+        References
+        ----------
+        Broderick et al. (2013), "Streaming Variational Bayes".
+        """
+        if classes is not None:
+            classes = np.unique(classes)
+            if not self.__sklearn_is_fitted__():
+                self.classes_ = classes
+            elif not np.array_equal(classes, self.classes_):
+                raise ValueError(
+                    f"`classes` must be those of the first call, {self.classes_.tolist()}, got "
+                    f"{classes.tolist()}."
+                )
+        return self._learn_more(X, y, sample_weight, keeps_classes=classes is not None)
+
+    def _validated(
+        self, X: Any, y: Any, *, reset: bool, keeps_classes: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        X, y = validate_data(self, X, y, reset=reset, dtype=np.float64)
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        if reset and not keeps_classes:
+            self.classes_ = np.unique(y)
+        index = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
+        unknown = self.classes_[index] != y
+        if unknown.any():
+            raise ValueError(
+                f"`y` holds the class {y[unknown].tolist()[0]!r}, which is none of the first fit: "
+                f"{self.classes_.tolist()}."
+            )
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"`y` must hold at least two classes, got one class: {self.classes_.tolist()}."
+            )
+        return X, index
+
+    def _begin_target(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
+        self.likelihood_: likelihoods.Likelihood = likelihoods.Categorical()
+
+    def _target(self, y: np.ndarray) -> np.ndarray:
+        return y
+
+    def described(self) -> dict[str, Any]:
+        """Give what `estimator_storage` stores of this kind of estimator alone."""
+        return {"classes": estimator_storage.labels_to_json(self.classes_)}
+
+    def restore(self, description: Mapping[str, Any], posterior: Posterior) -> None:
+        """Take up what `described` gave, and the posterior."""
+        self.classes_ = estimator_storage.labels_from_json(description["classes"])
+        self.posterior_, self.likelihood_ = posterior, posterior.network.likelihood
+
+    def _n_units(self, likelihood: likelihoods.Likelihood) -> int:
+        return len(self.classes_)
+
+    def _strata(self, y: np.ndarray) -> np.ndarray | None:
+        """Keep the classes' shares in both parts, unless one has too few rows for that."""
+        return y if np.unique(y, return_counts=True)[1].min() > 1 else None
+
+
+KINDS: Mapping[str, type[_BBBEstimator]] = {
+    kind.__name__: kind for kind in (BBBRegressor, BBBClassifier)
+}
+
+
+def _named(argument: str, value: Any, known: Mapping[str, Any]) -> Any:
+    """Give the part that a name stands for; a callable stands for itself."""
+    if isinstance(value, str):
+        if value not in known:
+            raise ValueError(f"`{argument}` must be one of {', '.join(known)}, got {value!r}.")
+        return known[value]
+    return value
+
+
+def _weighted(
+    X: np.ndarray, y: np.ndarray, sample_weight: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Check the weights, and leave out rows of weight 0."""
+    if sample_weight is None:
+        return X, y, None
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    counts = weight > 0
+    if not counts.any():
+        raise ValueError("`sample_weight` must not be 0 for all rows.")
+    return X[counts], y[counts], weight[counts]
+
+
+def _in_double(posterior: Posterior) -> Posterior:
+    """Give a posterior in double precision: a target may be 1e9 with a spread of 1."""
+    if posterior.chains:
+        return Posterior.of_chains([_in_double(own) for own in posterior.chains])
+    posterior.network.double()
+    if isinstance(posterior.guide, nn.Module):
+        posterior.guide.double()
+    return dataclasses.replace(posterior, example=posterior.example.double())

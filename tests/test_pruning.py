@@ -1,0 +1,313 @@
+"""Pruning: against a ranking in NumPy, draws masked by hand, and the files."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import torch
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from torch import nn
+
+from pyrobbb import BayesianNetwork, FusedELBO, MeanFieldGuide, Posterior, fit, mlp, prune
+from pyrobbb.diagnostics import diagnose, khat_of_chains, layers, loo
+from pyrobbb.fused import CannotFuseError
+from pyrobbb.guides import NormalOrPoint, inverse_softplus
+from pyrobbb.history import History
+from pyrobbb.importance import log_ratios
+from pyrobbb.likelihoods import Categorical, Gaussian
+from pyrobbb.plots import plot_snr
+from pyrobbb.priors import ByName, Normal
+
+N_WEIGHTS = 3 * 5 + 5 + 5 * 2 + 2
+FRACTIONS = [0.0, 0.1, 0.25, 0.5, 0.77, 0.98, 0.999]
+
+
+def data(n=12, n_out=2):
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(n, 3, generator=generator)
+    return x, torch.randn(n, n_out, generator=generator)
+
+
+def posterior_at_random(seed=0, likelihood=None, dtype=torch.float32, prior=None):
+    """Give a posterior with means and scales of many sizes, whose last latent is the noisiest."""
+    net = mlp(3, [5], 2, "tanh", seed=seed).to(dtype)
+    network = BayesianNetwork(net, prior, likelihood).eval()
+    guide = MeanFieldGuide(network)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        guide.loc.copy_(torch.randn(guide.loc.shape, generator=generator))
+        scale = torch.exp(torch.randn(guide.rho.shape, generator=generator) - 1)
+        guide.rho.copy_(inverse_softplus(scale))
+        if len(guide.loc) > N_WEIGHTS:
+            guide.loc[N_WEIGHTS:] = 1e-6
+    empty = np.zeros(0)
+    history = History(**dict.fromkeys(History.__dataclass_fields__, empty))
+    return Posterior(network, guide, history, torch.zeros(1, 3, dtype=dtype))
+
+
+def brute_force(loc, rho, fraction):
+    """Say of each weight whether it goes: one by one, the lowest ratio, the first of equals."""
+    loc, rho = (np.asarray(v.detach(), np.float64) for v in (loc, rho))
+    ratio = [abs(m) / math.log1p(math.exp(r)) for m, r in zip(loc, rho, strict=True)]
+    gone = np.zeros(len(loc), bool)
+    for _ in range(round(fraction * len(loc))):
+        left = [i for i in range(len(loc)) if not gone[i]]
+        gone[min(left, key=lambda i: (ratio[i], i))] = True
+    return gone
+
+
+def state(posterior):
+    parts = (posterior.guide, posterior.network)
+    return [copy.deepcopy(part.state_dict()) for part in parts]
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one) and one.keys() == other.keys()
+
+
+def flat_weights(draws):
+    names = ["0.weight", "0.bias", "2.weight", "2.bias"]
+    return torch.cat([draws[name].flatten(1) for name in names], 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("fraction", FRACTIONS)
+def test_the_weights_of_the_lowest_ratios_are_removed_and_no_others(fraction, dtype):
+    posterior = posterior_at_random(dtype=dtype)
+    loc, rho, scale = posterior.guide.loc, posterior.guide.rho, posterior.guide.scale
+    gone = brute_force(loc[:N_WEIGHTS], rho[:N_WEIGHTS], fraction)
+    guide = prune(posterior, fraction).guide
+    np.testing.assert_array_equal((guide.scale == 0)[:N_WEIGHTS], gone)
+    np.testing.assert_array_equal((guide.loc == 0)[:N_WEIGHTS], gone)
+    assert gone.sum() == round(fraction * N_WEIGHTS)
+    stays = torch.from_numpy(np.append(~gone, [True] * (len(loc) - N_WEIGHTS)))
+    assert torch.equal(guide.loc[stays], loc[stays])
+    assert torch.equal(guide.scale[stays], scale[stays])
+
+
+def test_latents_of_the_likelihood_are_not_pruned():
+    posterior = posterior_at_random(likelihood=Gaussian())
+    before, after = posterior.guide, prune(posterior, 0.99).guide
+    assert len(before.loc) > N_WEIGHTS
+    assert torch.equal(after.loc[N_WEIGHTS:], before.loc[N_WEIGHTS:])
+    assert torch.equal(after.rho[N_WEIGHTS:], before.rho[N_WEIGHTS:])
+    assert (after.scale == 0).sum() == N_WEIGHTS
+
+
+def test_point_parameters_are_no_weights_to_count():
+    posterior = posterior_at_random(prior=ByName({"*.bias": None}, default=Normal(1.0)))
+    guide = prune(posterior, 0.5).guide
+    assert (guide.scale == 0).sum() == round(0.5 * (3 * 5 + 5 * 2))
+
+
+def test_fraction_0_changes_nothing():
+    posterior = posterior_at_random()
+    pruned = prune(posterior, 0)
+    assert same(pruned.guide.state_dict(), posterior.guide.state_dict())
+    x, _ = data()
+    np.testing.assert_array_equal(
+        pruned.predict(x, 20, seed=1).mean, posterior.predict(x, 20, seed=1).mean
+    )
+
+
+def test_the_given_posterior_stays_as_it_is():
+    posterior = posterior_at_random()
+    before = state(posterior)
+    pruned = prune(posterior, 0.9)
+    with torch.no_grad():
+        pruned.guide.loc.add_(1.0)
+    assert all(same(*pair) for pair in zip(before, state(posterior), strict=True))
+    assert not posterior.guide.has_points
+    assert pruned.guide.has_points
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.6])
+def test_of_equal_ratios_the_first_go_first(fraction):
+    posterior = posterior_at_random()
+    with torch.no_grad():
+        posterior.guide.loc.copy_((-1.0) ** torch.arange(len(posterior.guide.loc)))
+        posterior.guide.rho.fill_(-1.0)
+    gone = prune(posterior, fraction).guide.scale == 0
+    k = round(fraction * N_WEIGHTS)
+    assert gone[:k].all()
+    assert not gone[k:].any()
+
+
+def test_pruning_again_removes_more_until_the_fraction_of_all_is_reached():
+    posterior = posterior_at_random()
+    with torch.no_grad():
+        posterior.guide.loc[3] = 0.0
+    once, twice = prune(posterior, 0.75), prune(prune(posterior, 0.4), 0.75)
+    assert same(once.guide.state_dict(), twice.guide.state_dict())
+    assert same(prune(once, 0.1).guide.state_dict(), once.guide.state_dict())
+
+
+def test_draws_are_those_of_before_with_exact_zeros():
+    posterior = posterior_at_random(likelihood=Gaussian())
+    pruned = prune(posterior, 0.6)
+    gone = pruned.guide.scale[:N_WEIGHTS] == 0
+    before, after = (own.draws(40, seed=3) for own in (posterior, pruned))
+    expected = flat_weights(before)
+    expected[:, gone] = 0.0
+    assert torch.equal(flat_weights(after), expected)
+    assert (flat_weights(after) == 0).sum() == 40 * round(0.6 * N_WEIGHTS)
+    assert torch.equal(after["noise_scale"], before["noise_scale"])
+
+
+@pytest.mark.parametrize("likelihood", [Gaussian(0.3), Categorical()], ids=["normal", "classes"])
+def test_predictions_are_those_of_a_network_masked_by_hand(likelihood):
+    posterior = posterior_at_random(likelihood=likelihood, dtype=torch.float64)
+    x = data()[0].double()
+    gone = brute_force(posterior.guide.loc, posterior.guide.rho, 0.7)
+    draws = posterior.draws(30, seed=2)
+    outputs = []
+    for i in range(30):
+        flat = flat_weights(draws)[i].numpy() * ~gone
+        w1, b1, w2, b2 = np.split(flat, [15, 20, 30])
+        hidden = np.tanh(x.numpy() @ w1.reshape(5, 3).T + b1)
+        outputs.append(hidden @ w2.reshape(2, 5).T + b2)
+    prediction = prune(posterior, 0.7).predict(x.numpy(), 30, seed=2)
+    if isinstance(likelihood, Categorical):
+        expected, got = scipy.special.softmax(outputs, -1).mean(0), prediction.probs
+    else:
+        expected, got = np.mean(outputs, 0), prediction.mean
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_each_chain_is_pruned_by_its_own_ranking():
+    chains = [posterior_at_random(seed) for seed in (1, 2, 3)]
+    pruned = prune(Posterior.of_chains(chains), 0.5)
+    masks = []
+    for own, before in zip(pruned.chains, chains, strict=True):
+        gone = brute_force(before.guide.loc[:N_WEIGHTS], before.guide.rho[:N_WEIGHTS], 0.5)
+        np.testing.assert_array_equal((own.guide.scale == 0)[:N_WEIGHTS], gone)
+        masks.append(gone)
+    assert (masks[0] != masks[1]).any()
+    assert pruned.guide is pruned.chains[0].guide
+    zeros = (flat_weights(pruned.draws(30, seed=0)) == 0).reshape(3, 10, -1).numpy()
+    np.testing.assert_array_equal(zeros, np.broadcast_to(np.array(masks)[:, None], zeros.shape))
+
+
+@pytest.mark.parametrize("n_chains", [1, 2])
+def test_a_file_keeps_what_is_pruned(tmp_path, n_chains):
+    chains = [posterior_at_random(seed) for seed in range(n_chains)]
+    pruned = prune(chains[0] if n_chains == 1 else Posterior.of_chains(chains), 0.6)
+    pruned.save(tmp_path / "pruned")
+    read = Posterior.load(tmp_path / "pruned")
+    for own, other in zip(read.chains or [read], pruned.chains or [pruned], strict=True):
+        assert same(own.guide.state_dict(), other.guide.state_dict())
+        assert (own.guide.scale == 0).sum() == round(0.6 * N_WEIGHTS)
+    assert same(read.draws(10, seed=0), pruned.draws(10, seed=0))
+
+
+def test_arviz_gets_the_zeros_and_an_infinite_density():
+    pruned = prune(posterior_at_random(likelihood=Gaussian()), 0.6)
+    tree = pruned.to_arviz(*data(), n_draws=30, seed=0)
+    names = dict(pruned.network.bayesian_parameters())
+    zeros = sum(int((tree["posterior"][name] == 0).sum()) for name in names)
+    assert zeros == 30 * round(0.6 * N_WEIGHTS)
+    assert np.isfinite(tree["sample_stats"]["lp"]).all()
+    assert (tree["sample_stats"]["logq"] == math.inf).all()
+    for weigh in (khat_of_chains, loo):
+        with pytest.raises(ValueError, match="point masses, such as pruned weights"):
+            weigh(tree)
+    assert (log_ratios(pruned, *data(), n_draws=20, seed=0) == -math.inf).all()
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    x, y = data(n_out=1)
+    network = BayesianNetwork(mlp(3, [5], 1, "tanh", seed=0))
+    return fit(network, x, y, epochs=20, seed=0, progress=False, restarts=2)
+
+
+def test_a_diagnosis_says_what_point_masses_leave_unmeasured(fitted):
+    x, y = data(n_out=1)
+    found = diagnose(prune(fitted, 0.5), x, y, n_draws=100, seed=0)
+    for name in ("ELBO", "k-hat of the weights", "PSIS-LOO"):
+        assert found[name].verdict == "not measured"
+    assert "`guide` is pruned" in found["ELBO"].meaning
+    assert "pruned weights" in found["k-hat of the weights"].meaning
+    assert found["weights at the prior"].verdict != "not measured"
+
+
+def test_layers_count_a_pruned_weight_as_noise():
+    posterior = posterior_at_random()
+    with torch.no_grad():
+        posterior.guide.loc.copy_(1.0 + torch.arange(len(posterior.guide.loc)))
+        posterior.guide.rho.fill_(-3.0)
+    table = layers(prune(posterior, 15 / N_WEIGHTS))
+    assert list(table["snr"] == 0) == [True, False, False, False]
+    assert list(table["below_1"]) == [1.0, 0.0, 0.0, 0.0]
+    assert list(table["kl"] == math.inf) == [True, False, False, False]
+    assert list(table["at_prior"]) == [0.0, 0.0, 0.0, 0.0]
+
+
+def test_the_plot_of_ratios_leaves_pruned_weights_out():
+    pruned = prune(posterior_at_random(), 0.5)
+    n_left = N_WEIGHTS - round(0.5 * N_WEIGHTS)
+    assert f"of {n_left} weights" in plot_snr(pruned).texts[0].get_text()
+    with pytest.raises(ValueError, match="all are pruned"):
+        plot_snr(prune(posterior_at_random(), 0.999))
+
+
+@pytest.mark.parametrize("engine", ["svi", "fused", "auto"])
+def test_no_engine_fits_a_pruned_guide_further(fitted, engine):
+    pruned = prune(fitted.chains[0], 0.5)
+    with pytest.raises(ValueError, match="`guide` is pruned and cannot be fitted further"):
+        fit(
+            pruned.network,
+            *data(n_out=1),
+            guide=pruned.guide,
+            engine=engine,
+            epochs=1,
+            progress=False,
+        )
+
+
+def test_the_fused_loss_refuses_a_pruned_guide(fitted):
+    pruned = prune(fitted.chains[0], 0.5)
+    with pytest.raises(CannotFuseError, match="the guide is pruned"):
+        FusedELBO().loss(pruned.network, pruned.guide, *data(n_out=1))
+
+
+@pytest.mark.filterwarnings("ignore:Encountered .inf")
+@pytest.mark.parametrize("elbo", [Trace_ELBO(), TraceMeanField_ELBO()], ids=["trace", "mean_field"])
+def test_the_negative_elbo_of_a_point_mass_is_infinite(elbo):
+    pruned = prune(posterior_at_random(prior=Normal(1.0)), 0.5)
+    assert elbo.loss(pruned.network, pruned.guide, *data()) == math.inf
+
+
+def test_the_density_is_the_normals_or_that_of_a_point_mass():
+    loc, scale = torch.tensor([0.5, 0.0, 0.0]), torch.tensor([2.0, 0.0, 0.0])
+    log_prob = NormalOrPoint(loc, scale).log_prob(torch.tensor([1.0, 0.0, 0.1]))
+    expected = [scipy.stats.norm(0.5, 2.0).logpdf(1.0), math.inf, -math.inf]
+    np.testing.assert_allclose(log_prob, expected, rtol=1e-6)
+    for wrong in (-1.0, math.nan):
+        with pytest.raises(ValueError, match="parameter scale"):
+            NormalOrPoint(0.0, torch.tensor(wrong), validate_args=True)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1, 1.0, 1.5, math.nan, math.inf])
+def test_a_fraction_outside_of_0_to_1_is_refused(fraction):
+    with pytest.raises(ValueError, match="`fraction` must be"):
+        prune(posterior_at_random(), fraction)
+
+
+@pytest.mark.parametrize("fraction", ["0.5", None, True])
+def test_a_fraction_must_be_a_number(fraction):
+    with pytest.raises(TypeError, match="`fraction` must be a number"):
+        prune(posterior_at_random(), fraction)
+
+
+def test_other_guides_and_other_objects_are_refused():
+    x, y = data()
+    network = BayesianNetwork(mlp(3, [5], 2))
+    auto = fit(network, x, y, guide="auto_normal", epochs=1, progress=False)
+    with pytest.raises(TypeError, match=r"must have a MeanFieldGuide.* got _LocalAutoNormal"):
+        prune(auto, 0.5)
+    with pytest.raises(TypeError, match="`posterior` must be a Posterior, got Linear"):
+        prune(nn.Linear(1, 1), 0.5)
