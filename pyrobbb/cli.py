@@ -363,6 +363,7 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Set the weights with the most noise to zero: those with the lowest |mean| / sd."""
+    from .pruning import prune as prune_
     from .table_writer import check_folder
 
     output: Output = context.obj
@@ -373,7 +374,6 @@ def prune(
         table = TableFile.of(data, encoding=encoding, delimiter=delimiter, decimal=decimal)
         examples = _examples(output, schema, table)[1:]
     before = _scores(estimator, *examples) if examples else {}
-    prune_ = importlib.import_module("pyrobbb.pruning").prune
     estimator.posterior_ = prune_(estimator.posterior_, fraction)
     after = _scores(estimator, *examples) if examples else {}
     estimator.save(out, extra={"table": schema.to_dict()})
