@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from pyrobbb import BayesianNetwork, cli, estimators, mlp, table_writer
 from pyrobbb import fit as fit_posterior
 from pyrobbb.cli import main
+from pyrobbb.cli_options import names_in
 from pyrobbb.diagnostics import Check, Diagnosis
 from pyrobbb.schema import Schema
+from pyrobbb.table_model import TableModel
 from pyrobbb.tables import TableFile
 
 N = 60
@@ -97,8 +99,8 @@ def test_predictions_of_a_regression_are_those_of_the_estimator(made, tmp_path, 
         *("id", "town", "mean", "sd", "sd_noise", "sd_doubt", "q05", "q50", "q97.5")
     ]
     assert found["id"].tolist() == houses()["id"].tolist()
-    estimator, schema = cli._load(str(made / "price"))
-    prediction = estimator.predict_distribution(schema.encode(houses()))
+    model = TableModel.load(made / "price")
+    prediction = model.estimator.predict_distribution(model.schema.encode(houses()))
     np.testing.assert_allclose(found["mean"], prediction.mean)
     np.testing.assert_allclose(found["sd"] ** 2, found["sd_noise"] ** 2 + found["sd_doubt"] ** 2)
     np.testing.assert_allclose(found["q97.5"], prediction.quantile(0.975))
@@ -109,8 +111,8 @@ def test_predictions_of_a_classification_are_those_of_the_estimator(made, tmp_pa
     run(capsys, "predict", made / "sold", made / "houses.csv", "--out", out)
     found = pd.read_csv(out)
     assert list(found) == ["label", "p_late", "p_soon", "entropy", "doubt"]
-    estimator, schema = cli._load(str(made / "sold"))
-    prediction = estimator.predict_distribution(schema.encode(houses()))
+    model = TableModel.load(made / "sold")
+    prediction = model.estimator.predict_distribution(model.schema.encode(houses()))
     np.testing.assert_allclose(found[["p_late", "p_soon"]], prediction.probs)
     assert (found["label"] == np.where(found["p_late"] > found["p_soon"], "late", "soon")).all()
     np.testing.assert_allclose(found["doubt"], prediction.mutual_information, atol=1e-12)
@@ -211,6 +213,27 @@ def test_diagnose_tells_a_bad_verdict_by_its_exit_code(made, capsys, monkeypatch
     found = json.loads(run(capsys, *arguments, "--json", code=code).out)
     assert found["ok"] == (verdict != "bad")
     assert found["checks"][0]["verdict"] == verdict
+
+
+@pytest.mark.parametrize("target", ["price", "sold"])
+def test_prune_writes_a_smaller_model_and_scores_both(made, tmp_path, capsys, target):
+    pruned = tmp_path / "pruned"
+    words = ["--fraction", "0.5", "--out", pruned, "--data", made / "houses.csv", "--json"]
+    found = json.loads(run(capsys, "prune", made / target, *words).out)
+    assert found["before"]["NLL"] != found["after"]["NLL"]
+    model = TableModel.load(pruned)
+    x, y = model.schema.encode(houses()), model.schema.target(houses())
+    assert model.scores(x, y) == pytest.approx(found["after"])
+    original = TableModel.load(made / target)
+    assert original.scores(x, y) == pytest.approx(found["before"])
+    shown = run(capsys, "prune", made / target, "--out", pruned, "--data", made / "houses.csv").out
+    assert "before" in shown
+    assert "NLL" in shown
+
+
+def test_names_in_an_option_are_cut_at_commas_that_are_not_quoted():
+    assert names_in('id, name,"a, b"') == ["id", "name", "a, b"]
+    assert names_in("") == []
 
 
 @pytest.mark.slow

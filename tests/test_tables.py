@@ -146,7 +146,7 @@ def test_what_is_wrong_with_a_file_is_named_in_one_line(write, content, message)
     [
         ({"encoding": "klingon"}, "`encoding` must be one that Python knows.*got 'klingon'"),
         ({"encoding": "hex"}, "`encoding` must be one that Python knows"),
-        ({"delimiter": "::"}, "`delimiter` must be a single character, got '::'"),
+        ({"delimiter": "::"}, "`delimiter` must be a single character.*got '::'"),
         ({"decimal": ";"}, "`decimal` must be"),
     ],
 )
