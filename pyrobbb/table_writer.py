@@ -61,7 +61,8 @@ def check_folder(path: str | os.PathLike[str]) -> None:
         If it cannot be, or if something else is there.
     """
     path, target = os.fspath(path), Path(path).absolute()
-    if target.exists() and not (target / "posterior.json").is_file():
+    is_free = not target.exists() or (target.is_dir() and not any(target.iterdir()))
+    if not is_free and not (target / "posterior.json").is_file():
         raise TableError("exists and is no model; name another folder, or remove it.", path)
     nearest = next(own for own in target.parents if own.exists())
     if not nearest.is_dir():

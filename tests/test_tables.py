@@ -273,4 +273,7 @@ def test_a_folder_that_cannot_be_written_is_refused_beforehand(tmp_path, name, m
     with pytest.raises(TableError, match=message):
         table_writer.check_folder(tmp_path / name)
     table_writer.check_folder(tmp_path / "new" / "model")
+    (tmp_path / "empty").mkdir()
+    table_writer.check_folder(tmp_path / "empty")
+    (tmp_path / "empty").rmdir()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
