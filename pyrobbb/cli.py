@@ -267,7 +267,7 @@ def predict(
             both = [name for name in kept if name in columns]
             if both:
                 raise TableError(f"column {both[0]!r} (--keep) has the name of a prediction.")
-            write(frame[kept].reset_index(drop=True).assign(**columns))
+            write(frame[kept].assign(**columns))
             n_rows += len(frame)
             bar.update(len(frame))
     output.note(*tally.lines())

@@ -160,11 +160,17 @@ def _parquet_pieces(file: IO[bytes]) -> Iterator[Callable[[pd.DataFrame], None]]
 
     def write(frame: pd.DataFrame) -> None:
         nonlocal writer
-        schema = None if writer is None else writer.schema
-        table = arrow.Table.from_pandas(frame, schema=schema, preserve_index=False)
         if writer is None:
-            writer = parquet.ParquetWriter(file, table.schema)
-        writer.write_table(table)
+            schema = arrow.Schema.from_pandas(frame, preserve_index=False)
+            for i, own in enumerate(schema):
+                if arrow.types.is_null(
+                    own.type
+                ):  # further pieces may have words where this has none
+                    schema = schema.set(i, own.with_type(arrow.string()))
+            writer = parquet.ParquetWriter(file, schema)
+        writer.write_table(
+            arrow.Table.from_pandas(frame, schema=writer.schema, preserve_index=False)
+        )
 
     try:
         yield write

@@ -143,7 +143,8 @@ class TableFile:
         with _reading_parquet() as parquet, parquet.ParquetFile(self.path) as file:
             start = 1
             for batch in file.iter_batches(batch_size=n_rows, columns=list(self.columns)):
-                frame = batch.to_pandas(ignore_metadata=True)
+                # Integers stay integers beside missing ones: identifiers are not rounded.
+                frame = batch.to_pandas(ignore_metadata=True, integer_object_nulls=True)
                 if len(frame):
                     frame.index = pd.RangeIndex(start, start + len(frame), name="row")
                     start += len(frame)

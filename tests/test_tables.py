@@ -75,6 +75,12 @@ def test_parquet_keeps_types_and_counts_rows(tmp_path):
     assert read_back.index.name == "row"
 
 
+def test_parquet_keeps_large_integers_beside_missing_ones(tmp_path):
+    ids = pd.array([2**60 + 1, None, 3], dtype="Int64")
+    pd.DataFrame({"id": ids}).to_parquet(tmp_path / "table.parquet")
+    assert read(tmp_path / "table.parquet")["id"].tolist() == [2**60 + 1, None, 3]
+
+
 @pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
 @pytest.mark.parametrize("n_rows", [1, 3, 7, 100])
 def test_chunks_put_together_are_the_whole(tmp_path, name, n_rows):
@@ -199,6 +205,14 @@ def test_what_is_written_in_pieces_is_read_back(tmp_path, name):
         write(FRAME.iloc[2:])
     assert cells_of(tmp_path / name) == CELLS
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_piece_without_values_does_not_settle_the_type_of_a_column(tmp_path):
+    with table_writer.writing(tmp_path / "out.parquet") as write:
+        write(pd.DataFrame({"x": [None, None]}))
+        write(pd.DataFrame({"x": ["a", None]}))
+    cells = read(tmp_path / "out.parquet")["x"]
+    assert cells.dropna().to_dict() == {3: "a"}
 
 
 def write_half(path):
