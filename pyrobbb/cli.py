@@ -124,8 +124,8 @@ def fit(
         str, typer.Option(help="Columns whose numbers are codes of categories: zip,model")
     ] = "",
     hidden: Annotated[
-        str, typer.Option(help="Units of the hidden layers, such as 50,50; 0: a linear model.")
-    ] = "50",
+        str, typer.Option(help="Units of the hidden layers: 50,50; 0: a linear model; or auto.")
+    ] = "auto",
     prior: Annotated[
         Literal["mixture", "normal", "fan_in", "laplace", "student_t"],
         typer.Option(help="Prior of the weights."),
@@ -190,6 +190,7 @@ def fit(
         "rows": len(x),
         "inputs": schema.inputs,
         "dropped": {own.name: own.reason for own in schema.dropped},
+        "hidden": list(estimator.hidden_),
         "likelihood": type(estimator.likelihood_).__name__,
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -198,6 +199,7 @@ def fit(
         "rows": len(x),
         "columns used": len(schema.columns),
         "inputs": len(schema.inputs),
+        "hidden units": ", ".join(map(str, estimator.hidden_)) or "none",
         "likelihood": found["likelihood"],
         "seconds": found["seconds"],
         "model": out,

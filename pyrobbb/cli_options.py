@@ -28,8 +28,10 @@ def names_in(words: str) -> list[str]:
     return [name.strip() for name in fields if name.strip()]
 
 
-def units_in(words: str) -> tuple[int, ...]:
+def units_in(words: str) -> tuple[int, ...] | Literal["auto"]:
     """Give the units of hidden layers: none for "0"."""
+    if words.strip() == "auto":
+        return "auto"
     if words.strip() == "0":
         return ()
     try:

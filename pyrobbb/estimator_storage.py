@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from . import likelihoods, priors, storage
+from . import storage
+from .descriptions import build, custom_names, describe
 from .posterior import Posterior
 from .scaling import Standardizer
 
 logger = logging.getLogger(__name__)
 
+PARTS = ("prior", "likelihood")
 SCALINGS = ("input_scaling_", "target_scaling_")
 
 
@@ -35,11 +37,13 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
         If the prior or the likelihood is a callable of your own: code is not stored.
     """
     params = dict(estimator.get_params(deep=False))
-    params["hidden"] = [int(n) for n in params["hidden"]]
-    for name in ("prior", "likelihood"):
+    if not isinstance(params["hidden"], str):
+        params["hidden"] = [int(n) for n in params["hidden"]]
+    tensors: dict[str, Tensor] = {}
+    for name in PARTS:
         if name in params and not isinstance(params[name], str):
-            params[name] = storage.describe(params[name])
-            if params[name]["type"] == "custom":
+            params[name] = describe(name, params[name], tensors)
+            if any(custom_names(params[name])):
                 raise TypeError(
                     f"`{name}` is a callable of your own, and code is not stored: pickle the "
                     "estimator, or save posterior_ alone."
@@ -53,11 +57,11 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
         "params": {n: v.item() if isinstance(v, np.generic) else v for n, v in params.items()},
         "seed": estimator.seed_,
         "n_features": estimator.n_features_in_,
+        "hidden": list(estimator.hidden_),
     }
     if hasattr(estimator, "feature_names_in_"):
         description["feature_names"] = estimator.feature_names_in_.tolist()
     description |= estimator.described()
-    tensors = {}
     for name in SCALINGS:
         scaling = getattr(estimator, name, None)
         if scaling is not None:
@@ -109,14 +113,16 @@ def _rebuilt(
 ) -> Any:
     kind = kinds[description["class"]]
     params = dict(description["params"])
-    params["hidden"] = tuple(params["hidden"])
-    for name, module in (("prior", priors), ("likelihood", likelihoods)):
+    if isinstance(params["hidden"], list):
+        params["hidden"] = tuple(params["hidden"])
+    for name in PARTS:
         if isinstance(params.get(name), dict):
-            params[name] = storage.build(params[name], module)
+            params[name] = build(name, params[name], tensors)
     estimator = kind(**params)
     n_features = description["n_features"]
     estimator.n_features_in_ = n_features
     estimator.seed_ = int(description["seed"])
+    estimator.hidden_ = tuple(int(n) for n in description["hidden"])
     if "feature_names" in description:
         names = description["feature_names"]
         _check(len(names) == n_features, "as many feature names as features")

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -54,6 +54,8 @@ LIKELIHOODS: Mapping[str, likelihoods.Conditional] = {
 }
 AUTO = ("gaussian", "heteroscedastic")
 AUTO_FRACTION = 0.2
+SMALL, LARGE = (50,), (50, 50)
+ROWS_FOR_LARGE = 5_000
 OPTIMIZER = partial(torch.optim.Adam, betas=(0.9, 0.99))
 """A single outlier may make a gradient a million times as large as usual. With torch's 0.999 a fit
 would stand still for thousands of steps after it; so it is forgotten after some hundred."""
@@ -66,7 +68,7 @@ class _BBBEstimator(BaseEstimator):
 
     def __init__(
         self,
-        hidden: Sequence[int] = (50, 50),
+        hidden: Sequence[int] | Literal["auto"] = "auto",
         *,
         activation: Activation = "relu",
         prior: str | priors.Prior = "mixture",
@@ -98,6 +100,8 @@ class _BBBEstimator(BaseEstimator):
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
+
+    posterior_: Posterior
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the posterior.
@@ -194,10 +198,20 @@ class _BBBEstimator(BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "posterior_")
 
+    def _layers(self, n_rows: int) -> tuple[int, ...]:
+        if isinstance(self.hidden, str):
+            if self.hidden != "auto":
+                raise ValueError(
+                    f"`hidden` must be 'auto' or a sequence such as (50, 50), got {self.hidden!r}."
+                )
+            return LARGE if n_rows >= ROWS_FOR_LARGE else SMALL
+        return tuple(int(n) for n in self.hidden)
+
     def _begin(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
         """Settle what a first fit settles: the units, and the seed of all that is drawn."""
         self.seed_ = int(check_random_state(self.random_state).randint(2**31))
         self.input_scaling_ = Standardizer.of(X, weight)
+        self.hidden_ = self._layers(len(X))
         self._begin_target(X, y, weight)
 
     def _fitted(
@@ -262,8 +276,8 @@ class _BBBEstimator(BaseEstimator):
         }
 
     def _network(self, likelihood: likelihoods.Likelihood, n_features: int) -> BayesianNetwork:
-        hidden = tuple(int(n) for n in self.hidden)
-        net = mlp(n_features, hidden, self._n_units(likelihood), self.activation, seed=self.seed_)
+        n_out = self._n_units(likelihood)
+        net = mlp(n_features, self.hidden_, n_out, self.activation, seed=self.seed_)
         return BayesianNetwork(net, _named("prior", self.prior, PRIORS), likelihood)
 
     def _split(self, y: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
@@ -294,8 +308,9 @@ class BBBRegressor(RegressorMixin, _BBBEstimator):
 
     Parameters
     ----------
-    hidden : sequence of int
-        Units of the hidden layers; empty for a linear model.
+    hidden : sequence of int or "auto"
+        Units of the hidden layers; empty for a linear model. ``"auto"``: 50, and with 5,000 rows or
+        more a second layer of 50, which fewer do not fill.
     likelihood : str or callable
         ``"gaussian"``: noise of constant scale, which is learnt; ``"heteroscedastic"``: of a scale
         that depends on the inputs; ``"student_t"``: with outliers; ``"poisson"`` and
@@ -335,6 +350,7 @@ class BBBRegressor(RegressorMixin, _BBBEstimator):
     ----------
     posterior_ : Posterior
         Of the standardised data.
+    hidden_ : tuple of int
     likelihood_ : callable
     input_scaling_, target_scaling_ : Standardizer
         The latter None for counts.
@@ -353,7 +369,7 @@ class BBBRegressor(RegressorMixin, _BBBEstimator):
 
     def __init__(
         self,
-        hidden: Sequence[int] = (50, 50),
+        hidden: Sequence[int] | Literal["auto"] = "auto",
         *,
         likelihood: str | likelihoods.Likelihood = "gaussian",
         activation: Activation = "relu",
@@ -590,6 +606,7 @@ class BBBClassifier(ClassifierMixin, _BBBEstimator):
         Labels, sorted; of any type.
     posterior_ : Posterior
         Of the standardised inputs, with the index of the class as y.
+    hidden_ : tuple of int
     likelihood_ : callable
     input_scaling_ : Standardizer
     seed_ : int

@@ -323,11 +323,26 @@ class BayesianNetwork(nn.Module):
         if len(x) != len(y):
             raise ValueError(f"`x` and `y` must have one row each: got {len(x)} and {len(y)} rows.")
         check_output(self.likelihood, self.net, output)
-        with poutine.block(), InitMessenger(_start_of_site):
-            distribution = self._per_row(self.likelihood(output), 0)
+        distribution = self._at_start(output)
         check_shape(self.likelihood, (len(y), *distribution.shape()[1:]), y)
         check_support(self.likelihood, distribution, y)
         return x, as_observed(distribution, y, output.dtype)
+
+    def targets_like(self, x: ArrayLike) -> Tensor:
+        """Give zeros in the shape and dtype that y has for x.
+
+        Parameters
+        ----------
+        x : array-like of shape (n, ...)
+        """
+        _, output = self._prepare_inputs(x)
+        distribution = self._at_start(output)
+        return as_observed(distribution, output.new_zeros(distribution.shape()), output.dtype)
+
+    def _at_start(self, output: Tensor) -> TorchDistribution:
+        """Give the distribution of y where the likelihood's latent sites start."""
+        with poutine.block(), InitMessenger(_start_of_site):
+            return self._per_row(self.likelihood(output), 0)
 
     def _prepare_inputs(self, x: ArrayLike) -> tuple[Tensor, Tensor]:
         """Give the inputs, and the module's output for the first of them."""

@@ -149,7 +149,25 @@ class Posterior:
         return make_prediction(distributions, x)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the posterior into a folder: safetensors and JSON, no pickle."""
+        """Write the posterior into a folder: safetensors and JSON, no pickle.
+
+        A posterior that the folder holds already is replaced at one moment: a crash leaves the old
+        one or the new one, whole.
+
+        Parameters
+        ----------
+        path : path-like
+            A folder that is new or empty, or holds a posterior.
+
+        Raises
+        ------
+        TypeError
+            If the guide is neither a `MeanFieldGuide` nor an `AutoNormal`.
+        FileExistsError
+            If the path is a file, or a folder that holds other things.
+        OSError
+            If the folder cannot be written; it is then as it was.
+        """
         storage.write(path, [own.parts() for own in self.chains or [self]])
 
     @classmethod
@@ -164,6 +182,13 @@ class Posterior:
         network : BayesianNetwork, optional
             Needed unless the module is an `mlp` and prior and likelihood are pyrobbb's: code is
             not stored. It is filled with the stored point parameters and buffers.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no folder, or no posterior in it.
+        ValueError
+            If it is truncated, changed, of another format, or does not fit `network`.
         """
         chains = [cls(*parts) for parts in storage.read(path, network)]
         for own in chains:

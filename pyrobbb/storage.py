@@ -1,13 +1,11 @@
-"""A posterior on disk: a folder of a safetensors and a JSON file. Loading runs no code from it."""
+"""A posterior on disk: what its folder's header and tensors mean. Loading runs no code from it."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import os
-import secrets
-import shutil
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,98 +14,102 @@ from typing import Any
 import numpy as np
 import torch
 from pyro.infer.autoguide import AutoNormal
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from . import likelihoods, priors
-from .architectures import MLPSpec, mlp, mlp_spec
+from .architectures import mlp, mlp_spec
+from .descriptions import PARTS, build, check_spec, custom_names, describe, name_of, shapes_of
+from .folders import read_folder, write_folder
 from .guides import MeanFieldGuide, auto_normal
 from .history import History
 from .network import BayesianNetwork
 from .randomness import seeded
+from .states import are_equal, check_shapes, fill, under
+from .strict_json import as_json, blaming, check_fields
 
-FORMAT = 1
-GUIDES: dict[str, Callable[..., Any]] = {"mean_field": MeanFieldGuide, "auto_normal": auto_normal}
+GUIDES: dict[str, Callable[[BayesianNetwork, Tensor], Any]] = {
+    "mean_field": MeanFieldGuide,
+    "auto_normal": lambda network, x: auto_normal(network),
+}
+FIELDS: dict[str, type | tuple[type, ...]] = {
+    "format": int,
+    "versions": dict,
+    "n_chains": int,
+    "net": (dict, type(None)),
+    "prior": dict,
+    "likelihood": dict,
+    "guide": str,
+    "data": dict,
+    "settings": list,
+    "extra": dict,
+    "tensors": dict,
+}
 
+REALS = [torch.float64, torch.float32, torch.int64, torch.int32]
 
 Parts = tuple[BayesianNetwork, Callable[..., Any], History, Tensor, dict[str, Any]]
 """Network, guide, history, example and settings of a fit."""
 
 
-def write(path: str | os.PathLike[str], chains: Sequence[Parts]) -> None:
-    """Write a folder: it appears when it is complete, and an older one goes only then.
+def write(
+    path: str | os.PathLike[str],
+    chains: Sequence[Parts],
+    *,
+    extra: Mapping[str, Any] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a posterior into a folder, in the place of an older one, at once or not at all.
 
-    Several chains have a folder each within it.
+    Parameters
+    ----------
+    path : path-like
+    chains : sequence of Parts
+        At least one; several differ in their tensors and settings only.
+    extra : mapping, optional
+        More that belongs to it, of what JSON can hold; `read_extra` gives it back.
+    tensors : mapping of str to Tensor, optional
+        More tensors that belong to it.
 
     Raises
     ------
-    TypeError
-        If the guide is neither a `MeanFieldGuide` nor an `AutoNormal`.
+    TypeError, ValueError
+        If there is something in it that cannot be stored.
     FileExistsError
-        If the path is there and is not a folder written by this function.
+        If the path is a file, or a folder that holds other things.
+    OSError
+        If the folder cannot be written; it is then as it was.
     """
-    target = Path(path)
-    if target.exists() and not (target / "posterior.json").is_file():
-        raise FileExistsError(f"`path` {str(target)!r} exists and holds no posterior: remove it.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch, old = (target.parent / f".{target.name}-{secrets.token_hex(8)}" for _ in range(2))
-    scratch.mkdir()
-    try:
-        if len(chains) == 1:
-            _write_files(scratch, *chains[0])
-        else:
-            for i, parts in enumerate(chains):
-                (scratch / f"chain-{i}").mkdir()
-                _write_files(scratch / f"chain-{i}", *parts)
-            _write_header(scratch, {"format": FORMAT, "chains": len(chains)})
-        if target.exists():
-            target.rename(old)
-        scratch.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-
-
-def _write_files(
-    folder: Path,
-    network: BayesianNetwork,
-    guide: Callable[..., Any],
-    history: History,
-    example: Tensor,
-    settings: Mapping[str, Any],
-) -> None:
-    kind = "auto_normal" if isinstance(guide, AutoNormal) else "mean_field"
-    if not isinstance(guide, AutoNormal | MeanFieldGuide):
-        raise TypeError(
-            f"A guide of type {type(guide).__name__} cannot be saved: only MeanFieldGuide and "
-            "auto_normal can. Save its state_dict() yourself."
-        )
-    spec = mlp_spec(network.net)
+    if not chains:
+        raise ValueError("`chains` must hold at least one fit, got none.")
+    described, named = _describe_chain(*chains[0][:-1])
+    for i, parts in enumerate(chains[1:], 1):
+        other, others_named = _describe_chain(*parts[:-1])
+        differing = [name for name, value in other.items() if value != described[name]]
+        if differing or not are_equal(named, others_named):
+            raise ValueError(
+                f"`chains` must have one {', '.join(differing) or 'prior'} to be saved together: "
+                f"chain {i} has another than chain 0."
+            )
+    settings = [as_json("settings", parts[-1], _name_callable) for parts in chains]
+    n_data = settings[0].get("n_data")
+    described["data"]["n_data"] = n_data if type(n_data) is int and n_data > 0 else None
     header = {
-        "format": FORMAT,
         "versions": {name: version(name) for name in ("pyrobbb", "torch", "pyro-ppl")},
-        "net": None if spec is None else dataclasses.asdict(spec),
-        "prior": describe(network.prior),
-        "likelihood": describe(network.likelihood),
-        "guide": kind,
-        "settings": dict(settings),
+        "n_chains": len(chains),
+        **described,
+        "settings": settings,
+        "extra": as_json("extra", extra or {}),
     }
-    tensors = {f"net.{n}": t for n, t in network.net.state_dict().items()}
-    tensors |= {f"guide.{n}": t for n, t in guide.state_dict().items()}
-    fields = dataclasses.fields(history)
-    tensors |= {f"history.{f.name}": torch.as_tensor(getattr(history, f.name)) for f in fields}
-    tensors["example"] = example
-    copies = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
-    save_file(copies, folder / "posterior.safetensors")
-    _write_header(folder, header)
+    named |= {f"extra.{name}": tensor for name, tensor in (tensors or {}).items()}
+    for i, parts in enumerate(chains):
+        named |= {f"chain-{i}.{name}": tensor for name, tensor in _tensors_of(*parts[:-1]).items()}
+    for name, tensor in named.items():
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+            kind = tensor.layout if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(f"{name!r} must be a dense tensor to be saved, got {kind}.")
+    write_folder(path, header, named)
 
 
-def _write_header(folder: Path, header: Mapping[str, Any]) -> None:
-    (folder / "posterior.json").write_text(json.dumps(header, indent=2), encoding="utf-8")
-
-
-def read(path: str | os.PathLike[str], network: BayesianNetwork | None) -> list[Parts]:
+def read(path: str | os.PathLike[str], network: BayesianNetwork | None = None) -> list[Parts]:
     """Read what `write` wrote: network, guide, history, example and settings of each chain.
 
     Parameters
@@ -122,112 +124,233 @@ def read(path: str | os.PathLike[str], network: BayesianNetwork | None) -> list[
     FileNotFoundError, ValueError
         If the folder is not there, is damaged, or does not fit `network`.
     """
-    folder = Path(path)
-    header = _read_header(folder)
-    n_chains = header.get("chains", 1)
-    if n_chains == 1:
-        return [_read_chain(folder, header, network)]
+    header, tensors = _read_checked(path)
+    name = repr(str(Path(path)))
+    if network is None:
+        _check_complete(name, header)
     chains = []
-    for i in range(n_chains):
-        own = network if i == 0 else copy.deepcopy(network)
-        chains.append(_read_chain(folder / f"chain-{i}", _read_header(folder / f"chain-{i}"), own))
+    for i, settings in enumerate(header["settings"]):
+        stored = under(tensors, f"chain-{i}.")
+        with blaming(f"`path` {name} is damaged"):
+            _check_names(stored)
+        if network is None:
+            with blaming(f"`path` {name} is damaged"):
+                own = _rebuild(header, tensors, stored)
+                chains.append((*_read_chain(header, stored, own), settings))
+        else:
+            with blaming(f"`network` does not fit `path` {name}"):
+                own = network if i == 0 else copy.deepcopy(network)
+                _check_same(own, header, tensors, stored)
+                chains.append((*_read_chain(header, stored, own), settings))
     return chains
 
 
-def _read_header(folder: Path) -> dict[str, Any]:
-    if not (folder / "posterior.json").is_file():
-        raise FileNotFoundError(f"`path` {str(folder)!r} holds no posterior (no posterior.json).")
-    try:
-        header = json.loads((folder / "posterior.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"`path` {str(folder)!r} is damaged: {error}") from error
-    if header.get("format") != FORMAT:
-        raise ValueError(
-            f"`path` {str(folder)!r} has format {header.get('format')!r}, this version of pyrobbb "
-            f"reads {FORMAT}."
+def read_extra(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what `write` was given as `extra` and `tensors`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the folder is not there, or is damaged.
+    """
+    header, tensors = _read_checked(path)
+    return header["extra"], under(tensors, "extra.")
+
+
+# Writing
+
+
+def _describe_chain(
+    network: BayesianNetwork,
+    guide: Callable[..., Any],
+    history: History,
+    example: Tensor,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Give what stands in the header, and the tensors of prior and likelihood."""
+    # A guide derived from ours may draw in another way, which would be lost without a word.
+    if type(guide) is not MeanFieldGuide and not isinstance(guide, AutoNormal):
+        raise TypeError(
+            f"A guide of type {type(guide).__name__} cannot be saved: only MeanFieldGuide and "
+            "auto_normal can. Save its state_dict() yourself."
         )
-    return header
+    if not isinstance(history, History):
+        raise TypeError(f"`history` must be a History to be saved, got {type(history).__name__}.")
+    _check_history({name: torch.as_tensor(value) for name, value in vars(history).items()})
+    spec = mlp_spec(network.net)
+    named: dict[str, Tensor] = {}
+    described = {
+        "net": None if spec is None else as_json("net", dataclasses.asdict(spec)),
+        **{part: describe(part, getattr(network, part), named) for part in PARTS},
+        "guide": "auto_normal" if isinstance(guide, AutoNormal) else "mean_field",
+        "data": {"x": _schema(example), "y": _schema_of_y(network, example)},
+    }
+    return described, named
 
 
-def _read_chain(folder: Path, header: Mapping[str, Any], network: BayesianNetwork | None) -> Parts:
+def _tensors_of(
+    network: BayesianNetwork, guide: Any, history: History, example: Tensor
+) -> dict[str, Tensor]:
+    tensors = {f"net.{name}": tensor for name, tensor in network.net.state_dict().items()}
+    tensors |= {f"guide.{name}": tensor for name, tensor in guide.state_dict().items()}
+    tensors |= {f"history.{name}": torch.as_tensor(v) for name, v in vars(history).items()}
+    return tensors | {"example": example}
+
+
+def _name_callable(where: str, value: Any) -> str:
+    if callable(value):
+        return name_of(value)
+    return as_json(where, value)  # which says what is wrong with it
+
+
+def _schema(rows: Tensor) -> dict[str, Any]:
+    return {"shape": list(rows.shape[1:]), "dtype": str(rows.dtype).removeprefix("torch.")}
+
+
+def _schema_of_y(network: BayesianNetwork, example: Tensor) -> dict[str, Any] | None:
     try:
-        tensors = load_file(folder / "posterior.safetensors")
-    except Exception as error:  # the reader has errors of its own for a damaged file
-        raise ValueError(f"`path` {str(folder)!r} is damaged: {error}") from error
-    network = _rebuild(header) if network is None else _check_same(network, header)
-    _fill(network.net, _under(tensors, "net."), "network")
+        with seeded(0):
+            return _schema(network.targets_like(example))
+    except Exception:  # the user's own code may take no single row
+        return None
+
+
+# Reading
+
+
+def _read_checked(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a folder and check all that can be checked without building a network."""
+    header, tensors = read_folder(path)
+    with blaming(f"`path` {str(Path(path))!r} is damaged"):
+        check_fields("posterior.json", header, FIELDS)
+        check_fields("'versions'", header["versions"], dict.fromkeys(header["versions"], str))
+        settings = header["settings"]
+        if not settings or len(settings) != header["n_chains"]:
+            raise ValueError(
+                f"its posterior.json has the 'n_chains' {header['n_chains']} and 'settings' of "
+                f"{len(settings)} chain(s), must be as many of both, at least 1."
+            )
+        if not all(isinstance(own, dict) for own in settings):
+            raise ValueError("its 'settings' must be a list of objects.")
+        if header["guide"] not in GUIDES:
+            raise ValueError(
+                f"its posterior.json has the 'guide' {reprlib.repr(header['guide'])}, must be one "
+                f"of {', '.join(GUIDES)}."
+            )
+        if header["net"] is not None:
+            check_spec(header["net"])
+        _check_data(header["data"])
+        known = {name for name in tensors if name.startswith(("extra.", *_prefixes(header)))}
+        for part in PARTS:
+            known |= _build_part(part, header, tensors)[1].keys()
+        if tensors.keys() - known:
+            raise ValueError(f"its tensors hold {min(tensors.keys() - known)!r}, of no use to it.")
+    return header, tensors
+
+
+def _prefixes(header: Mapping[str, Any]) -> list[str]:
+    return [f"chain-{i}." for i in range(len(header["settings"]))]
+
+
+def _build_part(
+    part: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> tuple[Any, dict[str, Tensor]]:
+    """Make the prior or the likelihood, and give the tensors that it took."""
+    own = {name: tensor for name, tensor in tensors.items() if name.startswith(part)}
+    built = build(part, header[part], own)
+    named: dict[str, Tensor] = {}
+    describe(part, built, named)
+    return built, named
+
+
+def _check_data(data: dict[str, Any]) -> None:
+    check_fields("'data'", data, {"x": dict, "y": (dict, type(None)), "n_data": (int, type(None))})
+    for name in ("x", "y"):
+        if data[name] is not None:
+            check_fields(f"'data.{name}'", data[name], {"shape": list, "dtype": str})
+    if data["n_data"] is not None and data["n_data"] < 1:
+        raise ValueError(f"its 'data' has the 'n_data' {data['n_data']}, must be at least 1.")
+
+
+def _check_complete(name: str, header: Mapping[str, Any]) -> None:
+    lacking = [f"the {part} {own!r}" for part in PARTS for own in custom_names(header[part])]
+    if header["net"] is None:
+        lacking.insert(0, "a module that is no plain `mlp`")
+    if lacking:
+        raise ValueError(
+            f"`path` {name} holds {' and '.join(lacking)}, and code is not stored: pass `network`."
+        )
+
+
+def _check_names(stored: Mapping[str, Tensor]) -> None:
+    for name in stored:
+        if name != "example" and not name.startswith(("net.", "guide.", "history.")):
+            raise ValueError(f"its tensors hold {name!r}, of no use to a chain.")
+    if "example" not in stored or stored["example"].dim() < 1 or len(stored["example"]) != 1:
+        raise ValueError("its tensors must hold 'example', one row of x.")
+    _check_history(under(stored, "history."))
+
+
+def _rebuild(
+    header: Mapping[str, Any], tensors: Mapping[str, Tensor], stored: Mapping[str, Tensor]
+) -> BayesianNetwork:
+    spec = check_spec(header["net"])
+    # Before anything of these sizes is made, which a header may state as it likes.
+    check_shapes("net", shapes_of(spec), under(stored, "net."))
+    net = mlp(spec.n_in, spec.hidden, spec.n_out, spec.activation, seed=0)
+    fill("net", net, under(stored, "net."))
+    return BayesianNetwork(net, *(_build_part(part, header, tensors)[0] for part in PARTS))
+
+
+def _check_same(
+    network: BayesianNetwork,
+    header: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    stored: Mapping[str, Tensor],
+) -> None:
+    for part in PARTS:
+        named: dict[str, Tensor] = {}
+        given = describe(part, getattr(network, part), named)
+        if given != header[part]:
+            raise ValueError(f"it has the {part} {given}, the stored posterior {header[part]}.")
+        if not are_equal(named, _build_part(part, header, tensors)[1]):
+            raise ValueError(f"its {part} has other values than that of the stored posterior.")
+    own = {name: tuple(tensor.shape) for name, tensor in network.net.state_dict().items()}
+    check_shapes("net", own, under(stored, "net."))
+    spec = mlp_spec(network.net)
+    if None not in (spec, header["net"]) and spec != check_spec(header["net"]):
+        raise ValueError(f"its net is {spec}, the stored one {check_spec(header['net'])}.")
+
+
+def _read_chain(
+    header: Mapping[str, Any], stored: Mapping[str, Tensor], network: BayesianNetwork
+) -> tuple[BayesianNetwork, Any, History, Tensor]:
+    """Fill a network and make what belongs to it."""
+    fill("net", network.net, under(stored, "net."))
     network.eval()  # or building the guide would move the buffers of batch norm
-    guide = GUIDES[header["guide"]](network)
-    example = tensors["example"]
+    example = stored["example"].to(next(network.net.parameters()).device)
+    data = header["data"]
+    for name, own in (("x", _schema(example)), ("y", _schema_of_y(network, example))):
+        if data[name] != own and (name == "x" or data[name] is not None):
+            raise ValueError(f"a row of {name} is {own} here and {data[name]} in posterior.json.")
+    guide = GUIDES[header["guide"]](network, example)
     if isinstance(guide, AutoNormal):  # it makes its parameters when it first runs
         with seeded(0):
             guide(example)
-    _fill(guide, _under(tensors, "guide."), "guide")
-    history = History(**{n: np.asarray(t) for n, t in _under(tensors, "history.").items()})
-    return network, guide, history, example, header["settings"]
+    fill("guide", guide, under(stored, "guide."), exact=True)
+    history = {name: np.asarray(value) for name, value in under(stored, "history.").items()}
+    return network, guide, History(**history), example
 
 
-def describe(part: Any) -> dict[str, Any]:
-    """Describe a prior or likelihood as plain data; a callable of one's own by its name only."""
-    if part is None:
-        return {"type": "None"}
-    if isinstance(part, priors.ByName):
-        rules = {pattern: describe(prior) for pattern, prior in part.patterns.items()}
-        return {"type": "ByName", "patterns": rules, "default": describe(part.default)}
-    if type(part).__module__ in (priors.__name__, likelihoods.__name__):
-        values = dataclasses.asdict(part)
-        return {"type": type(part).__name__, **json.loads(json.dumps(values, default=float))}
-    return {"type": "custom", "name": getattr(part, "__qualname__", type(part).__qualname__)}
-
-
-def _build(description: Mapping[str, Any], module: Any) -> Any:
-    values = dict(description)
-    kind = values.pop("type")
-    if kind == "None":
-        return None
-    if kind == "ByName":
-        values["patterns"] = {p: _build(d, module) for p, d in values["patterns"].items()}
-        values["default"] = _build(values["default"], module)
-    if kind not in module.__all__:
-        raise ValueError(
-            f"The stored network has the {module.__name__.split('.')[-1][:-1]} "
-            f"{values.get('name', kind)!r}, which is not stored: pass `network`."
-        )
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return getattr(module, kind)(**values)
-
-
-def _rebuild(header: Mapping[str, Any]) -> BayesianNetwork:
-    if header["net"] is None:
-        raise ValueError(
-            "The stored module is no plain `mlp`, and code is not stored: pass `network`."
-        )
-    spec = MLPSpec(**header["net"])
-    net = mlp(spec.n_in, spec.hidden, spec.n_out, spec.activation)
-    prior, likelihood = _build(header["prior"], priors), _build(header["likelihood"], likelihoods)
-    return BayesianNetwork(net, prior, likelihood)
-
-
-def _check_same(network: BayesianNetwork, header: Mapping[str, Any]) -> BayesianNetwork:
-    for part in ("prior", "likelihood"):
-        given, stored = describe(getattr(network, part)), header[part]
-        if given != stored:
-            raise ValueError(f"`network` has the {part} {given}, the stored posterior {stored}.")
-    return network
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-
-
-def _fill(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    own = {name: tuple(t.shape) for name, t in module.state_dict().items()}
-    stored = {name: tuple(t.shape) for name, t in state.items()}
-    if own != stored:
-        name = sorted(set(own.items()) ^ set(stored.items()))[0][0]
-        raise ValueError(
-            f"The stored {what} does not fit: {name!r} has shape {stored.get(name, 'none')} there "
-            f"and {own.get(name, 'none')} here."
-        )
-    module.to(next(t for t in state.values() if t.is_floating_point()).dtype)
-    module.load_state_dict(dict(state))
+def _check_history(values: Mapping[str, Tensor]) -> None:
+    names = [field.name for field in dataclasses.fields(History)]
+    if sorted(values) != sorted(names):
+        raise ValueError(f"its history must hold {', '.join(names)}, got {', '.join(values)}.")
+    n_steps = len(values["nelbo"].flatten())
+    for name, value in values.items():
+        if value.dim() != 1 or (name != "validation_nll" and len(value) != n_steps):
+            raise ValueError(
+                f"its history's {name!r} must have shape ({n_steps},), got {tuple(value.shape)}."
+            )
+        whole = name == "epoch"
+        if value.dtype not in ([torch.int64, torch.int32] if whole else REALS):
+            raise ValueError(f"its history's {name!r} must not be {value.dtype}.")

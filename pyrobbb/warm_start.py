@@ -19,7 +19,8 @@ def chains_of(start: Posterior, restarts: int) -> tuple[Posterior, ...]:
     Raises
     ------
     TypeError, ValueError
-        If it is no posterior, or `restarts` is neither 1 nor the number of its chains.
+        If it is no posterior, it is pruned, or `restarts` is neither 1 nor the number of its
+        chains.
     """
     if not isinstance(start, Posterior):
         raise TypeError(f"`start` must be a Posterior, got {type(start).__name__}.")
@@ -28,6 +29,11 @@ def chains_of(start: Posterior, restarts: int) -> tuple[Posterior, ...]:
         raise ValueError(
             f"`restarts` must be the number of chains of `start`, {len(chains)}, got {restarts}: "
             "leave it out."
+        )
+    if any(isinstance(own.guide, MeanFieldGuide) and own.guide.has_points for own in chains):
+        raise ValueError(
+            "`start` is pruned and cannot be fitted further: weights that are exactly 0 have no "
+            "density, and the ELBO is minus infinity. Start from the posterior before `prune`."
         )
     return chains
 

@@ -65,7 +65,7 @@ def instant_fit(monkeypatch):
         assert x.dtype == np.float64
         assert len(x) == len(y)
         assert np.isfinite(x).all()
-        self.likelihood_ = None
+        self.hidden_, self.likelihood_ = (), None
         return self
 
     for kind in (estimators.BBBRegressor, estimators.BBBClassifier):
@@ -184,6 +184,7 @@ def test_fit_says_what_it_took_the_table_for(made, tmp_path, capsys):
     assert found["classes"] == ["late", "soon"]
     assert found["dropped"] == {"id": "an identifier: nearly all cells are distinct"}
     assert found["rows"] == N
+    assert found["hidden"] == [3]
     for note in found["notes"]:
         assert f"pyrobbb fit: note: {note}\n" in shown.err
     shown = run(capsys, "fit", *arguments)

@@ -1,8 +1,6 @@
-"""Draws, predictions and files of a fitted posterior."""
+"""Draws and predictions of a fitted posterior."""
 
-import json
 import pickle
-import stat
 import subprocess
 import sys
 import textwrap
@@ -10,18 +8,13 @@ import textwrap
 import numpy as np
 import pytest
 import torch
-from pyro.infer import Trace_ELBO
-from safetensors.torch import load_file, save_file
-from torch import nn
 
 from pyrobbb import (
     BayesianNetwork,
     MeanFieldGuide,
     Posterior,
     fit,
-    likelihoods,
     mlp,
-    priors,
 )
 from pyrobbb.history import History
 from pyrobbb.sampling import BLOCK
@@ -175,194 +168,6 @@ def test_gradients_are_not_kept(posterior):
 def test_bad_arguments_are_named(posterior, call, error, message):
     with pytest.raises(error, match=message):
         call(posterior)
-
-
-# Files
-
-CASES = {
-    "defaults": {},
-    "mixture": {"prior": priors.ScaleMixture(0.25, 1.5, 0.01), "guide": "auto_normal"},
-    "by name": {
-        "prior": priors.ByName({"*.bias": None, "0.*": priors.Laplace(0.3)}, priors.StudentT(4.0)),
-        "likelihood": likelihoods.StudentT(df=5.0, noise_median=0.3),
-    },
-    "classes": {
-        "net": mlp(3, [5, 4], 3, "tanh", seed=0),
-        "likelihood": likelihoods.Categorical(),
-        "y": np.arange(40) % 3,
-    },
-    "columns": {
-        "net": mlp(3, [5], 2, seed=0),
-        "likelihood": likelihoods.Gaussian(noise_median=(0.3, 2.0)),
-        "y": np.concatenate([Y, Y], 1),
-    },
-}
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_a_posterior_comes_back_from_its_folder_whole(name, tmp_path):
-    before = fitted(**CASES[name])
-    before.save(tmp_path / "model")
-    after = Posterior.load(tmp_path / "model")
-    assert after.network.prior == before.network.prior
-    assert after.network.likelihood == before.network.likelihood
-    assert after.settings == before.settings
-    assert not after.network.training
-    for name_, value in before.draws(20, seed=0).items():
-        assert torch.equal(value, after.draws(20, seed=0)[name_])
-    for field in ("nelbo", "nll", "kl", "epoch", "n_rows"):
-        np.testing.assert_array_equal(getattr(before.history, field), getattr(after.history, field))
-    assert [p.name for p in tmp_path.iterdir()] == ["model"]
-
-
-def test_the_elbo_is_the_same_after_loading_in_another_process(posterior, tmp_path):
-    """Trap 3: a prior or a scale that is lost on the way would change it."""
-    posterior.save(tmp_path / "model")
-    program = f"""
-        import torch
-        from pyro.infer import Trace_ELBO
-        from pyrobbb import Posterior
-        torch.set_num_threads(1)
-        posterior = Posterior.load({str(tmp_path / "model")!r})
-        x = torch.tensor({X.tolist()}); y = torch.tensor({Y.tolist()})
-        torch.manual_seed(7)
-        print(repr(Trace_ELBO().loss(posterior.network, posterior.guide, x, y)))
-    """
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
-    )
-    torch.manual_seed(7)
-    x, y = torch.tensor(X.tolist()), torch.tensor(Y.tolist())
-    assert float(run.stdout) == Trace_ELBO().loss(posterior.network, posterior.guide, x, y)
-
-
-def test_a_module_of_ones_own_is_filled_from_the_folder(tmp_path):
-    def net():
-        return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1))
-
-    prior = priors.ByName({"1.*": None})
-    before = fitted(net(), prior)
-    before.save(tmp_path / "model")
-    with pytest.raises(ValueError, match="no plain `mlp`, and code is not stored: pass `network`"):
-        Posterior.load(tmp_path / "model")
-    after = Posterior.load(tmp_path / "model", BayesianNetwork(net(), prior))
-    np.testing.assert_array_equal(
-        before.predict(X, n_draws=5, seed=0).mean, after.predict(X, n_draws=5, seed=0).mean
-    )
-
-
-def test_a_prior_of_ones_own_must_be_given_again(tmp_path):
-    def own(name, parameter):
-        return priors.Normal(0.5)(name, parameter)
-
-    fitted(prior=own).save(tmp_path / "model")
-    with pytest.raises(ValueError, match=r"prior '.*own', which is not stored: pass `network`"):
-        Posterior.load(tmp_path / "model")
-    Posterior.load(tmp_path / "model", BayesianNetwork(mlp(3, [6], 1), own))
-
-
-def test_saving_again_replaces_the_folder_and_leaves_others_alone(posterior, tmp_path):
-    posterior.save(tmp_path / "model")
-    fitted(prior=priors.Normal(2.0)).save(tmp_path / "model")
-    assert Posterior.load(tmp_path / "model").network.prior == priors.Normal(2.0)
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "thesis.tex").write_text("years of work")
-    with pytest.raises(FileExistsError, match="exists and holds no posterior"):
-        posterior.save(tmp_path / "other")
-    assert (tmp_path / "other" / "thesis.tex").read_text() == "years of work"
-
-
-def test_a_saved_folder_can_be_read_by_others(posterior, tmp_path):
-    (tmp_path / "plain").mkdir()
-    posterior.save(tmp_path / "model")
-    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "model")]
-    assert modes[0] == modes[1]
-
-
-def test_numbers_of_numpy_are_saved_as_well(tmp_path):
-    fitted(kl_warmup=np.float32(0.25), lr=np.float32(0.01)).save(tmp_path / "model")
-    assert Posterior.load(tmp_path / "model").settings["kl_warmup"] == 0.25
-
-
-def test_loading_leaves_the_buffers_of_batch_norm_as_they_were_saved(tmp_path):
-    def net():
-        return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1))
-
-    before = fitted(net(), priors.ByName({"1.*": None}), guide="auto_normal")
-    before.save(tmp_path / "model")
-    network = BayesianNetwork(net(), priors.ByName({"1.*": None}))
-    after = Posterior.load(tmp_path / "model", network)
-    for name, value in before.network.state_dict().items():
-        assert torch.equal(value, after.network.state_dict()[name]), name
-
-
-def test_a_failed_save_leaves_nothing_behind(posterior, tmp_path, monkeypatch):
-    def full(*args, **kwargs):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr("pyrobbb.storage.save_file", full)
-    with pytest.raises(OSError, match="No space left"):
-        posterior.save(tmp_path / "model")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_another_guide_cannot_be_saved(tmp_path):
-    network = BayesianNetwork(mlp(3, [6], 1))
-    history = History(*[np.zeros(1)] * 3, np.zeros(1, int), np.ones(1, int))
-    other = Posterior(network, nn.Linear(1, 1), history, torch.zeros(1, 3))
-    with pytest.raises(TypeError, match="A guide of type Linear cannot be saved"):
-        other.save(tmp_path / "model")
-
-
-def _edit(folder, **changes):
-    header = json.loads((folder / "posterior.json").read_text())
-    (folder / "posterior.json").write_text(json.dumps({**header, **changes}))
-
-
-def _without_a_tensor(folder):
-    tensors = load_file(folder / "posterior.safetensors")
-    del tensors["guide.rho"]
-    save_file(tensors, folder / "posterior.safetensors")
-
-
-DAMAGE = {
-    "not there": (lambda f: (f / "posterior.json").unlink(), FileNotFoundError, "no posterior"),
-    "cut json": (lambda f: (f / "posterior.json").write_text('{"form'), ValueError, "is damaged"),
-    "cut tensors": (
-        lambda f: (f / "posterior.safetensors").write_bytes(b"abc"),
-        ValueError,
-        "is damaged",
-    ),
-    "version": (lambda f: _edit(f, format=99), ValueError, "has format 99"),
-    "a tensor less": (_without_a_tensor, ValueError, "guide does not fit: 'rho'"),
-    "another net": (
-        lambda f: _edit(f, net={"n_in": 3, "hidden": [7], "n_out": 1, "activation": "relu"}),
-        ValueError,
-        "network does not fit: '0.bias' has shape",
-    ),
-    "unknown prior": (
-        lambda f: _edit(f, prior={"type": "os.system"}),
-        ValueError,
-        "prior 'os.system', which is not stored",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_folder_is_told_as_such(posterior, tmp_path, name):
-    damage, error, message = DAMAGE[name]
-    posterior.save(tmp_path / "model")
-    damage(tmp_path / "model")
-    with pytest.raises(error, match=message):
-        Posterior.load(tmp_path / "model")
-
-
-def test_a_network_that_is_not_the_stored_one_is_refused(posterior, tmp_path):
-    posterior.save(tmp_path / "model")
-    with pytest.raises(ValueError, match=r"has the prior .*'scale': 3.0.*, the stored posterior"):
-        Posterior.load(tmp_path / "model", BayesianNetwork(mlp(3, [6], 1), priors.Normal(3.0)))
-    with pytest.raises(ValueError, match=r"network does not fit: '0.bias'"):
-        Posterior.load(tmp_path / "model", BayesianNetwork(mlp(3, [5], 1)))
 
 
 def test_a_posterior_can_be_made_by_hand_from_a_guide_of_ones_own_loop():

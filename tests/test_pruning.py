@@ -268,6 +268,21 @@ def test_no_engine_fits_a_pruned_guide_further(fitted, engine):
         )
 
 
+@pytest.mark.parametrize("engine", ["svi", "fused", "auto"])
+@pytest.mark.parametrize("chains", [slice(0, 1), slice(None)], ids=["single", "chains"])
+def test_no_fit_takes_up_from_a_pruned_posterior(fitted, chains, engine):
+    pruned = prune(Posterior.of_chains(fitted.chains[chains]), 0.5)
+    with pytest.raises(ValueError, match="`start` is pruned and cannot be fitted further"):
+        fit(
+            pruned.network,
+            *data(n_out=1),
+            start=pruned,
+            engine=engine,
+            epochs=1,
+            progress=False,
+        )
+
+
 def test_the_fused_loss_refuses_a_pruned_guide(fitted):
     pruned = prune(fitted.chains[0], 0.5)
     with pytest.raises(CannotFuseError, match="the guide is pruned"):
