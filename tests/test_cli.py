@@ -3,8 +3,11 @@
 import errno
 import json
 import re
+import sys
 import time
 import tracemalloc
+import types
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyrobbb import BayesianNetwork, cli, estimators, mlp, table_writer
+from pyrobbb import BayesianNetwork, cli, demo, estimators, mlp, table_writer
 from pyrobbb import fit as fit_posterior
 from pyrobbb.cli import main
 from pyrobbb.cli_options import names_in
@@ -230,6 +233,39 @@ def test_prune_writes_a_smaller_model_and_scores_both(made, tmp_path, capsys, ta
     shown = run(capsys, "prune", made / target, "--out", pruned, "--data", made / "houses.csv").out
     assert "before" in shown
     assert "NLL" in shown
+
+
+def test_report_hands_over_the_rows_with_a_target(made, tmp_path, capsys, monkeypatch):
+    def write(path, estimator, schema, frame, *, seed=0):
+        assert isinstance(estimator, estimators.BBBRegressor)
+        assert schema.target(frame).shape == (N - 1,)
+        Path(path).write_text("written")
+
+    module = types.ModuleType("pyrobbb.report")
+    module.write = write
+    monkeypatch.setitem(sys.modules, "pyrobbb.report", module)
+    frame = houses().astype(object)
+    frame.loc[3, "price"] = ""
+    frame.to_csv(tmp_path / "houses.csv", index=False)
+    out = tmp_path / "out.html"
+    shown = run(capsys, "report", made / "price", tmp_path / "houses.csv", "--out", out, "--json")
+    assert json.loads(shown.out)["rows"] == N - 1
+    assert "1 row(s) without a target are left out" in shown.err
+    assert out.read_text() == "written"
+
+
+@pytest.mark.parametrize(("agrees", "code"), [(True, 0), (False, 1)])
+@pytest.mark.parametrize(("command", "function"), [("check", "check"), ("demo", "run")])
+def test_json_is_all_that_is_on_stdout(capsys, monkeypatch, command, function, agrees, code):
+    def chatter(*_, **__):
+        sys.stdout.write("a table\n")
+        return agrees
+
+    monkeypatch.setattr(demo, function, chatter)
+    shown = run(capsys, command, "--json", code=code)
+    assert json.loads(shown.out)["ok"] is agrees
+    assert "a table" in shown.err
+    assert run(capsys, command, code=code).out == "a table\n"
 
 
 def test_names_in_an_option_are_cut_at_commas_that_are_not_quoted():
@@ -462,3 +498,17 @@ def test_any_small_table_is_fitted_or_refused(tmp_path_factory, instant_fit, col
     frame.to_csv(path, index=False, errors="replace")
     arguments = ["fit", str(path), "--target", "x0", "--out", str(path) + ".model"]
     assert main([*arguments, *task]) in (0, 2)
+
+
+@given(size=st.lists(CELL, min_size=3, max_size=3), town=st.lists(CELL, min_size=3, max_size=3))
+@settings(max_examples=100, deadline=5000)
+def test_any_small_table_is_predicted_or_refused(tmp_path_factory, made, size, town):
+    folder = tmp_path_factory.mktemp("fuzz")
+    frame = pd.DataFrame({"size": size, "town": town})
+    frame.to_csv(folder / "new.csv", index=False, errors="replace")
+    out = folder / "out.csv"
+    code = main(["predict", str(made / "price"), str(folder / "new.csv"), "--out", str(out)])
+    assert code in (0, 2)
+    assert {own.name for own in folder.iterdir()} == {"new.csv", *(["out.csv"] if not code else [])}
+    if not code:
+        assert np.isfinite(pd.read_csv(out).to_numpy()).all()
