@@ -141,7 +141,8 @@ def test_predictions_are_written_in_the_format_of_the_name(made, tmp_path, capsy
     np.testing.assert_allclose(other["doubt"].astype(float), text["doubt"].astype(float))
 
 
-def test_predictions_go_to_stdout_and_all_else_to_stderr(made, tmp_path, capsys):
+def test_predictions_go_to_stdout_and_all_else_to_stderr(made, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "CHUNK_ROWS", 7)
     houses().assign(town="Rome", extra=1).to_csv(tmp_path / "new.csv", index=False)
     shown = run(capsys, "predict", made / "price", tmp_path / "new.csv", "--out", "-")
     assert shown.out.startswith("mean,sd,sd_noise,sd_doubt,q05,q50,q95\n")
