@@ -163,9 +163,7 @@ def _parquet_pieces(file: IO[bytes]) -> Iterator[Callable[[pd.DataFrame], None]]
         if writer is None:
             schema = arrow.Schema.from_pandas(frame, preserve_index=False)
             for i, own in enumerate(schema):
-                if arrow.types.is_null(
-                    own.type
-                ):  # further pieces may have words where this has none
+                if arrow.types.is_null(own.type):  # a further piece may have words
                     schema = schema.set(i, own.with_type(arrow.string()))
             writer = parquet.ParquetWriter(file, schema)
         writer.write_table(

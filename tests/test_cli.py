@@ -3,6 +3,7 @@
 import errno
 import json
 import re
+import shutil
 import sys
 import time
 import tracemalloc
@@ -227,6 +228,10 @@ def test_prune_writes_a_smaller_model_and_scores_both(made, tmp_path, capsys, ta
     found = json.loads(run(capsys, "prune", made / target, *words).out)
     assert found["before"]["NLL"] != found["after"]["NLL"]
     model = TableModel.load(pruned)
+    if target == "sold":
+        probability = model.estimator.predict_proba(model.schema.encode(houses()))
+        of_seen = np.where(houses()["sold"] == "late", probability[:, 0], probability[:, 1])
+        assert found["after"]["NLL"] == pytest.approx(-np.log(of_seen).mean())
     x, y = model.schema.encode(houses()), model.schema.target(houses())
     assert model.scores(x, y) == pytest.approx(found["after"])
     original = TableModel.load(made / target)
@@ -420,7 +425,9 @@ def test_quantiles_of_a_classification_are_refused(made, capsys):
 
 
 @pytest.mark.parametrize("command", ["predict", "diagnose", "report", "prune"])
-@pytest.mark.parametrize("kind", ["none", "empty", "file", "posterior", "estimator", "damaged"])
+@pytest.mark.parametrize(
+    "kind", ["none", "empty", "file", "posterior", "estimator", "damaged", "other classes"]
+)
 def test_a_folder_that_fit_has_not_made_is_refused(made, tmp_path, capsys, command, kind):
     model = tmp_path / "model"
     x = np.linspace(-1, 1, 20)[:, None]
@@ -432,6 +439,10 @@ def test_a_folder_that_fit_has_not_made_is_refused(made, tmp_path, capsys, comma
         fit_posterior(BayesianNetwork(mlp(1, [2], 1)), x, x, epochs=1, progress=False).save(model)
     elif kind == "estimator":
         estimators.BBBRegressor([2], epochs=1, restarts=1).fit(x, x[:, 0]).save(model)
+    elif kind == "other classes":
+        shutil.copytree(made / "sold", model)
+        stored = model / "posterior.json"
+        stored.write_text(stored.read_text().replace('"soon"', '"never"', 1))
     elif kind == "damaged":
         schema = Schema.of(houses(), "price")
         estimator = estimators.BBBRegressor([2], epochs=1, restarts=1).fit(x, x[:, 0])

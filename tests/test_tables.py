@@ -60,6 +60,11 @@ def test_a_delimiter_that_is_no_comma_is_found_and_told(write, delimiter, name):
     assert table.read().to_numpy().tolist() == CELLS
 
 
+def test_the_delimiter_found_is_the_one_that_cuts_all_lines_alike(write):
+    path = write("first, in full, of them;second\na;1\nb, c;2\n")
+    assert cells_of(path) == [["a", "1"], ["b, c", "2"]]
+
+
 def test_a_tsv_is_cut_at_tabs_even_if_commas_would_cut_more(write):
     path = write("a,b,c\ty\n1,2,3\t4\n", "table.tsv")
     assert cells_of(path) == [["1,2,3", "4"]]
