@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -337,6 +336,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write a report on a model and the table that it was fitted to, with pictures."""
+    from .report import write
     from .table_model import TableModel
     from .table_writer import check_file
 
@@ -345,7 +345,6 @@ def report(
     fitted = TableModel.load(model)
     table = _open(output, data, encoding, delimiter, decimal)
     frame, _, _ = _examples(output, fitted.schema, table)
-    write = importlib.import_module("pyrobbb.report").write
     with naming(data):
         write(out, fitted.estimator, fitted.schema, frame, seed=seed)
     found = {"report": out, "rows": len(frame)}

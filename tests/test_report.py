@@ -1,0 +1,433 @@
+"""The report: a page that a browser shows, with the numbers that the scores give."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+from pyrobbb import report, report_findings, report_html, scores
+from pyrobbb.diagnostics import Check, Diagnosis
+from pyrobbb.estimators import BBBClassifier, BBBRegressor
+from pyrobbb.report_findings import OF_THE_FIT, Findings
+from pyrobbb.report_html import aligned, cell, number
+from pyrobbb.report_scores import _constant_number, of_numbers
+from pyrobbb.schema import Schema
+
+N = 80
+BUDGET = {"hidden": (3,), "epochs": 3, "restarts": 2, "n_draws": 50, "random_state": 0}
+EVIL, CATEGORY = "<script>alert(1)</script>", "<img src=x onerror=alert(2)>"
+TARGETS = {"regression": 'a "b" & <i>$x^$</i>', "classification": "</style><b>kind</b>"}
+SECTIONS = ["scores", "predictions", "columns", "doubt", "rows", "diagnosis", "training", "fitted"]
+WITHOUT_END = {"meta"}
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+in_a_browser = pytest.mark.skipif(
+    BROWSER is None, reason="There is no Chromium here to open the page in."
+)
+
+
+def table(n=N, seed=0):
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            EVIL: rng.normal(size=n),
+            "size": rng.gamma(3.0, size=n),
+            "made": (pd.Timestamp("2001-05-01") + pd.to_timedelta(np.arange(n) * 3, "D")).strftime(
+                "%Y-%m-%d"
+            ),
+            "of what": rng.choice([CATEGORY, "wood & iron", "$5$"], n),
+            "name": [f"no. {i}" for i in range(n)],
+        },
+        index=pd.RangeIndex(2, n + 2, name="line"),
+    )
+    frame.loc[frame.index[::9], "size"] = np.nan
+    y = 3 * frame[EVIL] + (frame["of what"] == CATEGORY) + 0.5 * rng.normal(size=n)
+    frame[TARGETS["regression"]] = 100 + 10 * y
+    labels = np.array(["<svg/onload=alert(3)>", "_quiet", "</main>"])
+    frame[TARGETS["classification"]] = labels[np.digitize(y, [-1, 2])]
+    return frame
+
+
+def fitted(task):
+    other = {"regression": "classification", "classification": "regression"}[task]
+    frame = table().drop(columns=TARGETS[other])
+    schema = Schema.of(frame, TARGETS[task], task)
+    kind = BBBRegressor if task == "regression" else BBBClassifier
+    return kind(**BUDGET).fit(schema.encode(frame), schema.target(frame)), schema, frame
+
+
+@pytest.fixture(scope="module", params=["regression", "classification"])
+def made(request, tmp_path_factory):
+    """Give an estimator, its schema, the table, and the page about them."""
+    estimator, schema, frame = fitted(request.param)
+    path = tmp_path_factory.mktemp("report") / "page.html"
+    report.write(path, estimator, schema, frame)
+    return estimator, schema, frame, path
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Give the parts of a report on a regression whose diagnosis takes no time."""
+    estimator, schema, frame = fitted("regression")
+    checks = [Check(own, "1 (data of the fit)", "good", "Fine.") for own in (*OF_THE_FIT, "scores")]
+    diagnosis = Diagnosis(tuple(checks), pd.DataFrame(), None)
+    monkeypatch.setattr(BBBRegressor, "diagnose", lambda *_, **__: diagnosis)
+    return estimator, schema, frame
+
+
+class Page(HTMLParser):
+    """Tags, the text of each section, rows of tables, and what is not closed in turn."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.texts, self.open, self.crossed = [], {}, [], []
+        self.rows = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in WITHOUT_END:
+            self.open.append((tag, dict(attributes)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if self.open[-1][0] != tag:
+            self.crossed.append(tag)
+        self.open.pop()
+
+    def handle_data(self, data):
+        inside = [tag for tag, _ in self.open]
+        section = next((a["id"] for tag, a in self.open if tag == "section"), "header")
+        if "style" not in inside:
+            self.texts[section] = self.texts.get(section, "") + data
+        if "td" in inside or "th" in inside:
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def page(made):
+    return Page(made[3].read_text(encoding="utf-8"))
+
+
+def test_the_page_is_sound_html_with_every_section(page):
+    assert page.crossed == []
+    assert page.open == []
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert [own["id"] for tag, own in page.tags if tag == "section"] == SECTIONS
+    assert [own["href"] for tag, own in page.tags if tag == "a"] == [f"#{own}" for own in SECTIONS]
+    assert all(page.texts[own].strip() for own in SECTIONS)
+
+
+def test_the_page_needs_nothing_beside_it(made, page):
+    for _, attributes in page.tags:
+        for name in ("src", "href", "xlink:href", "data", "action", "srcset"):
+            assert attributes.get(name, "#").startswith("#")
+    html = made[3].read_text(encoding="utf-8")
+    assert re.findall(r"url\((?!#)|@import", html) == []
+    assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "img", "object"} == set()
+
+
+def test_what_comes_from_the_table_is_text_and_no_markup(made, page):
+    _, schema, _, _ = made
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert {tag for tag, _ in page.tags} & {"script", "i"} <= {"i"}
+    assert all(set(own) <= {"class", "style"} for tag, own in page.tags if tag == "i")
+    shown = " ".join(page.texts.values())
+    for name in (EVIL, CATEGORY, schema.target_name, *schema.classes):
+        assert name in shown
+    assert "the second says where it is missing" in shown
+    assert "days since 1970-01-01" in shown
+    assert "an identifier" in shown
+
+
+def test_every_picture_has_a_name_and_says_how_to_read_it(made, page):
+    html = made[3].read_text(encoding="utf-8")
+    figures = re.findall(r"<figure>(.*?)</figure>", html, re.DOTALL)
+    assert len(figures) >= 6
+    for figure in figures:
+        caption = re.search(r"<figcaption><b>(.+?)</b> (.+?)</figcaption>", figure, re.DOTALL)
+        assert len(caption[2].split()) > 8
+        assert 'role="img" aria-label="' in figure or "<table" in figure
+    assert "#2a6f97" not in "".join(figures)  # colours are the page's
+
+
+def test_the_scores_shown_are_those_of_the_scores(made, page):
+    estimator, schema, frame, _ = made
+    shown = {row[0]: row[1:3] for row in page.rows if len(row) == 4}
+    x, y = schema.encode(frame), schema.target(frame)
+    prediction = estimator.predict_distribution(x)
+    if schema.task == "regression":
+        assert shown["RMSE"] == [f"{scores.rmse(prediction, y):.4g}", f"{y.std():.4g}"]
+        nll = 0.5 * np.log(2 * np.pi * np.e * y.var())
+        assert shown["NLL"] == [f"{scores.nll(prediction, y):.4g}", f"{nll:.4g}"]
+        assert shown["CRPS"][0] == f"{scores.crps(prediction, y, 99):.4g}"
+        r2 = f"{estimator.score(x, y):.4g}".replace("-", "\N{MINUS SIGN}")
+        assert shown["R²"] == [r2, "0"]
+        for level in (0.5, 0.9):
+            held = scores.coverage(prediction, y, level)
+            assert shown[f"{level:.0%} intervals hold"][0] == f"{held:.1%}"
+    else:
+        index = np.searchsorted(estimator.classes_, y)
+        shares = np.bincount(index) / len(index)
+        error = scores.error_rate(prediction, index)
+        assert shown["error"] == [f"{error:.1%}", f"{1 - shares.max():.1%}"]
+        entropy = -(shares * np.log(shares)).sum()
+        assert shown["NLL"] == [f"{scores.nll(prediction, index):.4g}", f"{entropy:.4g}"]
+        gini = 1 - (shares**2).sum()
+        assert shown["Brier"] == [f"{scores.brier(prediction, index):.4g}", f"{gini:.4g}"]
+        assert shown["ECE"][0] == f"{scores.ece(prediction, index):.1%}"
+
+
+def test_the_confusion_table_counts_the_rows(made, page):
+    estimator, schema, frame, _ = made
+    if schema.task == "regression":
+        return
+    y, said = schema.target(frame), estimator.predict(schema.encode(frame))
+    shown = {row[0]: row[1:] for row in page.rows if len(row) == 4 and row[1].isdigit()}
+    for seen in estimator.classes_:
+        counts = [str(((y == seen) & (said == own)).sum()) for own in estimator.classes_]
+        assert shown[seen] == counts
+
+
+def test_the_most_uncertain_rows_are_told_by_their_lines(made, page):
+    estimator, schema, frame, _ = made
+    prediction = estimator.predict_distribution(schema.encode(frame))
+    is_regression = schema.task == "regression"
+    uncertainty = prediction.sd if is_regression else prediction.entropy
+    worst = np.argsort(-uncertainty, kind="stable")[:10]
+    heads = next(row for row in page.rows if row[:2] == ["line", "observed"])
+    rows = [row for row in page.rows if len(row) == len(heads)][1:]
+    assert [row[0] for row in rows] == [str(own) for own in frame.index[worst]]
+    assert [row[heads.index("of what")] for row in rows] == frame["of what"].iloc[worst].tolist()
+    measure = heads.index("sd" if is_regression else "entropy")
+    assert [float(row[measure]) for row in rows] == pytest.approx(uncertainty[worst], abs=0.01)
+
+
+def test_the_diagnosis_is_shown_as_it_is_printed(made, page):
+    estimator, schema, frame, _ = made
+    found = Findings.of(estimator, schema, frame, 0)
+    shown = {row[0]: row[1:] for row in page.rows if len(row) == 5}
+    assert [own.name for own in found.checks][1:] == list(shown)[2:]
+    for own in found.checks:
+        assert shown[own.name] == [own.value, own.verdict, own.meaning, own.advice]
+    assert {own.name for own in found.checks} >= set(OF_THE_FIT)
+
+
+def test_the_page_says_whose_rows_it_shows(made, page):
+    assert (
+        f"Scores on the {N} rows given; on the rows it was fitted to they flatter."
+        in (page.texts["header"])
+    )
+    assert "The fit saw as many" in page.texts["header"]
+
+
+def test_of_other_rows_no_more_is_said_than_they_tell(quick, tmp_path):
+    estimator, schema, _ = quick
+    report.write(tmp_path / "page.html", estimator, schema, table(50, seed=1))
+    page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert f"The fit saw {N} rows, so these are not just" in page.texts["header"]
+    verdicts = {row[0]: row[1:3] for row in page.rows if len(row) == 5}
+    assert all(verdicts[own] == ["-", "not measured"] for own in OF_THE_FIT)
+    assert verdicts["scores"] == ["1 (rows given)", "good"]
+
+
+def test_of_a_large_table_some_rows_are_drawn_and_the_page_says_so(quick, monkeypatch, tmp_path):
+    monkeypatch.setattr(report_findings, "MOST_CHOSEN", 20)
+    monkeypatch.setattr(report_findings, "MOST_DIAGNOSED", 30)
+    report.write(tmp_path / "page.html", *quick)
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert html.count("On 20 rows, drawn at random.") == 3
+    assert html.count(f"Drawn of 20 of the {N} rows, at random.") == 2
+    assert "Measured on 30 of the rows given" in html
+    found = Findings.of(*quick, 0)
+    assert len(set(found.chosen)) == 20
+    assert {own.verdict for own in found.checks} == {"not measured", "good"}
+
+
+def test_rows_without_a_target_and_unknown_categories_are_told(quick, tmp_path):
+    estimator, schema, frame = quick
+    frame = frame.copy()
+    frame.loc[2, schema.target_name] = np.nan
+    frame.loc[3, "of what"] = "glass"
+    report.write(tmp_path / "page.html", estimator, schema, frame)
+    text = Page((tmp_path / "page.html").read_text(encoding="utf-8")).texts["fitted"]
+    assert "1 of the rows given have no target" in text
+    assert "glass" in text
+
+
+def test_the_same_seed_gives_the_same_page(quick, tmp_path):
+    for name in ("one", "two"):
+        report.write(tmp_path / name, *quick, seed=3)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize("broken", ["os.replace", "pyrobbb.report_model.fitted"])
+def test_the_page_is_written_whole_or_not_at_all(quick, monkeypatch, tmp_path, broken):
+    def fail(*_):
+        raise OSError("no space")
+
+    (tmp_path / "page.html").write_text("as it was")
+    monkeypatch.setattr(broken, fail)
+    with pytest.raises(OSError, match="no space"):
+        report.write(tmp_path / "page.html", *quick)
+    assert [own.name for own in tmp_path.iterdir()] == ["page.html"]
+    assert (tmp_path / "page.html").read_text() == "as it was"
+
+
+def test_predictions_lean_on_what_they_were_made_of(quick):
+    estimator, schema, frame = quick
+    original = estimator.predict_distribution
+    first = np.arange(len(schema.inputs)) == 0
+    estimator.predict_distribution = lambda x: original(np.where(first, x, 0.0))
+    influence = Findings.of(estimator, schema, frame, 0).influence
+    assert list(influence) == [own.name for own in schema.columns]
+    assert next(iter(influence.values())) > 0
+    assert list(influence.values())[1:] == [0.0] * (len(schema.columns) - 1)
+
+
+def test_along_a_column_the_others_are_typical(quick):
+    estimator, schema, frame = quick
+    asked = []
+    found = Findings.of(estimator, schema, frame, 0)
+    curves = found.curves()
+    assert len(curves) == 3
+    original = estimator.predict_distribution
+    estimator.predict_distribution = lambda x: asked.append(x) or original(x)
+    found.curves()
+    x = schema.encode(frame)
+    inputs = schema.inputs
+    for curve, rows in zip(curves, asked, strict=True):
+        varied = inputs.index(curve.column.name)
+        assert rows[[0, -1], varied] == pytest.approx(np.quantile(x[:, varied], [0.01, 0.99]))
+        for i, name in enumerate(inputs):
+            if i == varied:
+                continue
+            assert len(set(rows[:, i])) == 1
+            if name.startswith("of what = "):
+                is_most = name.removeprefix("of what = ") == frame["of what"].mode()[0]
+                assert rows[0, i] == is_most
+            elif name == "size is missing":
+                assert rows[0, i] == 0
+            else:
+                assert rows[0, i] == np.median(x[:, i])
+
+
+def test_counts_are_held_against_a_constant_of_counts():
+    for variance in (9.0, 2.0):
+        constant = _constant_number(4.0, variance, 2, is_count=True)
+        assert constant.mean == pytest.approx([4.0, 4.0])
+        assert constant.sd**2 == pytest.approx([max(variance, 4.0)] * 2)
+        assert np.isfinite(constant.log_prob(np.array([0.0, 3.0]))).all()
+
+
+def test_a_constant_is_worth_what_a_constant_is_worth():
+    y = np.random.default_rng(0).normal(5, 2, 400)
+    constant = _constant_number(y.mean(), y.var(), len(y), is_count=False)
+    for own in of_numbers(constant, y, constant, np.arange(len(y)), is_count=False):
+        assert own.value == pytest.approx(own.constant)
+
+
+def test_an_estimator_of_another_task_is_refused(quick, tmp_path):
+    _, schema, frame = quick
+    with pytest.raises(ValueError, match="`estimator` must suit the task of `schema`, regression"):
+        report.write(tmp_path / "page.html", fitted("classification")[0], schema, frame)
+
+
+def test_several_targets_are_refused(quick, tmp_path):
+    _, schema, frame = quick
+    x, y = schema.encode(frame), schema.target(frame)
+    estimator = BBBRegressor(**BUDGET).fit(x, np.column_stack([y, y]))
+    with pytest.raises(ValueError, match="`estimator` must predict one target, got 2"):
+        report.write(tmp_path / "page.html", estimator, schema, frame)
+
+
+def test_a_table_without_a_target_is_refused(quick, tmp_path):
+    estimator, schema, frame = quick
+    frame = frame.assign(**{schema.target_name: np.nan})
+    with pytest.raises(ValueError, match="has no row with a target"):
+        report.write(tmp_path / "page.html", estimator, schema, frame)
+
+
+def test_a_page_needs_a_folder_and_a_name(quick, tmp_path):
+    with pytest.raises(FileNotFoundError, match="`path` must lie in a folder that exists"):
+        report.write(tmp_path / "no" / "page.html", *quick)
+    with pytest.raises(IsADirectoryError, match="`path` must be a file"):
+        report.write(tmp_path, *quick)
+
+
+def test_numbers_are_written_to_be_compared():
+    assert [number(own) for own in (0.123456, -2.0, 1234567.0, float("nan"))] == [
+        "0.1235",
+        "\N{MINUS SIGN}2",
+        "1,234,567",
+        "\N{EN DASH}",
+    ]
+    assert aligned([12.3456, 1.0, -0.5]) == ["12.35", "1.00", "\N{MINUS SIGN}0.50"]
+    assert aligned([1e-9, 2e-9]) == ["1e\N{MINUS SIGN}09", "2e\N{MINUS SIGN}09"]
+    assert [cell(own) for own in (None, np.nan, pd.NA, pd.NaT, "", 7, 2.5)] == [
+        *["(missing)"] * 5,
+        "7",
+        "2.5",
+    ]
+    assert len(cell("x" * 500)) == report_html.LONGEST_CELL
+
+
+def browse(page, *options):
+    options = [f"--user-data-dir={page.parent / 'profile'}", "--virtual-time-budget=2000", *options]
+    return subprocess.run(
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            *options,
+            page.as_uri(),
+        ],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=120,
+    ).stdout
+
+
+@pytest.mark.slow
+@in_a_browser
+@pytest.mark.parametrize("width", [1200, 500])
+def test_a_browser_shows_the_page(made, tmp_path, width):
+    picture = tmp_path / "page.png"
+    browse(made[3], f"--screenshot={picture}", f"--window-size={width},1500")
+    pixels = imread(picture)[..., :3]
+    assert pixels.shape[1] == width
+    assert 0.01 < (pixels.max(-1) < 0.6).mean() < 0.5  # letters on paper
+    blocks = pixels[:1500].reshape(15, 100, width, 3)
+    assert (blocks.std(axis=(1, 2)).max(-1) > 0.02).all()  # nowhere blank
+
+
+@pytest.mark.slow
+@in_a_browser
+@pytest.mark.parametrize("width", [1200, 500])
+def test_in_a_browser_nothing_is_wider_than_the_window(made, tmp_path, width):
+    html = made[3].read_text(encoding="utf-8")
+    html = re.sub(r"<meta http-equiv[^>]*>", "", html)  # which forbids scripts
+    asks = "document.title = document.documentElement.scrollWidth + ' of ' + innerWidth"
+    page = tmp_path / "page.html"
+    page.write_text(html.replace("</body>", f"<script>{asks}</script></body>"), encoding="utf-8")
+    dom = browse(page, "--dump-dom", f"--window-size={width},1500")
+    assert re.search(r"<title>(.*?)</title>", dom)[1] == f"{width} of {width}"
+    assert re.findall(r'<section id="(\w+)">', dom) == SECTIONS
