@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from .cli_options import (
+    AsJson,
+    Data,
+    Decimal,
+    Delimiter,
+    Encoding,
+    Model,
+    Seed,
+    names_in,
+    probabilities_in,
+    units_in,
+)
 from .cli_output import Output, facts, table_of
 from .engine import NonFiniteLossError
 from .tables import CHUNK_ROWS, TableError, TableFile, naming
@@ -36,18 +47,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-
-Data = Annotated[str, typer.Argument(help="csv, tsv (also .gz) or parquet file.", metavar="DATA")]
-Model = Annotated[str, typer.Argument(help="Folder written by `pyrobbb fit`.", metavar="MODEL")]
-Encoding = Annotated[
-    str | None, typer.Option(help="Encoding of the text; UTF-8 if no byte order mark says another.")
-]
-Delimiter = Annotated[
-    str | None, typer.Option(help="What stands between cells; found by looking at the first lines.")
-]
-Decimal = Annotated[Literal[".", ","], typer.Option(help="Decimal point or comma in the table.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Makes it repeatable.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,9 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output.fail(f"not enough memory. {error} Take fewer rows or columns.")
         return 2
     except OSError as error:
-        reason = f"{error.filename}: {error.strerror}." if error.filename else str(error)
-        output.fail(reason)
+        reason = error.strerror or str(error)
+        output.fail(f"{error.filename}: {reason}." if error.filename else reason)
         return 2
+    except SystemExit:  # typer's answer when the reader of stdout, such as head, has enough
+        return 0
     return int(code or 0)
 
 
@@ -147,20 +148,22 @@ def fit(
     from .table_writer import check_folder
 
     output: Output = context.obj
-    layers = _hidden(hidden)
+    layers = units_in(hidden)
     check_folder(out)
-    table = TableFile.of(data, encoding=encoding, delimiter=delimiter, decimal=decimal)
-    output.note(*table.notes)
+    table = _open(output, data, encoding, delimiter, decimal)
     frame = table.read()
     with naming(data):
-        schema = Schema.of(frame, target, task, drop=_names(drop), categorical=_names(categorical))
+        schema = Schema.of(
+            frame, target, task, drop=names_in(drop), categorical=names_in(categorical)
+        )
         rows, _ = schema.with_target(frame)
         x, y = schema.encode(rows), schema.target(rows)
     output.note(*schema.notes)
     if schema.task == "classification" and likelihood != "auto":
         raise TableError(f"--likelihood {likelihood} is for a regression; leave it out.")
 
-    from . import estimators
+    from .estimators import BBBClassifier, BBBRegressor
+    from .table_model import TableModel
 
     options: dict[str, Any] = {
         "prior": prior,
@@ -172,11 +175,11 @@ def fit(
     started = time.perf_counter()
     estimator: Any
     if schema.task == "regression":
-        estimator = estimators.BBBRegressor(layers, likelihood=likelihood, **options)
+        estimator = BBBRegressor(layers, likelihood=likelihood, **options)
     else:
-        estimator = estimators.BBBClassifier(layers, **options)
+        estimator = BBBClassifier(layers, **options)
     estimator.fit(x, y)
-    estimator.save(out, extra={"table": schema.to_dict()})
+    TableModel(estimator, schema).save(out)
 
     found = {
         "model": out,
@@ -186,6 +189,7 @@ def fit(
         "rows": len(x),
         "inputs": schema.inputs,
         "dropped": {own.name: own.reason for own in schema.dropped},
+        "hidden": list(estimator.hidden_),
         "likelihood": type(estimator.likelihood_).__name__,
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -194,6 +198,7 @@ def fit(
         "rows": len(x),
         "columns used": len(schema.columns),
         "inputs": len(schema.inputs),
+        "hidden units": ", ".join(map(str, estimator.hidden_)) or "none",
         "likelihood": found["likelihood"],
         "seconds": found["seconds"],
         "model": out,
@@ -227,19 +232,20 @@ def predict(
     from tqdm import tqdm
 
     from .columns import Tally
+    from .table_model import TableModel
     from .table_writer import ENDINGS, check_file, writing
 
     output: Output = context.obj
     if as_json and out == "-":
         raise TableError("--json and --out - would both write to stdout; choose one.")
     check_file(out, ENDINGS)
-    estimator, schema = _load(model)
+    fitted = TableModel.load(model)
+    schema = fitted.schema
     if quantiles is not None and schema.task == "classification":
         raise TableError("--quantiles are of a regression, and the model is a classification.")
-    levels = DEFAULT_QUANTILES if quantiles is None else _probabilities(quantiles)
-    table = TableFile.of(data, encoding=encoding, delimiter=delimiter, decimal=decimal)
-    output.note(*table.notes)
-    kept = _names(keep)
+    levels = DEFAULT_QUANTILES if quantiles is None else probabilities_in(quantiles)
+    table = _open(output, data, encoding, delimiter, decimal)
+    kept = names_in(keep)
     unknown = [name for name in kept if name not in table.columns]
     if unknown:
         raise TableError(f"has no column {unknown[0]!r} (--keep).", data)
@@ -258,11 +264,11 @@ def predict(
     ):
         for frame in chunks:
             x = schema.encode(frame, tally)
-            columns = _predicted(estimator, schema, x, levels)
+            columns = fitted.predict(x, levels)
             both = [name for name in kept if name in columns]
             if both:
                 raise TableError(f"column {both[0]!r} (--keep) has the name of a prediction.")
-            write(frame[kept].reset_index(drop=True).assign(**columns))
+            write(frame[kept].assign(**columns))
             n_rows += len(frame)
             bar.update(len(frame))
     output.note(*tally.lines())
@@ -288,11 +294,13 @@ def diagnose(
 
     DATA is the table that it was fitted to.
     """
+    from .table_model import TableModel
+
     output: Output = context.obj
-    estimator, schema = _load(model)
-    table = TableFile.of(data, encoding=encoding, delimiter=delimiter, decimal=decimal)
-    _, x, y = _examples(output, schema, table)
-    diagnosis = estimator.diagnose(x, y, seed=seed)
+    fitted = TableModel.load(model)
+    table = _open(output, data, encoding, delimiter, decimal)
+    _, x, y = _examples(output, fitted.schema, table)
+    diagnosis = fitted.estimator.diagnose(x, y, seed=seed)
     checks = [
         {
             "name": own.name,
@@ -329,15 +337,16 @@ def report(
 ) -> None:
     """Write a report on a model and the table that it was fitted to, with pictures."""
     from .report import write
+    from .table_model import TableModel
     from .table_writer import check_file
 
     output: Output = context.obj
     check_file(out, (".html", ".htm"))
-    estimator, schema = _load(model)
-    table = TableFile.of(data, encoding=encoding, delimiter=delimiter, decimal=decimal)
-    frame, _, _ = _examples(output, schema, table)
+    fitted = TableModel.load(model)
+    table = _open(output, data, encoding, delimiter, decimal)
+    frame, _, _ = _examples(output, fitted.schema, table)
     with naming(data):
-        write(out, estimator, schema, frame, seed=seed)
+        write(out, fitted.estimator, fitted.schema, frame, seed=seed)
     found = {"report": out, "rows": len(frame)}
     output.report(found, facts("Reported", found), as_json=as_json)
 
@@ -361,20 +370,21 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Set the weights with the most noise to zero: those with the lowest |mean| / sd."""
+    from .pruning import prune as prune_
+    from .table_model import TableModel
     from .table_writer import check_folder
 
     output: Output = context.obj
     check_folder(out)
-    estimator, schema = _load(model)
+    fitted = TableModel.load(model)
     examples: tuple[np.ndarray, np.ndarray] | None = None
     if data is not None:
-        table = TableFile.of(data, encoding=encoding, delimiter=delimiter, decimal=decimal)
-        examples = _examples(output, schema, table)[1:]
-    before = _scores(estimator, *examples) if examples else {}
-    prune_ = importlib.import_module("pyrobbb.pruning").prune
-    estimator.posterior_ = prune_(estimator.posterior_, fraction)
-    after = _scores(estimator, *examples) if examples else {}
-    estimator.save(out, extra={"table": schema.to_dict()})
+        table = _open(output, data, encoding, delimiter, decimal)
+        examples = _examples(output, fitted.schema, table)[1:]
+    before = fitted.scores(*examples) if examples else {}
+    pruned = fitted.with_posterior(prune_(fitted.estimator.posterior_, fraction))
+    after = pruned.scores(*examples) if examples else {}
+    pruned.save(out)
     found = {"model": out, "fraction": fraction, "before": before, "after": after}
     tables = [facts("Pruned", {"fraction": fraction, "model": out})]
     if examples:
@@ -417,25 +427,15 @@ def _aside(is_wanted: bool) -> Iterator[None]:
         yield
 
 
-def _load(model: str) -> tuple[Any, Schema]:
-    """Read a model that `pyrobbb fit` has written."""
-    from .estimator_storage import read
-    from .estimators import KINDS
-    from .schema import Schema
-
-    estimator: Any
-    estimator, extra = read(model, KINDS)
-    if "table" not in extra:
-        raise TableError(
-            "was not made by `pyrobbb fit`: it does not say which columns it needs. Use it from "
-            "Python, or fit it by the command line.",
-            model,
-        )
-    with naming(model):
-        schema = Schema.from_dict(extra["table"])
-        if len(schema.inputs) != estimator.n_features_in_:
-            raise TableError("is damaged: its columns do not make its network's inputs.")
-    return estimator, schema
+def _open(
+    output: Output, data: str, encoding: str | None, delimiter: str | None, decimal: str
+) -> TableFile:
+    """Look at a table, and say what was taken for granted."""
+    if delimiter in ("tab", "\\t"):
+        delimiter = "\t"
+    table = TableFile.of(data, encoding=encoding, delimiter=delimiter, decimal=decimal)
+    output.note(*table.notes)
+    return table
 
 
 def _examples(
@@ -444,7 +444,6 @@ def _examples(
     """Read rows with their target: the frame, the matrix and the target."""
     from .columns import Tally
 
-    output.note(*table.notes)
     with naming(table.path):
         frame, n_left_out = schema.with_target(table.read())
         if not len(frame):
@@ -455,84 +454,6 @@ def _examples(
     if n_left_out:
         output.note(f"{n_left_out} row(s) without a target are left out.")
     return frame, x, y
-
-
-def _predicted(
-    estimator: Any, schema: Schema, x: np.ndarray, levels: Sequence[float]
-) -> dict[str, Any]:
-    """Give the columns of predictions."""
-    prediction = estimator.predict_distribution(x)
-    if schema.task == "regression":
-        quantiles = prediction.quantile(list(levels))
-        return {
-            "mean": prediction.mean,
-            "sd": prediction.sd,
-            "sd_noise": prediction.aleatoric_sd,
-            "sd_doubt": prediction.epistemic_sd,
-            **{_quantile_name(q): own for q, own in zip(levels, quantiles, strict=True)},
-        }
-    return {
-        "label": estimator.classes_[prediction.probs.argmax(1)],
-        **{f"p_{own}": prediction.probs[:, i] for i, own in enumerate(estimator.classes_)},
-        "entropy": prediction.entropy,
-        "doubt": prediction.mutual_information,
-    }
-
-
-def _scores(estimator: Any, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    import numpy as np
-
-    from . import scores
-
-    prediction = estimator.predict_distribution(x)
-    if hasattr(estimator, "classes_"):
-        index = np.searchsorted(estimator.classes_, y)
-        return {
-            "NLL": scores.nll(prediction, index),
-            "Brier": scores.brier(prediction, index),
-            "error": scores.error_rate(prediction, index),
-        }
-    return {
-        "NLL": scores.nll(prediction, y),
-        "RMSE": scores.rmse(prediction, y),
-        "90 % interval holds": scores.coverage(prediction, y),
-    }
-
-
-def _quantile_name(level: float) -> str:
-    whole, _, rest = f"{100 * level:.10g}".partition(".")
-    return f"q{whole:0>2}" + (f".{rest}" if rest else "")
-
-
-def _names(words: str) -> list[str]:
-    return [word.strip() for word in words.split(",") if word.strip()]
-
-
-def _hidden(words: str) -> tuple[int, ...] | Literal["auto"]:
-    if words.strip() == "auto":
-        return "auto"
-    if words.strip() == "0":
-        return ()
-    try:
-        units = tuple(int(word) for word in words.split(","))
-    except ValueError:
-        units = (0,)
-    if min(units) < 1:
-        raise TableError(f"--hidden must be positive whole numbers such as 50,50, got {words!r}.")
-    return units
-
-
-def _probabilities(words: str) -> tuple[float, ...]:
-    try:
-        levels = tuple(float(word) for word in words.split(","))
-    except ValueError:
-        levels = (0.0,)
-    if not all(0 < level < 1 for level in levels) or len(set(levels)) < len(levels):
-        raise TableError(
-            f"--quantiles must be distinct probabilities in (0, 1) such as 0.05,0.5,0.95, got "
-            f"{words!r}."
-        )
-    return levels
 
 
 if __name__ == "__main__":

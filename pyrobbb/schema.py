@@ -15,7 +15,7 @@ import numpy as np
 
 from .cells import EXACT, Cells
 from .columns import NEARLY_ALL, Categorical, Column, Dropped, Numeric, Tally, is_constant, judge
-from .tables import TableError
+from .table_error import TableError
 
 if TYPE_CHECKING:
     import pandas as pd

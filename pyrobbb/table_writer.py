@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from .tables import TableError
+from .table_error import TableError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,8 @@ def check_folder(path: str | os.PathLike[str]) -> None:
         If it cannot be, or if something else is there.
     """
     path, target = os.fspath(path), Path(path).absolute()
-    if target.exists() and not (target / "posterior.json").is_file():
+    is_free = not target.exists() or (target.is_dir() and not any(target.iterdir()))
+    if not is_free and not (target / "posterior.json").is_file():
         raise TableError("exists and is no model; name another folder, or remove it.", path)
     nearest = next(own for own in target.parents if own.exists())
     if not nearest.is_dir():
@@ -80,6 +81,11 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Callable[[pd.DataFrame], N
     ----------
     path : path-like
         .csv or .tsv, which ".gz" may follow, or .parquet; "-" is csv on stdout.
+
+    Raises
+    ------
+    TableError
+        If it cannot be written, or not to the end.
     """
     path = os.fspath(path)
     check_file(path, ENDINGS)
@@ -88,6 +94,15 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Callable[[pd.DataFrame], N
             yield write
         sys.stdout.flush()
         return
+    try:
+        with _writing_file(path) as write:
+            yield write
+    except OSError as error:
+        raise TableError(f"cannot be written: {error.strerror or error}.", path) from error
+
+
+@contextlib.contextmanager
+def _writing_file(path: str) -> Iterator[Callable[[pd.DataFrame], None]]:
     is_compressed = path.lower().endswith(".gz")
     ending = Path(path[:-3] if is_compressed else path).suffix.lower()
     if _is_device(path):
@@ -102,6 +117,8 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Callable[[pd.DataFrame], N
             if is_compressed:
                 inner = stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0))
             yield stack.enter_context(_pieces(inner, ending))
+        if _is_device(path):
+            raise TableError("has become something that is no file; it is left alone.", path)
         scratch.replace(target)
     except BaseException:
         scratch.unlink(missing_ok=True)
@@ -143,11 +160,15 @@ def _parquet_pieces(file: IO[bytes]) -> Iterator[Callable[[pd.DataFrame], None]]
 
     def write(frame: pd.DataFrame) -> None:
         nonlocal writer
-        schema = None if writer is None else writer.schema
-        table = arrow.Table.from_pandas(frame, schema=schema, preserve_index=False)
         if writer is None:
-            writer = parquet.ParquetWriter(file, table.schema)
-        writer.write_table(table)
+            schema = arrow.Schema.from_pandas(frame, preserve_index=False)
+            for i, own in enumerate(schema):
+                if arrow.types.is_null(own.type):  # a further piece may have words
+                    schema = schema.set(i, own.with_type(arrow.string()))
+            writer = parquet.ParquetWriter(file, schema)
+        writer.write_table(
+            arrow.Table.from_pandas(frame, schema=writer.schema, preserve_index=False)
+        )
 
     try:
         yield write

@@ -1,5 +1,8 @@
 """What every test starts from: one thread, a fixed seed, an empty param store."""
 
+import os
+import stat
+
 import pyro
 import pytest
 import torch
@@ -11,6 +14,18 @@ def _one_thread():
     torch.set_num_threads(1)  # the networks are too small for more to pay
     yield
     torch.set_num_threads(n_threads)
+
+
+@pytest.fixture
+def full_device(tmp_path_factory):
+    """Give a device with no space left, like /dev/full: a fault must not harm the machine's own."""
+    path = tmp_path_factory.mktemp("dev") / "full"
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 7))
+        path.open("wb").close()
+    except OSError:
+        pytest.skip("Only root can make a device.")
+    return path
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,14 @@
 """The command line: what a person gets from a table, and what they are told if it is bad."""
 
+import errno
 import json
 import re
+import shutil
+import sys
 import time
 import tracemalloc
+import types
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,11 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyrobbb import BayesianNetwork, cli, estimators, mlp
+from pyrobbb import BayesianNetwork, cli, demo, estimators, mlp, table_writer
 from pyrobbb import fit as fit_posterior
 from pyrobbb.cli import main
+from pyrobbb.cli_options import names_in
 from pyrobbb.diagnostics import Check, Diagnosis
 from pyrobbb.schema import Schema
+from pyrobbb.table_model import TableModel
 from pyrobbb.tables import TableFile
 
 N = 60
@@ -62,7 +69,7 @@ def instant_fit(monkeypatch):
         assert x.dtype == np.float64
         assert len(x) == len(y)
         assert np.isfinite(x).all()
-        self.likelihood_ = None
+        self.hidden_, self.likelihood_ = (), None
         return self
 
     for kind in (estimators.BBBRegressor, estimators.BBBClassifier):
@@ -96,8 +103,8 @@ def test_predictions_of_a_regression_are_those_of_the_estimator(made, tmp_path, 
         *("id", "town", "mean", "sd", "sd_noise", "sd_doubt", "q05", "q50", "q97.5")
     ]
     assert found["id"].tolist() == houses()["id"].tolist()
-    estimator, schema = cli._load(str(made / "price"))
-    prediction = estimator.predict_distribution(schema.encode(houses()))
+    model = TableModel.load(made / "price")
+    prediction = model.estimator.predict_distribution(model.schema.encode(houses()))
     np.testing.assert_allclose(found["mean"], prediction.mean)
     np.testing.assert_allclose(found["sd"] ** 2, found["sd_noise"] ** 2 + found["sd_doubt"] ** 2)
     np.testing.assert_allclose(found["q97.5"], prediction.quantile(0.975))
@@ -108,8 +115,8 @@ def test_predictions_of_a_classification_are_those_of_the_estimator(made, tmp_pa
     run(capsys, "predict", made / "sold", made / "houses.csv", "--out", out)
     found = pd.read_csv(out)
     assert list(found) == ["label", "p_late", "p_soon", "entropy", "doubt"]
-    estimator, schema = cli._load(str(made / "sold"))
-    prediction = estimator.predict_distribution(schema.encode(houses()))
+    model = TableModel.load(made / "sold")
+    prediction = model.estimator.predict_distribution(model.schema.encode(houses()))
     np.testing.assert_allclose(found[["p_late", "p_soon"]], prediction.probs)
     assert (found["label"] == np.where(found["p_late"] > found["p_soon"], "late", "soon")).all()
     np.testing.assert_allclose(found["doubt"], prediction.mutual_information, atol=1e-12)
@@ -135,13 +142,23 @@ def test_predictions_are_written_in_the_format_of_the_name(made, tmp_path, capsy
     np.testing.assert_allclose(other["doubt"].astype(float), text["doubt"].astype(float))
 
 
-def test_predictions_go_to_stdout_and_all_else_to_stderr(made, tmp_path, capsys):
+def test_predictions_go_to_stdout_and_all_else_to_stderr(made, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "CHUNK_ROWS", 7)
     houses().assign(town="Rome", extra=1).to_csv(tmp_path / "new.csv", index=False)
     shown = run(capsys, "predict", made / "price", tmp_path / "new.csv", "--out", "-")
     assert shown.out.startswith("mean,sd,sd_noise,sd_doubt,q05,q50,q95\n")
     assert shown.out.count("\n") == N + 1
     assert "Columns that the model does not know are ignored: extra." in shown.err
     assert shown.err.count("town 'Rome' (60 rows)") == 1
+
+
+def test_a_reader_that_has_enough_is_no_error(made, capsys, monkeypatch):
+    def refuse(*_):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(table_writer, "_text_pieces", lambda *_: refuse)
+    shown = run(capsys, "predict", made / "price", made / "houses.csv", "--out", "-")
+    assert shown.err == ""
 
 
 def test_columns_in_another_order_give_the_same_predictions(made, tmp_path, capsys):
@@ -172,6 +189,7 @@ def test_fit_says_what_it_took_the_table_for(made, tmp_path, capsys):
     assert found["classes"] == ["late", "soon"]
     assert found["dropped"] == {"id": "an identifier: nearly all cells are distinct"}
     assert found["rows"] == N
+    assert found["hidden"] == [3]
     for note in found["notes"]:
         assert f"pyrobbb fit: note: {note}\n" in shown.err
     shown = run(capsys, "fit", *arguments)
@@ -201,6 +219,64 @@ def test_diagnose_tells_a_bad_verdict_by_its_exit_code(made, capsys, monkeypatch
     found = json.loads(run(capsys, *arguments, "--json", code=code).out)
     assert found["ok"] == (verdict != "bad")
     assert found["checks"][0]["verdict"] == verdict
+
+
+@pytest.mark.parametrize("target", ["price", "sold"])
+def test_prune_writes_a_smaller_model_and_scores_both(made, tmp_path, capsys, target):
+    pruned = tmp_path / "pruned"
+    words = ["--fraction", "0.5", "--out", pruned, "--data", made / "houses.csv", "--json"]
+    found = json.loads(run(capsys, "prune", made / target, *words).out)
+    assert found["before"]["NLL"] != found["after"]["NLL"]
+    model = TableModel.load(pruned)
+    if target == "sold":
+        probability = model.estimator.predict_proba(model.schema.encode(houses()))
+        of_seen = np.where(houses()["sold"] == "late", probability[:, 0], probability[:, 1])
+        assert found["after"]["NLL"] == pytest.approx(-np.log(of_seen).mean())
+    x, y = model.schema.encode(houses()), model.schema.target(houses())
+    assert model.scores(x, y) == pytest.approx(found["after"])
+    original = TableModel.load(made / target)
+    assert original.scores(x, y) == pytest.approx(found["before"])
+    shown = run(capsys, "prune", made / target, "--out", pruned, "--data", made / "houses.csv").out
+    assert "before" in shown
+    assert "NLL" in shown
+
+
+def test_report_hands_over_the_rows_with_a_target(made, tmp_path, capsys, monkeypatch):
+    def write(path, estimator, schema, frame, *, seed=0):
+        assert isinstance(estimator, estimators.BBBRegressor)
+        assert schema.target(frame).shape == (N - 1,)
+        Path(path).write_text("written")
+
+    module = types.ModuleType("pyrobbb.report")
+    module.write = write
+    monkeypatch.setitem(sys.modules, "pyrobbb.report", module)
+    frame = houses().astype(object)
+    frame.loc[3, "price"] = ""
+    frame.to_csv(tmp_path / "houses.csv", index=False)
+    out = tmp_path / "out.html"
+    shown = run(capsys, "report", made / "price", tmp_path / "houses.csv", "--out", out, "--json")
+    assert json.loads(shown.out)["rows"] == N - 1
+    assert "1 row(s) without a target are left out" in shown.err
+    assert out.read_text() == "written"
+
+
+@pytest.mark.parametrize(("agrees", "code"), [(True, 0), (False, 1)])
+@pytest.mark.parametrize(("command", "function"), [("check", "check"), ("demo", "run")])
+def test_json_is_all_that_is_on_stdout(capsys, monkeypatch, command, function, agrees, code):
+    def chatter(*_, **__):
+        sys.stdout.write("a table\n")
+        return agrees
+
+    monkeypatch.setattr(demo, function, chatter)
+    shown = run(capsys, command, "--json", code=code)
+    assert json.loads(shown.out)["ok"] is agrees
+    assert "a table" in shown.err
+    assert run(capsys, command, code=code).out == "a table\n"
+
+
+def test_names_in_an_option_are_cut_at_commas_that_are_not_quoted():
+    assert names_in('id, name,"a, b"') == ["id", "name", "a, b"]
+    assert names_in("") == []
 
 
 @pytest.mark.slow
@@ -309,7 +385,6 @@ def test_what_the_fit_itself_refuses_is_one_line_too(tmp_path, capsys):
         (lambda f: f, ["--quantiles", "0,1"], "--quantiles must be distinct probabilities"),
         (lambda f: f, ["--quantiles", "half"], "--quantiles must be distinct probabilities"),
         (lambda f: f, ["--out", "out.xlsx"], "out.xlsx: must end in .csv"),
-        (lambda f: f, ["--out", "/dev/full"], "No space left on device"),
         (lambda f: f, ["--out", "/proc/out.csv"], "cannot be written in '/proc'"),
         (lambda f: f, ["--out", "TMP/new.csv/out.csv"], "cannot be written: there is no folder"),
         (lambda f: f, ["--out", "-", "--json"], "would both write to stdout"),
@@ -324,6 +399,12 @@ def test_a_bad_call_of_predict_is_one_line_and_leaves_nothing(
     line = refusal(capsys, "predict", *arguments, *options)
     assert re.search(message, line), line
     assert [own.name for own in tmp_path.iterdir()] == ["new.csv"]
+
+
+def test_no_space_left_is_one_line(made, capsys, full_device):
+    arguments = [made / "price", made / "houses.csv", "--out", full_device]
+    line = refusal(capsys, "predict", *arguments)
+    assert f"{full_device}: cannot be written: No space left on device." in line
 
 
 def test_a_bad_row_far_down_leaves_the_old_predictions(made, tmp_path, capsys, monkeypatch):
@@ -344,7 +425,9 @@ def test_quantiles_of_a_classification_are_refused(made, capsys):
 
 
 @pytest.mark.parametrize("command", ["predict", "diagnose", "report", "prune"])
-@pytest.mark.parametrize("kind", ["none", "empty", "file", "posterior", "estimator", "damaged"])
+@pytest.mark.parametrize(
+    "kind", ["none", "empty", "file", "posterior", "estimator", "damaged", "other classes"]
+)
 def test_a_folder_that_fit_has_not_made_is_refused(made, tmp_path, capsys, command, kind):
     model = tmp_path / "model"
     x = np.linspace(-1, 1, 20)[:, None]
@@ -356,6 +439,10 @@ def test_a_folder_that_fit_has_not_made_is_refused(made, tmp_path, capsys, comma
         fit_posterior(BayesianNetwork(mlp(1, [2], 1)), x, x, epochs=1, progress=False).save(model)
     elif kind == "estimator":
         estimators.BBBRegressor([2], epochs=1, restarts=1).fit(x, x[:, 0]).save(model)
+    elif kind == "other classes":
+        shutil.copytree(made / "sold", model)
+        stored = model / "posterior.json"
+        stored.write_text(stored.read_text().replace('"soon"', '"never"', 1))
     elif kind == "damaged":
         schema = Schema.of(houses(), "price")
         estimator = estimators.BBBRegressor([2], epochs=1, restarts=1).fit(x, x[:, 0])
@@ -423,3 +510,17 @@ def test_any_small_table_is_fitted_or_refused(tmp_path_factory, instant_fit, col
     frame.to_csv(path, index=False, errors="replace")
     arguments = ["fit", str(path), "--target", "x0", "--out", str(path) + ".model"]
     assert main([*arguments, *task]) in (0, 2)
+
+
+@given(size=st.lists(CELL, min_size=3, max_size=3), town=st.lists(CELL, min_size=3, max_size=3))
+@settings(max_examples=100, deadline=5000)
+def test_any_small_table_is_predicted_or_refused(tmp_path_factory, made, size, town):
+    folder = tmp_path_factory.mktemp("fuzz")
+    frame = pd.DataFrame({"size": size, "town": town})
+    frame.to_csv(folder / "new.csv", index=False, errors="replace")
+    out = folder / "out.csv"
+    code = main(["predict", str(made / "price"), str(folder / "new.csv"), "--out", str(out)])
+    assert code in (0, 2)
+    assert {own.name for own in folder.iterdir()} == {"new.csv", *(["out.csv"] if not code else [])}
+    if not code:
+        assert np.isfinite(pd.read_csv(out).to_numpy()).all()

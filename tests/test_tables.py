@@ -1,6 +1,7 @@
 """Reading and writing tables: what a file says comes out, and what is wrong with it is named."""
 
 import gzip
+import os
 
 import numpy as np
 import pandas as pd
@@ -59,6 +60,11 @@ def test_a_delimiter_that_is_no_comma_is_found_and_told(write, delimiter, name):
     assert table.read().to_numpy().tolist() == CELLS
 
 
+def test_the_delimiter_found_is_the_one_that_cuts_all_lines_alike(write):
+    path = write("first, in full, of them;second\na;1\nb, c;2\n")
+    assert cells_of(path) == [["a", "1"], ["b, c", "2"]]
+
+
 def test_a_tsv_is_cut_at_tabs_even_if_commas_would_cut_more(write):
     path = write("a,b,c\ty\n1,2,3\t4\n", "table.tsv")
     assert cells_of(path) == [["1,2,3", "4"]]
@@ -72,6 +78,12 @@ def test_parquet_keeps_types_and_counts_rows(tmp_path):
     assert read_back["z"].dtype == np.bool_
     assert list(read_back.index) == [1, 2, 3]
     assert read_back.index.name == "row"
+
+
+def test_parquet_keeps_large_integers_beside_missing_ones(tmp_path):
+    ids = pd.array([2**60 + 1, None, 3], dtype="Int64")
+    pd.DataFrame({"id": ids}).to_parquet(tmp_path / "table.parquet")
+    assert read(tmp_path / "table.parquet")["id"].tolist() == [2**60 + 1, None, 3]
 
 
 @pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
@@ -145,7 +157,7 @@ def test_what_is_wrong_with_a_file_is_named_in_one_line(write, content, message)
     [
         ({"encoding": "klingon"}, "`encoding` must be one that Python knows.*got 'klingon'"),
         ({"encoding": "hex"}, "`encoding` must be one that Python knows"),
-        ({"delimiter": "::"}, "`delimiter` must be a single character, got '::'"),
+        ({"delimiter": "::"}, "`delimiter` must be a single character.*got '::'"),
         ({"decimal": ";"}, "`decimal` must be"),
     ],
 )
@@ -200,6 +212,14 @@ def test_what_is_written_in_pieces_is_read_back(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_a_piece_without_values_does_not_settle_the_type_of_a_column(tmp_path):
+    with table_writer.writing(tmp_path / "out.parquet") as write:
+        write(pd.DataFrame({"x": [None, None]}))
+        write(pd.DataFrame({"x": ["a", None]}))
+    cells = read(tmp_path / "out.parquet")["x"]
+    assert cells.dropna().to_dict() == {3: "a"}
+
+
 def write_half(path):
     with table_writer.writing(path) as write:
         write(FRAME)
@@ -224,11 +244,22 @@ def test_a_link_is_followed_and_stays_a_link(tmp_path):
     assert cells_of(tmp_path / "real.csv") == CELLS
 
 
-def test_a_device_is_written_to_and_stays_a_device():
-    with pytest.raises(OSError, match="No space left"), table_writer.writing("/dev/full") as write:
+def test_what_is_no_file_is_written_to_and_stays_what_it_is(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with table_writer.writing(path) as write:
         write(FRAME)
-    with table_writer.writing("/dev/null") as write:
+    assert os.read(reader, 1000).decode() == TEXT
+    os.close(reader)
+    assert path.is_fifo()
+
+
+def test_a_device_with_no_space_left_is_named(full_device):
+    words = "full: cannot be written: No space left"
+    with pytest.raises(TableError, match=words), table_writer.writing(full_device) as write:
         write(FRAME)
+    assert full_device.is_char_device()
 
 
 @pytest.mark.parametrize(
@@ -261,4 +292,7 @@ def test_a_folder_that_cannot_be_written_is_refused_beforehand(tmp_path, name, m
     with pytest.raises(TableError, match=message):
         table_writer.check_folder(tmp_path / name)
     table_writer.check_folder(tmp_path / "new" / "model")
+    (tmp_path / "empty").mkdir()
+    table_writer.check_folder(tmp_path / "empty")
+    (tmp_path / "empty").rmdir()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

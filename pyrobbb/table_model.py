@@ -1,0 +1,127 @@
+"""A model of a table: a fitted estimator with the schema of the table it was fitted to."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import estimator_storage, scores
+from .estimators import KINDS, BBBClassifier, BBBRegressor
+from .posterior import Posterior
+from .schema import Schema
+from .table_error import TableError, naming
+
+__all__ = ["TableModel"]
+
+
+@dataclass(frozen=True, eq=False)
+class TableModel:
+    """A model of a table.
+
+    Attributes
+    ----------
+    estimator : BBBRegressor or BBBClassifier
+    schema : Schema
+    """
+
+    estimator: BBBRegressor | BBBClassifier
+    schema: Schema
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> TableModel:
+        """Read what `save` has written.
+
+        Raises
+        ------
+        TableError
+            If the folder holds something else.
+        """
+        estimator, extra = estimator_storage.read(path, KINDS)
+        if "table" not in extra:
+            raise TableError(
+                "was not made by `pyrobbb fit`: it does not say which columns it needs. Use it "
+                "from Python, or fit it by the command line.",
+                os.fspath(path),
+            )
+        with naming(path):
+            try:
+                schema = Schema.from_dict(extra["table"])
+            except ValueError as error:
+                raise TableError(f"is damaged. {error}") from error
+            is_classifier = isinstance(estimator, BBBClassifier)
+            if (
+                not isinstance(estimator, BBBRegressor | BBBClassifier)
+                or is_classifier != (schema.task == "classification")
+                or (is_classifier and estimator.classes_.tolist() != list(schema.classes))
+                or len(schema.inputs) != estimator.n_features_in_
+            ):
+                raise TableError("is damaged: its table and its network do not fit together.")
+        return cls(estimator, schema)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it into a folder, which is also one of the estimator's `load`."""
+        self.estimator.save(path, extra={"table": self.schema.to_dict()})
+
+    def with_posterior(self, posterior: Posterior) -> TableModel:
+        """Give the model with another posterior of the same network."""
+        estimator = copy.copy(self.estimator)
+        estimator.posterior_ = posterior
+        return TableModel(estimator, self.schema)
+
+    def predict(self, x: np.ndarray, levels: Sequence[float]) -> dict[str, np.ndarray]:
+        """Give columns of predictions.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n, n_inputs)
+            What the schema makes of a table.
+        levels : sequence of float
+            Probabilities of the quantiles of a regression.
+
+        Returns
+        -------
+        dict of str to ndarray of shape (n,)
+        """
+        prediction: Any = self.estimator.predict_distribution(x)
+        if isinstance(self.estimator, BBBRegressor):
+            quantiles = prediction.quantile(list(levels))
+            return {
+                "mean": prediction.mean,
+                "sd": prediction.sd,
+                "sd_noise": prediction.aleatoric_sd,
+                "sd_doubt": prediction.epistemic_sd,
+                **{_quantile_name(q): own for q, own in zip(levels, quantiles, strict=True)},
+            }
+        classes, probs = self.estimator.classes_, prediction.probs
+        return {
+            "label": classes[probs.argmax(1)],
+            **{f"p_{own}": probs[:, i] for i, own in enumerate(classes)},
+            "entropy": prediction.entropy,
+            "doubt": prediction.mutual_information,
+        }
+
+    def scores(self, x: np.ndarray, y: np.ndarray) -> Mapping[str, float]:
+        """Score its predictions of rows whose target is known."""
+        prediction: Any = self.estimator.predict_distribution(x)
+        if isinstance(self.estimator, BBBRegressor):
+            return {
+                "NLL": scores.nll(prediction, y),
+                "RMSE": scores.rmse(prediction, y),
+                "90 % interval holds": scores.coverage(prediction, y),
+            }
+        index = np.searchsorted(self.estimator.classes_, y)
+        return {
+            "NLL": scores.nll(prediction, index),
+            "Brier": scores.brier(prediction, index),
+            "error": scores.error_rate(prediction, index),
+        }
+
+
+def _quantile_name(level: float) -> str:
+    whole, _, rest = f"{100 * level:.10g}".partition(".")
+    return f"q{whole:0>2}" + (f".{rest}" if rest else "")
