@@ -41,7 +41,7 @@ def regression(budget):
     search.fit(train.drop(columns="target"), train["target"])
     print(f"noise by cross-validation: {search.best_params_['bbbregressor__likelihood']}")
 
-    mean, sd = search.predict(test.drop(columns="target"), return_std=True)
+    mean, sd = search.best_estimator_.predict(test.drop(columns="target"), return_std=True)
     model, inputs = search.best_estimator_[-1], search.best_estimator_[:-1]
     prediction = model.predict_distribution(inputs.transform(test.drop(columns="target")))
     doubt = prediction.epistemic_sd[0]

@@ -17,6 +17,7 @@ EXAMPLES = {
     "cli_tour.sh": ["regression of progression", "q95", "Diagnosis", "report.html", "before"],
     "arviz_workflow.py": ["Not converged", "posterior_predictive", "noise_scale", "elpd"],
     "pyro_loop.py": ["MeanFieldGuide", "AutoLowRankMultivariateNormal"],
+    "sklearn_pipeline.py": ["noise by cross-validation", "the same predictions", "the other fifth"],
     "quickstart.py": ["rmse", "nats a patient", "inside the 90 % intervals"],
     "seed_bernoulli.py": ["nan", "Beta(1, 1) prior, posterior mean   0.618", "NumPy", "pyrobbb"],
     "seed_by_hand.py": ["rho W2", "gives the same cost and gradients", "gradient descent"],
@@ -27,6 +28,12 @@ NOTEBOOKS = {
     "01-bayes-by-backprop.ipynb": ["comparisons agree", "Pass y.reshape(-1, 1)", "doubt at x = 0"],
     "02-diagnostics-with-arviz.ipynb": ["R-hat of the mean", "corrected for q", "more epochs"],
     "03-vi-against-nuts.ipynb": ["Wasserstein distance", "four restarts", "lp: the truth is"],
+    "04-tabular-uncertainty.ipynb": [
+        "inside the 90 % intervals",
+        "auto takes",
+        "k-hat",
+        "then the",
+    ],
 }
 ENVIRONMENT = {
     **os.environ,
