@@ -152,8 +152,21 @@ def test_a_cold_posterior_is_not_gone_on_with():
     posterior = fit(
         network, X, Y, kl_weight=lambda batch, m: 0.1 / m, epochs=2, seed=0, progress=False
     )
-    with pytest.raises(ValueError, match="a KL weight given by name"):
+    with pytest.raises(ValueError, match="a KL weight that is no callable"):
         elbo_gain(posterior, X, Y)
+
+
+def test_a_colder_fit_gains_nothing_at_the_optimum_of_its_own_objective():
+    """By the closed form: a KL weight of c is the posterior of each row seen 1 / c times."""
+    exact = LinearRegression.made(n=40, seed=0)
+    posterior = fit(
+        exact.network, exact.x, exact.y, kl_weight=0.5, epochs=2000, seed=0, progress=False
+    )
+    mean, covariance = LinearRegression(*(torch.cat([t, t]) for t in (exact.x, exact.y))).exact()
+    scale = torch.linalg.inv(covariance).diagonal().rsqrt()  # the mean-field optimum
+    torch.testing.assert_close(posterior.guide.loc.detach(), mean, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(posterior.guide.scale.detach(), scale, atol=0.0, rtol=0.05)
+    assert abs(elbo_gain(posterior, exact.x, exact.y, seed=0).gain) < 0.1
 
 
 @pytest.mark.parametrize(
