@@ -165,7 +165,8 @@ def test_a_colder_fit_gains_nothing_at_the_optimum_of_its_own_objective():
     mean, covariance = LinearRegression(*(torch.cat([t, t]) for t in (exact.x, exact.y))).exact()
     scale = torch.linalg.inv(covariance).diagonal().rsqrt()  # the mean-field optimum
     torch.testing.assert_close(posterior.guide.loc.detach(), mean, atol=0.02, rtol=0.02)
-    torch.testing.assert_close(posterior.guide.scale.detach(), scale, atol=0.0, rtol=0.05)
+    # With each row seen once they would be 1.4 times as large.
+    torch.testing.assert_close(posterior.guide.scale.detach(), scale, atol=0.0, rtol=0.15)
     assert abs(elbo_gain(posterior, exact.x, exact.y, seed=0).gain) < 0.1
 
 
