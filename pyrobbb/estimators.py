@@ -57,8 +57,10 @@ AUTO_FRACTION = 0.2
 SMALL, LARGE = (50,), (50, 50)
 ROWS_FOR_LARGE = 5_000
 OPTIMIZER = partial(torch.optim.Adam, betas=(0.9, 0.99))
-"""A single outlier may make a gradient a million times as large as usual. With torch's 0.999 a fit
-would stand still for thousands of steps after it; so it is forgotten after some hundred."""
+"""A single outlier may make a gradient a million times as large as usual, where the noise is thought
+to be small. With torch's 0.999, a fit would stand still for thousands of steps after it."""
+STEEPEST = 1.0
+"""Bound on the norm of the gradient, for each row of the data: for the same reason."""
 STEPS, MOST_EPOCHS, LEAST_EPOCHS = 40_000, 10_000, 20
 COUNTS = (likelihoods.Poisson, likelihoods.NegativeBinomial)
 
@@ -272,6 +274,7 @@ class _BBBEstimator(BaseEstimator):
             "lr": self.lr,
             "restarts": self.restarts,
             "optimizer": OPTIMIZER,
+            "clip_norm": STEEPEST * n_rows,
             "kl_weight": float(self.kl_weight),
             "engine": self.engine,
             "seed": self.seed_,
