@@ -57,7 +57,7 @@ AUTO_FRACTION = 0.2
 SMALL, LARGE = (50,), (50, 50)
 ROWS_FOR_LARGE = 5_000
 OPTIMIZER = partial(torch.optim.Adam, betas=(0.9, 0.99))
-"""A single outlier may make a gradient a million times as large as usual, where the noise is thought
+"""A single outlier may make a gradient a million times as large as usual, where the noise is taken
 to be small. With torch's 0.999, a fit would stand still for thousands of steps after it."""
 STEEPEST = 1.0
 """Bound on the norm of the gradient, for each row of the data: for the same reason."""
