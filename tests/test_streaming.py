@@ -1,0 +1,85 @@
+"""Streams: the posterior so far as the prior of what comes."""
+
+import copy
+
+import pytest
+import torch
+from conjugate import LinearRegression
+
+from pyrobbb import BayesianNetwork, MeanFieldGuide, fit, likelihoods, mlp, priors, update
+from pyrobbb.streaming import as_prior
+
+HOW = {"seed": 0, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def halves():
+    """Two sets of rows whose columns are orthogonal: there, mean-field posteriors are exact."""
+    made = LinearRegression.made(n=40, seed=1)
+    parts = []
+    for rows in (slice(0, 20), slice(20, 40)):
+        with_ones = torch.cat([torch.ones(20, 1).double(), made.x[rows]], 1)
+        q, _ = torch.linalg.qr(with_ones)  # its first column is constant
+        x = 20**0.5 * q[:, 1:]
+        noise = made.y[rows] - made.y[rows].mean()
+        parts.append(LinearRegression(x, x @ torch.tensor([[1.0], [-0.5], [0.2]]).double() + noise))
+    return parts
+
+
+def test_two_halves_one_after_the_other_are_all_rows_where_mean_field_is_exact(halves):
+    first, second = halves
+    both = LinearRegression(torch.cat([first.x, second.x]), torch.cat([first.y, second.y]))
+    mean, covariance = both.exact()
+    torch.testing.assert_close(covariance, covariance.diagonal().diag(), atol=1e-9, rtol=0)
+    posterior = fit(first.network, first.x, first.y, epochs=4000, **HOW)
+    posterior = update(posterior, second.x, second.y, epochs=4000, **HOW)
+    torch.testing.assert_close(posterior.guide.loc.detach(), mean, atol=0.02, rtol=0)
+    sd = covariance.diagonal().sqrt()
+    torch.testing.assert_close(posterior.guide.scale.detach(), sd, atol=0, rtol=0.15)
+    alone = LinearRegression(second.x, second.y).exact()[1].diagonal().sqrt()
+    assert (alone / sd > 1.3).all()  # what a fit to the second half by itself would give
+
+
+def test_the_prior_of_all_rows_stays_and_the_posterior_given_too(halves):
+    first, second = halves
+    posterior = fit(first.network, first.x, first.y, epochs=5, restarts=2, **HOW)
+    before = copy.deepcopy([own.guide.state_dict() for own in posterior.chains])
+    later = update(posterior, second.x, second.y, epochs=5, **HOW)
+    assert later.network.prior == posterior.network.prior == priors.Normal(1.0)
+    assert len(later.chains) == 2
+    for own, was in zip(posterior.chains, before, strict=True):
+        torch.testing.assert_close(own.guide.state_dict(), was, atol=0, rtol=0)
+
+
+def test_the_learnt_noise_is_a_prior_too():
+    x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    network = BayesianNetwork(mlp(2, [], 1, seed=0), priors.Normal(), likelihoods.Gaussian())
+    posterior = fit(network, x, x[:, :1], epochs=300, **HOW)
+    prior = as_prior(posterior).likelihood.latents["noise_scale"]
+    loc = posterior.guide.split(posterior.guide.loc)["noise_scale"]
+    scale = posterior.guide.split(posterior.guide.scale)["noise_scale"]
+    torch.testing.assert_close((prior.loc, prior.scale), (loc.detach(), scale.detach()))
+    divergence = as_prior(posterior)
+    guide = MeanFieldGuide(divergence)
+    guide.load_state_dict(posterior.guide.state_dict())
+    draws = {name: value[None] for name, value in guide(x).items()}
+    log_q = sum(
+        guide._site_distribution(name, *(guide.split(v)[name] for v in (guide.loc, guide.scale)))
+        .log_prob(draws[name][0])
+        .sum()
+        for name in draws
+    )
+    torch.testing.assert_close(divergence.log_prior(draws, x).float()[0], log_q, rtol=1e-4, atol=0)
+
+
+def test_what_cannot_be_a_prior_is_refused():
+    x = torch.randn(10, 1)
+    posterior = fit(BayesianNetwork(mlp(1, [], 1)), x, x, guide="auto_normal", epochs=1, **HOW)
+    with pytest.raises(TypeError, match="must have a MeanFieldGuide to become a prior"):
+        update(posterior, x, x)
+    own = BayesianNetwork(
+        mlp(1, [], 1), likelihood=lambda output: likelihoods.Gaussian(1.0)(output)
+    )
+    posterior = fit(own, x, x, epochs=1, **HOW)
+    with pytest.raises(TypeError, match=r"must have one of pyrobbb\.likelihoods"):
+        update(posterior, x, x)
