@@ -59,8 +59,9 @@ ROWS_FOR_LARGE = 5_000
 OPTIMIZER = partial(torch.optim.Adam, betas=(0.9, 0.99))
 """A single outlier may make a gradient a million times as large as usual, where the noise is taken
 to be small. With torch's 0.999, a fit would stand still for thousands of steps after it."""
-STEEPEST = 1.0
-"""Bound on the norm of the gradient, for each row of the data: for the same reason."""
+STEEPEST = 100.0
+"""Bound on the norm of the gradient, for each row of the data. Without one, such an outlier may throw
+a chain far off; one that is reached in common steps would teach that there is too little noise."""
 STEPS, MOST_EPOCHS, LEAST_EPOCHS = 40_000, 10_000, 20
 COUNTS = (likelihoods.Poisson, likelihoods.NegativeBinomial)
 
@@ -233,11 +234,14 @@ class _BBBEstimator(BaseEstimator):
             validation, patience = (x[held], target[held]), self.patience
             x, target = x[fitted], target[fitted]
             weight = None if weight is None else weight[fitted]
-        how = self._how(len(x))
+        network = self._network(self.likelihood_, x.shape[1])
+        if len(x) <= self.batch_size:
+            network.double()  # costs little, and equal data give equal fits, however they are told
+        how = self._how(len(x), weight)
         if start is not None:  # as many chains as that has; a warm-up would lead away from it
             how |= {"start": start, "restarts": 1, "kl_warmup": 0.0}
         posterior = fit(
-            self._network(self.likelihood_, x.shape[1]),
+            network,
             x,
             target,
             sample_weight=weight,
@@ -256,12 +260,12 @@ class _BBBEstimator(BaseEstimator):
             self.posterior_ = self._fitted(X, y, weight, None)
             return self
         x, target = self.input_scaling_.transform(X), self._target(y)
-        how = self._how(len(x)) | {"epochs": self.epochs}
+        how = self._how(len(x), weight) | {"epochs": self.epochs}
         del how["restarts"]
         self.posterior_ = update(self.posterior_, x, target, sample_weight=weight, **how)
         return self
 
-    def _how(self, n_rows: int) -> dict[str, Any]:
+    def _how(self, n_rows: int, weight: np.ndarray | None) -> dict[str, Any]:
         """Give the arguments of `pyrobbb.fit` that are this estimator's parameters."""
         check_count("batch_size", self.batch_size)
         epochs = self.epochs
@@ -274,7 +278,7 @@ class _BBBEstimator(BaseEstimator):
             "lr": self.lr,
             "restarts": self.restarts,
             "optimizer": OPTIMIZER,
-            "clip_norm": STEEPEST * n_rows,
+            "clip_norm": STEEPEST * (n_rows if weight is None else float(weight.sum())),
             "kl_weight": float(self.kl_weight),
             "engine": self.engine,
             "seed": self.seed_,
@@ -554,8 +558,8 @@ class BBBRegressor(RegressorMixin, _BBBEstimator):
         """Give the likelihood under which held-out rows have the highest density."""
         fitted, held = self._split(y, AUTO_FRACTION)
         x, target = self.input_scaling_.transform(X), self._target(y)
-        how = self._how(len(fitted)) | {"restarts": 1}
         own = None if weight is None else weight[fitted]
+        how = self._how(len(fitted), own) | {"restarts": 1}
         densities = {}
         for name in AUTO:
             network = self._network(self._observed(name), x.shape[1])
