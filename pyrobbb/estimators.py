@@ -60,8 +60,8 @@ OPTIMIZER = partial(torch.optim.Adam, betas=(0.9, 0.99))
 """A single outlier may make a gradient a million times as large as usual, where the noise is taken
 to be small. With torch's 0.999, a fit would stand still for thousands of steps after it."""
 STEEPEST = 100.0
-"""Bound on the norm of the gradient, for each row of the data. Without one, such an outlier may throw
-a chain far off; one that is reached in common steps would teach that there is too little noise."""
+"""Bound on the norm of the gradient, for each row of the data. Without one, such an outlier may
+throw a chain far off; one that is reached in common steps would teach too little noise."""
 STEPS, MOST_EPOCHS, LEAST_EPOCHS = 40_000, 10_000, 20
 COUNTS = (likelihoods.Poisson, likelihoods.NegativeBinomial)
 
