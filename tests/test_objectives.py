@@ -58,11 +58,21 @@ def test_a_callable_gets_the_number_of_the_batch_from_one_on():
     assert weights.tolist() == [1 / 6, 2 / 6, 3 / 6]
 
 
-@pytest.mark.parametrize("kl_weight", ["linear", None, 0.1, "Blundell"])
+@pytest.mark.parametrize("kl_weight", ["linear", None, "Blundell"])
 def test_an_unknown_weighting_is_refused(kl_weight):
-    message = f"`kl_weight` must be 'uniform', 'blundell' or a callable.*got {kl_weight!r}"
+    message = f"`kl_weight` must be 'uniform', 'blundell', a positive number.*got {kl_weight!r}"
     with pytest.raises(ValueError, match=message):
         kl_weights(kl_weight, 3)
+
+
+def test_a_number_is_a_factor_on_the_whole_divergence():
+    np.testing.assert_allclose(kl_weights(0.3, 4), [0.075] * 4)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_factor_that_is_no_positive_number_is_refused(bad):
+    with pytest.raises(ValueError, match="`kl_weight`"):
+        kl_weights(bad, 3)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -0.5])

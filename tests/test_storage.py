@@ -335,7 +335,7 @@ def test_another_guide_cannot_be_saved(tmp_path):
 def test_more_can_lie_in_the_same_folder(posterior, tmp_path):
     extra = {"estimator": {"name": "Regressor", "scale": np.float64(2.0), "columns": ("a", "b")}}
     tensors = {"mean": torch.arange(3.0), "classes": torch.arange(2)}
-    storage.write(tmp_path / "model", [posterior._parts()], extra=extra, tensors=tensors)
+    storage.write(tmp_path / "model", [posterior.parts()], extra=extra, tensors=tensors)
     found, values = storage.read_extra(tmp_path / "model")
     assert found == {"estimator": {"name": "Regressor", "scale": 2.0, "columns": ["a", "b"]}}
     assert values.keys() == tensors.keys()
@@ -344,11 +344,11 @@ def test_more_can_lie_in_the_same_folder(posterior, tmp_path):
     assert torch.equal(after.guide.loc, posterior.guide.loc)
     for extra, error in (({"f": math.cos}, TypeError), ({"f": math.nan}, ValueError)):
         with pytest.raises(error, match=r"`extra\['f'\]` is"):
-            storage.write(tmp_path / "model", [posterior._parts()], extra=extra)
+            storage.write(tmp_path / "model", [posterior.parts()], extra=extra)
     with pytest.raises(
         TypeError, match=r"'extra.odd' must be a dense tensor to be saved, got list"
     ):
-        storage.write(tmp_path / "model", [posterior._parts()], tensors={"odd": [1.0]})
+        storage.write(tmp_path / "model", [posterior.parts()], tensors={"odd": [1.0]})
     posterior.save(tmp_path / "plain")
     assert storage.read_extra(tmp_path / "plain") == ({}, {})
 
