@@ -238,3 +238,31 @@ def test_bad_arguments_are_named(call, message):
     assert isinstance(prediction, RegressionPrediction)
     with pytest.raises(ValueError, match=message):
         call(prediction)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "student_t", "negative_binomial"])
+def test_a_column_of_a_prediction_is_that_of_its_marginal(likelihood):
+    rng = np.random.default_rng(0)
+    loc, scale = torch.tensor(rng.normal(size=(7, 5, 2))), torch.tensor([0.5, 2.0]).double()
+    made = {
+        "gaussian": lambda j: torch.distributions.Normal(loc[..., j], scale[j]),
+        "student_t": lambda j: torch.distributions.StudentT(4.0, loc[..., j], scale[j]),
+        "negative_binomial": lambda j: torch.distributions.NegativeBinomial(
+            3.0, logits=loc[..., j]
+        ),
+    }[likelihood]
+    every = slice(None)
+    joint = RegressionPrediction([torch.distributions.Independent(made(every), 1)], np.empty(0))
+    y = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
+    for j in (0, 1):
+        alone = RegressionPrediction([made(j)], np.empty(0))
+        column = joint.column(j)
+        np.testing.assert_allclose(column.mean, alone.mean)
+        np.testing.assert_allclose(column.sd, joint.sd[:, j])
+        np.testing.assert_allclose(column.log_prob(y), alone.log_prob(y))
+        np.testing.assert_allclose(column.quantile(0.9), joint.quantile(0.9)[:, j])
+    if likelihood != "negative_binomial":
+        moved = joint.rescaled(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])).column(1)
+        np.testing.assert_allclose(moved.mean, 2 + 4 * joint.mean[:, 1])
+    with pytest.raises(ValueError, match="`column` needs a prediction of y of shape"):
+        _ = joint.column(0).column(0).mean
