@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         torch.set_num_threads(options.threads)
         run(options)
-    PAGE.write_text(page(list(read(SCORES))), encoding="utf-8")
+    PAGE.write_text(page(list(read(SCORES))) + "\n", encoding="utf-8")
     return 0
 
 
