@@ -139,7 +139,8 @@ class _BBBEstimator(BaseEstimator):
         RegressionPrediction or ClassificationPrediction
             In the units of y, and in its shape.
         """
-        return self._prediction(X, self.n_draws, self._drawing_seed())
+        check_is_fitted(self)
+        return self._prediction(X, self.n_draws, self.seed_)  # the same draws each time
 
     def diagnose(self, X: Any, y: Any, **options: Any) -> Any:
         """Say, line by line, whether the posterior can be relied on.
@@ -304,11 +305,6 @@ class _BBBEstimator(BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
         return self.posterior_.predict(self.input_scaling_.transform(X), n_draws, seed)
-
-    def _drawing_seed(self) -> int:
-        """Give the seed of predictions: a fitted estimator predicts the same each time."""
-        check_is_fitted(self)
-        return self.seed_
 
 
 class BBBRegressor(RegressorMixin, _BBBEstimator):
