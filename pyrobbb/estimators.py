@@ -123,8 +123,14 @@ class _BBBEstimator(BaseEstimator):
         X, y = self._validated(X, y, reset=not again)
         X, y, weight = _weighted(X, y, sample_weight)
         if not again:
-            self._begin(X, y, weight)
-        self.posterior_ = self._fitted(X, y, weight, self.posterior_ if again else None)
+            return self._start(X, y, weight)
+        self.posterior_ = self._fitted(X, y, weight, self.posterior_)
+        return self
+
+    def _start(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Self:
+        """Fit for the first time."""
+        self._begin(X, y, weight)
+        self.posterior_ = self._fitted(X, y, weight, None)
         return self
 
     def predict_distribution(self, X: Any) -> Any:
@@ -257,9 +263,7 @@ class _BBBEstimator(BaseEstimator):
         X, y = self._validated(X, y, reset=is_first, **(options if is_first else {}))
         X, y, weight = _weighted(X, y, sample_weight)
         if is_first:
-            self._begin(X, y, weight)
-            self.posterior_ = self._fitted(X, y, weight, None)
-            return self
+            return self._start(X, y, weight)
         x, target = self.input_scaling_.transform(X), self._target(y)
         how = self._how(len(x), weight) | {"epochs": self.epochs}
         del how["restarts"]
