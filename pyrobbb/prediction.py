@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from .calibration import HIGHEST, Calibration
 from .data import ArrayLike, as_tensor, check_number, like
 from .likelihoods import as_observed, base_of
 from .randomness import as_seed, seeded
@@ -105,6 +107,8 @@ class RegressionPrediction(Prediction):
         As for `Prediction`.
     loc, scale : Tensor or float
         The prediction is of ``loc + scale * y``; see `rescaled`.
+    calibration : Calibration, optional
+        What quantiles and intervals are corrected by; see `calibrated`.
     """
 
     def __init__(
@@ -113,9 +117,11 @@ class RegressionPrediction(Prediction):
         original: ArrayLike,
         loc: Tensor | float = 0.0,
         scale: Tensor | float = 1.0,
+        calibration: Calibration | None = None,
     ) -> None:
         super().__init__(distributions, original)
         self._loc, self._scale = _double(loc), _double(scale)
+        self.calibration = calibration
 
     def rescaled(self, loc: ArrayLike, scale: ArrayLike) -> RegressionPrediction:
         """Give the prediction of ``loc + scale * y``: of a target that was standardised.
@@ -129,7 +135,26 @@ class RegressionPrediction(Prediction):
         if not bool((scale > 0).all()):
             raise ValueError(f"`scale` must be positive, got {scale.tolist()}.")
         return RegressionPrediction(
-            self._distributions, self._original, loc + scale * self._loc, scale * self._scale
+            self._distributions,
+            self._original,
+            loc + scale * self._loc,
+            scale * self._scale,
+            self.calibration,
+        )
+
+    def calibrated(self, calibration: Calibration | None) -> RegressionPrediction:
+        """Give the prediction with quantiles and intervals that hold what they promise.
+
+        The quantile of a probability becomes the mixture's of another one; the median stays.
+        Means, standard deviations, densities and samples are still those of the mixture.
+
+        Parameters
+        ----------
+        calibration : Calibration, optional
+            From rows that were held out. None: the mixture's own quantiles.
+        """
+        return RegressionPrediction(
+            self._distributions, self._original, self._loc, self._scale, calibration
         )
 
     def column(self, j: int) -> RegressionPrediction:
@@ -146,7 +171,7 @@ class RegressionPrediction(Prediction):
         """
         loc, scale = (t[j] if t.dim() else t for t in (self._loc, self._scale))
         columns = _Columns(self._distributions, j)
-        return RegressionPrediction(columns, self._original, loc, scale)
+        return RegressionPrediction(columns, self._original, loc, scale, self.calibration)
 
     @property
     def mean(self) -> Any:
@@ -172,7 +197,7 @@ class RegressionPrediction(Prediction):
         return self._out(self._rescale(self._moments[2].sqrt(), shift=False))
 
     def quantile(self, q: float | ArrayLike) -> Any:
-        """Give quantiles of the predictive mixture.
+        """Give quantiles of the predictive mixture, or of it as `calibrated`.
 
         Parameters
         ----------
@@ -186,7 +211,11 @@ class RegressionPrediction(Prediction):
         levels = torch.as_tensor(q, dtype=torch.float64)
         if levels.dim() > 1 or not bool(((levels > 0) & (levels < 1)).all()):
             raise ValueError(f"`q` must be one or more probabilities in (0, 1), got {q}.")
-        pieces = [_mixture_quantiles(d, levels.reshape(-1).tolist()) for d in self._distributions]
+        own = levels.reshape(-1).numpy()
+        if self.calibration is not None:
+            side = self.calibration(np.abs(2 * own - 1)).clip(max=HIGHEST) / 2
+            own = 0.5 + np.where(own < 0.5, -side, side)
+        pieces = [_mixture_quantiles(d, own.tolist()) for d in self._distributions]
         result = self._rescale(torch.cat(pieces, dim=1))
         return self._out(result if levels.dim() else result[0])
 
@@ -208,9 +237,41 @@ class RegressionPrediction(Prediction):
         lower, upper = self.quantile([(1 - level) / 2, (1 + level) / 2])
         return lower, upper
 
+    def central_level(self, y: ArrayLike) -> Any:
+        """Give the probability of the smallest central interval that holds each observation.
+
+        Uniform between 0 and 1 if the mixture is right. Before any calibration.
+
+        Parameters
+        ----------
+        y : array-like of shape (n, ...)
+
+        Returns
+        -------
+        array of shape (n, ...)
+        """
+        observed = self._standardised(as_tensor("y", y).double())
+        if observed.shape != self._moments[0].shape:
+            raise ValueError(
+                f"`y` must have the shape of what was predicted, {tuple(self._moments[0].shape)}, "
+                f"got {tuple(observed.shape)}."
+            )
+        pieces, start = [], 0
+        for distribution in self._distributions:
+            base = base_of(distribution)
+            rows = observed[start : start + distribution.batch_shape[1]].to(base.mean.device)
+            start += len(rows)
+            cdf = _cdf_of(base)
+            below = cdf(rows - 1 if base.support.is_discrete else rows)
+            pieces.append(1 - 2 * torch.minimum(cdf(rows), 1 - below))
+        return self._out(torch.cat(pieces).clamp(min=0))
+
+    def _standardised(self, y: Tensor) -> Tensor:
+        return (y - self._loc.to(y.device)) / self._scale.to(y.device) if self._is_rescaled else y
+
     def _log_prob(self, y: Tensor) -> Tensor:
         scale = self._scale.to(y.device)
-        standardised = (y - self._loc.to(y.device)) / scale if self._is_rescaled else y
+        standardised = self._standardised(y)
         log_jacobian = scale.log().expand(y.shape).reshape(len(y), -1).sum(-1)
         return super()._log_prob(standardised) - log_jacobian
 

@@ -34,6 +34,7 @@ ORDER = [
     "auto_engine",
     "batches",
     "sampling",
+    "calibration",
     "prediction",
     "strict_json",
     "folders",
