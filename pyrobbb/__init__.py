@@ -6,6 +6,7 @@ from typing import Any as _Any
 
 from . import diagnostics, likelihoods, plots, priors, reference, scores
 from .architectures import mlp
+from .calibration import Calibration
 from .crosscheck import crosscheck
 from .engine import NonFiniteLossError
 from .fitting import fit, fresh_start
@@ -30,6 +31,7 @@ __all__ = [
     "BBBClassifier",
     "BBBRegressor",
     "BayesianNetwork",
+    "Calibration",
     "ClassificationPrediction",
     "FusedELBO",
     "MeanFieldGuide",

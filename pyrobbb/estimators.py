@@ -1,6 +1,7 @@
 """scikit-learn estimators: BBBRegressor and BBBClassifier.
 
-Inputs and target are standardised inside; everything that comes out is in the units of y.
+Inputs and target are standardised inside, and inputs far out drawn nearer; everything that comes
+out is in the units of y.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ STEEPEST = 100.0
 """Bound on the norm of the gradient, for each row of the data. Without one, such an outlier may
 throw a chain far off; one that is reached in common steps would teach too little noise."""
 STEPS, MOST_EPOCHS, LEAST_EPOCHS = 40_000, 10_000, 20
+FAR = 3.0
+"""Standard deviations from the mean within which inputs are left as they are."""
 LEAST_HELD, MOST_HELD = 9, 1_000
 """Rows to calibrate by: with fewer, a 90 % interval would be wider than the furthest of them; more
 would not tell much more."""
@@ -187,7 +190,7 @@ class _BBBEstimator(BaseEstimator):
         """Give data as the network sees them, for use with ``posterior_``."""
         check_is_fitted(self)
         X, y = self._validated(X, y, reset=False)
-        return self.input_scaling_.transform(X), self._target(y)
+        return self._inputs(X), self._target(y)
 
     def save(self, path: str | os.PathLike[str], extra: Mapping[str, Any] | None = None) -> None:
         """Write the estimator into a folder, without pickle.
@@ -222,6 +225,10 @@ class _BBBEstimator(BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "posterior_")
 
+    def _inputs(self, X: np.ndarray) -> np.ndarray:
+        """Give inputs as the network sees them."""
+        return drawn_in(self.input_scaling_.transform(X))
+
     def _layers(self, n_rows: int) -> tuple[int, ...]:
         if isinstance(self.hidden, str):
             if self.hidden != "auto":
@@ -247,7 +254,7 @@ class _BBBEstimator(BaseEstimator):
         part: float = 1.0,
     ) -> Posterior:
         """Fit a posterior to validated data, in a part of the usual epochs and steps as small."""
-        x, target = self.input_scaling_.transform(X), self._target(y)
+        x, target = self._inputs(X), self._target(y)
         validation = patience = None
         if self.early_stopping:
             fitted, held = self._split(y, self.validation_fraction)
@@ -278,7 +285,7 @@ class _BBBEstimator(BaseEstimator):
         X, y, weight = _weighted(X, y, sample_weight)
         if is_first:
             return self._start(X, y, weight)
-        x, target = self.input_scaling_.transform(X), self._target(y)
+        x, target = self._inputs(X), self._target(y)
         how = self._how(len(x), weight) | {"epochs": self.epochs}
         del how["restarts"]
         self.posterior_ = update(self.posterior_, x, target, sample_weight=weight, **how)
@@ -322,7 +329,7 @@ class _BBBEstimator(BaseEstimator):
     def _prediction(self, X: Any, n_draws: int, seed: int) -> Any:
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
-        return self.posterior_.predict(self.input_scaling_.transform(X), n_draws, seed)
+        return self.posterior_.predict(self._inputs(X), n_draws, seed)
 
 
 class BBBRegressor(RegressorMixin, _BBBEstimator):
@@ -359,8 +366,8 @@ class BBBRegressor(RegressorMixin, _BBBEstimator):
     calibration : float
         Part of the rows, at most 1,000 of them, to calibrate intervals and quantiles by, in [0, 1).
         They are held out of the first fit, and taken up in a second that starts from it, for a
-        quarter of the epochs and of `lr`. 0, or too few rows (below 90 with 0.1): intervals are those of the
-        predictive mixture.
+        quarter of the epochs and of `lr`. 0, or too few rows (below 90 with 0.1): intervals are
+        those of the predictive mixture.
     kl_weight : float
         Factor on the KL divergence from the prior. With 1, that of Bayes' rule, mean-field
         intervals came out too wide where there is little noise; with 0.5, too narrow where there
@@ -568,7 +575,7 @@ class BBBRegressor(RegressorMixin, _BBBEstimator):
             return self._fitted(X, y, weight)
         fitted, held = self._split(y, n_held)
         first = self._fitted(X[fitted], y[fitted], None if weight is None else weight[fitted])
-        x, target = self.input_scaling_.transform(X[held]), self._target(y[held])
+        x, target = self._inputs(X[held]), self._target(y[held])
         prediction = first.predict(x, self.n_draws, self.seed_)
         assert isinstance(prediction, RegressionPrediction)
         self.calibration_ = Calibration.of(
@@ -612,7 +619,7 @@ class BBBRegressor(RegressorMixin, _BBBEstimator):
     ) -> likelihoods.Likelihood:
         """Give the likelihood under which held-out rows have the highest density."""
         fitted, held = self._split(y, AUTO_FRACTION)
-        x, target = self.input_scaling_.transform(X), self._target(y)
+        x, target = self._inputs(X), self._target(y)
         own = None if weight is None else weight[fitted]
         how = self._how(len(fitted), own) | {"restarts": 1}
         densities = {}
@@ -823,6 +830,16 @@ class BBBClassifier(ClassifierMixin, _BBBEstimator):
 KINDS: Mapping[str, type[_BBBEstimator]] = {
     kind.__name__: kind for kind in (BBBRegressor, BBBClassifier)
 }
+
+
+def drawn_in(z: np.ndarray) -> np.ndarray:
+    """Draw values beyond `FAR` nearer: to FAR + log(1 + |z| - FAR), with their sign.
+
+    Between, they stay. The order stays, too. A network continues its slopes for ever: a row eight
+    standard deviations out may be given next to no noise, and far too sure a prediction.
+    """
+    beyond = np.maximum(np.abs(z) - FAR, 0.0)
+    return np.sign(z) * (np.minimum(np.abs(z), FAR) + np.log1p(beyond))
 
 
 def _named(argument: str, value: Any, known: Mapping[str, Any]) -> Any:
