@@ -465,7 +465,7 @@ def _cdf_of(base: Distribution) -> Callable[[Tensor], Tensor]:
         case torch.distributions.StudentT():
             return lambda v: by_scipy(special.stdtr, base.df, (v - base.loc) / base.scale)
         case torch.distributions.Poisson():
-            return lambda k: by_scipy(special.pdtr, k, base.rate)
+            return lambda k: by_scipy(special.pdtr, k.clamp(min=0), base.rate) * (k >= 0)
         case torch.distributions.NegativeBinomial():
             return lambda k: (
                 by_scipy(special.betainc, base.total_count, k.clamp(min=0) + 1, 1 - base.probs)

@@ -19,6 +19,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pyrobbb import BBBClassifier, BBBRegressor, Posterior, likelihoods, priors, scores
+from pyrobbb.estimators import drawn_in
 
 QUICK = {"epochs": 60, "restarts": 1, "n_draws": 50, "random_state": 0}
 
@@ -208,6 +209,22 @@ def test_units_of_inputs_do_not_matter(friedman):
     np.testing.assert_allclose(plain, moved, rtol=1e-3)
 
 
+def test_inputs_far_out_are_drawn_nearer_and_keep_their_order():
+    z = np.array([-20.0, -3.0, -1.5, 0.0, 2.9, 3.0, 3.1, 8.0])
+    np.testing.assert_allclose(
+        drawn_in(z), [-3 - np.log(18), -3, -1.5, 0, 2.9, 3, 3 + np.log(1.1), 3 + np.log(6)]
+    )
+
+
+def test_a_row_far_out_is_not_predicted_with_next_to_no_noise():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 2))
+    y = np.exp(-X[:, 0]) * rng.standard_normal(300)  # ever less noise, the further
+    model = BBBRegressor(**QUICK | {"epochs": 1000, "likelihood": "heteroscedastic"}).fit(X, y)
+    near, far = model.predict([[2.5, 0.0], [12.0, 0.0]], return_std=True)[1]
+    assert 0.05 * near < far
+
+
 def test_a_row_of_weight_0_is_as_if_it_were_not_there(friedman):
     X, y = friedman
     weight = np.ones(len(X))
@@ -233,6 +250,7 @@ def test_heavier_rows_count_more():
         ("restarts", 0, "`restarts`"),
         ("lr", -1.0, "`lr`"),
         ("validation_fraction", 1.5, "`validation_fraction` must lie in"),
+        ("calibration", 1.0, r"`calibration` must be a part of the rows in \[0, 1\)"),
     ],
 )
 def test_a_bad_parameter_is_named(argument, value, message, friedman):
@@ -339,6 +357,9 @@ def test_it_comes_back_from_disk_as_it_was(kind, again, tmp_path, request, fried
         back = joblib.load(tmp_path / "model.joblib")
     assert back.get_params() == model.get_params()
     np.testing.assert_array_equal(back.predict(X), model.predict(X))
+    if kind == "regressor":
+        assert model.calibration_ is not None
+        np.testing.assert_array_equal(back.predict_quantiles(X), model.predict_quantiles(X))
     back.partial_fit(X[:50], model.predict(X[:50]))
 
 
