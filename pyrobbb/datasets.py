@@ -8,7 +8,9 @@ from openml.org, and keeps it in ``sklearn.datasets.get_data_home()``.
 from __future__ import annotations
 
 import gzip
+import math
 import os
+import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -143,14 +145,13 @@ def read_idx(path: str | os.PathLike[str]) -> Array:
         If it is no such file, or not whole.
     """
     raw = _read(Path(path))
-    if raw[:2] != b"\0\0" or raw[2:3] != bytes([_UNSIGNED_BYTES]):
+    if len(raw) < 4 or raw[:3] != bytes([0, 0, _UNSIGNED_BYTES]):
         raise ValueError(f"{path} is no IDX file of unsigned bytes.")
-    n_dims = raw[3]
-    start = 4 + 4 * n_dims
-    shape = np.frombuffer(raw[4:start], dtype=">i4")
-    if len(shape) != n_dims or len(raw) - start != np.prod(shape):
-        raise ValueError(f"{path} is not whole: its header says {tuple(shape.tolist())}.")
-    return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape).copy()
+    header, values = raw[4 : 4 + 4 * raw[3]], raw[4 + 4 * raw[3] :]
+    shape = tuple(size for (size,) in struct.iter_unpack(">i", header[: len(header) // 4 * 4]))
+    if len(shape) != raw[3] or len(values) != math.prod(shape):
+        raise ValueError(f"{path} is not whole: its header says {shape}.")
+    return np.frombuffer(values, dtype=np.uint8).reshape(shape).copy()
 
 
 def _find(folder: Path, name: str, file: str) -> Path:

@@ -194,7 +194,8 @@ def fit(
         check_count("patience", patience)
         if validation is None:
             raise ValueError("`patience` needs `validation` data to watch.")
-    callbacks = (callbacks,) if callable(callbacks) else tuple(callbacks)
+    if callable(callbacks) or not isinstance(callbacks, Iterable):
+        callbacks = (callbacks,)
     for callback in callbacks:
         if not callable(callback):
             raise TypeError(
@@ -251,7 +252,7 @@ def fit(
         guide=guide,
         validation=validation,
         patience=patience,
-        callbacks=callbacks,
+        callbacks=tuple(callbacks),
         progress=progress,
     )
     is_fresh = start is None

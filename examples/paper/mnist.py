@@ -133,7 +133,7 @@ def choose(images, model, options):
 def one_run(images, settings, units, epochs, seed, test=True):
     """Fit one model and score it; give what there is to tell, and the fit."""
     start = time.perf_counter()
-    curve = Curve(images, every=max(1, epochs // 60))
+    curve = Curve(images, every=max(1, epochs // 60) if test else epochs)
     if settings.model in ("sgd", "dropout"):
         fitted = fit_point(images, settings, units, epochs, seed, curve)
     else:
@@ -152,9 +152,9 @@ def one_run(images, settings, units, epochs, seed, test=True):
     if isinstance(fitted, pyrobbb.Posterior):
         run["posterior"] = how_bayesian(fitted, settings)
     if test:
-        run |= tested(fitted, images)
+        run |= evaluate(fitted, images)
         if settings.model == "dropout":
-            run["with_draws"] = tested(fitted, images, n_draws=100)
+            run["with_draws"] = evaluate(fitted, images, n_draws=100)
     return run, fitted
 
 
@@ -202,7 +202,7 @@ def fit_point(images, settings, units, epochs, seed, curve):
             loss.backward()
             optimizer.step()
             schedule.step()
-        curve(epoch, lambda: net.eval())
+        curve(epoch, net.eval)
         net.train()
     return net.eval()
 
@@ -237,7 +237,7 @@ def error_at_means(posterior, x, y):
 
 
 def predict(fitted, x, n_draws=100):
-    """Give the predictive distribution: of a posterior, or of a net with its weights as they are."""
+    """Give the predictive distribution of a posterior, or of a net as it is."""
     if isinstance(fitted, pyrobbb.Posterior):
         return fitted.predict(x, n_draws=n_draws, seed=0)
     with torch.no_grad():
@@ -257,7 +257,7 @@ def scored(prediction, y):
     }
 
 
-def tested(fitted, images, n_draws=None):
+def evaluate(fitted, images, n_draws=None):
     """Score test images as they are and rotated, and how well doubt tells other images apart."""
     if isinstance(fitted, nn.Module):
         fitted.train(n_draws is not None)
