@@ -1,4 +1,4 @@
-"""The data of the paper: files in their standard form, gzipped or not, and what is wrong with them."""
+"""The data of the paper: from files, gzipped or not, and from openml.org."""
 
 import gzip
 import struct
@@ -107,7 +107,9 @@ def test_openml_gives_the_same_mushrooms_as_the_file(tmp_path, monkeypatch):
     frame = pd.DataFrame(cells[:, 1:]).astype("category")
     bunch = Bunch(data=frame, target=pd.Series(cells[:, 0]))
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda *args, **kwargs: bunch)
-    for fetched, read in zip(datasets.load_mushroom(), datasets.load_mushroom(tmp_path)):
+    for fetched, read in zip(
+        datasets.load_mushroom(), datasets.load_mushroom(tmp_path), strict=True
+    ):
         np.testing.assert_array_equal(fetched, read)
 
 
@@ -127,5 +129,5 @@ def test_offline_it_says_what_to_pass(monkeypatch):
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", refuse)
-    with pytest.raises(ConnectionError, match="could not be fetched .* pass the `folder`"):
+    with pytest.raises(ConnectionError, match=r"could not be fetched .* pass the `folder`"):
         datasets.load_mnist("test")

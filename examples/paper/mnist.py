@@ -52,7 +52,7 @@ CHOSEN = {
     "sgd": Settings("sgd", lr=0.1),
     "dropout": Settings("dropout", lr=0.1),
     "gaussian": Settings("gaussian", lr=3e-3),
-    "mixture": Settings("mixture", lr=3e-3),
+    "mixture": Settings("mixture", lr=3e-3, pi=0.75),
 }
 # Each row varies one setting from the best of the row before.
 STAGES = {
