@@ -139,10 +139,18 @@ def timed_problem(size: Size, data: Path | None = None) -> Problem:
     elif data is None:
         x, y = made_images(size.n_timed)
     else:
-        from mnist import read_mnist
-
-        x, y = (part[: size.n_timed] for part in read_mnist(data, "train"))
+        x, y = read_images(data, "train", size.n_timed)
     return Problem(size.widths, size.task, size.batch_size, size.n_data, x, y)
+
+
+def read_images(
+    folder: Path, part: Literal["train", "test"], n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read the first images of MNIST, pixels in [0, 1]."""
+    from pyrobbb.datasets import load_mnist
+
+    x, y = load_mnist(part, folder)
+    return x[:n].astype(np.float32) / 255, y[:n]
 
 
 def made_regression(n: int, n_in: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

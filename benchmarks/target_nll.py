@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness import Case, Options, Row, emit, limit_threads, options_of, parser
-from problems import Problem, made_images
+from problems import Problem, made_images, read_images
 from summary import S, failure, pooled, ratio, select, significant, spread_cells, table
 
 TITLE = "Time to a given test NLL"
@@ -162,10 +162,8 @@ def _problem(options: Options) -> tuple[Problem, np.ndarray, np.ndarray]:
         x, y = made_images(n_train + n_test)
         x, x_test, y, y_test = x[:n_train], x[n_train:], y[:n_train], y[n_train:]
     else:
-        from mnist import read_mnist
-
-        x, y = (part[:n_train] for part in read_mnist(options.data, "train"))
-        x_test, y_test = (part[:n_test] for part in read_mnist(options.data, "test"))
+        x, y = read_images(options.data, "train", n_train)
+        x_test, y_test = read_images(options.data, "test", n_test)
     problem = Problem(WIDTHS, "classification", BATCH_SIZE, len(x), x, y, prior_scale=PRIOR_SCALE)
     return problem, x_test, y_test
 

@@ -274,9 +274,12 @@ def compile_scan(
     from torch._higher_order_ops.scan import scan
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    traced = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(
-        *carry, *(tensor[0] for tensor in by_step), *data
-    )
+    traced = make_fx(
+        step,
+        decomposition_table={torch.ops.aten.gather.default: _gather_one},
+        tracing_mode="fake",
+        _allow_non_fake_inputs=True,
+    )(*carry, *(tensor[0] for tensor in by_step), *data)
     for node in traced.graph.nodes:
         if isinstance(node.target, torch._ops.OpOverload):
             if torch.Tag.nondeterministic_seeded in node.target.tags:
@@ -318,6 +321,20 @@ def compile_scan(
     if len(_COMPILED) > MOST_KEPT:
         del _COMPILED[next(iter(_COMPILED))]
     return call
+
+
+def _gather_one(source: Tensor, dim: int, index: Tensor, **options: Any) -> Tensor:
+    """Gather one element of each line by comparing places.
+
+    The class probability of a label is gathered so. For processors with AVX-512, torch's compiler
+    makes C++ of such a gather that uses the place before it is declared.
+    """
+    dim %= source.dim()
+    if index.shape != (*source.shape[:dim], 1, *source.shape[dim + 1 :]):
+        return NotImplemented
+    places = torch.arange(source.shape[dim], device=index.device)
+    is_here = places.reshape((-1, *(1,) * (source.dim() - dim - 1))) == index
+    return torch.where(is_here, source, source.new_zeros(())).sum(dim, keepdim=True)
 
 
 def was_compiled(fused: FusedEngine, steps: Steps) -> bool:

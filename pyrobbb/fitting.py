@@ -7,6 +7,7 @@ import itertools
 import logging
 import math
 import numbers
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -22,6 +23,7 @@ from tqdm.auto import tqdm
 
 from .auto_engine import AutoEngine, few_threads
 from .batches import ArrayBatches, LoaderBatches, open_batches
+from .callbacks import Callback, EpochEnd
 from .compiled_engine import CompiledEngine
 from .data import ArrayLike, check_count, check_number, check_positive
 from .early_stopping import Validation
@@ -67,6 +69,7 @@ def fit(
     guide: Literal["mean_field", "auto_normal"] | Callable[..., Any] = "mean_field",
     validation: tuple[ArrayLike, ArrayLike] | None = None,
     patience: int | None = None,
+    callbacks: Callback | Sequence[Callback] = (),
     start: Posterior | None = None,
     restarts: int = 1,
     seed: int | None = None,
@@ -139,6 +142,10 @@ def fit(
         validation NLL are kept; epochs of the warm-up do not count.
     patience : int, optional
         Stop after so many epochs without a lower validation NLL, counted from the warm-up's end.
+    callbacks : callable or sequence of callables
+        Called at the end of each epoch with an `EpochEnd`: how far the fit is, and on demand the
+        posterior so far. One that returns True ends the fit. Steps are then taken an epoch at a
+        time, to the same result. Of `restarts` that are not taken side by side, each calls them.
     start : Posterior, optional
         An earlier fit to take up from, instead of the module's present weights: of a network with
         the same sites, by the same kind of `guide`, one made by name. Its prior may be another. The
@@ -187,6 +194,14 @@ def fit(
         check_count("patience", patience)
         if validation is None:
             raise ValueError("`patience` needs `validation` data to watch.")
+    if callable(callbacks) or not isinstance(callbacks, Iterable):
+        callbacks = (callbacks,)
+    for callback in callbacks:
+        if not callable(callback):
+            raise TypeError(
+                "`callbacks` must be callables that take an EpochEnd, got a "
+                f"{type(callback).__name__}."
+            )
     if engine not in get_args(EngineName):
         raise ValueError(
             f"`engine` must be one of {', '.join(get_args(EngineName))}, got {engine!r}."
@@ -237,6 +252,7 @@ def fit(
         guide=guide,
         validation=validation,
         patience=patience,
+        callbacks=tuple(callbacks),
         progress=progress,
     )
     is_fresh = start is None
@@ -253,7 +269,7 @@ def fit(
             chains += fitted
             if is_interrupted:
                 break
-    return chains[0] if len(chains) == 1 else Posterior.of_chains(chains)
+    return _as_one(chains)
 
 
 @dataclass(frozen=True)
@@ -278,7 +294,13 @@ class _Plan:
     guide: Any
     validation: Any
     patience: int | None
+    callbacks: tuple[Callback, ...]
     progress: bool
+
+    @property
+    def stops_at_epochs(self) -> bool:
+        """Whether something looks at the parameters after each epoch."""
+        return self.validation is not None or bool(self.callbacks)
 
 
 def _told(kl_weight: KLWeight) -> str | float:
@@ -378,13 +400,52 @@ def _run(plan: _Plan, starts: Sequence[_Start]) -> tuple[list[Posterior], bool]:
                     row_weight=batches.row_weight,
                 )
 
+        def posteriors_of(networks: list[BayesianNetwork], guides: list[Any]) -> list[Posterior]:
+            all_losses = np.concatenate([np.empty((0, 2, len(networks))), *losses])
+            taken_losses = all_losses[~np.isnan(all_losses[:, 0, 0])]
+            number, n_rows = np.concatenate(taken, 1)[:, : len(taken_losses)]
+            epoch = number // data.n_batches
+            validation_nll = np.array([] if watch is None else watch.nll)
+            settings = _settings(plan, data, epochs)
+            posteriors = []
+            for chain, own in enumerate(zip(networks, guides, seeds, strict=True)):
+                its_network, its_guide, seed = own
+                nll, kl = taken_losses[:, :, chain].T
+                history = History(nll + kl, nll, kl, epoch, n_rows, validation_nll)
+                its_settings = {"engine": stepper.name, **settings, "seed": seed}
+                posteriors.append(
+                    Posterior(its_network.eval(), its_guide, history, data.example[0], its_settings)
+                )
+            return posteriors
+
+        def tell(steps: Steps) -> bool:
+            """Call the callbacks at the end of an epoch; say whether one ends the fit."""
+            nll, kl = np.concatenate(losses[-data.n_batches :])[-data.n_batches :].mean((0, 2))
+            end = EpochEnd(
+                epoch=n_done // data.n_batches,
+                n_epochs=epochs,
+                n_steps=n_done,
+                nelbo=float(nll + kl),
+                nll=float(nll),
+                kl=float(kl),
+                kl_weight=float(steps.kl_weight[-1]),
+                lr=float(steps.lr[-1]),
+                validation_nll=None if watch is None else watch.nll[-1],
+                seconds=time.perf_counter() - began,
+                _snapshot=lambda: _as_one(posteriors_of(*copy.deepcopy((networks, guides)))),
+            )
+            with seeded(seeds[0] + end.epoch):  # so that what they draw does not change the fit
+                answers = [callback(end) for callback in plan.callbacks]
+            return any(answer is True for answer in answers)
+
         n_done = 0  # whole pieces
+        began = time.perf_counter()
         is_interrupted = False
         try:
             bar = tqdm(total=epochs, desc="fit", unit="epoch", disable=not plan.progress)
             n_learnt = len(networks) * sum(tensor.numel() for tensor in learnt)
             with bar, few_threads(n_learnt):
-                stretch = epochs if watch is None else 1
+                stretch = 1 if plan.stops_at_epochs else epochs
                 for first in range(0, epochs, stretch):
                     stream = itertools.chain.from_iterable(
                         steps_of(some)
@@ -396,7 +457,10 @@ def _run(plan: _Plan, starts: Sequence[_Start]) -> tuple[list[Posterior], bool]:
                         n_done += len(steps)
                         _show(bar, n_done // data.n_batches, losses[-1][-1])
                     stepper.sync()
-                    if watch is not None and watch.is_over(guide, learnt, plan.patience):
+                    is_over = watch is not None and watch.is_over(guide, learnt, plan.patience)
+                    if plan.callbacks:
+                        is_over = tell(steps) or is_over
+                    if is_over:
                         break
         except KeyboardInterrupt:
             is_interrupted = True
@@ -405,18 +469,19 @@ def _run(plan: _Plan, starts: Sequence[_Start]) -> tuple[list[Posterior], bool]:
             stepper.sync()
         if watch is not None:
             watch.restore(learnt)
-        for own in networks:
-            own.eval()
 
-    all_losses = np.concatenate([np.empty((0, 2, len(networks))), *losses])
-    taken_losses = all_losses[~np.isnan(all_losses[:, 0, 0])]
-    number, n_rows = np.concatenate(taken, 1)[:, : len(taken_losses)]
-    validation_nll = np.array([] if watch is None else watch.nll)
+    return posteriors_of(networks, guides), is_interrupted
+
+
+def _as_one(chains: Sequence[Posterior]) -> Posterior:
+    return chains[0] if len(chains) == 1 else Posterior.of_chains(chains)
+
+
+def _settings(plan: _Plan, data: ArrayBatches | LoaderBatches, epochs: int) -> dict[str, Any]:
+    """Give what a posterior tells of how it was fitted."""
+    objective = plan.objective
     settings = {
-        "engine": stepper.name,
-        "objective": plan.objective
-        if isinstance(plan.objective, str)
-        else type(plan.objective).__name__,
+        "objective": objective if isinstance(objective, str) else type(objective).__name__,
         "kl_weight": _told(plan.kl_weight),
         "kl_warmup": float(plan.kl_warmup),
         "epochs": int(epochs),
@@ -427,15 +492,7 @@ def _run(plan: _Plan, starts: Sequence[_Start]) -> tuple[list[Posterior], bool]:
     }
     if plan.sample_weight is not None:
         settings["is_weighted"] = True
-    posteriors = []
-    for chain, (own, its_guide, seed) in enumerate(zip(networks, guides, seeds, strict=True)):
-        nll, kl = taken_losses[:, :, chain].T
-        epoch = number // data.n_batches
-        history = History(nll + kl, nll, kl, epoch, n_rows, validation_nll)
-        posteriors.append(
-            Posterior(own, its_guide, history, data.example[0], {**settings, "seed": seed})
-        )
-    return posteriors, is_interrupted
+    return settings
 
 
 def fresh_start(network: BayesianNetwork, seed: int) -> BayesianNetwork:
@@ -510,7 +567,7 @@ def _make_engine(
                 return fused
             ragged = data.n_data % data.batch_size > 0
             n_steps = epochs * data.n_batches
-            n_in_a_row = n_steps if plan.validation is None else data.n_batches
+            n_in_a_row = data.n_batches if plan.stops_at_epochs else n_steps
             if plan.engine == "compiled":
                 return CompiledEngine(fused, n_in_a_row=n_in_a_row, ragged=ragged)
             return AutoEngine(fused, n_steps, n_in_a_row=n_in_a_row, ragged=ragged)

@@ -59,12 +59,7 @@ def prune(posterior: Posterior, fraction: float) -> Posterior:
 
 
 def _prune_one(posterior: Posterior, fraction: float) -> Posterior:
-    guide = posterior.guide
-    if not isinstance(guide, MeanFieldGuide):
-        raise TypeError(
-            f"`posterior` must have a MeanFieldGuide, which has a scale for each weight, got "
-            f"{type(guide).__name__}."
-        )
+    guide = _mean_field(posterior)
     pruned = copy.deepcopy(guide)
     with torch.no_grad():
         removed = _noisiest(guide, posterior.network, fraction)
@@ -84,3 +79,58 @@ def _noisiest(guide: MeanFieldGuide, network: BayesianNetwork, fraction: float) 
     # Those removed already come before all others, even before means of exactly 0.
     ratio = torch.where(scale == 0, -1.0, loc.abs() / scale)
     return places[ratio.argsort(stable=True)[: round(fraction * len(places))]]
+
+
+def sparse_weights(posterior: Posterior) -> dict[str, torch.Tensor]:
+    """Give the posterior means of the weights, matrices without their zeros.
+
+    For a network that is used at its means after `prune`: ``torch.func.functional_call(net,
+    sparse_weights(pruned), x)`` gives its output. Below about half of the elements, compressed
+    rows take less room than the dense matrix.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        Of a single fit, with a `MeanFieldGuide`.
+
+    Returns
+    -------
+    dict of str to Tensor
+        For each Bayesian parameter. Matrices are in the layout ``torch.sparse_csr``, their indices
+        of 32 bits; all else is dense.
+
+    Raises
+    ------
+    TypeError
+        If the guide is none that has a mean for each weight.
+    ValueError
+        If the posterior has several chains: take one of ``posterior.chains``.
+    """
+    if posterior.chains:
+        raise ValueError(
+            "`posterior` must be a single fit, got one of "
+            f"{len(posterior.chains)} chains: take one of posterior.chains."
+        )
+    guide = _mean_field(posterior)
+    means = guide.split(guide.loc.detach())
+    return {
+        name: _compressed(means[name]) if means[name].dim() == 2 else means[name].clone()
+        for name, _ in posterior.network.bayesian_parameters()
+    }
+
+
+def _compressed(matrix: torch.Tensor) -> torch.Tensor:
+    rows, columns = matrix.nonzero(as_tuple=True)
+    starts = torch.searchsorted(rows, torch.arange(len(matrix) + 1, device=rows.device))
+    return torch.sparse_csr_tensor(
+        starts.int(), columns.int(), matrix[rows, columns], matrix.shape, check_invariants=True
+    )
+
+
+def _mean_field(posterior: Posterior) -> MeanFieldGuide:
+    if not isinstance(posterior.guide, MeanFieldGuide):
+        raise TypeError(
+            f"`posterior` must have a MeanFieldGuide, which has a scale for each weight, got "
+            f"{type(posterior.guide).__name__}."
+        )
+    return posterior.guide

@@ -34,6 +34,8 @@ from pyrobbb.engine import Steps
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(23, 3))
 Y = X.sum(1, keepdims=True) + RNG.normal(size=(23, 1))
+MORE_X = RNG.normal(size=(96, 3)).astype(np.float32)
+LABELS = RNG.integers(10, size=96)
 
 
 def network(dtype=torch.float64, **kwargs):
@@ -110,6 +112,11 @@ CASES = {
             "optimizer": functools.partial(torch.optim.Adam, weight_decay=0.01),
         },
         # The rounding of float32 is 6e-8; 500 steps carry it on.
+        1e-3,
+    ),
+    "ten classes, batches that fill a vector register": (
+        lambda: BayesianNetwork(mlp(3, [4], 10, seed=0), likelihood=likelihoods.Categorical()),
+        {"x": MORE_X, "y": LABELS, "batch_size": 32},
         1e-3,
     ),
 }

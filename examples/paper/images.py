@@ -1,0 +1,60 @@
+"""The images of the experiments: MNIST from a folder, or the digits that scikit-learn ships."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import rotate
+from sklearn.datasets import load_digits
+
+from pyrobbb import datasets
+
+ANGLES = (15, 30, 45, 60, 90)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images as rows of float32, and their classes."""
+
+    x: np.ndarray
+    y: np.ndarray
+    x_valid: np.ndarray
+    y_valid: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    x_other: np.ndarray
+    """Images of something else, without classes."""
+
+
+def load_mnist(folder: Path | None) -> Images:
+    """Give 50,000 images to train on, 10,000 to choose settings by, and the test images.
+
+    Pixels are divided by 126, as in the paper.
+    """
+    x, y = datasets.load_mnist("train", folder)
+    x_test, y_test = datasets.load_mnist("test", folder)
+    x_other, _ = datasets.load_fashion_mnist("test", folder)
+    order = np.random.default_rng(0).permutation(len(x))
+    train, valid = order[:50_000], order[50_000:]
+    x, x_test, x_other = (pixels.astype(np.float32) / 126 for pixels in (x, x_test, x_other))
+    return Images(x[train], y[train], x[valid], y[valid], x_test, y_test, x_other)
+
+
+def load_small() -> Images:
+    """Give scikit-learn's 1,797 digits of 8 x 8 pixels; the others are these with shuffled rows."""
+    x, y = load_digits(return_X_y=True)
+    x = (x / 8).astype(np.float32)
+    order = np.random.default_rng(0).permutation(len(x))
+    train, valid, test = order[:1000], order[1000:1200], order[1200:]
+    other = x[test].reshape((-1, 8, 8))[:, np.random.default_rng(1).permutation(8)]
+    other = other.reshape((-1, 64))
+    return Images(x[train], y[train], x[valid], y[valid], x[test], y[test], other)
+
+
+def rotated(x: np.ndarray, degrees: float) -> np.ndarray:
+    """Rotate square images; what comes in from outside is black."""
+    side = round(x.shape[1] ** 0.5)
+    turned = rotate(
+        x.reshape((-1, side, side)), degrees, axes=(2, 1), reshape=False, order=1, mode="constant"
+    )
+    return turned.reshape(x.shape).astype(np.float32)

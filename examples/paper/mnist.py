@@ -1,0 +1,320 @@
+"""MNIST by SGD, dropout and Bayes by Backprop: table 1 and figure 2 of the paper.
+
+    python examples/paper/mnist.py --quick
+    python examples/paper/mnist.py --full --data FOLDER [--epochs 600] [--models mixture]
+    python examples/paper/mnist.py --choose --data FOLDER    # settings, by the validation images
+
+Two hidden layers of 400 ReLU units, batches of 128. Finished runs are added to mnist.jsonl and
+their posteriors saved in --posteriors; what is there already is not run again.
+"""
+
+import argparse
+import math
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from images import ANGLES, Images, load_mnist, load_small, rotated
+from records import append, read
+from sklearn.metrics import roc_auc_score
+from torch import nn
+from torch.distributions import Categorical
+
+import pyrobbb
+from pyrobbb import scores
+
+HERE = Path(__file__).parent
+RUNS, CHOICES = HERE / "mnist.jsonl", HERE / "mnist-choices.jsonl"
+BATCH_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is chosen by the validation images; the grid of priors is the paper's."""
+
+    model: str
+    lr: float
+    pi: float = 0.5
+    minus_log_scale1: float = 0.0
+    minus_log_scale2: float = 6.0
+
+    @property
+    def prior(self):
+        scale1, scale2 = math.exp(-self.minus_log_scale1), math.exp(-self.minus_log_scale2)
+        if self.model == "gaussian":
+            return pyrobbb.priors.Normal(scale1)
+        return pyrobbb.priors.ScaleMixture(self.pi, scale1, scale2)
+
+
+CHOSEN = {
+    "sgd": Settings("sgd", lr=0.1),
+    "dropout": Settings("dropout", lr=0.1),
+    "gaussian": Settings("gaussian", lr=3e-3),
+    "mixture": Settings("mixture", lr=3e-3, pi=0.75),
+}
+# Each row varies one setting from the best of the row before.
+STAGES = {
+    "sgd": [{"lr": [0.01, 0.03, 0.1, 0.3]}],
+    "dropout": [{"lr": [0.01, 0.03, 0.1, 0.3]}],
+    "gaussian": [{"minus_log_scale1": [0.0, 1.0, 2.0]}, {"lr": [1e-3, 3e-3, 1e-2]}],
+    "mixture": [
+        {"pi": [0.25, 0.5, 0.75]},
+        {"minus_log_scale1": [0.0, 1.0, 2.0]},
+        {"minus_log_scale2": [6.0, 7.0, 8.0]},
+        {"lr": [1e-3, 3e-3, 1e-2]},
+    ],
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="default: openml.org")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--quick", action="store_true", help="small digits, a small budget")
+    what.add_argument("--full", action="store_true", help="an hour a model")
+    what.add_argument("--choose", action="store_true", help="try settings, 20 epochs each")
+    parser.add_argument("--models", nargs="+", choices=CHOSEN, default=list(CHOSEN))
+    parser.add_argument("--units", type=int, default=400)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--posteriors", type=Path, default=Path("paper-posteriors"))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.quick:
+        images = load_small()
+        for model in options.models:
+            settings = replace(CHOSEN[model], lr=min(CHOSEN[model].lr * 3, 0.1))
+            run = one_run(images, settings, 32, options.epochs or 20, options.seed)[0]
+            print(line(run))
+        return
+    images = load_mnist(options.data)
+    print(f"{'':<10} error %  NLL     ECE %   fashion AUROC", flush=True)
+    for model in options.models:
+        if options.choose:
+            choose(images, model, options)
+            continue
+        keys = {"model": model, "units": options.units, "seed": options.seed}
+        epochs = options.epochs or 600
+        for run in read(RUNS, **keys, epochs=epochs):
+            print(line(run), "(done before)")
+            break
+        else:
+            run, posterior = one_run(images, CHOSEN[model], options.units, epochs, options.seed)
+            if isinstance(posterior, pyrobbb.Posterior):
+                posterior.save(options.posteriors / f"{model}-{options.units}-{options.seed}")
+            append(RUNS, {**run, "threads": options.threads})
+            print(line(run), flush=True)
+
+
+def choose(images, model, options):
+    """Vary one setting after the other, and print the best by validation NLL."""
+    epochs = options.epochs or 20
+    best = CHOSEN[model]
+    for stage in STAGES[model]:
+        ((name, values),) = stage.items()
+        tried = []
+        for value in values:
+            settings = replace(best, **{name: value})
+            known = read(CHOICES, settings=asdict(settings), epochs=epochs)
+            if known:
+                run = known[0]
+            else:
+                run, _ = one_run(images, settings, options.units, epochs, options.seed, test=False)
+                append(CHOICES, run)
+            tried.append((run["valid"]["nll"], settings))
+            print(f"{settings}  {run['valid']}", flush=True)
+        best = min(tried, key=lambda pair: pair[0])[1]
+    print(f"best by validation NLL: {best}", flush=True)
+
+
+def one_run(images, settings, units, epochs, seed, test=True):
+    """Fit one model and score it; give what there is to tell, and the fit."""
+    start = time.perf_counter()
+    curve = Curve(images, every=max(1, epochs // 60) if test else epochs)
+    if settings.model in ("sgd", "dropout"):
+        fitted = fit_point(images, settings, units, epochs, seed, curve)
+    else:
+        fitted = fit_posterior(images, settings, units, epochs, seed, curve)
+    seconds = time.perf_counter() - start
+    run = {
+        "model": settings.model,
+        "units": units,
+        "epochs": epochs,
+        "seed": seed,
+        "settings": asdict(settings),
+        "seconds": round(seconds),
+        "valid": scored(predict(fitted, images.x_valid), images.y_valid),
+        "curve": curve.rows,
+    }
+    if isinstance(fitted, pyrobbb.Posterior):
+        run["posterior"] = how_bayesian(fitted, settings)
+    if test:
+        run |= evaluate(fitted, images)
+        if settings.model == "dropout":
+            run["with_draws"] = evaluate(fitted, images, n_draws=100)
+    return run, fitted
+
+
+def fit_posterior(images, settings, units, epochs, seed, curve):
+    n_classes = int(images.y.max()) + 1
+    network = pyrobbb.BayesianNetwork(
+        pyrobbb.mlp(images.x.shape[1], [units, units], n_classes, seed=seed),
+        prior=settings.prior,
+        likelihood=pyrobbb.likelihoods.Categorical(),
+    )
+    return pyrobbb.fit(
+        network,
+        images.x,
+        images.y,
+        epochs=epochs,
+        batch_size=BATCH_SIZE,
+        lr=settings.lr,
+        seed=seed,
+        callbacks=lambda end: curve(end.epoch, end.posterior, nelbo=end.nelbo, kl=end.kl),
+        progress=False,
+    )
+
+
+def fit_point(images, settings, units, epochs, seed, curve):
+    """Fit weights by SGD with momentum, with or without dropout (0.2 of pixels, 0.5 of units)."""
+    n_classes = int(images.y.max()) + 1
+    net = pyrobbb.mlp(images.x.shape[1], [units, units], n_classes, seed=seed)
+    if settings.model == "dropout":
+        rates = {0: 0.2, 2: 0.5, 4: 0.5}  # before which layer
+        layers = [
+            part
+            for i, layer in enumerate(net)
+            for part in ([nn.Dropout(rates[i]), layer] if i in rates else [layer])
+        ]
+        net = nn.Sequential(*layers)
+    torch.manual_seed(seed)
+    x, y = torch.as_tensor(images.x), torch.as_tensor(images.y)
+    optimizer = torch.optim.SGD(net.parameters(), lr=settings.lr, momentum=0.9)
+    n_steps = epochs * math.ceil(len(x) / BATCH_SIZE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=n_steps)
+    for epoch in range(1, epochs + 1):
+        for rows in torch.randperm(len(x)).split(BATCH_SIZE):
+            loss = nn.functional.cross_entropy(net(x[rows]), y[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        curve(epoch, net.eval)
+        net.train()
+    return net.eval()
+
+
+class Curve:
+    """The scores of the fit so far, written down every few epochs."""
+
+    def __init__(self, images: Images, every: int):
+        self.images, self.every = images, every
+        self.rows = []
+
+    def __call__(self, epoch, fitted, **more):
+        if epoch % self.every == 0:
+            row = {"epoch": epoch, **{name: round(value, 1) for name, value in more.items()}}
+            now = fitted()
+            for part in ("valid", "test"):
+                x, y = (getattr(self.images, f"{kind}_{part}") for kind in "xy")
+                score = scored(predict(now, x, n_draws=8), y)
+                row |= {f"{part}_{name}": score[name] for name in ("error", "nll")}
+            if isinstance(now, pyrobbb.Posterior):
+                row["test_error_at_means"] = error_at_means(now, x, y)
+            self.rows.append(row)
+
+
+def error_at_means(posterior, x, y):
+    """Give the error, in percent, of the net with its weights at the posterior means."""
+    guide = posterior.guide
+    means = guide.split(guide.loc.detach())
+    with torch.no_grad():
+        logits = torch.func.functional_call(posterior.network.net, means, torch.as_tensor(x))
+    return round(100 * float((logits.argmax(-1).numpy() != y).mean()), 3)
+
+
+def predict(fitted, x, n_draws=100):
+    """Give the predictive distribution of a posterior, or of a net as it is."""
+    if isinstance(fitted, pyrobbb.Posterior):
+        return fitted.predict(x, n_draws=n_draws, seed=0)
+    with torch.no_grad():
+        if fitted.training:  # dropout as an approximate posterior, Gal and Ghahramani (2016)
+            torch.manual_seed(0)
+            logits = torch.stack([fitted(torch.as_tensor(x)) for _ in range(n_draws)])
+        else:
+            logits = fitted(torch.as_tensor(x))[None]
+    return pyrobbb.ClassificationPrediction([Categorical(logits=logits)], x)
+
+
+def scored(prediction, y):
+    return {
+        "error": round(100 * float(scores.error_rate(prediction, y)), 3),
+        "nll": round(float(scores.nll(prediction, y)), 5),
+        "ece": round(100 * float(scores.ece(prediction, y)), 3),
+    }
+
+
+def evaluate(fitted, images, n_draws=None):
+    """Score test images as they are and rotated, and how well doubt tells other images apart."""
+    if isinstance(fitted, nn.Module):
+        fitted.train(n_draws is not None)
+    n_draws = n_draws or 100
+    known = predict(fitted, images.x_test, n_draws)
+    other = predict(fitted, images.x_other, n_draws)
+    told = {"test": scored(known, images.y_test), "rotated": {}}
+    for angle in ANGLES:
+        turned = predict(fitted, rotated(images.x_test, angle), n_draws)
+        told["rotated"][angle] = scored(turned, images.y_test) | {
+            "entropy": round(float(turned.entropy.mean()), 4),
+            "mutual_information": round(float(turned.mutual_information.mean()), 4),
+        }
+    is_other = np.repeat([0, 1], [len(images.x_test), len(images.x_other)])
+    told["other"] = {
+        f"auroc_{kind}": round(
+            float(
+                roc_auc_score(is_other, np.concatenate([getattr(p, kind) for p in (known, other)]))
+            ),
+            4,
+        )
+        for kind in ("entropy", "mutual_information")
+    }
+    return told
+
+
+def how_bayesian(posterior, settings):
+    """Tell the median scale, and the share of weights that are still as the prior has them."""
+    guide = posterior.guide
+    names = [name for name, _ in posterior.network.bayesian_parameters()]
+    loc, scale = (
+        torch.cat([parts[name].flatten() for name in names])
+        for parts in (guide.split(guide.loc.detach()), guide.split(guide.scale.detach()))
+    )
+    ratio = loc.abs() / scale
+    widths = [math.exp(-settings.minus_log_scale1)]
+    if settings.model == "mixture":
+        widths.append(math.exp(-settings.minus_log_scale2))
+    at_prior = torch.zeros_like(ratio, dtype=torch.bool)
+    for width in widths:
+        at_prior |= ((scale / width).log().abs() < 0.2) & (loc.abs() < 0.5 * width)
+    return {
+        "median_scale": round(float(scale.median()), 5),
+        "scale_quantiles": [round(float(v), 5) for v in scale.quantile(torch.tensor([0.05, 0.95]))],
+        "share_at_prior": round(float(at_prior.float().mean()), 4),
+        "share_more_noise_than_signal": round(float((ratio < 1).float().mean()), 4),
+    }
+
+
+def line(run):
+    test = run["test"]
+    auroc = run["other"]["auroc_entropy"]
+    return (
+        f"{run['model']:<10} {test['error']:<8.2f} {test['nll']:<7.4f} {test['ece']:<7.2f} "
+        f"{auroc:.3f}   {run['seconds']} s"
+    )
+
+
+if __name__ == "__main__":
+    main()

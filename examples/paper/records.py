@@ -1,0 +1,20 @@
+"""Finished runs, a line of JSON each: a script takes up where it ended."""
+
+import json
+from pathlib import Path
+
+
+def read(path: Path, **keys) -> list[dict]:
+    """Give the runs of a file, those alone that have the given values."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as file:
+        runs = [json.loads(line) for line in file if line.strip()]
+    return [run for run in runs if all(run.get(key) == value for key, value in keys.items())]
+
+
+def append(path: Path, run: dict) -> None:
+    """Add a run to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(run) + "\n")

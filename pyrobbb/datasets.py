@@ -1,0 +1,194 @@
+"""The data of the paper's experiments, from files of your own or from openml.org.
+
+Nothing is shipped with the package. With a `folder`, files in their standard form are read, gzipped
+or not, from it or from a folder of the set's name in it. Without one, scikit-learn fetches the set
+from openml.org, and keeps it in ``sklearn.datasets.get_data_home()``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+Part = Literal["train", "test"]
+Array = np.ndarray[Any, Any]
+
+N_TRAIN = 60_000
+_PREFIXES = {"train": "train", "test": "t10k"}
+_UNSIGNED_BYTES = 0x08
+_MUSHROOM_COLUMNS = 23
+
+
+def load_mnist(part: Part, folder: str | os.PathLike[str] | None = None) -> tuple[Array, Array]:
+    """Load the images of handwritten digits: 60,000 to train on, 10,000 to test on.
+
+    Parameters
+    ----------
+    part : {"train", "test"}
+    folder : path, optional
+        Holds ``train-images-idx3-ubyte`` and so on, gzipped or not, or a folder ``mnist`` with
+        them. None: openml.org.
+
+    Returns
+    -------
+    x : ndarray of shape (n, 784), uint8
+        Grey values from 0 to 255. Blundell et al. divide them by 126.
+    y : ndarray of shape (n,), int64
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder lacks a file.
+    ValueError
+        If a file is damaged or of another kind.
+    ConnectionError
+        If the set cannot be fetched.
+
+    References
+    ----------
+    LeCun et al. (1998), "Gradient-based learning applied to document recognition".
+    """
+    return _images("mnist", "mnist_784", part, folder)
+
+
+def load_fashion_mnist(
+    part: Part, folder: str | os.PathLike[str] | None = None
+) -> tuple[Array, Array]:
+    """Load the images of clothes that have the form of MNIST; see `load_mnist`.
+
+    References
+    ----------
+    Xiao et al. (2017), "Fashion-MNIST: a novel image dataset for benchmarking machine learning".
+    """
+    return _images("fashion-mnist", "Fashion-MNIST", part, folder)
+
+
+def load_mushroom(folder: str | os.PathLike[str] | None = None) -> tuple[Array, Array]:
+    """Load UCI's mushrooms: 22 attributes of 8,124 of them, and which can be eaten.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Holds ``agaricus-lepiota.data``, gzipped or not, or a folder ``mushroom`` with it. None:
+        openml.org.
+
+    Returns
+    -------
+    x : ndarray of shape (8124, 117), float32
+        A column for each value that occurs: attribute by attribute, values in alphabetical order.
+        A missing value, ``?``, is one of its own.
+    is_edible : ndarray of shape (8124,), int64
+        1 where it can be eaten.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, ConnectionError
+        As for `load_mnist`.
+    """
+    if folder is None:
+        frame, kinds = _fetch("mushroom")
+        rows = np.column_stack([np.asarray(kinds, dtype=str), *_texts(frame)])
+    else:
+        path = _find(Path(folder), "mushroom", "agaricus-lepiota.data")
+        lines = _read(path).decode("ascii", errors="replace").splitlines()
+        cells = [line.strip().split(",") for line in lines if line.strip()]
+        if not cells or {len(row) for row in cells} != {_MUSHROOM_COLUMNS}:
+            raise ValueError(f"{path} must have {_MUSHROOM_COLUMNS} columns in every line.")
+        rows = np.array(cells)
+    kinds, attributes = rows[:, 0], rows[:, 1:]
+    is_edible = np.isin(kinds, ["e", "edible"])
+    columns = [column[:, None] == np.unique(column) for column in attributes.T]
+    return np.concatenate(columns, 1).astype(np.float32), is_edible.astype(np.int64)
+
+
+def _images(
+    name: str, openml_name: str, part: Part, folder: str | os.PathLike[str] | None
+) -> tuple[Array, Array]:
+    if part not in get_args(Part):
+        raise ValueError(f"`part` must be one of {', '.join(get_args(Part))}, got {part!r}.")
+    if folder is None:
+        x, y = _fetch(openml_name)
+        rows = slice(N_TRAIN) if part == "train" else slice(N_TRAIN, None)
+        return np.asarray(x)[rows].astype(np.uint8), np.asarray(y)[rows].astype(np.int64)
+    images, labels = (
+        read_idx(_find(Path(folder), name, f"{_PREFIXES[part]}-{kind}-ubyte"))
+        for kind in ("images-idx3", "labels-idx1")
+    )
+    if len(images) != len(labels):
+        raise ValueError(f"{folder} holds {len(images)} images but {len(labels)} labels.")
+    return images.reshape((len(images), -1)), labels.astype(np.int64)
+
+
+def read_idx(path: str | os.PathLike[str]) -> Array:
+    """Read an IDX file of unsigned bytes, gzipped or not: a header with the shape, then the values.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    ndarray, uint8
+        Of the shape that the header gives.
+
+    Raises
+    ------
+    ValueError
+        If it is no such file, or not whole.
+    """
+    raw = _read(Path(path))
+    if len(raw) < 4 or raw[:3] != bytes([0, 0, _UNSIGNED_BYTES]):
+        raise ValueError(f"{path} is no IDX file of unsigned bytes.")
+    header, values = raw[4 : 4 + 4 * raw[3]], raw[4 + 4 * raw[3] :]
+    shape = tuple(size for (size,) in struct.iter_unpack(">i", header[: len(header) // 4 * 4]))
+    if len(shape) != raw[3] or len(values) != math.prod(shape):
+        raise ValueError(f"{path} is not whole: its header says {shape}.")
+    return np.frombuffer(values, dtype=np.uint8).reshape(shape).copy()
+
+
+def _find(folder: Path, name: str, file: str) -> Path:
+    for place in (folder, folder / name):
+        for path in (place / f"{file}.gz", place / file):
+            if path.is_file():
+                return path
+    raise FileNotFoundError(
+        f"`folder` must hold {file} or {file}.gz, itself or in a folder {name!r}: {folder} does "
+        "not. Leave `folder` out to fetch the set from openml.org."
+    )
+
+
+def _read(path: Path) -> bytes:
+    raw = path.read_bytes()
+    if raw[:2] != b"\x1f\x8b":
+        return raw
+    try:
+        return gzip.decompress(raw)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{path} is not whole: {error}.") from error
+
+
+def _fetch(name: str) -> tuple[Any, Any]:
+    """Fetch a set from openml.org: its columns and its target."""
+    from sklearn.datasets import fetch_openml
+
+    try:
+        bunch = fetch_openml(name, version=1, as_frame=name == "mushroom", parser="auto")
+    except OSError as error:  # among them those of urllib
+        raise ConnectionError(
+            f"{name!r} could not be fetched from openml.org ({error}). Offline, pass the `folder` "
+            "that holds its files."
+        ) from error
+    return bunch.data, bunch.target
+
+
+def _texts(frame: Any) -> Sequence[Array]:
+    """Give the columns of a frame as texts, missing values as ``?``."""
+    return [frame[name].astype(object).fillna("?").to_numpy().astype(str) for name in frame]

@@ -1,0 +1,101 @@
+"""Callbacks of fit: what they are told, and that they change nothing."""
+
+import numpy as np
+import pytest
+import torch
+
+from pyrobbb import BayesianNetwork, fit, mlp
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(23, 3))
+Y = X.sum(1, keepdims=True) + RNG.normal(size=(23, 1))
+
+
+def quick_fit(**options):
+    """Fit in batches of 10, 10 and 3 rows."""
+    network = BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0).double())
+    options = {"epochs": 4, "batch_size": 10, "seed": 1, "engine": "fused", **options}
+    return fit(network, X, Y, progress=False, **options)
+
+
+@pytest.mark.parametrize("engine", ["svi", "fused"])
+def test_callbacks_do_not_change_the_fit(engine):
+    def busy(end):
+        torch.randn(100)
+        end.posterior().predict(X, n_draws=5)
+
+    told = quick_fit(engine=engine, callbacks=busy)
+    alone = quick_fit(engine=engine)
+    assert torch.equal(told.guide.loc, alone.guide.loc)
+    assert torch.equal(told.guide.rho, alone.guide.rho)
+    np.testing.assert_array_equal(told.history.nelbo, alone.history.nelbo)
+
+
+def test_a_callback_is_told_how_far_the_fit_is():
+    ends = []
+    posterior = quick_fit(callbacks=ends.append, validation=(X, Y), kl_warmup=0.5, lr=0.02)
+    history = posterior.history
+    assert [end.epoch for end in ends] == [1, 2, 3, 4]
+    assert {end.n_epochs for end in ends} == {4}
+    assert [end.n_steps for end in ends] == [3, 6, 9, 12]
+    for name in ("nelbo", "nll", "kl"):
+        by_epoch = getattr(history, name).reshape((4, 3)).mean(1)
+        np.testing.assert_allclose([getattr(end, name) for end in ends], by_epoch)
+    np.testing.assert_allclose([end.kl_weight for end in ends], [2 / 6, 5 / 6, 1, 1])
+    assert [end.validation_nll for end in ends] == history.validation_nll.tolist()
+    rates = [end.lr for end in ends]
+    assert max(rates) <= 0.02
+    assert rates[-1] == min(rates) > 0
+    seconds = [end.seconds for end in ends]
+    assert 0 < seconds[0] < seconds[-1] < 60
+
+
+def test_without_validation_there_is_no_validation_nll():
+    ends = []
+    quick_fit(callbacks=ends.append, epochs=1)
+    assert ends[0].validation_nll is None
+
+
+def test_a_posterior_taken_on_the_way_is_left_as_it_was():
+    taken = []
+    last = quick_fit(callbacks=lambda end: taken.append(end.posterior()))
+    assert [own.history.n_epochs for own in taken] == [1, 2, 3, 4]
+    assert torch.equal(taken[-1].guide.loc, last.guide.loc)
+    assert not torch.equal(taken[0].guide.loc, taken[1].guide.loc)
+    assert not any(own.network.training for own in taken)
+
+
+def test_the_network_stays_in_training_mode_while_a_callback_looks_at_a_copy():
+    network = BayesianNetwork(
+        torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(0.5), torch.nn.Linear(4, 1))
+    )
+    x, y = X.astype(np.float32), Y.astype(np.float32)
+    options = {"epochs": 2, "engine": "svi", "seed": 0, "progress": False}
+    told = fit(network, x, y, callbacks=lambda end: end.posterior(), **options)
+    alone = fit(network, x, y, **options)
+    np.testing.assert_array_equal(told.history.nll, alone.history.nll)
+
+
+def test_a_callback_that_returns_true_ends_the_fit():
+    called = []
+    posterior = quick_fit(callbacks=[lambda end: end.epoch == 2, called.append])
+    assert posterior.history.n_epochs == 2
+    assert len(called) == 2
+
+
+def test_other_answers_do_not_end_it():
+    assert quick_fit(callbacks=lambda end: end.epoch).history.n_epochs == 4
+
+
+def test_of_fits_side_by_side_a_callback_sees_all_chains():
+    taken = []
+    posterior = quick_fit(restarts=2, callbacks=lambda end: taken.append(end.posterior()))
+    assert [len(own.chains) for own in taken] == [2] * 4
+    for own, chain in zip(taken[-1].chains, posterior.chains, strict=True):
+        assert torch.equal(own.guide.loc, chain.guide.loc)
+
+
+@pytest.mark.parametrize("wrong", [3, [3], [None]])
+def test_what_cannot_be_called_is_refused(wrong):
+    with pytest.raises(TypeError, match="`callbacks` must be callables that take an EpochEnd"):
+        quick_fit(callbacks=wrong)
