@@ -13,9 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm.auto import tqdm
 
-from .bandit_agents import EpsilonGreedy, ThompsonSampler
 from .data import ArrayLike, check_count
+from .epsilon_greedy import EpsilonGreedy
 from .mushrooms import MushroomBandit
+from .thompson import ThompsonSampler
 
 __all__ = ["EpsilonGreedy", "MushroomBandit", "ThompsonSampler", "run"]
 
