@@ -4,7 +4,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from . import diagnostics, likelihoods, plots, priors, reference, scores
+from . import bandits, diagnostics, likelihoods, plots, priors, reference, scores
 from .architectures import mlp
 from .calibration import Calibration
 from .crosscheck import crosscheck
@@ -41,6 +41,7 @@ __all__ = [
     "RegressionPrediction",
     "Standardizer",
     "auto_normal",
+    "bandits",
     "compare_with_nuts",
     "crosscheck",
     "diagnostics",

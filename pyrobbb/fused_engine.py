@@ -96,6 +96,11 @@ class FusedEngine:
         """Take the steps, and write down the nll and the KL divergence before each."""
         self.run_with(steps, losses, self.draw_noise(len(steps)))
 
+    def reseed(self, *seeds: int) -> None:
+        """Let the noise of each chain begin anew, from a seed of its own."""
+        for source, seed in zip(self._noise, seeds, strict=True):
+            source.reseed(seed)
+
     def draw_noise(self, n_steps: int) -> Tensor:
         """Draw the noise of the next steps, of one step each."""
         noise = [source.draw(n_steps) for source in self._noise]

@@ -28,12 +28,17 @@ class NoiseSource:
         self._shape, self._like = shape, like
         self._size = int(np.prod(shape))
         self._alternate = self._size >= LARGE and like.device.type == "cpu"
-        seeds = np.random.SeedSequence(seed).generate_state(2 if self._alternate else 1, np.uint64)
+        self._buffer = like.new_empty(0)
+        self.reseed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """Begin anew, as from this seed."""
+        n = 2 if self._alternate else 1
+        seeds = np.random.SeedSequence(seed).generate_state(n, np.uint64)
         self._generators = [
-            torch.Generator(like.device).manual_seed(int(s >> np.uint64(1))) for s in seeds
+            torch.Generator(self._like.device).manual_seed(int(s >> np.uint64(1))) for s in seeds
         ]
         self._n_drawn = 0
-        self._buffer = like.new_empty(0)
 
     def draw(self, n_steps: int) -> Tensor:
         """Draw the noise of the next steps, shape (n_steps, *shape); valid until the next draw."""

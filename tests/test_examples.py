@@ -34,6 +34,12 @@ NOTEBOOKS = {
         "k-hat",
         "then the",
     ],
+    "06-thompson-sampling.ipynb": [
+        "to eat one at random",
+        "in the last third",
+        "doubt about an edible one",
+        "the same actions after a restart: True",
+    ],
 }
 ENVIRONMENT = {
     **os.environ,

@@ -1,0 +1,116 @@
+"""Epsilon-greedy: what Thompson sampling is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import priors
+from .architectures import Activation, mlp
+from .bandit_agent import Agent
+from .bandit_plan import Plan
+from .data import check_number
+from .engine import Steps, non_finite
+from .fused import FastCall
+from .guides import MeanFieldGuide
+from .likelihoods import Gaussian
+from .network import BayesianNetwork
+from .optimizers import FlatAdam, flat_optimizer
+from .randomness import as_seed
+
+
+class EpsilonGreedy(Agent):
+    """The action that seems best, but with probability epsilon any: to be compared with.
+
+    The same network and memory as of `ThompsonSampler`, but the weights are points, fitted to the
+    rewards by least squares.
+
+    Parameters
+    ----------
+    n_features, n_actions, hidden, activation
+        As for `ThompsonSampler`.
+    epsilon : float
+        Probability of an action drawn at random, in [0, 1]. 0: greedy.
+    replay_size, batch_size, update_every, n_steps, lr, reward_scale, seed
+        As for `ThompsonSampler`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_actions: int,
+        *,
+        epsilon: float = 0.05,
+        hidden: Sequence[int] = (100, 100),
+        activation: Activation = "relu",
+        replay_size: int = 4096,
+        batch_size: int = 64,
+        update_every: int = 32,
+        n_steps: int = 64,
+        lr: float = 1e-3,
+        reward_scale: float = 1.0,
+        seed: int | None = None,
+    ) -> None:
+        plan = Plan(
+            n_features,
+            n_actions,
+            hidden=hidden,
+            activation=activation,
+            replay_size=replay_size,
+            batch_size=batch_size,
+            update_every=update_every,
+            n_steps=n_steps,
+            lr=lr,
+            reward_scale=reward_scale,
+            seed=as_seed(seed),
+        )
+        check_number("epsilon", epsilon)
+        if not 0 <= epsilon <= 1:
+            raise ValueError(f"`epsilon` must be a probability, in [0, 1], got {epsilon}.")
+        self._epsilon = float(epsilon)
+        net = mlp(plan.n_inputs, hidden, 1, activation, seed=plan.seed)
+        # Point masses are a posterior, too, if one without doubt.
+        network = BayesianNetwork(net, priors.Normal(), Gaussian(scale=1.0))
+        guide = MeanFieldGuide(network)
+        with torch.no_grad():
+            guide.rho.fill_(-torch.inf)
+        adam = flat_optimizer([guide.loc.detach()], torch.optim.Adam)
+        assert isinstance(adam, FlatAdam)
+        super().__init__(plan, network, guide, adam)
+        self._call = FastCall(net, guide.shapes)
+
+    @classmethod
+    def _made(cls, arguments: dict[str, Any], network: BayesianNetwork) -> Self:
+        return cls(**arguments)
+
+    def _own_arguments(self) -> dict[str, Any]:
+        return {"epsilon": self._epsilon}
+
+    def _choose(self, inputs: Tensor, seed: int) -> int:
+        rng = np.random.default_rng(seed)
+        if rng.random() < self._epsilon:
+            return int(rng.integers(self._plan.n_actions))
+        return int(self._expected(self._adam.tensors[0], inputs).argmax())
+
+    def _learn(self, steps: Steps, losses: np.ndarray, seed: int) -> None:
+        for i in range(len(steps)):
+            x, y = steps.batch(i)
+            weights = self._adam.tensors[0].detach().requires_grad_()
+            nll = steps.data_weight[i] * 0.5 * (self._expected(weights, x) - y).square().sum()
+            (slope,) = torch.autograd.grad(nll, weights)
+            self._adam.step([slope], float(steps.lr[i]))
+            losses[i] = [[nll.item()], [0.0]]
+        if not np.isfinite(losses).all() or not bool(self._adam.tensors[0].isfinite().all()):
+            raise non_finite(self._adam.n_steps, "the loss")
+
+    def _expected(self, weights: Tensor, x: Tensor) -> Tensor:
+        return self._call(self._guide.split(weights), x)

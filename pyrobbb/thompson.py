@@ -1,0 +1,219 @@
+"""Thompson sampling by Bayes by Backprop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import priors
+from .architectures import Activation, mlp
+from .bandit_agent import Agent
+from .bandit_plan import Plan
+from .compiled_engine import CompiledEngine
+from .data import check_count, check_positive
+from .engine import Engine, Steps
+from .fused_engine import Chain, FusedEngine
+from .guides import MeanFieldGuide
+from .likelihoods import (
+    Bernoulli,
+    Gaussian,
+    HeteroscedasticGaussian,
+    Likelihood,
+    NegativeBinomial,
+    Poisson,
+    StudentT,
+)
+from .network import BayesianNetwork
+from .optimizers import FlatAdam
+from .randomness import as_seed, seeded
+
+EngineName = Literal["fused", "compiled"]
+DEFAULT_PRIOR, DEFAULT_LIKELIHOOD = priors.Normal(0.5), Gaussian(0.1)
+"""Chosen on mushrooms. With learnt noise, or the narrow mixture that is the default of a fit, an
+agent went on trying for far too long: doubt that fades late is dear here."""
+
+
+class ThompsonSampler(Agent):
+    """Thompson sampling with a Bayesian network, for any bandit of finitely many actions.
+
+    To act, it draws the weights from their posterior, and takes the action that would be best if
+    they were true: an action is tried as often as it may be the best. The posterior is fitted by
+    Bayes by Backprop to the last `replay_size` observations, each update from where the last one
+    ended, the optimiser's state included.
+
+    Contexts are best of the order 1, as inputs of any network: standardised, or categories as one
+    column each.
+
+    Parameters
+    ----------
+    n_features : int
+        Numbers in a context.
+    n_actions : int
+        At least 2; they are called 0 to n_actions - 1.
+    hidden : sequence of int
+        Units of the hidden layers. The network takes a context with one column more for each
+        action, and gives the expected reward.
+    activation : str
+        See `pyrobbb.mlp`.
+    prior : callable
+        See `pyrobbb.priors`.
+    likelihood : callable
+        How a reward scatters about its expectation, in units of `reward_scale`; see
+        `pyrobbb.likelihoods`. `Bernoulli` is for rewards of 0 and 1, `Poisson` for counts.
+    n_draws : int
+        Draws of the weights that are averaged to act. Thompson sampling proper is 1; with 2, as in
+        the paper, it explores less.
+    replay_size : int
+        Observations that are remembered. They are the data of the ELBO.
+    batch_size : int
+        Observations a step, drawn with replacement.
+    update_every : int
+        Observations between two updates.
+    n_steps : int
+        Steps of Adam an update.
+    lr : float
+        Learning rate.
+    reward_scale : float
+        What rewards are divided by, before the network sees them, so that prior and likelihood can
+        be of the order 1: about their standard deviation, or what is at stake in a choice. It is
+        fixed, as the weights that have been learnt depend on it.
+    kl_weight : float
+        Factor on the KL divergence from the prior; 1 is the ELBO. Smaller ones explore less.
+    init_scale : float, optional
+        Standard deviation at which the posterior of each weight starts. None: that of
+        `MeanFieldGuide`.
+    engine : {"fused", "compiled"}
+        How steps are taken; see `pyrobbb.fit`. ``"compiled"`` spends some seconds on its first
+        update and pays from some ten thousand steps on; where there is no compiler it is
+        ``"fused"``, with a warning.
+    seed : int, optional
+        Makes all it does repeatable. None: one is drawn.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
+
+    References
+    ----------
+    Blundell et al. (2015), "Weight Uncertainty in Neural Networks", sections 4 and 5.3; Thompson
+    (1933), "On the likelihood that one unknown probability exceeds another".
+
+    Examples
+    --------
+    >>> agent = ThompsonSampler(n_features=4, n_actions=3, seed=0)
+    >>> action = agent.act(context)
+    >>> agent.observe(context, action, reward)
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_actions: int,
+        *,
+        hidden: Sequence[int] = (100, 100),
+        activation: Activation = "relu",
+        prior: priors.Prior = DEFAULT_PRIOR,
+        likelihood: Likelihood = DEFAULT_LIKELIHOOD,
+        n_draws: int = 2,
+        replay_size: int = 4096,
+        batch_size: int = 64,
+        update_every: int = 32,
+        n_steps: int = 64,
+        lr: float = 1e-3,
+        reward_scale: float = 1.0,
+        kl_weight: float = 1.0,
+        init_scale: float | None = None,
+        engine: EngineName = "fused",
+        seed: int | None = None,
+    ) -> None:
+        plan = Plan(
+            n_features,
+            n_actions,
+            hidden=hidden,
+            activation=activation,
+            replay_size=replay_size,
+            batch_size=batch_size,
+            update_every=update_every,
+            n_steps=n_steps,
+            lr=lr,
+            reward_scale=reward_scale,
+            seed=as_seed(seed),
+        )
+        check_count("n_draws", n_draws)
+        check_positive("kl_weight", kl_weight)
+        if engine not in get_args(EngineName):
+            raise ValueError(
+                f"`engine` must be one of {', '.join(get_args(EngineName))}, got {engine!r}."
+            )
+        self._n_draws, self._kl_weight = n_draws, float(kl_weight)
+        self._init_scale, self._engine_name = init_scale, engine
+        n_out = 2 if isinstance(likelihood, HeteroscedasticGaussian) else 1
+        net = mlp(plan.n_inputs, hidden, n_out, activation, seed=plan.seed)
+        network = BayesianNetwork(net, prior, likelihood)
+        with seeded(plan.seed):  # a likelihood of the user's own may draw
+            self._is_real = _check_likelihood(network, plan)
+            guide = MeanFieldGuide(network, torch.zeros(1, plan.n_inputs), init_scale=init_scale)
+        self._fused = FusedEngine(
+            [Chain(network, guide, plan.seed)],
+            closed_form_kl=True,
+            estimator="reparam",
+            n_particles=1,
+            optimizer=torch.optim.Adam,
+        )
+        adam = self._fused.optimizer
+        assert isinstance(adam, FlatAdam)
+        super().__init__(plan, network, guide, adam)
+        self._engine: Engine = self._fused
+        if engine == "compiled":
+            self._engine = CompiledEngine(self._fused, n_in_a_row=n_steps, ragged=False)
+
+    @classmethod
+    def _made(cls, arguments: dict[str, Any], network: BayesianNetwork) -> Self:
+        return cls(**arguments, prior=network.prior, likelihood=network.likelihood)
+
+    def _own_arguments(self) -> dict[str, Any]:
+        return {
+            "n_draws": self._n_draws,
+            "kl_weight": self._kl_weight,
+            "init_scale": self._init_scale,
+            "engine": self._engine_name,
+        }
+
+    def _choose(self, inputs: Tensor, seed: int) -> int:
+        loc, rho = self._fused.state[:2]
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn((self._n_draws, len(loc)), generator=generator)
+        draws = self._fused.loss.draws(loc, rho, noise)
+        output = self._network.output(draws, inputs)
+        rewards = self._network.distribution(output, self._network.latents_of(draws)).mean
+        return int(rewards.mean(0).argmax())
+
+    def _learn(self, steps: Steps, losses: np.ndarray, seed: int) -> None:
+        self._fused.reseed(seed)
+        at_once = self._engine.at_once
+        try:
+            for first in range(0, len(steps), at_once):
+                part = slice(first, first + at_once)
+                self._engine.run(steps[part], losses[part])
+        finally:
+            self._engine.sync()
+
+
+def _check_likelihood(network: BayesianNetwork, plan: Plan) -> bool:
+    """Check that a likelihood is one of rewards; say whether these may be any real numbers."""
+    likelihood, x = network.likelihood, torch.zeros(1, plan.n_inputs)
+    if network.targets_like(x).shape != (1, 1):
+        raise ValueError(
+            f"`likelihood` must be one of a single number, the reward, got {likelihood}."
+        )
+    if isinstance(likelihood, Bernoulli | Poisson | NegativeBinomial) and plan.reward_scale != 1:
+        raise ValueError(
+            f"`reward_scale` must be 1 for {likelihood}, which knows no rewards but as they are, "
+            f"got {plan.reward_scale}."
+        )
+    return isinstance(likelihood, Gaussian | HeteroscedasticGaussian | StudentT)
