@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import warnings
 
 import torch
 
@@ -122,9 +123,11 @@ def sparse_weights(posterior: Posterior) -> dict[str, torch.Tensor]:
 def _compressed(matrix: torch.Tensor) -> torch.Tensor:
     rows, columns = matrix.nonzero(as_tuple=True)
     starts = torch.searchsorted(rows, torch.arange(len(matrix) + 1, device=rows.device))
-    return torch.sparse_csr_tensor(
-        starts.int(), columns.int(), matrix[rows, columns], matrix.shape, check_invariants=True
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(
+            starts.int(), columns.int(), matrix[rows, columns], matrix.shape, check_invariants=True
+        )
 
 
 def _mean_field(posterior: Posterior) -> MeanFieldGuide:

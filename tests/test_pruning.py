@@ -20,6 +20,7 @@ from pyrobbb.importance import log_ratios
 from pyrobbb.likelihoods import Categorical, Gaussian
 from pyrobbb.plots import plot_snr
 from pyrobbb.priors import ByName, Normal
+from pyrobbb.pruning import sparse_weights
 
 N_WEIGHTS = 3 * 5 + 5 + 5 * 2 + 2
 FRACTIONS = [0.0, 0.1, 0.25, 0.5, 0.77, 0.98, 0.999]
@@ -316,6 +317,45 @@ def test_a_fraction_outside_of_0_to_1_is_refused(fraction):
 def test_a_fraction_must_be_a_number(fraction):
     with pytest.raises(TypeError, match="`fraction` must be a number"):
         prune(posterior_at_random(), fraction)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 0.9, 0.999])
+def test_sparse_weights_give_the_output_of_the_masked_ones(fraction):
+    pruned = prune(posterior_at_random(), fraction)
+    net, x = pruned.network.net, data()[0]
+    weights = sparse_weights(pruned)
+    masked = pruned.guide.split(pruned.guide.loc.detach())
+    torch.testing.assert_close(
+        torch.func.functional_call(net, weights, x),
+        torch.func.functional_call(net, {name: masked[name] for name in weights}, x),
+    )
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight.to_dense(), masked[name], rtol=0, atol=0)
+    matrices = [weight for weight in weights.values() if weight.dim() == 2]
+    assert {weight.layout for weight in matrices} == {torch.sparse_csr}
+    n_kept = sum(int((masked[name] != 0).sum()) for name, own in weights.items() if own.dim() == 2)
+    assert sum(len(weight.values()) for weight in matrices) == n_kept
+
+
+def test_sparse_weights_take_less_room_on_disk(tmp_path):
+    net = mlp(50, [40], 10, seed=0)
+    network = BayesianNetwork(net).eval()
+    empty = np.zeros(0)
+    history = History(empty, empty, empty, empty.astype(int), empty)
+    posterior = Posterior(network, MeanFieldGuide(network), history, torch.zeros(1, 50))
+    size = {}
+    for fraction in (0.0, 0.75, 0.95):
+        torch.save(sparse_weights(prune(posterior, fraction)), tmp_path / "sparse.pt")
+        size[fraction] = (tmp_path / "sparse.pt").stat().st_size
+    torch.save(dict(net.named_parameters()), tmp_path / "dense.pt")
+    dense = (tmp_path / "dense.pt").stat().st_size
+    assert size[0.95] < size[0.75] < 0.75 * dense < size[0.0]
+
+
+def test_of_several_chains_there_are_no_single_weights():
+    chains = Posterior.of_chains([posterior_at_random(0), posterior_at_random(1)])
+    with pytest.raises(ValueError, match=r"of 2 chains: take one of posterior\.chains"):
+        sparse_weights(chains)
 
 
 def test_other_guides_and_other_objects_are_refused():
