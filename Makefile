@@ -8,6 +8,7 @@ STAMP := .venv/.installed
 BENCH_STAMP := .venv/.bench-installed
 BENCH ?=
 DATA ?=
+FOLDER = $(if $(DATA),--data "$(DATA)")
 
 # ArviZ 1.x is for Python 3.12 and later.
 NEWER ?= $(shell for python in python3.14 python3.13 python3.12 \
@@ -16,7 +17,7 @@ NEWER ?= $(shell for python in python3.14 python3.13 python3.12 \
 		&& echo "$$python" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-arviz-1 lint format examples bench bench-uci
+.PHONY: help demo test test-arviz-1 lint format examples paper bench bench-uci
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -56,11 +57,18 @@ examples: $(STAMP)  ## Run every example
 	done
 	PATH="$(CURDIR)/$(BIN):$$PATH" examples/cli_tour.sh
 
+paper: $(STAMP)  ## Reproduce the paper's experiments: DATA=folder, or openml.org; hours
+	$(BIN)/python examples/paper/curve.py --full
+	$(BIN)/python examples/paper/tutorial.py --full $(FOLDER)
+	$(BIN)/python examples/paper/bandit.py --full $(FOLDER)
+	$(BIN)/python examples/paper/mnist.py --full $(FOLDER)
+	$(BIN)/python examples/paper/pruning.py --full $(FOLDER)
+
 bench: $(BENCH_STAMP)  ## Time it beside other libraries; BENCH=--quick for a smoke run
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
 bench-uci: $(BENCH_STAMP)  ## Score it on the UCI sets of a folder: DATA=folder; writes benchmarks/UCI.md
-	$(BIN)/python benchmarks/uci.py $(if $(DATA),--data "$(DATA)")
+	$(BIN)/python benchmarks/uci.py $(FOLDER)
 
 # The stamp comes last: an install that was cut short is taken up again. A .venv without a working
 # pip is the rest of such a one, and is made anew.

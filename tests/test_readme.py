@@ -43,12 +43,25 @@ def test_the_pyro_loop_runs():
     assert names["loss"] > 0
 
 
+def test_the_thompson_sampler_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen = []
+
+    def reward_of(context, action):
+        seen.append(action)
+        return float(action)
+
+    exec(BLOCKS[3], {"contexts": torch.zeros(3, 117).numpy(), "reward_of": reward_of})
+    assert len(seen) == 3
+    assert (tmp_path / "agent").is_dir()
+
+
 def test_the_diagnosis_runs(capsys):
     x = torch.randn(20, 2)
     network = BayesianNetwork(mlp(2, [3], 1))
     posterior = fit(network, x, x[:, :1], epochs=3, progress=False)
     names = {"posterior": posterior, "x": x, "y": x[:, :1]}
-    exec(BLOCKS[3], names)
+    exec(BLOCKS[4], names)
     assert "ELBO" in capsys.readouterr().out
     assert "log_likelihood" in names["tree"].children
 
@@ -63,8 +76,8 @@ def test_pyro_results_are_converted():
     mcmc = MCMC(NUTS(model), num_samples=5, warmup_steps=5, disable_progbar=True)
     mcmc.run(*data)
     names = {"pyrobbb": pyrobbb, "mcmc": mcmc, "model": model, "x": data[0], "y": data[1]}
-    exec(BLOCKS[4], {**names, "guide": AutoNormal(poutine.block(model, hide=["y"]))})
+    exec(BLOCKS[5], {**names, "guide": AutoNormal(poutine.block(model, hide=["y"]))})
 
 
 def test_there_is_no_block_that_is_not_run():
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6

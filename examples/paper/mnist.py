@@ -14,6 +14,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from images import ANGLES, Images, load_mnist, load_small, rotated
@@ -107,6 +108,8 @@ def main():
                 posterior.save(options.posteriors / f"{model}-{options.units}-{options.seed}")
             append(RUNS, {**run, "threads": options.threads})
             print(line(run), flush=True)
+    if options.full:
+        draw(Path(__file__).with_suffix(".png"), read(RUNS, units=options.units))
 
 
 def choose(images, model, options):
@@ -305,6 +308,24 @@ def how_bayesian(posterior, settings):
         "share_at_prior": round(float(at_prior.float().mean()), 4),
         "share_more_noise_than_signal": round(float((ratio < 1).float().mean()), 4),
     }
+
+
+def draw(path, runs):
+    """Draw the test error by epoch, of what each run predicts and with weights at their means."""
+    colors = {"sgd": "#8a8f98", "dropout": "#c8553d", "gaussian": "#e09f3e", "mixture": "#1b6ca8"}
+    fig, ax = plt.subplots(figsize=(7.2, 3.6), layout="constrained")
+    for run in runs:
+        color, curve = colors[run["model"]], run["curve"]
+        epochs = [row["epoch"] for row in curve]
+        label = f"{run['model']}, {run['units']} units"
+        ax.plot(epochs, [row["test_error"] for row in curve], color=color, lw=1.6, label=label)
+        if "test_error_at_means" in curve[0]:
+            at_means = [row["test_error_at_means"] for row in curve]
+            ax.plot(epochs, at_means, color=color, lw=0.9, ls=":", label="at the means")
+    ax.set(xlabel="epoch", ylabel="test error (%)", xlim=(0, None), ylim=(1, 5))
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=9)
+    fig.savefig(path, dpi=160)
 
 
 def line(run):
