@@ -4,9 +4,9 @@
     python examples/paper/tutorial.py --quick
 
 Its accuracy is that of the net at the posterior means. The tutorial prints .9775 after ten epochs,
-and after pruning .9756 (50 % of the weights removed), .9602 (75 %) and .7259 (95 %). Its loop
-`for layer in layer_param_shapes` leaves the second hidden layer out, so that the net behind those
-figures is 784-400-10. Both nets are fitted here.
+and after pruning .9756 (50 % of the weights removed), .9602 (75 %) and .7259 (95 %). It sets up two
+hidden layers, but its loop skips the second, so that the net behind those figures is 784-400-10.
+Both nets are fitted here.
 """
 
 import argparse
