@@ -40,6 +40,7 @@ NOTEBOOKS = {
         "k-hat",
         "then the",
     ],
+    "05-weight-pruning.ipynb": ["weights left", "at random", "the same classes: True"],
     "06-thompson-sampling.ipynb": [
         "to eat one at random",
         "in the last third",
