@@ -50,8 +50,8 @@ class Settings:
 
 
 CHOSEN = {
-    "sgd": Settings("sgd", lr=0.1),
-    "dropout": Settings("dropout", lr=0.1),
+    "sgd": Settings("sgd", lr=0.03),
+    "dropout": Settings("dropout", lr=0.03),
     "gaussian": Settings("gaussian", lr=3e-3),
     "mixture": Settings("mixture", lr=3e-3, pi=0.75),
 }
