@@ -77,3 +77,9 @@ class Calibration:
     def __call__(self, share: ArrayLike) -> Any:
         """Give the level of the central interval that holds a share of the observations."""
         return np.interp(share, self.share, self.level)
+
+    def probability(self, q: ArrayLike) -> Any:
+        """Give the probability of the mixture's quantile that is the q-quantile as corrected."""
+        q = np.asarray(q)
+        side = self(np.abs(2 * q - 1)).clip(max=HIGHEST) / 2
+        return 0.5 + np.where(q < 0.5, -side, side)

@@ -257,6 +257,10 @@ class _BBBEstimator(BaseEstimator):
         x, target = self._inputs(X), self._target(y)
         validation = patience = None
         if self.early_stopping:
+            if not 0 < self.validation_fraction < 1:
+                raise ValueError(
+                    f"`validation_fraction` must lie in (0, 1), got {self.validation_fraction}."
+                )
             fitted, held = self._split(y, self.validation_fraction)
             validation, patience = (x[held], target[held]), self.patience
             x, target = x[fitted], target[fitted]
@@ -318,10 +322,10 @@ class _BBBEstimator(BaseEstimator):
 
     def _split(self, y: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
         """Give the rows to fit and those held out: a part, or a number of them."""
-        if isinstance(size, float) and not 0 < size < 1:
-            raise ValueError(f"`validation_fraction` must lie in (0, 1), got {size}.")
         if len(y) < 2:
-            raise ValueError("`early_stopping` needs more than one row, to hold some out.")
+            raise ValueError(
+                "`early_stopping` and likelihood='auto' need more than one row, to hold some out."
+            )
         return train_test_split(
             np.arange(len(y)), test_size=size, random_state=self.seed_, stratify=self._strata(y)
         )
@@ -578,9 +582,12 @@ class BBBRegressor(RegressorMixin, _BBBEstimator):
         x, target = self._inputs(X[held]), self._target(y[held])
         prediction = first.predict(x, self.n_draws, self.seed_)
         assert isinstance(prediction, RegressionPrediction)
-        self.calibration_ = Calibration.of(
-            prediction.central_level(target), None if weight is None else weight[held]
-        )
+        try:
+            levels = prediction.central_level(target)
+        except NotImplementedError as error:  # a likelihood of the user's own
+            logger.warning("Intervals are not calibrated: %s", error)
+        else:
+            self.calibration_ = Calibration.of(levels, None if weight is None else weight[held])
         return self._fitted(X, y, weight, first, TAKE_UP)
 
     def _n_held(self, n_rows: int) -> int:

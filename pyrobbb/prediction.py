@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from .calibration import HIGHEST, Calibration
+from .calibration import Calibration
 from .data import ArrayLike, as_tensor, check_number, like
 from .likelihoods import as_observed, base_of
 from .randomness import as_seed, seeded
@@ -211,10 +210,9 @@ class RegressionPrediction(Prediction):
         levels = torch.as_tensor(q, dtype=torch.float64)
         if levels.dim() > 1 or not bool(((levels > 0) & (levels < 1)).all()):
             raise ValueError(f"`q` must be one or more probabilities in (0, 1), got {q}.")
-        own = levels.reshape(-1).numpy()
+        own = levels.reshape(-1)
         if self.calibration is not None:
-            side = self.calibration(np.abs(2 * own - 1)).clip(max=HIGHEST) / 2
-            own = 0.5 + np.where(own < 0.5, -side, side)
+            own = self.calibration.probability(own)
         pieces = [_mixture_quantiles(d, own.tolist()) for d in self._distributions]
         result = self._rescale(torch.cat(pieces, dim=1))
         return self._out(result if levels.dim() else result[0])
@@ -249,6 +247,11 @@ class RegressionPrediction(Prediction):
         Returns
         -------
         array of shape (n, ...)
+
+        Raises
+        ------
+        NotImplementedError
+            If the distribution has no distribution function.
         """
         observed = self._standardised(as_tensor("y", y).double())
         if observed.shape != self._moments[0].shape:
@@ -389,14 +392,7 @@ def _entropy(probs: Tensor, binary: bool) -> Tensor:
 def _mixture_quantiles(distribution: Distribution, levels: Sequence[float]) -> Tensor:
     """Give quantiles of the equal mixture over the first dimension, shape (k, n, ...)."""
     base = base_of(distribution)
-    try:
-        cdf = _cdf_of(base)
-        cdf(base.mean)
-    except NotImplementedError:
-        raise NotImplementedError(
-            f"{type(base).__name__} has no distribution function here: take the quantiles of "
-            "prediction.sample()."
-        ) from None
+    cdf = _cdf_of(base)
     mean, sd = base.mean, base.variance.sqrt()
     found: dict[float, Tensor] = {}
     start = mean.mean(0)
@@ -454,7 +450,19 @@ def _integer_quantile(
 
 
 def _cdf_of(base: Distribution) -> Callable[[Tensor], Tensor]:
-    """Give the mixture's distribution function; SciPy's where torch has none."""
+    """Give the mixture's distribution function, or say that there is none."""
+    cdf = _torch_or_scipy_cdf(base)
+    try:
+        cdf(base.mean)
+    except NotImplementedError:
+        raise NotImplementedError(
+            f"{type(base).__name__} has no distribution function here: take the quantiles of "
+            "prediction.sample()."
+        ) from None
+    return cdf
+
+
+def _torch_or_scipy_cdf(base: Distribution) -> Callable[[Tensor], Tensor]:
     from scipy import special
 
     def by_scipy(function: Callable[..., Any], *arguments: Tensor) -> Tensor:

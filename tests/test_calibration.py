@@ -112,6 +112,10 @@ def test_quantiles_and_intervals_are_the_mixtures_at_other_levels():
     assert np.isfinite(calibrated.quantile([1e-12, 1 - 1e-12])).all()
 
 
+def test_the_probability_of_a_quantile_is_that_of_the_end_of_its_interval():
+    np.testing.assert_allclose(NARROWER.probability([0.1, 0.5, 0.7, 0.9]), [0.25, 0.5, 0.625, 0.75])
+
+
 def test_all_else_stays_the_mixtures():
     calibrated = NORMAL.calibrated(NARROWER)
     for name in ("mean", "sd", "epistemic_sd", "aleatoric_sd"):
@@ -178,6 +182,17 @@ def test_too_few_rows_are_not_calibrated_by_and_the_log_says_so(caplog):
         model = BBBRegressor(**QUICK).fit(X, y)
     assert model.calibration_ is None
     assert "89 rows are too few to calibrate intervals" in caplog.text
+
+
+def test_a_likelihood_without_distribution_function_is_not_calibrated_and_the_log_says_so(caplog):
+    X, y = skewed(100)
+    model = BBBRegressor(
+        likelihood=lambda output: dist.AsymmetricLaplace(output, 1.0, 1.0).to_event(1),
+        **QUICK | {"epochs": 2},
+    ).fit(X, y)
+    assert model.calibration_ is None
+    assert "not calibrated: AsymmetricLaplace has no distribution function" in caplog.text
+    assert np.isfinite(model.predict(X)).all()
 
 
 def test_without_calibration_intervals_are_those_of_the_mixture(caplog):

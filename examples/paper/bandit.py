@@ -15,12 +15,13 @@ one line of bandit.jsonl, with its CPU seconds; a run that stands there is not d
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from records import append, read
 
 from pyrobbb import priors
 from pyrobbb.bandits import EpsilonGreedy, MushroomBandit, ThompsonSampler, run
@@ -92,11 +93,6 @@ def table_of(rows):
 
 def draw(rows, file):
     """Draw the regret of each agent: all runs faintly, their mean on top."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     colors = {"bbb": "#2a6f97", "greedy": "#333333", "greedy-1": "#e09f3e", "greedy-5": "#c8553d"}
     plt.rcParams |= {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     fig, ax = plt.subplots(figsize=(7.2, 4.4), dpi=150, layout="constrained")
@@ -158,10 +154,8 @@ def main():
     if options.quick:
         n_steps, seeds, engine, out = 640, 1, "fused", options.out
 
-    rows = []
     file = None if out is None else out / "bandit.jsonl"
-    if file is not None and file.exists():
-        rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = [] if file is None else read(file)
     wanted = [(name, seed) for seed in range(seeds) for name in NAMES]
     for name, seed in wanted:
         own = {"agent": name, "seed": seed, "n_steps": n_steps, "settings": settings_of(name)}
@@ -170,9 +164,7 @@ def main():
         row = one_run(name, seed, x, is_edible, n_steps, engine)
         rows.append(row)
         if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("a") as stream:
-                stream.write(json.dumps(row) + "\n")
+            append(file, row)
         print(f"{NAMES[name]:18} seed {seed}: regret {row['regret'][-1]:.0f}, {row['seconds']} s")
     rows = [row for row in rows if (row["agent"], row["seed"]) in wanted]
     print(table_of(rows))

@@ -97,17 +97,15 @@ def main():
         if options.choose:
             choose(images, model, options)
             continue
-        keys = {"model": model, "units": options.units, "seed": options.seed}
         epochs = options.epochs or 600
-        for run in read(RUNS, **keys, epochs=epochs):
-            print(line(run), "(done before)")
-            break
-        else:
-            run, posterior = one_run(images, CHOSEN[model], options.units, epochs, options.seed)
-            if isinstance(posterior, pyrobbb.Posterior):
-                posterior.save(options.posteriors / f"{model}-{options.units}-{options.seed}")
-            append(RUNS, {**run, "threads": options.threads})
-            print(line(run), flush=True)
+        done = read(RUNS, model=model, units=options.units, seed=options.seed, epochs=epochs)
+        if not done:
+            run, fitted = one_run(images, CHOSEN[model], options.units, epochs, options.seed)
+            if isinstance(fitted, pyrobbb.Posterior):
+                fitted.save(options.posteriors / f"{model}-{options.units}-{options.seed}")
+            done = [{**run, "threads": options.threads}]
+            append(RUNS, done[0])
+        print(line(done[0]), flush=True)
     if options.full:
         draw(Path(__file__).with_suffix(".png"), read(RUNS, units=options.units))
 
@@ -157,7 +155,7 @@ def one_run(images, settings, units, epochs, seed, test=True):
     if test:
         run |= evaluate(fitted, images)
         if settings.model == "dropout":
-            run["with_draws"] = evaluate(fitted, images, n_draws=100)
+            run["with_draws"] = evaluate(fitted.train(), images)
     return run, fitted
 
 
@@ -260,16 +258,12 @@ def scored(prediction, y):
     }
 
 
-def evaluate(fitted, images, n_draws=None):
+def evaluate(fitted, images):
     """Score test images as they are and rotated, and how well doubt tells other images apart."""
-    if isinstance(fitted, nn.Module):
-        fitted.train(n_draws is not None)
-    n_draws = n_draws or 100
-    known = predict(fitted, images.x_test, n_draws)
-    other = predict(fitted, images.x_other, n_draws)
+    known, other = predict(fitted, images.x_test), predict(fitted, images.x_other)
     told = {"test": scored(known, images.y_test), "rotated": {}}
     for angle in ANGLES:
-        turned = predict(fitted, rotated(images.x_test, angle), n_draws)
+        turned = predict(fitted, rotated(images.x_test, angle))
         told["rotated"][angle] = scored(turned, images.y_test) | {
             "entropy": round(float(turned.entropy.mean()), 4),
             "mutual_information": round(float(turned.mutual_information.mean()), 4),
@@ -287,14 +281,19 @@ def evaluate(fitted, images, n_draws=None):
     return told
 
 
-def how_bayesian(posterior, settings):
-    """Tell the median scale, and the share of weights that are still as the prior has them."""
+def means_and_scales(posterior):
+    """Give the mean and the scale of every weight, in two flat tensors."""
     guide = posterior.guide
     names = [name for name, _ in posterior.network.bayesian_parameters()]
-    loc, scale = (
+    return (
         torch.cat([parts[name].flatten() for name in names])
         for parts in (guide.split(guide.loc.detach()), guide.split(guide.scale.detach()))
     )
+
+
+def how_bayesian(posterior, settings):
+    """Tell the median scale, and the share of weights that are still as the prior has them."""
+    loc, scale = means_and_scales(posterior)
     ratio = loc.abs() / scale
     widths = [math.exp(-settings.minus_log_scale1)]
     if settings.model == "mixture":

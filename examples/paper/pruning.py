@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from images import load_mnist, load_small
-from mnist import CHOSEN, error_at_means, fit_posterior, predict, scored
+from mnist import CHOSEN, error_at_means, fit_posterior, means_and_scales, predict, scored
 from records import append, read
 
 import pyrobbb
@@ -56,12 +56,7 @@ def size_on_disk(tensors):
 
 def decibels(posterior):
     """Give 20 log10(|mean| / scale) of every weight."""
-    guide = posterior.guide
-    names = [name for name, _ in posterior.network.bayesian_parameters()]
-    loc, scale = (
-        torch.cat([parts[name].flatten() for name in names])
-        for parts in (guide.split(guide.loc.detach()), guide.split(guide.scale.detach()))
-    )
+    loc, scale = means_and_scales(posterior)
     return 20 * torch.log10(loc.abs() / scale).numpy()
 
 
