@@ -83,7 +83,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--posteriors", type=Path, default=Path("paper-posteriors"))
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1 if options.quick else options.threads)
     if options.quick:
         images = load_small()
         for model in options.models:

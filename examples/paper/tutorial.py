@@ -90,7 +90,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1 if options.quick else options.threads)
     images = load_small() if options.quick else load_mnist(options.data)
     x, y = (
         np.concatenate(pair) for pair in ((images.x, images.x_valid), (images.y, images.y_valid))
