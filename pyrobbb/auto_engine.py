@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .compiled_engine import CompiledEngine, is_plain, was_compiled
 from .engine import Steps
@@ -81,6 +83,25 @@ class AutoEngine:
     def sync(self) -> None:
         """Hand the learnt values over."""
         self._engine.sync()
+
+    def memory(self) -> dict[str, Tensor]:
+        """Give the state of the engine, and which one it is: that goes by the clock."""
+        return {
+            **self._engine.memory(),
+            "n_left": torch.tensor(self._n_left),
+            "n_probes": torch.tensor(len(self._seconds)),
+            "compiled_at_once": torch.tensor(
+                0 if self._engine is self._fused else self._engine.at_once
+            ),
+        }
+
+    def take_up(self, memory: Mapping[str, Tensor]) -> None:
+        """Go on from there, by the engine that took the steps then."""
+        self._fused.take_up(memory)
+        self._n_left = int(memory["n_left"])
+        self._seconds = [math.inf] * int(memory["n_probes"])
+        if at_once := int(memory["compiled_at_once"]):
+            self._engine = CompiledEngine(self._fused, n_in_a_row=at_once, ragged=self._ragged)
 
     def _pays_to_compile(self, steps: Steps) -> bool:
         seconds = min(self._seconds)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from .data import ArrayLike, as_tensor, check_count
 from .network import BayesianNetwork
+from .processes import Team
+from .randomness import RandomState
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Batches:
         How many times each row of x counts. None: once.
     number : ndarray of shape (n_batches,)
         Which batch of the whole fit each is, from 0.
+    n_rows_in_all : ndarray of shape (n_batches,)
+        How many each holds in all processes together.
     """
 
     x: Tensor
@@ -39,51 +44,102 @@ class Batches:
     rows: Tensor | None
     n_rows: np.ndarray
     number: np.ndarray
+    n_rows_in_all: np.ndarray
     row_weight: Tensor | None = None
+
+    def after(self, n: int) -> Batches:
+        """Give them without the first n."""
+        if n == 0:
+            return self
+        by_batch = {name: getattr(self, name)[n:] for name in ("n_rows", "number", "n_rows_in_all")}
+        return replace(self, rows=None if self.rows is None else self.rows[n:], **by_batch)
 
 
 class ArrayBatches:
-    """Shuffled minibatches of tensors."""
+    """Shuffled minibatches of tensors; of each, the part that this process takes."""
 
     def __init__(
-        self, x: Tensor, y: Tensor, batch_size: int, row_weight: Tensor | None = None
+        self,
+        x: Tensor,
+        y: Tensor,
+        batch_size: int,
+        row_weight: Tensor | None = None,
+        team: Team | None = None,
     ) -> None:
-        self._x, self._y, self._row_weight = x, y, row_weight
+        self._x, self._y, self._row_weight = self._whole = x, y, row_weight
+        self._team = team or Team()
         self.n_data = len(x)
         self.batch_size = min(batch_size, len(x))
         self.n_batches = math.ceil(len(x) / self.batch_size)
         self.example = x[:1].clone(), y[:1].clone()
+        self._n_ordered = 0  # epochs whose order has been drawn
+        if self.n_batches == 1:
+            own = slice(self._team.rank, None, self._team.size)
+            self._x, self._y = self._x[own], self._y[own]
+            self._row_weight = None if row_weight is None else row_weight[own]
+
+    @cached_property
+    def checksum(self) -> str:
+        """What tells the rows from others."""
+        sums = [
+            zlib.crc32(part.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+            for part in self._whole
+            if part is not None
+        ]
+        return "-".join(f"{own:08x}" for own in sums)
 
     def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
         """Give the batches of some epochs, each in an order of its own, for each chain."""
-        n_rows = np.full((len(which), self.n_batches), self.batch_size)
+        n_all = np.full((len(which), self.n_batches), self.batch_size)
         number = np.arange(which.start * self.n_batches, which.stop * self.n_batches)
         if self.n_batches == 1:
-            yield self._some(None, n_rows, number)
+            yield self._some(None, n_all, number)
             return
         n_missing = self.n_batches * self.batch_size - self.n_data
-        n_rows[:, -1] -= n_missing
+        n_all[:, -1] -= n_missing
         chains = []
         for generator in generators:
+            for _ in range(self._n_ordered, which.start):  # of epochs before a checkpoint
+                torch.randperm(self.n_data, generator=generator)
             orders = [torch.randperm(self.n_data, generator=generator) for _ in which]
             order = torch.stack(orders)
             order = torch.cat([order, order[:, :n_missing]], 1)
             chains.append(order.reshape((len(number), self.batch_size)))
+        self._n_ordered = which.stop
         rows = chains[0] if len(chains) == 1 else torch.stack(chains, 1)
-        yield self._some(rows.to(self._x.device), n_rows, number)
+        if self._team.size > 1:
+            rows = rows[..., self._team.rank :: self._team.size].contiguous()
+        yield self._some(rows.to(self._x.device), n_all, number)
 
-    def _some(self, rows: Tensor | None, n_rows: np.ndarray, number: np.ndarray) -> Batches:
-        return Batches(self._x, self._y, rows, n_rows.ravel(), number, self._row_weight)
+    def _some(self, rows: Tensor | None, n_all: np.ndarray, number: np.ndarray) -> Batches:
+        n_all = n_all.ravel()
+        n_rows = part_sizes(n_all, self._team)
+        return Batches(self._x, self._y, rows, n_rows, number, n_all, self._row_weight)
+
+
+def part_sizes(n_rows: np.ndarray, team: Team) -> np.ndarray:
+    """Give how many rows of each batch this process takes: every `size`-th, from `rank` on."""
+    return (n_rows - team.rank + team.size - 1) // team.size
 
 
 class LoaderBatches:
     """The batches of a DataLoader, checked and brought to the network's device and dtype."""
 
-    def __init__(self, network: BayesianNetwork, loader: DataLoader[Any], n_data: int) -> None:
-        self._network, self._loader = network, loader
-        x, y = network.prepare(*self._pair(next(iter(loader))))
+    checksum = ""
+
+    def __init__(
+        self,
+        network: BayesianNetwork,
+        loader: DataLoader[Any],
+        n_data: int,
+        team: Team | None = None,
+    ) -> None:
+        self._network, self._loader, self._team = network, loader, team or Team()
+        self._check_shared()
+        with RandomState(0).drawing():
+            x, y = network.prepare(*self._pair(next(iter(loader))))
         self.n_data = n_data
-        self.batch_size = loader.batch_size or len(x)
+        self.batch_size = (loader.batch_size or len(x)) * self._team.size
         try:
             self.n_batches = len(loader)
         except TypeError:  # an IterableDataset without a length
@@ -91,13 +147,36 @@ class LoaderBatches:
         self.example = x[:1].clone(), y[:1].clone()
 
     def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
-        """Give the batches of some epochs, one by one; the order is the loader's."""
+        """Give the batches of some epochs, one by one; the order is the loader's.
+
+        What it draws from torch's random state goes by the seed and the epoch alone.
+        """
+        seed = generators[0].initial_seed()
         for epoch in which:
-            # A stream may have no end: what has no length is cut into epochs of n_data rows.
-            for i, batch in enumerate(itertools.islice(self._loader, self.n_batches)):
+            random = RandomState(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+            if isinstance(self._loader.sampler, DistributedSampler):
+                self._loader.sampler.set_epoch(epoch)
+            with random.drawing():
+                batches = iter(self._loader)
+            for i in range(self.n_batches):  # a stream may have no end
+                with random.drawing():
+                    batch = next(batches, None)
+                if batch is None:
+                    break
                 x, y = self._network.prepare(*self._pair(batch))
                 number = np.array([epoch * self.n_batches + i])
-                yield Batches(x, y, None, np.array([len(x)]), number)
+                n_rows = np.array([len(x)])
+                yield Batches(x, y, None, n_rows, number, n_rows * self._team.size)
+
+    def _check_shared(self) -> None:
+        """Raise if each process would be given all rows."""
+        is_stream = isinstance(self._loader.dataset, IterableDataset)
+        is_shared = is_stream or isinstance(self._loader.sampler, DistributedSampler)
+        if self._team.size > 1 and not is_shared:
+            raise ValueError(
+                f"`x` is a DataLoader that gives each of the {self._team.size} processes all rows: "
+                "give it a torch.utils.data.DistributedSampler, or fit with processes='alone'."
+            )
 
     @staticmethod
     def _pair(batch: Any) -> tuple[ArrayLike, ArrayLike]:
@@ -115,8 +194,15 @@ def open_batches(
     n_data: int | None,
     batch_size: int,
     sample_weight: ArrayLike | None = None,
+    team: Team | None = None,
 ) -> ArrayBatches | LoaderBatches:
     """Check the data against the network and give their batches."""
+    has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+    if has_batch_norm and team is not None and team.size > 1:
+        raise ValueError(
+            "`network` has batch norm, whose means and variances would differ between the "
+            f"{team.size} processes: take nn.GroupNorm or nn.LayerNorm, or processes='alone'."
+        )
     if isinstance(x, DataLoader):
         if y is not None:
             raise ValueError("`y` must be left out where `x` is a DataLoader of pairs (x, y).")
@@ -128,11 +214,10 @@ def open_batches(
                 "`sample_weight` needs x and y as arrays: a DataLoader gives its rows in an order "
                 "of its own."
             )
-        return LoaderBatches(network, x, n_data)
+        return LoaderBatches(network, x, n_data, team)
     if y is None:
         raise ValueError("`y` is missing: pass fit(network, x, y).")
     rows, targets = network.prepare(x, y)
-    has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
     if has_batch_norm and (
         len(rows) == 1 or (len(rows) > batch_size and len(rows) % batch_size == 1)
     ):
@@ -143,10 +228,10 @@ def open_batches(
     if n_data not in (None, len(rows)):
         raise ValueError(f"`n_data` is {n_data}, but x has {len(rows)} rows: leave it out.")
     if sample_weight is None:
-        return ArrayBatches(rows, targets, batch_size)
+        return ArrayBatches(rows, targets, batch_size, None, team)
     like = network.bayesian_parameters()[0][1]
     weight = check_sample_weight(sample_weight, len(rows)).to(like.device, like.dtype)
-    return ArrayBatches(rows, targets, batch_size, weight)
+    return ArrayBatches(rows, targets, batch_size, weight, team)
 
 
 def check_sample_weight(sample_weight: ArrayLike, n_rows: int) -> Tensor:

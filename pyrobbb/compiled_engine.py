@@ -9,7 +9,7 @@ a warning and fused steps.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import FunctionType
 from typing import Any
@@ -89,6 +89,14 @@ class CompiledEngine:
                 own.copy_(values)
             self._carry = None
         self._fused.sync()
+
+    def memory(self) -> dict[str, Tensor]:
+        """Give the state of the fused engine, which is that of this one after `sync`."""
+        return self._fused.memory()
+
+    def take_up(self, memory: Mapping[str, Tensor]) -> None:
+        """Go on from there."""
+        self._fused.take_up(memory)
 
     @property
     def _adam(self) -> FlatAdam:

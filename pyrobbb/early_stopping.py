@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,15 @@ class Validation:
         with torch.no_grad():
             for tensor, best in zip(self._state(learnt), self._best, strict=False):
                 tensor.copy_(best)
+
+    def state(self) -> dict[str, Tensor]:
+        """Give the best parameters and buffers so far."""
+        return {str(i): tensor for i, tensor in enumerate(self._best)}
+
+    def take_up(self, nll: list[float], state: Mapping[str, Tensor]) -> None:
+        """Go on from the scores of the epochs so far, and from a state."""
+        self.nll = nll
+        self._best = [state[str(i)] for i in range(len(state))]
 
     def _state(self, learnt: list[nn.Parameter]) -> list[Tensor]:
         return [*learnt, *self._network.buffers()]

@@ -23,7 +23,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from .network import BayesianNetwork
-from .optimizers import OptimizerFactory
+from .optimizers import OptimizerFactory, packed, unpack
+from .processes import Team
 
 MOST_GATHERED = 2**20
 """Numbers in x up to which the batches of many steps are taken in one go."""
@@ -50,7 +51,8 @@ class Steps:
     kl_weight : ndarray of shape (n_steps,)
         Factor on the KL divergence; 1 is the plain negative ELBO.
     step_weight : ndarray of shape (n_steps,)
-        Factor on the whole loss. A ragged last batch weighs in proportion to its rows.
+        Factor on the whole loss. A ragged last batch weighs in proportion to its rows; so does the
+        part of a batch that one of several processes takes, and their losses add up.
     lr : ndarray of shape (n_steps,)
         Learning rates.
     row_weight : Tensor of shape (n,), or None
@@ -91,7 +93,7 @@ class Steps:
     @cached_property
     def data_weight(self) -> np.ndarray:
         """Factor on the nll of each step's rows: what each stands for, times the step's weight."""
-        return self.n_data / self.n_rows * self.step_weight
+        return self.n_data / np.maximum(self.n_rows, 1) * self.step_weight
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Give the x and y of a step, with a leading dimension of chains if the rows have one."""
@@ -153,6 +155,14 @@ class Engine(Protocol):
         """Hand the learnt values over to the networks and guides."""
         ...
 
+    def memory(self) -> dict[str, Tensor]:
+        """Give what the next step depends on, beyond what `sync` has handed over."""
+        ...
+
+    def take_up(self, memory: Mapping[str, Tensor]) -> None:
+        """Go on from there: the same engine, at the same learnt values."""
+        ...
+
 
 class SVIEngine:
     """One step at a time by Pyro's SVI: what defines the right answer.
@@ -169,6 +179,8 @@ class SVIEngine:
         All that is learnt, in a fixed order.
     clip_norm : float, optional
         Bound on the norm of the whole gradient.
+    team : Team
+        The processes whose gradients add up.
     """
 
     name = "svi"
@@ -183,12 +195,14 @@ class SVIEngine:
         optimizer: OptimizerFactory,
         parameters: Iterable[nn.Parameter],
         clip_norm: float | None = None,
+        team: Team | None = None,
     ) -> None:
         self._network, self._guide, self._elbo = network, guide, elbo
+        self._team = team or Team()
         self._n_steps = 0
         once = bool(elbo.vectorize_particles)
         self._model_sites, self._guide_sites = _Tally(once), _Tally(once)
-        self._optim = _SingleOptimizer(list(parameters), optimizer, clip_norm)
+        self._optim = _SingleOptimizer(list(parameters), optimizer, clip_norm, self._team)
         self._row_weight: Tensor | None = None
         self._svi = SVI(self._model_sites(self._model), self._guide_sites(guide), self._optim, elbo)
 
@@ -215,6 +229,15 @@ class SVIEngine:
     def sync(self) -> None:
         """Nothing is held back here."""
 
+    def memory(self) -> dict[str, Tensor]:
+        """Give the state of the optimiser: the noise is drawn from torch's random state."""
+        return {"optimizer": packed(self._optim.of_torch), "n_steps": torch.tensor(self._n_steps)}
+
+    def take_up(self, memory: Mapping[str, Tensor]) -> None:
+        """Go on from there."""
+        unpack(self._optim.of_torch, memory["optimizer"])
+        self._n_steps = int(memory["n_steps"])
+
     def _model(self, x: Tensor, y: Tensor, n_data: int) -> Tensor:
         # Not an argument of the step: a guide has the model's, and knows nothing of weights.
         if self._row_weight is None:
@@ -225,6 +248,9 @@ class SVIEngine:
         x, y = steps.batch(i)
         self._row_weight = steps.weights_of_batch(i)
         self._optim.set_lr(float(steps.lr[i]))
+        if not len(x):  # none of these rows is for this process: only the others' gradients count
+            self._optim.step()
+            return self._whole(torch.zeros(2), 0.0)
         for tally in (self._model_sites, self._guide_sites):
             tally.reset(float(steps.kl_weight[i]), self._row_weight)
         with poutine.scale(scale=float(steps.step_weight[i])), warnings.catch_warnings():
@@ -233,7 +259,16 @@ class SVIEngine:
         n_particles = self._elbo.num_particles
         nll = -self._model_sites.observed * steps.n_data / len(x) / n_particles
         kl = (self._guide_sites.latent - self._model_sites.latent) / n_particles
-        return torch.stack([nll, kl.to(nll)]).tolist()
+        return self._whole(torch.stack([nll, kl.to(nll)]), float(steps.step_weight[i]))
+
+    def _whole(self, parts: Tensor, weight: float) -> list[float]:
+        """Give the nll and the KL divergence of a whole batch, of which each process has a part."""
+        if self._team.size == 1:
+            return parts.tolist()
+        nll, kl = parts.double().tolist()
+        sums = torch.tensor([nll * weight, kl * (weight > 0), weight, weight > 0]).double()
+        nll, kl, weight, n = self._team.sum([sums])[0].tolist()
+        return [nll / weight, kl / n]
 
     def _draws(self, x: Tensor, y: Tensor, n_data: int) -> dict[str, Tensor]:
         with torch.no_grad(), pyro.validation_enabled(False), poutine.block():
@@ -280,15 +315,19 @@ class _SingleOptimizer(pyro.optim.PyroOptim):
     """One torch optimiser over all parameters, in the form that Pyro's SVI calls."""
 
     def __init__(
-        self, parameters: list[nn.Parameter], factory: OptimizerFactory, clip_norm: float | None
+        self,
+        parameters: list[nn.Parameter],
+        factory: OptimizerFactory,
+        clip_norm: float | None,
+        team: Team,
     ) -> None:
         super().__init__(factory, {})
-        self._parameters = parameters
-        self._optimizer = factory(parameters, lr=1.0)
+        self._parameters, self._team = parameters, team
+        self.of_torch = factory(parameters, lr=1.0)
         self._clip_norm = math.inf if clip_norm is None else clip_norm
 
     def set_lr(self, lr: float) -> None:
-        for group in self._optimizer.param_groups:
+        for group in self.of_torch.param_groups:
             group["lr"] = lr
 
     def __call__(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -297,12 +336,19 @@ class _SingleOptimizer(pyro.optim.PyroOptim):
                 "`guide` announces no parameters to Pyro, so that nothing would be learnt: make it "
                 "a PyroModule that owns them."
             )
+        self.step()
+
+    def step(self) -> None:
         # The set that SVI passes has no fixed order, and a sum's rounding depends on the order.
+        if self._team.size > 1:
+            own = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+            for parameter, whole in zip(self._parameters, self._team.sum(own), strict=True):
+                parameter.grad = whole
         norm = nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
         if not torch.isfinite(norm):
             raise NonFiniteLossError
-        self._optimizer.step()
-        self._optimizer.zero_grad()  # SVI clears only what a guide announced by pyro.param
+        self.of_torch.step()
+        self.of_torch.zero_grad()  # SVI clears only what a guide announced by pyro.param
 
 
 def non_finite(step: int, culprit: str) -> NonFiniteLossError:

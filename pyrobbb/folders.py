@@ -85,6 +85,23 @@ def write_folder(
         ) from error
 
 
+def remove_strays(path: str | os.PathLike[str]) -> None:
+    """Remove what a crash has left beside the tensors of the header.
+
+    Only for the one process that writes into the folder: what another is writing at this moment is
+    a stray too.
+
+    Parameters
+    ----------
+    path : path-like
+    """
+    folder = Path(path)
+    named = _named_in(folder / HEADER)
+    for entry in list(folder.iterdir()) if folder.is_dir() else []:
+        if _is_ours(entry.name) and entry.name != named:
+            entry.unlink(missing_ok=True)
+
+
 def _check_free(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(errno.EEXIST, "it is a file. Give a folder")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyro
@@ -18,6 +19,9 @@ from .guides import MeanFieldGuide
 from .network import BayesianNetwork
 from .noise import NoiseSource
 from .optimizers import FlatAdam, OptimizerFactory, flat_optimizer
+from .processes import Team
+from .randomness import rank_seed
+from .states import under
 
 AT_ONCE = 64
 MOST_NOISE = 2**22  # numbers drawn ahead, if there is a choice: they stay in the cache
@@ -51,6 +55,10 @@ class FusedEngine:
         ``(parameters, lr=...) -> torch.optim.Optimizer``. Adam and AdamW take one call a step.
     clip_norm : float, optional
         Bound on the norm of the whole gradient of each fit.
+    team : Team, optional
+        Processes that each take a part of every batch; their gradients add up.
+    noise : {"same", "own"}
+        Whether the processes draw the same weights in a step, or each its own.
 
     Raises
     ------
@@ -69,8 +77,10 @@ class FusedEngine:
         n_particles: int,
         optimizer: OptimizerFactory,
         clip_norm: float | None = None,
+        team: Team | None = None,
+        noise: Literal["same", "own"] = "same",
     ) -> None:
-        self.chains = tuple(chains)
+        self.chains, self.team = tuple(chains), team or Team()
         first = self.chains[0]
         self.loss = FusedLoss(
             first.network, first.guide, closed_form_kl=closed_form_kl, estimator=estimator
@@ -88,7 +98,8 @@ class FusedEngine:
             raise ValueError("Fits run side by side only by Adam and AdamW.")
         loc = first.guide.loc.detach()
         shape = (n_particles, len(loc)) if n_particles > 1 else (len(loc),)
-        self._noise = [NoiseSource(shape, chain.seed, loc) for chain in self.chains]
+        rank = self.team.rank if noise == "own" else 0
+        self._noise = [NoiseSource(shape, rank_seed(c.seed, rank), loc) for c in self.chains]
         self.noise_size = len(self.chains) * n_particles * len(loc)
         self.at_once = int(min(max(MOST_NOISE // self.noise_size, 2), AT_ONCE))
 
@@ -111,18 +122,31 @@ class FusedEngine:
         with torch.no_grad(), pyro.validation_enabled(False):
             for i in range(len(steps)):
                 step = self.step_at(steps, i, noise[i])
-                parts = torch.stack([step.nll, step.kl]).reshape((2, -1)).tolist()
+                gradients = [step.d_loc, step.d_rho, *step.d_points]
+                losses_now = torch.stack([step.nll, step.kl]).reshape((2, -1))
+                weight = float(steps.step_weight[i])
+                if self.team.size > 1:
+                    losses_now, weight, gradients = self._add_up(losses_now, weight, gradients)
+                parts = losses_now.tolist()
                 if not math.isfinite(sum(map(sum, parts))):
                     raise self._explain(steps, i, noise[i])
-                gradients = [step.d_loc, step.d_rho, *step.d_points]
                 if self.clip_norm is not None:
                     gradients = clipped(gradients, self.clip_norm, self._lead)
                 self.optimizer.step(gradients, float(steps.lr[i]))
                 self.n_steps += 1
                 losses[i] = parts
-                losses[i, 0] /= steps.step_weight[i]
+                losses[i, 0] /= weight
             if not all(bool(tensor.isfinite().all()) for tensor in self.state):
                 raise non_finite(self.n_steps - 1, "the gradient")
+
+    def _add_up(
+        self, losses: Tensor, weight: float, gradients: list[Tensor]
+    ) -> tuple[Tensor, float, list[Tensor]]:
+        """Sum the nll, the weights and the gradients over the processes, and average the KL."""
+        nll, kl = losses
+        own = torch.tensor([weight], dtype=nll.dtype, device=nll.device)
+        nll, kl, total, *gradients = self.team.sum([nll, kl / self.team.size, own, *gradients])
+        return torch.stack([nll, kl]), float(total), gradients
 
     def sync(self) -> None:
         """Hand the learnt values of several chains to their guides and networks."""
@@ -131,6 +155,21 @@ class FusedEngine:
                 for i, chain in enumerate(self.chains):
                     for own, values in zip(chain.learnt(), self.state, strict=True):
                         own.copy_(values[i])
+
+    def memory(self) -> dict[str, Tensor]:
+        """Give the state of the optimiser and of the noise."""
+        memory = {f"optimizer.{n}": tensor for n, tensor in self.optimizer.state().items()}
+        for c, source in enumerate(self._noise):
+            memory |= {f"noise.{c}.{i}": tensor for i, tensor in enumerate(source.state())}
+        return {**memory, "n_steps": torch.tensor(self.n_steps)}
+
+    def take_up(self, memory: Mapping[str, Tensor]) -> None:
+        """Go on from there."""
+        self.optimizer.take_up(under(memory, "optimizer."))
+        for c, source in enumerate(self._noise):
+            own = under(memory, f"noise.{c}.")
+            source.take_up([own[str(i)] for i in range(len(own))])
+        self.n_steps = int(memory["n_steps"])
 
     def step_at(self, steps: Steps, i: int, noise: Tensor) -> Step:
         """Give the loss and gradients of a step; the loss and its nll times the step's weight."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -58,6 +59,17 @@ class NoiseSource:
             _fill(noise, self._generators[0])
         self._n_drawn += n_steps
         return noise.reshape((n_steps, *self._shape))
+
+    def state(self) -> list[Tensor]:
+        """Give where the stream is: the state of each generator, and the number of steps drawn."""
+        return [*(own.get_state() for own in self._generators), torch.tensor(self._n_drawn)]
+
+    def take_up(self, state: Sequence[Tensor]) -> None:
+        """Go on from a state."""
+        *states, n_drawn = state
+        for generator, own in zip(self._generators, states, strict=True):
+            generator.set_state(own)
+        self._n_drawn = int(n_drawn)
 
     def _space(self, n_steps: int, width: int) -> Tensor:
         if self._buffer.shape != (n_steps, width):  # memory fresh from the system is slow to fill

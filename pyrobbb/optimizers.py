@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyro.optim
@@ -100,6 +101,19 @@ class FlatAdam:
         )
         self.n_steps += 1
 
+    def state(self) -> dict[str, Tensor]:
+        """Give what the next step depends on."""
+        moments = {"first": self.first, "second": self.second}
+        named = {f"{n}.{i}": t for n, tensors in moments.items() for i, t in enumerate(tensors)}
+        return {**named, "n_steps": torch.tensor(self.n_steps)}
+
+    def take_up(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state."""
+        for name, tensor in self.state().items():
+            if name != "n_steps":
+                tensor.copy_(state[name])
+        self.n_steps = int(state["n_steps"])
+
 
 class AnyOptimizer:
     """Any torch optimiser over the same tensors, by their `grad`."""
@@ -115,6 +129,27 @@ class AnyOptimizer:
         for parameter, gradient in zip(self.tensors, gradients, strict=True):
             parameter.grad = gradient
         self._optimizer.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """Give what the next step depends on."""
+        return {"torch": packed(self._optimizer)}
+
+    def take_up(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state."""
+        unpack(self._optimizer, state["torch"])
+
+
+def packed(optimizer: torch.optim.Optimizer) -> Tensor:
+    """Give the state of a torch optimiser, of whatever make, as bytes."""
+    buffer = io.BytesIO()
+    torch.save(optimizer.state_dict(), buffer)
+    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+
+
+def unpack(optimizer: torch.optim.Optimizer, state: Tensor) -> None:
+    """Set the state of a torch optimiser to what `packed` gave; no code in it is run."""
+    buffer = io.BytesIO(state.numpy().tobytes())
+    optimizer.load_state_dict(torch.load(buffer, weights_only=True))
 
 
 def flat_optimizer(tensors: Sequence[Tensor], factory: OptimizerFactory) -> FlatAdam | AnyOptimizer:

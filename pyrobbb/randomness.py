@@ -27,6 +27,35 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+class RandomState:
+    """A random state of torch's for one purpose: what is drawn from it leaves the other as it is.
+
+    Parameters
+    ----------
+    seed : int
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._state = torch.Generator().manual_seed(seed).get_state()
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Draw from this state instead of the process's own."""
+        with ONE_AT_A_TIME:
+            outside = torch.get_rng_state()
+            torch.set_rng_state(self._state)
+            try:
+                yield
+            finally:
+                self._state = torch.get_rng_state()
+                torch.set_rng_state(outside)
+
+
+def rank_seed(seed: int, rank: int) -> int:
+    """Give the seed of one of several processes; that of the first is the seed itself."""
+    return int(np.random.SeedSequence([seed, rank]).generate_state(1)[0]) if rank else seed
+
+
 def as_seed(seed: int | None) -> int:
     """Check a seed; for None, give one from the operating system's entropy."""
     if seed is None:
