@@ -20,11 +20,16 @@ def seeded(seed: int) -> Iterator[None]:
     """Draw from a given seed, and leave the caller's random state as it was."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with ONE_AT_A_TIME, torch.random.fork_rng(devices=list(devices)):
-        # Not torch.manual_seed, which keeps a stack trace for a GPU that has not been used yet.
-        torch.default_generator.manual_seed(seed)
-        if devices:
-            torch.cuda.manual_seed_all(seed)
+        reseed(seed)
         yield
+
+
+def reseed(seed: int) -> None:
+    """Set torch's random state, on each device in use."""
+    # Not torch.manual_seed, which keeps a stack trace for a GPU that has not been used yet.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
 
 
 class RandomState:

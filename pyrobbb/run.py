@@ -35,7 +35,7 @@ from .network import BayesianNetwork, evaluating
 from .objectives import kl_weights, traced
 from .plan import Plan, Start
 from .posterior import Posterior
-from .randomness import rank_seed, seeded
+from .randomness import rank_seed, reseed, seeded
 from .states import under
 from .warm_start import take_up
 
@@ -51,10 +51,7 @@ def run(
 
     Gives them, and whether Ctrl-C has ended the fit.
     """
-    seed = starts[0].seed
-    if plan.processes == "own_noise":
-        seed = rank_seed(seed, plan.team.rank)
-    with seeded(seed), pyro.get_param_store().scope(), poutine.block():
+    with seeded(starts[0].seed), pyro.get_param_store().scope(), poutine.block():
         fit = Run(plan, starts, checkpoint)
         fit.take_up()
         fit.go()
@@ -119,6 +116,10 @@ class Run:
                 self.data,
                 self.epochs,
             )
+            # What is drawn here is the weights in one engine, and in the others noise by row and
+            # dropout: for rows that no other process has.
+            if self._engine.name != "svi" or self.plan.processes == "own_noise":
+                reseed(rank_seed(self.seeds[0], self.plan.team.rank))
         return self._engine
 
     def go(self) -> None:

@@ -58,3 +58,12 @@ def test_the_global_random_state_is_left_alone_and_does_not_matter(shape):
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.manual_seed(99)
     assert torch.equal(source(shape).draw(2), first)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_stream_goes_on_from_where_another_was(shape, n):
+    first, second = source(shape), source(shape, seed=6)
+    first.draw(n)
+    second.take_up(first.state())
+    assert torch.equal(first.draw(3), second.draw(3))

@@ -1,0 +1,372 @@
+"""Checkpoints: a fit that was cut short goes on, and ends as if nothing had been."""
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import pyrobbb
+from pyrobbb import BayesianNetwork, MeanFieldGuide, Posterior, fit, folders, mlp
+from pyrobbb.auto_engine import AutoEngine
+from pyrobbb.checkpoints import NAMES
+from pyrobbb.compiled_engine import CompiledEngine
+from pyrobbb.engine import SVIEngine
+from pyrobbb.fused_engine import FusedEngine
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(103, 3)).astype(np.float32)
+Y = (X.sum(1, keepdims=True) + RNG.normal(size=(103, 1))).astype(np.float32)
+
+
+class Crash(BaseException):
+    """What no code here catches, like a power cut."""
+
+
+def a_fit(engine="fused", net=None, **options):
+    """Fit in batches of 20, the last of 3 rows."""
+    net = mlp(3, [4], 1, "tanh", seed=0) if net is None else net
+    options = {"epochs": 30, "batch_size": 20, "seed": 1, "every": 10, **options}
+    return fit(BayesianNetwork(net), X, Y, engine=engine, progress=False, **options)
+
+
+def crash_at(monkeypatch, n_steps):
+    """Let whatever engine crash in mid-step when so many have been taken."""
+    taken = 0
+
+    def crashing(original):
+        def run(self, steps, losses):
+            nonlocal taken
+            if taken >= n_steps:
+                raise Crash
+            taken += len(steps)
+            original(self, steps, losses)
+
+        return run
+
+    # A compiled engine calls the fused one for what is left over.
+    for kind in (SVIEngine, FusedEngine):
+        monkeypatch.setattr(kind, "run", crashing(kind.run))
+
+    original = CompiledEngine.run
+
+    def run(self, steps, losses):
+        nonlocal taken
+        if len(steps) == self.at_once:
+            if taken >= n_steps:
+                raise Crash
+            taken += len(steps)
+        original(self, steps, losses)
+
+    monkeypatch.setattr(CompiledEngine, "run", run)
+
+
+def assert_equal(one, other):
+    for a, b in zip(one.chains or [one], other.chains or [other], strict=True):
+        for mine, theirs in ((a.guide, b.guide), (a.network.net, b.network.net)):
+            own = mine.state_dict()
+            assert own.keys() == theirs.state_dict().keys()
+            for name, tensor in theirs.state_dict().items():
+                assert torch.equal(own[name], tensor), name
+        for name, values in vars(a.history).items():
+            np.testing.assert_array_equal(values, getattr(b.history, name), err_msg=name)
+        assert a.settings == b.settings
+        assert a.network.training is b.network.training is False
+
+
+def dropout_net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.2), nn.ReLU(), nn.Linear(8, 1))
+
+
+def batch_norm_net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
+
+
+def noisy_rows():
+    """Give a loader whose rows are shuffled and disturbed, both from torch's random state."""
+
+    def disturbed(rows):
+        x, y = torch.utils.data.default_collate(rows)
+        return x + 0.1 * torch.randn(x.shape), y
+
+    rows = TensorDataset(torch.as_tensor(X), torch.as_tensor(Y))
+    return DataLoader(rows, batch_size=20, shuffle=True, collate_fn=disturbed)
+
+
+SGD = {"optimizer": lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9), "lr": 1e-5}
+CASES = {
+    "svi": {"engine": "svi"},
+    "fused": {},
+    "compiled": {"engine": "compiled", "epochs": 60},
+    "auto": {"engine": "auto"},
+    "full batch": {"batch_size": 200, "epochs": 200},
+    "adamw": {"optimizer": torch.optim.AdamW},
+    "sgd": SGD,
+    "sgd, svi": {"engine": "svi", **SGD},
+    "of pyro": {"optimizer": pyro.optim.ClippedAdam({"lr": 0.01})},
+    "particles": {"n_particles": 2},
+    "local": {"estimator": "local"},
+    "dropout": {"net": dropout_net()},
+    "batch norm": {"net": batch_norm_net()},
+    "auto_normal": {"engine": "svi", "guide": "auto_normal"},
+    "early stopping": {"validation": (X[:40], -Y[:40]), "patience": 5, "kl_warmup": 0.2},
+    "restarts": {"restarts": 3},
+    "one after another": {"restarts": 2, "engine": "svi", "epochs": 12},
+    "weighted": {"sample_weight": np.linspace(0, 2, 103)},
+    "double": {"net": mlp(3, [4], 1, seed=0).double()},
+    "blundell": {"kl_weight": "blundell", "clip_norm": 5.0, "schedule": "cosine"},
+    "callback": {"callbacks": lambda end: None},
+}
+
+
+MOMENTS = [(name, 101) for name in CASES if name != "early stopping"]
+MOMENTS += [("svi", 3), ("fused", 3), ("compiled", 200), ("early stopping", 50)]
+
+
+@pytest.mark.parametrize(("name", "n_steps"), MOMENTS)
+def test_a_fit_that_crashed_goes_on_to_the_same_end(tmp_path, monkeypatch, name, n_steps):
+    options = CASES[name]
+    if name == "auto":  # goes by the clock
+        monkeypatch.setattr(AutoEngine, "_pays_to_compile", lambda self, steps: False)
+    expected = a_fit(**options)
+    with monkeypatch.context() as patch:
+        crash_at(patch, n_steps)
+        with pytest.raises(Crash):
+            a_fit(**options, checkpoint=tmp_path / "c")
+    assert_equal(a_fit(**options, checkpoint=tmp_path / "c"), expected)
+
+
+def test_auto_goes_on_compiled_if_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(AutoEngine, "_pays_to_compile", lambda self, steps: True)
+    options = {"engine": "auto", "epochs": 150, "checkpoint": tmp_path / "c"}
+    expected = a_fit(engine="auto", epochs=150)
+    with monkeypatch.context() as patch:
+        crash_at(patch, 500)
+        with pytest.raises(Crash):
+            a_fit(**options)
+    monkeypatch.setattr(AutoEngine, "_pays_to_compile", None)  # is not asked again
+    found = a_fit(**options)
+    assert found.settings["engine"] == "compiled"
+    assert_equal(found, expected)
+
+
+@pytest.mark.parametrize("engine", ["fused", "svi"])
+def test_a_loader_goes_on_with_the_rows_that_are_left(tmp_path, monkeypatch, engine):
+    def loader_fit(**options):
+        network = BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0))
+        options = {"epochs": 10, "seed": 1, "every": 4, "engine": engine, **options}
+        return fit(network, noisy_rows(), n_data=len(X), progress=False, **options)
+
+    expected = loader_fit()
+    with monkeypatch.context() as patch:
+        crash_at(patch, 33)
+        with pytest.raises(Crash):
+            loader_fit(checkpoint=tmp_path)
+    assert_equal(loader_fit(checkpoint=tmp_path), expected)
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_checkpoints import a_fit
+a_fit(sys.argv[1], epochs=400, every=10, checkpoint=sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize(("engine", "n_kills"), [("fused", 3), ("compiled", 1)])
+def test_killed_at_random_moments_nothing_is_lost(tmp_path, engine, n_kills):
+    script = KILLED.format(tests=str(Path(__file__).parent))
+    moments = random.Random(0)
+    for _ in range(n_kills):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, engine, str(tmp_path)], stderr=subprocess.DEVNULL
+        )
+        before = newest(tmp_path)
+        while process.poll() is None and newest(tmp_path) == before:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.02))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    found = a_fit(engine, epochs=400, checkpoint=tmp_path)
+    assert_equal(found, a_fit(engine, epochs=400))
+
+
+def steps_in(folder, name):
+    header = json.loads((folder / name / "posterior.json").read_text())
+    return header["extra"]["fit"]["n_done"]
+
+
+def newest(folder):
+    there = [name for name in NAMES if (folder / name / "posterior.json").exists()]
+    return max((steps_in(folder, name) for name in there), default=0)
+
+
+def test_checkpoints_change_nothing(tmp_path):
+    assert_equal(a_fit(checkpoint=tmp_path, every=1), a_fit())
+
+
+def test_two_checkpoints_take_turns(tmp_path, monkeypatch):
+    crash_at(monkeypatch, 140)
+    with pytest.raises(Crash):
+        a_fit(callbacks=lambda end: None, checkpoint=tmp_path, every=12)  # 6 steps an epoch
+    assert sorted(steps_in(tmp_path, name) for name in NAMES) == [132, 144 - 12 + 12]
+
+
+def test_a_fit_that_is_over_is_given_at_once(tmp_path, monkeypatch):
+    expected = a_fit(checkpoint=tmp_path)
+    crash_at(monkeypatch, 0)
+    assert_equal(a_fit(checkpoint=tmp_path), expected)
+
+
+def test_one_ended_by_a_callback_is_over(tmp_path, monkeypatch):
+    expected = a_fit(checkpoint=tmp_path, callbacks=lambda end: end.epoch == 3)
+    crash_at(monkeypatch, 0)
+    found = a_fit(checkpoint=tmp_path, callbacks=lambda end: end.epoch == 3)
+    assert found.history.n_epochs == 3
+    assert_equal(found, expected)
+
+
+def crashed(folder, monkeypatch, n_steps=140):
+    with monkeypatch.context() as patch:
+        crash_at(patch, n_steps)
+        with pytest.raises(Crash):
+            a_fit(checkpoint=folder, callbacks=lambda end: None, every=6)
+
+
+def again(folder, **options):
+    return a_fit(checkpoint=folder, callbacks=lambda end: None, **options)
+
+
+@pytest.mark.parametrize("fault", ["torn", "changed", "no tensors", "no header fields"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, monkeypatch, caplog, fault):
+    crashed(tmp_path, monkeypatch)
+    last = max(NAMES, key=lambda name: steps_in(tmp_path, name))
+    tensors = next((tmp_path / last).glob("*.safetensors"))
+    if fault == "torn":
+        tensors.write_bytes(tensors.read_bytes()[:-100])
+    elif fault == "changed":
+        tensors.write_bytes(tensors.read_bytes()[:-1] + b"x")
+    elif fault == "no tensors":
+        tensors.unlink()
+    else:
+        header = tmp_path / last / "posterior.json"
+        header.write_text(header.read_text().replace('"n_done"', '"n_don"'))
+    found = again(tmp_path)
+    assert "damaged, and the one before it is used" in caplog.text
+    assert last in caplog.text
+    assert_equal(found, a_fit())
+
+
+def test_if_all_are_damaged_the_fit_does_not_begin_anew(tmp_path, monkeypatch):
+    crashed(tmp_path, monkeypatch)
+    for name in NAMES:
+        (tmp_path / name / "posterior.json").write_text("{")
+    with pytest.raises(ValueError, match="holds none that can be read. Delete the folder"):
+        again(tmp_path)
+
+
+@pytest.mark.parametrize("n_written", [0, 3])
+def test_a_full_disk_does_not_end_the_fit(tmp_path, monkeypatch, caplog, n_written):
+    original, n = folders._write_through, 0
+
+    def write(file, content):
+        nonlocal n
+        n += 1
+        if n > 2 * n_written:  # tensors and header
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        original(file, content)
+
+    monkeypatch.setattr(folders, "_write_through", write)
+    assert_equal(a_fit(checkpoint=tmp_path, every=20), a_fit())
+    assert "No space left on device. The fit goes on; the last checkpoint is" in caplog.text
+    there = [name for name in NAMES if (tmp_path / name / "posterior.json").exists()]
+    assert len(there) == min(n_written, 2)
+    monkeypatch.undo()
+    assert_equal(a_fit(checkpoint=tmp_path), a_fit())
+
+
+def test_what_a_crash_has_left_is_removed(tmp_path, monkeypatch):
+    crashed(tmp_path, monkeypatch)
+    stray = tmp_path / NAMES[0] / f"posterior-{'0' * 16}.safetensors"
+    stray.write_bytes(b"0")
+    again(tmp_path)
+    assert not stray.exists()
+    assert [len(list((tmp_path / name).iterdir())) for name in NAMES] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": 0.02}, "'lr' is 0.01, here 0.02"),
+        ({"epochs": 31}, "'epochs' is 30, here 31"),
+        ({"seed": 2}, "'seed' is 1, here 2"),
+        ({"engine": "svi"}, "'engine' is 'fused', here 'svi'"),
+        ({"optimizer": torch.optim.AdamW}, "'optimizer' is 'Adam', here 'AdamW'"),
+        ({"sample_weight": np.ones(103)}, "'is_weighted' is None, here True"),
+    ],
+)
+def test_the_checkpoint_of_another_fit_is_refused(tmp_path, monkeypatch, options, message):
+    crashed(tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match=f"is of another fit: its {message}"):
+        again(tmp_path, **options)
+
+
+def test_other_data_are_refused(tmp_path, monkeypatch):
+    crashed(tmp_path, monkeypatch)
+    monkeypatch.setattr(sys.modules[__name__], "X", X + 1)
+    with pytest.raises(ValueError, match="is of another fit: its 'data' is"):
+        again(tmp_path)
+
+
+def test_another_network_is_refused(tmp_path, monkeypatch):
+    crashed(tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match="does not fit"):
+        again(tmp_path, net=mlp(3, [5], 1, "tanh", seed=0))
+
+
+def test_without_a_seed_that_of_the_checkpoint_counts(tmp_path, monkeypatch):
+    crash_at(monkeypatch, 64)
+    with pytest.raises(Crash):
+        a_fit(checkpoint=tmp_path, seed=None)
+    monkeypatch.undo()
+    seed = json.loads((tmp_path / NAMES[0] / "posterior.json").read_text())["settings"][0]["seed"]
+    assert_equal(a_fit(checkpoint=tmp_path, seed=None), a_fit(seed=seed))
+
+
+def test_a_checkpoint_is_a_posterior(tmp_path, monkeypatch):
+    crashed(tmp_path, monkeypatch)
+    posterior = Posterior.load(tmp_path / NAMES[0])
+    assert len(posterior.history.nelbo) == steps_in(tmp_path, NAMES[0])
+    assert np.isfinite(posterior.predict(X).mean).all()
+
+
+def test_a_guide_of_ones_own_is_not_stored():
+    guide = MeanFieldGuide(BayesianNetwork(mlp(3, [4], 1)))
+    with pytest.raises(ValueError, match="`checkpoint` needs a guide made by name"):
+        a_fit(guide=guide, checkpoint="nowhere")
+
+
+def test_every_must_be_a_count():
+    with pytest.raises(ValueError, match="`every` must be at least 1, got 0"):
+        a_fit(every=0)
+
+
+def test_without_every_a_minute_passes_between_checkpoints(tmp_path, monkeypatch):
+    now = iter(range(0, 100_000, 7))
+    monkeypatch.setattr(pyrobbb.checkpoints.time, "monotonic", lambda: next(now))
+    store = pyrobbb.checkpoints.Checkpoints(tmp_path, None)  # at 0
+    due = [n for n in range(1, 10) if store.is_due(n)]  # asked at 7, 14, ...
+    assert due[0] == 9
