@@ -36,6 +36,7 @@ from .history import History
 from .network import BayesianNetwork, evaluating
 from .objectives import KLWeight, Objective, kl_weights, make_elbo, traced
 from .optimizers import OptimizerFactory, adam_settings, as_factory
+from .placement import Device, DType, Placement
 from .posterior import Posterior
 from .randomness import as_seed, seeded
 from .schedules import Schedule, factor_of
@@ -74,6 +75,9 @@ def fit(
     restarts: int = 1,
     seed: int | None = None,
     progress: bool = True,
+    device: Device | None = None,
+    dtype: DType | None = None,
+    autocast: DType | None = None,
 ) -> Posterior:
     """Fit the posterior of a network by Bayes by Backprop.
 
@@ -162,6 +166,16 @@ def fit(
         Makes the fit bitwise repeatable. None: one is drawn and kept in ``posterior.settings``.
     progress : bool
         Show a progress bar.
+    device : str or torch.device, optional
+        Where to fit: the copy of the network and all data are moved there, and the posterior stays
+        there. None: where the network is.
+    dtype : torch.float32 or torch.float64, optional
+        Of the copy of the network, the data and the posterior. None: that of the network.
+    autocast : torch.bfloat16, optional
+        Run the module, forward and backward, in bfloat16 where `torch.autocast` does so. The
+        parameters of the guide, the KL divergence, all densities and the optimiser stay in
+        float32, and so do `validation` and the predictions of the posterior. It pays on
+        processors with arithmetic for it, and for wide layers.
 
     Returns
     -------
@@ -232,6 +246,12 @@ def fit(
         raise ValueError(
             "`restarts` needs x and y as arrays: a DataLoader has an order of its own."
         )
+    placement = Placement.of(device, dtype, autocast, network.bayesian_parameters()[0][1])
+    if not isinstance(guide, str) and placement.moves(network):
+        raise ValueError(
+            "`device` and `dtype` move the network, but not a `guide` of your own, which was made "
+            "for it where it is: move both before the fit, network.to(...) and guide.to(...)."
+        )
 
     plan = _Plan(
         x=x,
@@ -254,6 +274,7 @@ def fit(
         patience=patience,
         callbacks=tuple(callbacks),
         progress=progress,
+        placement=placement,
     )
     is_fresh = start is None
     starts = [
@@ -296,6 +317,7 @@ class _Plan:
     patience: int | None
     callbacks: tuple[Callback, ...]
     progress: bool
+    placement: Placement
 
     @property
     def stops_at_epochs(self) -> bool:
@@ -339,7 +361,7 @@ def _run(plan: _Plan, starts: Sequence[_Start]) -> tuple[list[Posterior], bool]:
 
     Gives them, and whether Ctrl-C has ended the fit.
     """
-    networks = [copy.deepcopy(start.network) for start in starts]
+    networks = [plan.placement.copy(start.network) for start in starts]
     seeds = [start.seed for start in starts]
     for network in networks:
         if not network.training:  # in training mode, the modes of its parts are the user's choice
@@ -410,6 +432,7 @@ def _run(plan: _Plan, starts: Sequence[_Start]) -> tuple[list[Posterior], bool]:
             posteriors = []
             for chain, own in enumerate(zip(networks, guides, seeds, strict=True)):
                 its_network, its_guide, seed = own
+                its_network.autocast = None
                 nll, kl = taken_losses[:, :, chain].T
                 history = History(nll + kl, nll, kl, epoch, n_rows, validation_nll)
                 its_settings = {"engine": stepper.name, **settings, "seed": seed}
@@ -492,6 +515,8 @@ def _settings(plan: _Plan, data: ArrayBatches | LoaderBatches, epochs: int) -> d
     }
     if plan.sample_weight is not None:
         settings["is_weighted"] = True
+    if plan.placement.autocast is not None:
+        settings["autocast"] = str(plan.placement.autocast).removeprefix("torch.")
     return settings
 
 

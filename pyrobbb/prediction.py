@@ -80,8 +80,9 @@ class Prediction:
                     f"`y` must have shape (n, {', '.join(map(str, expected[1:]))}) with a row for "
                     f"each row predicted, got {tuple(y.shape)}."
                 )
+            mean = base_of(distribution).mean
             each = distribution.log_prob(
-                as_observed(distribution, rows, base_of(distribution).mean.dtype)
+                as_observed(distribution, rows.to(mean.device), mean.dtype)
             )
             pieces.append(each.logsumexp(0) - math.log(len(each)))
         if start != len(y):

@@ -78,11 +78,15 @@ _make_generator = torch.Generator
 def far_device():
     """Let the device "meta" hold numbers."""
     torch.Generator = _Generator
+    overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
+    # A wrapper is no storage that a parameter could be pointed at.
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
         with _FarDevice(), _FromData():
             yield DEVICE
     finally:
         torch.Generator = _make_generator
+        torch.__future__.set_overwrite_module_params_on_conversion(overwrites)
 
 
 def to_near(values):
@@ -131,4 +135,6 @@ def _check_mix(func, args, leaves):
     are_numbers = all(v.dim() == 0 for v in near) and torch.Tag.pointwise in func.tags
     if changes_near or not are_numbers:
         shapes = [tuple(v.shape) for v in near]
-        raise RuntimeError(f"{func} mixes devices: tensors of shapes {shapes} are not on the far one.")
+        raise RuntimeError(
+            f"{func} mixes devices: tensors of shapes {shapes} are not on the far one."
+        )

@@ -22,6 +22,7 @@ ORDER = [
     "priors",
     "likelihoods",
     "network",
+    "placement",
     "guides",
     "flat_prior",
     "gradient_estimators",
