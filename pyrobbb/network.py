@@ -571,13 +571,25 @@ def is_real(support: constraints.Constraint | None) -> bool:
 
 def start_of(prior: TorchDistribution) -> Tensor:
     """Give a fixed point to start from: the prior's median where it is known in closed form."""
-    base = base_of(prior)
+    base, device = base_of(prior), _device_of(prior)
+    # Apple's GPUs have no float64.
+    dtype = torch.float32 if device is not None and device.type == "mps" else torch.float64
     try:
-        start = base.icdf(torch.full(base.batch_shape, 0.5, dtype=torch.float64))
+        start = base.icdf(torch.full(base.batch_shape, 0.5, dtype=dtype, device=device))
     except NotImplementedError:
         to_support = biject_to(prior.support)
-        start = to_support(torch.zeros(to_support.inverse_shape(prior.shape())))
+        start = to_support(torch.zeros(to_support.inverse_shape(prior.shape()), device=device))
     return start.detach()
+
+
+def _device_of(distribution: Any) -> torch.device | None:
+    """Give where a distribution's parameters are."""
+    for value in vars(distribution).values():
+        if isinstance(value, Tensor):
+            return value.device
+        if isinstance(value, torch.distributions.Distribution):
+            return _device_of(value)
+    return None
 
 
 def _start_of_site(site: Mapping[str, Any]) -> Tensor:

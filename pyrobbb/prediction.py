@@ -277,7 +277,8 @@ class RegressionPrediction(Prediction):
         scale = self._scale.to(y.device)
         standardised = self._standardised(y)
         log_jacobian = scale.log().expand(y.shape).reshape(len(y), -1).sum(-1)
-        return super()._log_prob(standardised) - log_jacobian
+        log_prob = super()._log_prob(standardised)
+        return log_prob - log_jacobian.to(log_prob.device)
 
     def _sample(self, seed: int) -> Tensor:
         return self._rescale(super()._sample(seed))

@@ -6,6 +6,7 @@ by `.cpu()` alone. Within `far_device()`, `device="meta"` makes and moves tensor
 whole fits run with one device for the data and another for the rest.
 """
 
+import warnings
 from contextlib import contextmanager
 
 import torch
@@ -82,7 +83,9 @@ def far_device():
     # A wrapper is no storage that a parameter could be pointed at.
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
-        with _FarDevice(), _FromData():
+        with _FarDevice(), _FromData(), warnings.catch_warnings():
+            # torch does not know that this "meta" can be copied to.
+            warnings.filterwarnings("ignore", "for .*: copying from a non-meta parameter")
             yield DEVICE
     finally:
         torch.Generator = _make_generator
