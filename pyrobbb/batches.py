@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 from .data import ArrayLike, as_tensor, check_count
 from .network import BayesianNetwork
 from .processes import Team
-from .randomness import RandomState
+from .randomness import OwnRandom
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class LoaderBatches:
     ) -> None:
         self._network, self._loader, self._team = network, loader, team or Team()
         self._check_shared()
-        with RandomState(0).drawing():
+        with OwnRandom(0).drawing():
             x, y = network.prepare(*self._pair(next(iter(loader))))
         self.n_data = n_data
         self.batch_size = (loader.batch_size or len(x)) * self._team.size
@@ -153,7 +153,7 @@ class LoaderBatches:
         """
         seed = generators[0].initial_seed()
         for epoch in which:
-            random = RandomState(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+            random = OwnRandom(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
             if isinstance(self._loader.sampler, DistributedSampler):
                 self._loader.sampler.set_epoch(epoch)
             with random.drawing():

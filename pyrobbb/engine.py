@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from .network import BayesianNetwork
 from .optimizers import OptimizerFactory, packed, unpack
 from .processes import Team
+from .randomness import RandomState
 
 MOST_GATHERED = 2**20
 """Numbers in x up to which the batches of many steps are taken in one go."""
@@ -210,13 +211,13 @@ class SVIEngine:
         """Take the steps, and write down the nll and the KL divergence before each."""
         for i in range(len(steps)):
             parts, error = None, None
-            random_state = torch.random.get_rng_state()
+            random_state = RandomState.now()
             try:
                 parts = self._step(steps, i)
             except (NonFiniteLossError, ValueError) as caught:  # Pyro's validation finds NaN too
                 error = caught
             if parts is None or not math.isfinite(sum(parts)):
-                torch.random.set_rng_state(random_state)  # to draw the same weights again
+                random_state.restore()  # to draw the same weights again
                 x, y = steps.batch(i)
                 draws = self._draws(x, y, steps.n_data)
                 culprit = first_non_finite(self._network, draws, x, y, steps.n_data)

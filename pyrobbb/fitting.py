@@ -19,6 +19,7 @@ from .gradient_estimators import Estimator
 from .network import BayesianNetwork
 from .objectives import KLWeight, Objective, make_elbo
 from .optimizers import OptimizerFactory, as_factory
+from .placement import Device, DType, Placement
 from .plan import EngineName, Plan, Start, Together, can_run_side_by_side
 from .posterior import Posterior
 from .processes import Team
@@ -60,6 +61,9 @@ def fit(
     restarts: int = 1,
     seed: int | None = None,
     progress: bool = True,
+    device: Device | None = None,
+    dtype: DType | None = None,
+    autocast: DType | None = None,
 ) -> Posterior:
     """Fit the posterior of a network by Bayes by Backprop.
 
@@ -165,6 +169,16 @@ def fit(
         Makes the fit bitwise repeatable. None: one is drawn and kept in ``posterior.settings``.
     progress : bool
         Show a progress bar.
+    device : str or torch.device, optional
+        Where to fit: the copy of the network and all data are moved there, and the posterior stays
+        there. None: where the network is.
+    dtype : torch.float32 or torch.float64, optional
+        Of the copy of the network, the data and the posterior. None: that of the network.
+    autocast : torch.bfloat16, optional
+        Run the module, forward and backward, in bfloat16 where `torch.autocast` does so. The
+        parameters of the guide, the KL divergence, all densities and the optimiser stay in
+        float32, and so do `validation` and the predictions of the posterior. It pays on
+        processors with arithmetic for it, and for wide layers.
 
     Returns
     -------
@@ -254,6 +268,12 @@ def fit(
         raise ValueError(
             "`restarts` needs x and y as arrays: a DataLoader has an order of its own."
         )
+    placement = Placement.of(device, dtype, autocast, network.bayesian_parameters()[0][1])
+    if not isinstance(guide, str) and placement.moves(network):
+        raise ValueError(
+            "`device` and `dtype` move the network, but not a `guide` of your own, which was made "
+            "for it where it is: move both before the fit, network.to(...) and guide.to(...)."
+        )
 
     plan = Plan(
         x=x,
@@ -279,6 +299,7 @@ def fit(
         team=team,
         processes=processes,
         progress=progress,
+        placement=placement,
     )
     is_fresh = start is None
     starts = [

@@ -256,7 +256,9 @@ class FusedLoss:
     ) -> Tensor:
         weights = {name: values[name] for name in self._weights}
         weights.update(zip(self._points, points, strict=True))
-        output = self._call(weights, x)
+        with self._network.autocasting(x) as restored:
+            output = self._call(weights, x)
+        output = restored(output)
         likelihood = self._network.likelihood
         if isinstance(likelihood, Conditional):
             latents = {name: to(values[name]) for name, to in self._to_support.items()}
@@ -294,9 +296,11 @@ class FusedLoss:
         draws_of_points = {
             name: per_draw(point) for name, point in zip(self._points, points, strict=True)
         }
-        output = self._network.output(
-            values, per_draw(x) if n_lead else x, draws_of_points, x_per_draw=bool(n_lead)
-        )
+        with self._network.autocasting(x) as restored:
+            output = self._network.output(
+                values, per_draw(x) if n_lead else x, draws_of_points, x_per_draw=bool(n_lead)
+            )
+        output = restored(output)
         latents = {name: to(values[name]) for name, to in self._to_support.items()}
         distribution = self._network.distribution(output, latents)
         y = per_draw(y) if n_lead else y.expand((len(output), *y.shape))

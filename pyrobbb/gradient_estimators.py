@@ -81,6 +81,8 @@ def _local(
 ) -> Tensor:
     mean = func(x, *means, *options, **kwargs)
     scale, bias_scale = scales
+    # Noise of the scales' precision, where `torch.autocast` gives x and the mean less.
+    dtype = next(s.dtype for s in scales if s is not None)
     if func is functional.linear:
         # What independent weights do to a row is normal, and independent between the units.
         variance = torch.zeros((), dtype=x.dtype, device=x.device)
@@ -88,18 +90,20 @@ def _local(
             variance = functional.linear(x * x, scale * scale)
         if bias_scale is not None:
             variance = variance + bias_scale * bias_scale
-        return mean + variance.clamp(min=LEAST_VARIANCE).sqrt() * torch.randn_like(mean)
+        return mean + variance.clamp(min=LEAST_VARIANCE).sqrt() * torch.randn_like(
+            mean, dtype=dtype
+        )
     # The places of an image share a row's weights: these are drawn, and each row is a group.
     if scale is not None:
         n = len(x)
-        deviations = scale * torch.randn((n, *scale.shape), dtype=x.dtype, device=x.device)
+        deviations = scale * torch.randn((n, *scale.shape), dtype=dtype, device=x.device)
         groups = options[3] if len(options) > 3 else kwargs.get("groups", 1)
         options = [*options[:3], n * groups] if options else options
         kwargs = kwargs if options else {**kwargs, "groups": n * groups}
         grouped = x.reshape((1, -1, *x.shape[2:])), deviations.flatten(0, 1)
         mean = mean + func(*grouped, None, *options, **kwargs).reshape(mean.shape)
     if bias_scale is not None:
-        drawn = bias_scale * torch.randn(mean.shape[:2], dtype=x.dtype, device=x.device)
+        drawn = bias_scale * torch.randn(mean.shape[:2], dtype=dtype, device=x.device)
         mean = mean + drawn.reshape((*drawn.shape, *(1,) * (mean.dim() - 2)))
     return mean
 

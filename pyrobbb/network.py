@@ -86,6 +86,13 @@ class BayesianNetwork(nn.Module):
         ``output -> distribution``; see `pyrobbb.likelihoods`. By default `Gaussian` with learnt
         noise.
 
+    Attributes
+    ----------
+    autocast : torch.dtype or None
+        What the module computes in while the model runs, as by `torch.autocast`; its output comes
+        back in the dtype of the weights, so that densities do not know of it. Predictions do not
+        use it. None: the dtype of the weights.
+
     Raises
     ------
     TypeError, ValueError
@@ -125,6 +132,7 @@ class BayesianNetwork(nn.Module):
         )
         if not self._bayesian:
             raise ValueError("`prior` leaves no parameter of `net` Bayesian: all are points.")
+        self.autocast: torch.dtype | None = None
         self._refuses_vmap: set[bool] = set()  # the training modes in which vmap has failed
 
     def forward(
@@ -160,7 +168,9 @@ class BayesianNetwork(nn.Module):
             name: param_site(f"net.{name}", parameter)
             for name, parameter in self.point_parameters()
         }
-        output, n_batch = self._output(weights, x, points)
+        with self.autocasting(x) as restored:
+            output, n_batch = self._output(weights, x, points)
+        output = restored(output)
         distribution = self._per_row(self._apply_likelihood(output), n_batch)
         n_rows = output.shape[n_batch]
         if y is not None:
@@ -220,6 +230,16 @@ class BayesianNetwork(nn.Module):
         in_tiles = _InTiles(self.net, rows_at_once)
         named = {f"net.{name}": value for name, value in weights.items()}
         return self._map(lambda values: functional_call(in_tiles, values, (x,)), (named,))
+
+    @contextmanager
+    def autocasting(self, x: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Run the module in `autocast` within; what is given brings its output back from there."""
+        if self.autocast is None:
+            yield lambda output: output
+            return
+        dtype = self.bayesian_parameters()[0][1].dtype
+        with torch.autocast(x.device.type, self.autocast):
+            yield lambda output: output.to(dtype)
 
     def run(self, values: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Run the module with one set of values in the place of its parameters."""
@@ -551,13 +571,25 @@ def is_real(support: constraints.Constraint | None) -> bool:
 
 def start_of(prior: TorchDistribution) -> Tensor:
     """Give a fixed point to start from: the prior's median where it is known in closed form."""
-    base = base_of(prior)
+    base, device = base_of(prior), _device_of(prior)
+    # Apple's GPUs have no float64.
+    dtype = torch.float32 if device is not None and device.type == "mps" else torch.float64
     try:
-        start = base.icdf(torch.full(base.batch_shape, 0.5, dtype=torch.float64))
+        start = base.icdf(torch.full(base.batch_shape, 0.5, dtype=dtype, device=device))
     except NotImplementedError:
         to_support = biject_to(prior.support)
-        start = to_support(torch.zeros(to_support.inverse_shape(prior.shape())))
+        start = to_support(torch.zeros(to_support.inverse_shape(prior.shape()), device=device))
     return start.detach()
+
+
+def _device_of(distribution: Any) -> torch.device | None:
+    """Give where a distribution's parameters are."""
+    for value in vars(distribution).values():
+        if isinstance(value, Tensor):
+            return value.device
+        if isinstance(value, torch.distributions.Distribution):
+            return _device_of(value)
+    return None
 
 
 def _start_of_site(site: Mapping[str, Any]) -> Tensor:

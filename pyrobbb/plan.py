@@ -15,6 +15,7 @@ from .fused import FusedELBO
 from .network import BayesianNetwork
 from .objectives import KLWeight, Objective
 from .optimizers import OptimizerFactory, adam_settings
+from .placement import Placement
 from .posterior import Posterior
 from .processes import Team
 from .schedules import Schedule, factor_of
@@ -50,6 +51,7 @@ class Plan:
     team: Team
     processes: Together
     progress: bool
+    placement: Placement
 
     @property
     def stops_at_epochs(self) -> bool:
@@ -75,6 +77,8 @@ class Plan:
         }
         if self.sample_weight is not None:
             settings["is_weighted"] = True
+        if self.placement.autocast is not None:
+            settings["autocast"] = str(self.placement.autocast).removeprefix("torch.")
         if self.team.size > 1:
             settings |= {"n_processes": self.team.size, "processes": self.processes}
         return settings

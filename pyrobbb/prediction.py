@@ -80,8 +80,9 @@ class Prediction:
                     f"`y` must have shape (n, {', '.join(map(str, expected[1:]))}) with a row for "
                     f"each row predicted, got {tuple(y.shape)}."
                 )
+            mean = base_of(distribution).mean
             each = distribution.log_prob(
-                as_observed(distribution, rows, base_of(distribution).mean.dtype)
+                as_observed(distribution, rows.to(mean.device), mean.dtype)
             )
             pieces.append(each.logsumexp(0) - math.log(len(each)))
         if start != len(y):
@@ -276,7 +277,8 @@ class RegressionPrediction(Prediction):
         scale = self._scale.to(y.device)
         standardised = self._standardised(y)
         log_jacobian = scale.log().expand(y.shape).reshape(len(y), -1).sum(-1)
-        return super()._log_prob(standardised) - log_jacobian
+        log_prob = super()._log_prob(standardised)
+        return log_prob - log_jacobian.to(log_prob.device)
 
     def _sample(self, seed: int) -> Tensor:
         return self._rescale(super()._sample(seed))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .data import check_count
 
@@ -18,21 +20,63 @@ ONE_AT_A_TIME = threading.RLock()
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw from a given seed, and leave the caller's random state as it was."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with ONE_AT_A_TIME, torch.random.fork_rng(devices=list(devices)):
-        reseed(seed)
-        yield
+    with ONE_AT_A_TIME:
+        before = RandomState.now()
+        try:
+            reseed(seed)
+            yield
+        finally:
+            before.restore()
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """torch's random states, on the processor and on the GPUs that are in use."""
+
+    cpu: Tensor
+    cuda: list[Tensor]
+    mps: Tensor | None
+
+    @classmethod
+    def now(cls) -> RandomState:
+        """Give those of this moment."""
+        return cls(
+            torch.random.get_rng_state(),
+            torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+            torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
+        )
+
+    def restore(self) -> None:
+        """Go back to them."""
+        torch.random.set_rng_state(self.cpu)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(self.cuda)
+        if self.mps is not None:
+            torch.mps.set_rng_state(self.mps)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Give them by name."""
+        named = {"cpu": self.cpu, **{f"cuda.{i}": state for i, state in enumerate(self.cuda)}}
+        return named if self.mps is None else {**named, "mps": self.mps}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> RandomState:
+        """Give those that `tensors` has named."""
+        cuda = [t for n, t in sorted(tensors.items()) if n.startswith("cuda.")]
+        return cls(tensors["cpu"], cuda, tensors.get("mps"))
 
 
 def reseed(seed: int) -> None:
     """Set torch's random state, on each device in use."""
-    # Not torch.manual_seed, which keeps a stack trace for a GPU that has not been used yet.
+    # Not torch.manual_seed, which keeps a stack trace for a GPU that is not used yet.
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
 
 
-class RandomState:
+class OwnRandom:
     """A random state of torch's for one purpose: what is drawn from it leaves the other as it is.
 
     Parameters

@@ -35,7 +35,7 @@ from .network import BayesianNetwork, evaluating
 from .objectives import kl_weights, traced
 from .plan import Plan, Start
 from .posterior import Posterior
-from .randomness import rank_seed, reseed, seeded
+from .randomness import RandomState, rank_seed, reseed, seeded
 from .states import under
 from .warm_start import take_up
 
@@ -56,7 +56,7 @@ def run(
         fit.take_up()
         fit.go()
     for network in fit.networks:
-        network.eval()
+        as_result(network)
     return fit.posteriors(), fit.is_interrupted
 
 
@@ -65,7 +65,7 @@ class Run:
 
     def __init__(self, plan: Plan, starts: Sequence[Start], checkpoint: Path | None) -> None:
         self.plan = plan
-        self.networks = [copy.deepcopy(start.network) for start in starts]
+        self.networks = [plan.placement.copy(start.network) for start in starts]
         self.seeds = [start.seed for start in starts]
         for network in self.networks:
             if not network.training:  # in training mode, the modes of its parts are the user's
@@ -229,7 +229,7 @@ class Run:
 
     def _snapshot(self) -> Posterior:
         networks, guides = copy.deepcopy((self.networks, self.guides))
-        return as_one(self.posteriors([network.eval() for network in networks], guides))
+        return as_one(self.posteriors([as_result(network) for network in networks], guides))
 
     def posteriors(
         self, networks: Sequence[BayesianNetwork] | None = None, guides: Sequence[Any] | None = None
@@ -287,10 +287,7 @@ class Run:
         state = self.engine.memory()
         best = {} if self.watch is None else self.watch.state()
         own = {name: tensor for name, tensor in state.items() if name.startswith("noise.")}
-        own |= {"random": torch.get_rng_state()}
-        if torch.cuda.is_initialized():
-            states = torch.cuda.get_rng_state_all()
-            own |= {f"random.cuda.{i}": tensor for i, tensor in enumerate(states)}
+        own |= {f"random.{name}": t for name, t in RandomState.now().tensors().items()}
         by_rank = self.plan.team.gather(own)
         return {
             **{f"engine.{name}": tensor for name, tensor in state.items() if name not in own},
@@ -326,9 +323,7 @@ class Run:
         if self.watch is not None:
             self.watch.take_up(histories[0].validation_nll.tolist(), under(tensors, "best."))
         own = under(tensors, f"rank-{team.rank}.")
-        torch.set_rng_state(own["random"])
-        for name, state in under(own, "random.cuda.").items():
-            torch.cuda.set_rng_state(state, int(name))
+        RandomState.of(under(own, "random.")).restore()
         what = "is over" if self.is_over else "goes on"
         logger.info("The fit %s: its checkpoint is of step %d.", what, self.n_done)
 
@@ -342,6 +337,12 @@ class Run:
                         f"{name!r} is {value!r} in process 0 and {theirs[name]!r} in process "
                         f"{rank}. For fits of their own: processes='alone'."
                     )
+
+
+def as_result(network: BayesianNetwork) -> BayesianNetwork:
+    """Make a network ready to predict: in evaluation mode, in full precision."""
+    network.autocast = None
+    return network.eval()
 
 
 def as_one(chains: Sequence[Posterior]) -> Posterior:

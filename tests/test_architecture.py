@@ -24,6 +24,7 @@ ORDER = [
     "priors",
     "likelihoods",
     "network",
+    "placement",
     "guides",
     "flat_prior",
     "gradient_estimators",

@@ -40,6 +40,9 @@ class Settings:
     pi: float = 0.5
     minus_log_scale1: float = 0.0
     minus_log_scale2: float = 6.0
+    kl_weight: float = 1.0
+    estimator: str = "reparam"
+    init_scale: float | None = None
 
     @property
     def prior(self):
@@ -49,22 +52,24 @@ class Settings:
         return pyrobbb.priors.ScaleMixture(self.pi, scale1, scale2)
 
 
+COLD = {"kl_weight": 0.1, "estimator": "local", "init_scale": 0.02}
 CHOSEN = {
     "sgd": Settings("sgd", lr=0.03),
     "dropout": Settings("dropout", lr=0.03),
-    "gaussian": Settings("gaussian", lr=3e-3),
-    "mixture": Settings("mixture", lr=3e-3, pi=0.75),
+    "gaussian": Settings("gaussian", lr=1e-3, **COLD),
+    "mixture": Settings("mixture", lr=1e-3, **COLD),
 }
 # Each row varies one setting from the best of the row before.
 STAGES = {
     "sgd": [{"lr": [0.01, 0.03, 0.1, 0.3]}],
     "dropout": [{"lr": [0.01, 0.03, 0.1, 0.3]}],
-    "gaussian": [{"minus_log_scale1": [0.0, 1.0, 2.0]}, {"lr": [1e-3, 3e-3, 1e-2]}],
+    "gaussian": [{"minus_log_scale1": [0.0, 1.0, 2.0]}, {"kl_weight": [0.1, 0.3, 1.0]}],
     "mixture": [
         {"pi": [0.25, 0.5, 0.75]},
         {"minus_log_scale1": [0.0, 1.0, 2.0]},
         {"minus_log_scale2": [6.0, 7.0, 8.0]},
         {"lr": [1e-3, 3e-3, 1e-2]},
+        {"kl_weight": [0.1, 0.3, 1.0]},
     ],
 }
 
@@ -173,6 +178,10 @@ def fit_posterior(images, settings, units, epochs, seed, curve):
         epochs=epochs,
         batch_size=BATCH_SIZE,
         lr=settings.lr,
+        kl_weight=settings.kl_weight,
+        kl_warmup=0.3,
+        estimator=settings.estimator,
+        guide=pyrobbb.MeanFieldGuide(network, init_scale=settings.init_scale),
         seed=seed,
         callbacks=lambda end: curve(end.epoch, end.posterior, nelbo=end.nelbo, kl=end.kl),
         progress=False,
