@@ -74,7 +74,7 @@ class ArrayBatches:
         self.example = x[:1].clone(), y[:1].clone()
         self._n_ordered = 0  # epochs whose order has been drawn
         if self.n_batches == 1:
-            own = slice(self._team.rank, None, self._team.size)
+            own = self._own(len(x))
             self._x, self._y = self._x[own], self._y[own]
             self._row_weight = None if row_weight is None else row_weight[own]
 
@@ -108,8 +108,13 @@ class ArrayBatches:
         self._n_ordered = which.stop
         rows = chains[0] if len(chains) == 1 else torch.stack(chains, 1)
         if self._team.size > 1:
-            rows = rows[..., self._team.rank :: self._team.size].contiguous()
+            rows = rows[..., self._own(self.batch_size)].contiguous()
         yield self._some(rows.to(self._x.device), n_all, number)
+
+    def _own(self, n_rows: int) -> slice:
+        """Say which rows of a batch this process takes; one in vain if there is none for it."""
+        team = self._team
+        return slice(team.rank if team.rank < n_rows else 0, None, team.size)
 
     def _some(self, rows: Tensor | None, n_all: np.ndarray, number: np.ndarray) -> Batches:
         n_all = n_all.ravel()

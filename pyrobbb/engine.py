@@ -100,7 +100,7 @@ class Steps:
         """Give the x and y of a step, with a leading dimension of chains if the rows have one."""
         if self.rows is None:
             return self.x, self.y
-        n = int(self.n_rows[step])
+        n = self._n_taken(step)
         if self._gathered is None:
             rows = self.rows[step][..., :n]
             return self.x[rows], self.y[rows]
@@ -113,7 +113,12 @@ class Steps:
         """Give the factors on the nll of the rows of `batch`; None where all are 1."""
         if self.row_weight is None or self.rows is None:
             return self.row_weight
-        return self.row_weight[self.rows[step][..., : int(self.n_rows[step])]]
+        return self.row_weight[self.rows[step][..., : self._n_taken(step)]]
+
+    def _n_taken(self, step: int) -> int:
+        # A process without a row of the batch takes one that counts 0 times: many a module and
+        # distribution has trouble with no rows at all.
+        return max(int(self.n_rows[step]), 1)
 
     @cached_property
     def _gathered(self) -> tuple[Tensor, Tensor] | None:
@@ -249,7 +254,9 @@ class SVIEngine:
         x, y = steps.batch(i)
         self._row_weight = steps.weights_of_batch(i)
         self._optim.set_lr(float(steps.lr[i]))
-        if not len(x):  # none of these rows is for this process: only the others' gradients count
+        if not steps.n_rows[
+            i
+        ]:  # none of these rows is for this process: only the others' gradients count
             self._optim.step()
             return self._whole(torch.zeros(2), 0.0)
         for tally in (self._model_sites, self._guide_sites):

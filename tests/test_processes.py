@@ -1,0 +1,240 @@
+"""Several processes that fit one posterior: the same one that a single process fits."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pyrobbb import BayesianNetwork, Posterior, fit, mlp
+from pyrobbb.batches import part_sizes
+from pyrobbb.processes import Team
+
+HERE = Path(__file__).parent
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(101, 3)).astype(np.float32)
+Y = (X.sum(1, keepdims=True) + RNG.normal(size=(101, 1))).astype(np.float32)
+TOLERANCE = 1e-5
+"""Relative: float32 sums in another order, over some hundred steps of Adam."""
+
+
+def a_fit(**options):
+    """Fit in batches of 20; the last has one row, and some process none of it."""
+    network = BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0))
+    options = {"epochs": 12, "batch_size": 20, "seed": 1, "engine": "fused", **options}
+    return fit(network, X, Y, progress=False, **options)
+
+
+CASES = {
+    "fused": {},
+    "svi": {"engine": "svi"},
+    "compiled": {"engine": "compiled"},
+    "full batch": {"batch_size": 200, "epochs": 60},
+    "two rows": {"batch_size": 2, "epochs": 2},
+    "closed form": {"objective": "mean_field", "n_particles": 2},
+    "blundell": {"kl_weight": "blundell", "clip_norm": 10.0},
+    "restarts": {"restarts": 2},
+    "weighted": {"sample_weight": np.linspace(0, 2, 101)},
+    "early stopping": {"validation": (X[:40], -Y[:40]), "patience": 2, "kl_warmup": 0.2},
+    "own noise": {"processes": "own_noise"},
+}
+
+CHILD = """
+import sys
+sys.path.insert(0, {here!r})
+import test_processes
+test_processes.child({out!r})
+"""
+
+
+def child(out):
+    """Fit every case, in one of several processes, and save what came out."""
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    told = []
+    for name, options in CASES.items():
+        a_fit(**options).save(f"{out}/{name}-{os.environ['RANK']}")
+    a_fit(callbacks=lambda end: told.append(end.epoch) or end.epoch == 3)
+    assert told == ([1, 2, 3] if dist.get_rank() == 0 else [])
+    refused = {}
+    rank = dist.get_rank()
+    for name, options in {"lr": {"lr": 0.01 + rank}, "alone": {"processes": "alone"}}.items():
+        try:
+            refused[name] = a_fit(**options)
+        except ValueError as error:
+            refused[name] = str(error)
+    assert "'lr' is 0.01 in process 0 and" in refused["lr"]
+    assert "n_processes" not in refused["alone"].settings
+    rows = torch.utils.data.TensorDataset(torch.as_tensor(X), torch.as_tensor(Y))
+    try:
+        loader = torch.utils.data.DataLoader(rows, batch_size=10)
+        fit(BayesianNetwork(mlp(3, [4], 1)), loader, n_data=101, epochs=1)
+    except ValueError as error:
+        assert "DistributedSampler" in str(error)  # noqa: PT017
+    else:
+        raise AssertionError("A loader that is not shared was taken.")
+    sampler = torch.utils.data.DistributedSampler(rows, shuffle=True)
+    loader = torch.utils.data.DataLoader(rows, batch_size=10, sampler=sampler)
+    network = BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0))
+    n_data = 101 + -101 % dist.get_world_size()  # the sampler fills up
+    shared = fit(network, loader, n_data=n_data, epochs=2, seed=1, progress=False)
+    shared.save(f"{out}/loader-{rank}")
+    assert shared.settings["batch_size"] == 10 * dist.get_world_size()
+
+
+def launch(script, n_processes, *more, **environment):
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", str(n_processes), *more, str(script)),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def fitted(request, tmp_path_factory):
+    """Give what each of 2 and 3 processes has saved."""
+    folder = tmp_path_factory.mktemp("processes")
+    script = folder / "child.py"
+    script.write_text(CHILD.format(here=str(HERE), out=str(folder)))
+    done = launch(script, request.param)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, request.param
+
+
+def chains(posterior):
+    return posterior.chains or (posterior,)
+
+
+@pytest.mark.parametrize("name", [*CASES, "loader"])
+def test_every_process_ends_with_the_same_posterior(fitted, name):
+    folder, n_processes = fitted
+    first, *others = (Posterior.load(folder / f"{name}-{rank}") for rank in range(n_processes))
+    for other in others:
+        for mine, theirs in zip(chains(first), chains(other), strict=True):
+            assert torch.equal(mine.guide.loc, theirs.guide.loc)
+            assert torch.equal(mine.guide.rho, theirs.guide.rho)
+            np.testing.assert_array_equal(mine.history.nelbo, theirs.history.nelbo)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "own noise"])
+def test_they_fit_what_one_process_fits_with_the_same_batches(fitted, name):
+    folder, n_processes = fitted
+    together, alone = Posterior.load(folder / f"{name}-0"), a_fit(**CASES[name])
+    for mine, theirs in zip(chains(together), chains(alone), strict=True):
+        for part in ("loc", "rho"):
+            torch.testing.assert_close(
+                getattr(mine.guide, part), getattr(theirs.guide, part), rtol=1e-4, atol=TOLERANCE
+            )
+        for values in ("nelbo", "nll", "kl", "validation_nll"):
+            np.testing.assert_allclose(
+                getattr(mine.history, values), getattr(theirs.history, values), rtol=TOLERANCE
+            )
+        np.testing.assert_array_equal(mine.history.n_rows, theirs.history.n_rows)
+    assert together.settings["n_processes"] == n_processes
+
+
+def test_with_noise_of_their_own_they_fit_another_but_near_one(fitted):
+    folder, _ = fitted
+    own, same = (Posterior.load(folder / f"{name}-0") for name in ("own noise", "fused"))
+    difference = (own.guide.loc - same.guide.loc).abs().max()
+    assert 1e-4 < difference < 1
+    np.testing.assert_allclose(
+        own.history.nelbo[-6:].mean(), same.history.nelbo[-6:].mean(), rtol=0.2
+    )
+
+
+def test_a_batch_is_cut_into_parts_that_make_it_up():
+    sizes = np.arange(1, 12)
+    for n in (1, 2, 3, 5):
+        parts = np.stack([part_sizes(sizes, Team(rank, n)) for rank in range(n)])
+        np.testing.assert_array_equal(parts.sum(0), sizes)
+        assert (parts.max(0) - parts.min(0)).max() <= 1
+
+
+DYING = """
+import os, signal, sys
+sys.path.insert(0, {here!r})
+import test_processes
+from pyrobbb.fused_engine import FusedEngine
+
+original = FusedEngine.run
+
+def run(self, steps, losses):
+    if self.n_steps >= 64 and os.environ["RANK"] == "1" and {is_first}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(self, steps, losses)
+
+FusedEngine.run = run
+EVERY = {{"every": 64}}
+is_first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+posterior = test_processes.a_fit(epochs=40, checkpoint={out!r} + "/c", processes={noise!r}, **EVERY)
+posterior.save({out!r} + "/" + os.environ["RANK"])
+"""
+
+
+@pytest.mark.parametrize("noise", ["same_noise", "own_noise"])
+def test_when_a_process_dies_torchrun_goes_on_from_the_checkpoint(tmp_path, noise):
+    results = []
+    for name in ("whole", "dying"):
+        out = tmp_path / name
+        out.mkdir()
+        script = out / "script.py"
+        is_first = "is_first" if name == "dying" else "False"
+        script.write_text(
+            DYING.format(here=str(HERE), out=str(out), is_first=is_first, noise=noise)
+        )
+        done = launch(script, 2, "--max-restarts=1")
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert ("exitcode: -9" in done.stderr) == (name == "dying")
+        results += [Posterior.load(out / str(rank)) for rank in (0, 1)]
+    for other in results[1:]:
+        assert torch.equal(results[0].guide.loc, other.guide.loc)
+        np.testing.assert_array_equal(results[0].history.nelbo, other.history.nelbo)
+
+
+def test_when_a_process_dies_the_job_ends_within_seconds_and_says_so(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        DYING.format(here=str(HERE), out=str(tmp_path), is_first="True", noise="same_noise")
+    )
+    began = time.monotonic()
+    done = launch(script, 2)
+    assert done.returncode != 0
+    assert time.monotonic() - began < 60  # most of it are imports
+    assert "rank      : 1" in done.stderr
+    assert (tmp_path / "c" / "checkpoint-1").exists()
+
+
+def test_a_lost_process_is_an_error_that_says_what_to_do(monkeypatch):
+    def lost(*arguments, **options):
+        raise RuntimeError("Connection closed by peer [127.0.0.1]:1234\nmore")
+
+    monkeypatch.setattr("torch.distributed.all_reduce", lost)
+    with pytest.raises(ConnectionError, match="Process 1 of 3 cannot reach the others") as caught:
+        Team(1, 3).sum([torch.ones(2)])
+    assert "--max-restarts" in str(caught.value)
+    assert "Connection closed by peer" in str(caught.value)
+
+
+def test_batch_norm_is_refused_in_several_processes():
+    from pyrobbb.batches import open_batches
+
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
+    with pytest.raises(ValueError, match=r"batch norm, .* take nn.GroupNorm"):
+        open_batches(BayesianNetwork(net), X, Y, None, 20, None, Team(0, 2))
+
+
+def test_what_processes_do_must_be_known():
+    with pytest.raises(ValueError, match="`processes` must be one of same_noise, own_noise, alone"):
+        a_fit(processes="many")
