@@ -4,7 +4,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from . import bandits, datasets, diagnostics, likelihoods, plots, priors, reference, scores
+from . import bandits, datasets, diagnostics, likelihoods, plots, priors, reference, scores, streams
 from .architectures import mlp
 from .calibration import Calibration
 from .crosscheck import crosscheck
@@ -57,6 +57,7 @@ __all__ = [
     "reference",
     "sbc",
     "scores",
+    "streams",
     "update",
 ]
 

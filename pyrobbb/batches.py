@@ -18,6 +18,10 @@ from .data import ArrayLike, as_tensor, check_count
 from .network import BayesianNetwork
 from .processes import Team
 from .randomness import OwnRandom
+from .streams import MappedRows, Parquet, Rows, Shuffle
+
+BUFFER_ROWS, BUFFER_BYTES = 2**17, 2**27
+"""Rows of a stream that are held to be shuffled, and what they may take."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +78,14 @@ class ArrayBatches:
         self.example = x[:1].clone(), y[:1].clone()
         self._n_ordered = 0  # epochs whose order has been drawn
         if self.n_batches == 1:
-            own = self._own(len(x))
+            own = own_rows(len(x), self._team)
             self._x, self._y = self._x[own], self._y[own]
             self._row_weight = None if row_weight is None else row_weight[own]
 
     @cached_property
     def checksum(self) -> str:
         """What tells the rows from others."""
-        sums = [
-            zlib.crc32(part.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-            for part in self._whole
-            if part is not None
-        ]
-        return "-".join(f"{own:08x}" for own in sums)
+        return crc32(*(part for part in self._whole if part is not None))
 
     def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
         """Give the batches of some epochs, each in an order of its own, for each chain."""
@@ -108,13 +107,8 @@ class ArrayBatches:
         self._n_ordered = which.stop
         rows = chains[0] if len(chains) == 1 else torch.stack(chains, 1)
         if self._team.size > 1:
-            rows = rows[..., self._own(self.batch_size)].contiguous()
+            rows = rows[..., own_rows(self.batch_size, self._team)].contiguous()
         yield self._some(rows.to(self._x.device), n_all, number)
-
-    def _own(self, n_rows: int) -> slice:
-        """Say which rows of a batch this process takes; one in vain if there is none for it."""
-        team = self._team
-        return slice(team.rank if team.rank < n_rows else 0, None, team.size)
 
     def _some(self, rows: Tensor | None, n_all: np.ndarray, number: np.ndarray) -> Batches:
         n_all = n_all.ravel()
@@ -122,9 +116,93 @@ class ArrayBatches:
         return Batches(self._x, self._y, rows, n_rows, number, n_all, self._row_weight)
 
 
+def crc32(*tensors: Tensor) -> str:
+    """Give a checksum of some tensors."""
+    sums = [
+        zlib.crc32(t.detach().cpu().contiguous().view(torch.uint8).numpy().data) for t in tensors
+    ]
+    return "-".join(f"{own:08x}" for own in sums)
+
+
+def own_rows(n_rows: int, team: Team) -> slice:
+    """Say which rows of a batch this process takes; one in vain if there is none for it."""
+    return slice(team.rank if team.rank < n_rows else 0, None, team.size)
+
+
 def part_sizes(n_rows: np.ndarray, team: Team) -> np.ndarray:
     """Give how many rows of each batch this process takes: every `size`-th, from `rank` on."""
     return (n_rows - team.rank + team.size - 1) // team.size
+
+
+class StreamBatches:
+    """Minibatches of rows that are read from files, through a buffer; see `streams.Shuffle`."""
+
+    def __init__(
+        self, network: BayesianNetwork, rows: Rows, batch_size: int, team: Team | None = None
+    ) -> None:
+        self._network, self._rows, self._team = network, rows, team or Team()
+        self.n_data = rows.n_data
+        self.batch_size = min(batch_size, self.n_data)
+        self.n_batches = math.ceil(self.n_data / self.batch_size)
+        x, y = self._prepare(*next(rows.read(0)))
+        self.example = x[:1].clone(), y[:1].clone()
+        row_bytes = sum(t[0].numel() * t.element_size() for t in (x, y))
+        most = min(BUFFER_ROWS, BUFFER_BYTES // max(row_bytes, 1))
+        self.n_in_a_row = min(max(most // self.batch_size, 1), self.n_batches)
+
+    @property
+    def checksum(self) -> str:
+        """What tells the rows from others, as far as can be told without reading them all."""
+        x, y = self.example
+        return f"{self._rows.n_chunks}-{crc32(x, y)}"
+
+    def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
+        """Give the batches of some epochs, as many at once as the buffer holds.
+
+        The order goes by the seed and the epoch alone.
+        """
+        seed = generators[0].initial_seed()
+        size = self.n_in_a_row * self.batch_size
+        for epoch in which:
+            shuffle = Shuffle(self._rows, [seed, epoch])
+            number, n_held = epoch * self.n_batches, 0
+            x, y = self._buffer(size)
+            for name, pair in shuffle.pieces():
+                new_x, new_y = self._prepare(name, pair)
+                while len(new_x):
+                    n = min(size - n_held, len(new_x))
+                    x[n_held : n_held + n], y[n_held : n_held + n] = new_x[:n], new_y[:n]
+                    new_x, new_y, n_held = new_x[n:], new_y[n:], n_held + n
+                    if n_held == size:
+                        yield self._cut(x, y, n_held, shuffle, number)
+                        number, n_held = number + self.n_in_a_row, 0
+                        x, y = self._buffer(size)  # the batches given are still looked at
+            if n_held:
+                yield self._cut(x, y, n_held, shuffle, number)
+
+    def _buffer(self, size: int) -> tuple[Tensor, Tensor]:
+        # Of zeros, so that rows that are never filled are numbers at least.
+        x, y = (like.new_zeros((size, *like.shape[1:])) for like in self.example)
+        return x, y
+
+    def _cut(self, x: Tensor, y: Tensor, n: int, shuffle: Shuffle, number: int) -> Batches:
+        """Cut the first n rows of a buffer into batches, of which the last may be smaller."""
+        n_batches = math.ceil(n / self.batch_size)
+        n_all = np.full(n_batches, self.batch_size)
+        n_all[-1] -= n_batches * self.batch_size - n
+        order = np.resize(shuffle.permutation(n), n_batches * self.batch_size)
+        rows = torch.as_tensor(order.reshape(n_batches, self.batch_size))
+        if self._team.size > 1:
+            rows = rows[:, own_rows(self.batch_size, self._team)].contiguous()
+        numbers = np.arange(number, number + n_batches)
+        return Batches(x, y, rows.to(x.device), part_sizes(n_all, self._team), numbers, n_all)
+
+    def _prepare(self, name: str, pair: tuple[ArrayLike, ArrayLike]) -> tuple[Tensor, Tensor]:
+        try:
+            with OwnRandom(0).drawing():
+                return self._network.prepare(*pair)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from None
 
 
 class LoaderBatches:
@@ -143,6 +221,7 @@ class LoaderBatches:
         self._check_shared()
         with OwnRandom(0).drawing():
             x, y = network.prepare(*self._pair(next(iter(loader))))
+        self._check_n_data(n_data)
         self.n_data = n_data
         self.batch_size = (loader.batch_size or len(x)) * self._team.size
         try:
@@ -163,15 +242,33 @@ class LoaderBatches:
                 self._loader.sampler.set_epoch(epoch)
             with random.drawing():
                 batches = iter(self._loader)
+            n_given = 0
             for i in range(self.n_batches):  # a stream may have no end
                 with random.drawing():
                     batch = next(batches, None)
                 if batch is None:
-                    break
+                    raise ValueError(
+                        f"`n_data` is {self.n_data}, but the DataLoader ended after {n_given} rows "
+                        "of an epoch: pass the number of rows that it gives."
+                    )
+                n_given += len(batch[0])
                 x, y = self._network.prepare(*self._pair(batch))
                 number = np.array([epoch * self.n_batches + i])
                 n_rows = np.array([len(x)])
                 yield Batches(x, y, None, n_rows, number, n_rows * self._team.size)
+
+    def _check_n_data(self, n_data: int) -> None:
+        """Raise if the number of rows is known, and another."""
+        if isinstance(self._loader.dataset, IterableDataset):
+            return
+        known = {len(part) for part in (self._loader.dataset, self._loader.sampler) if _sized(part)}
+        if isinstance(self._loader.sampler, DistributedSampler):
+            known.add(self._loader.sampler.total_size)  # filled up, or cut
+        if known and n_data not in known:
+            raise ValueError(
+                f"`n_data` is {n_data}, but the DataLoader has {max(known)} rows: pass the size of "
+                "the data set, not of a batch, and not the number of batches."
+            )
 
     def _check_shared(self) -> None:
         """Raise if each process would be given all rows."""
@@ -192,6 +289,17 @@ class LoaderBatches:
         return batch[0], batch[1]
 
 
+def _sized(part: Any) -> bool:
+    try:
+        len(part)
+    except TypeError:
+        return False
+    return True
+
+
+AnyBatches = ArrayBatches | StreamBatches | LoaderBatches
+
+
 def open_batches(
     network: BayesianNetwork,
     x: ArrayLike | DataLoader[Any],
@@ -200,7 +308,7 @@ def open_batches(
     batch_size: int,
     sample_weight: ArrayLike | None = None,
     team: Team | None = None,
-) -> ArrayBatches | LoaderBatches:
+) -> AnyBatches:
     """Check the data against the network and give their batches."""
     has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
     if has_batch_norm and team is not None and team.size > 1:
@@ -220,8 +328,25 @@ def open_batches(
                 "of its own."
             )
         return LoaderBatches(network, x, n_data, team)
-    if y is None:
+    if isinstance(x, IterableDataset):
+        raise TypeError(
+            "`x` is an IterableDataset: wrap it, DataLoader(x, batch_size=...), and give `n_data`."
+        )
+    stream: Rows | None = None
+    if isinstance(x, Parquet):
+        if y is not None:
+            raise ValueError("`y` must be left out where `x` is Parquet: its `target` says it.")
+        stream = x
+    if y is None and stream is None:
         raise ValueError("`y` is missing: pass fit(network, x, y).")
+    if isinstance(x, np.memmap):
+        stream = MappedRows(x, y)
+    if stream is not None:
+        if sample_weight is not None:
+            raise ValueError("`sample_weight` needs x and y in memory: no file is read for it.")
+        if n_data not in (None, stream.n_data):
+            raise ValueError(f"`n_data` is {n_data}, but x has {stream.n_data} rows: leave it out.")
+        return StreamBatches(network, stream, batch_size, team)
     rows, targets = network.prepare(x, y)
     if has_batch_norm and (
         len(rows) == 1 or (len(rows) > batch_size and len(rows) % batch_size == 1)

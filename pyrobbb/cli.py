@@ -143,7 +143,10 @@ def fit(
     decimal: Decimal = ".",
     as_json: AsJson = False,
 ) -> None:
-    """Fit a Bayesian neural network to a table."""
+    """Fit a Bayesian neural network to a table.
+
+    In several processes: torchrun --nproc-per-node 2 --no-python pyrobbb fit ...
+    """
     from .schema import Schema
     from .table_writer import check_folder
 
@@ -163,6 +166,7 @@ def fit(
         raise TableError(f"--likelihood {likelihood} is for a regression; leave it out.")
 
     from .estimators import BBBClassifier, BBBRegressor
+    from .processes import Team
     from .table_model import TableModel
 
     options: dict[str, Any] = {
@@ -179,6 +183,9 @@ def fit(
     else:
         estimator = BBBClassifier(layers, **options)
     estimator.fit(x, y)
+    if not Team.here().is_first:  # started by torchrun: the first process speaks for all
+        output.notes.clear()
+        return
     TableModel(estimator, schema).save(out)
 
     found = {

@@ -31,6 +31,10 @@ MOST_GATHERED = 2**20
 """Numbers in x up to which the batches of many steps are taken in one go."""
 
 
+NEXT_TO_NOTHING = 1e-30
+"""Pyro takes no factor of 0."""
+
+
 class NonFiniteLossError(ArithmeticError):
     """The loss or its gradient is NaN or infinite."""
 
@@ -254,14 +258,11 @@ class SVIEngine:
         x, y = steps.batch(i)
         self._row_weight = steps.weights_of_batch(i)
         self._optim.set_lr(float(steps.lr[i]))
-        if not steps.n_rows[
-            i
-        ]:  # none of these rows is for this process: only the others' gradients count
-            self._optim.step()
-            return self._whole(torch.zeros(2), 0.0)
         for tally in (self._model_sites, self._guide_sites):
             tally.reset(float(steps.kl_weight[i]), self._row_weight)
-        with poutine.scale(scale=float(steps.step_weight[i])), warnings.catch_warnings():
+        # A process with no row of the batch still draws the weights that the others draw.
+        weight = max(float(steps.step_weight[i]), NEXT_TO_NOTHING)
+        with poutine.scale(scale=weight), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # we raise
             self._svi.step(x, y, steps.n_data)
         n_particles = self._elbo.num_particles

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -26,6 +27,7 @@ from .processes import Team
 from .randomness import as_seed, seeded
 from .run import as_one, run
 from .schedules import Schedule, factor_of
+from .streams import Parquet
 from .warm_start import chains_of
 
 logger = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 def fit(
     network: BayesianNetwork,
-    x: ArrayLike | DataLoader[Any],
+    x: ArrayLike | Parquet | DataLoader[Any],
     y: ArrayLike | None = None,
     *,
     n_data: int | None = None,
@@ -76,8 +78,11 @@ def fit(
     Parameters
     ----------
     network : BayesianNetwork
-    x : array-like of shape (n, ...), or DataLoader
-        Inputs; or a loader of batches ``(x, y)``, with `n_data`.
+    x : array-like of shape (n, ...), streams.Parquet, or DataLoader
+        Inputs; or files that hold y too; or a loader of batches ``(x, y)``, with `n_data`. An array
+        that is mapped into memory (`numpy.memmap`) and parquet files are read chunk by chunk, in
+        constant memory, and shuffled through a buffer of 2**17 rows or 128 MiB: see
+        docs/scaling.md.
     y : array-like of shape (n, ...)
         Observations, in the shape that the likelihood gives them.
     n_data : int, optional
@@ -264,9 +269,9 @@ def fit(
     seed = team.first(as_seed(seed))
     if restarts > 1 and not isinstance(guide, str):
         raise ValueError("`restarts` needs a guide made by name, 'mean_field' or 'auto_normal'.")
-    if restarts > 1 and isinstance(x, DataLoader):
+    if restarts > 1 and isinstance(x, DataLoader | Parquet | np.memmap):
         raise ValueError(
-            "`restarts` needs x and y as arrays: a DataLoader has an order of its own."
+            f"`restarts` needs x and y in memory, got a {type(x).__name__}: fit one after another."
         )
     placement = Placement.of(device, dtype, autocast, network.bayesian_parameters()[0][1])
     if not isinstance(guide, str) and placement.moves(network):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pyro.infer import ELBO
 from torch import nn
 
-from .batches import ArrayBatches, LoaderBatches
+from .batches import AnyBatches
 from .callbacks import Callback
 from .descriptions import name_of
 from .fused import FusedELBO
@@ -62,7 +62,7 @@ class Plan:
         """Give the learning rate when a part of the fit is done."""
         return self.lr * factor_of(self.schedule)(part)
 
-    def settings(self, data: ArrayBatches | LoaderBatches, epochs: int) -> dict[str, Any]:
+    def settings(self, data: AnyBatches, epochs: int) -> dict[str, Any]:
         """Give what a posterior tells of how it was fitted."""
         objective = self.objective
         settings = {
@@ -83,7 +83,7 @@ class Plan:
             settings |= {"n_processes": self.team.size, "processes": self.processes}
         return settings
 
-    def outline(self, data: ArrayBatches | LoaderBatches, epochs: int) -> dict[str, Any]:
+    def outline(self, data: AnyBatches, epochs: int) -> dict[str, Any]:
         """Give what two fits must share to be the same one."""
         return {
             **self.settings(data, epochs),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -28,6 +28,7 @@ from .sampling import (
     join,
     prior_guide,
 )
+from .streams import Parquet, chunks_of
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +148,47 @@ class Posterior:
             self.sources(n_draws, as_seed(seed)), rows, max_memory=max_memory
         )
         return make_prediction(distributions, x)
+
+    def predict_chunks(
+        self,
+        x: ArrayLike | Parquet | Iterable[ArrayLike],
+        n_draws: int = 200,
+        seed: int | None = None,
+        *,
+        rows: int = 2**16,
+        shard: tuple[int, int] = (0, 1),
+        max_memory: int = WORKING_MEMORY,
+    ) -> Iterator[RegressionPrediction | ClassificationPrediction]:
+        """Predict y at more rows than fit into memory, chunk by chunk, by the same draws.
+
+        Parameters
+        ----------
+        x : array-like, numpy.memmap, streams.Parquet, or iterable of arrays of shape (m, ...)
+            An iterable gives the chunks as they are.
+        n_draws, seed, max_memory
+            As for `predict`.
+        rows : int
+            Of a chunk.
+        shard : tuple (i, n)
+            Predict the i-th of every n chunks only: what one of n processes does. They need the
+            same `seed`.
+
+        Yields
+        ------
+        RegressionPrediction or ClassificationPrediction
+            Of each chunk, in order.
+        """
+        part, n_parts = shard
+        check_count("shard[1]", n_parts)
+        check_count("shard[0]", part, least=0)
+        if part >= n_parts:
+            raise ValueError(f"`shard` must be (i, n) with i below n, got {shard}.")
+        if n_parts > 1 and seed is None:
+            raise ValueError("`shard` needs a `seed`, the same in all processes, got None.")
+        seed = as_seed(seed)
+        for i, chunk in enumerate(chunks_of(x, rows)):
+            if i % n_parts == part:
+                yield self.predict(chunk, n_draws, seed, max_memory=max_memory)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the posterior into a folder: safetensors and JSON, no pickle.

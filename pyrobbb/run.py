@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .auto_engine import AutoEngine, few_threads
-from .batches import ArrayBatches, LoaderBatches, open_batches
+from .batches import AnyBatches, LoaderBatches, StreamBatches, open_batches
 from .callbacks import EpochEnd
 from .checkpoints import Checkpoints, Progress
 from .compiled_engine import CompiledEngine
@@ -368,7 +368,7 @@ def make_engine(
     guides: list[Any],
     seeds: list[int],
     learnt: list[nn.Parameter],
-    data: ArrayBatches | LoaderBatches,
+    data: AnyBatches,
     epochs: int,
 ) -> Engine:
     """Make the engine that a plan asks for, or the one that the model allows."""
@@ -407,6 +407,8 @@ def make_engine(
             ragged = data.n_data % data.batch_size > 0
             n_steps = epochs * data.n_batches
             n_in_a_row = data.n_batches if plan.stops_at_epochs else n_steps
+            if isinstance(data, StreamBatches):
+                n_in_a_row = data.n_in_a_row
             if plan.engine == "compiled":
                 return CompiledEngine(fused, n_in_a_row=n_in_a_row, ragged=ragged)
             return AutoEngine(fused, n_steps, n_in_a_row=n_in_a_row, ragged=ragged)
@@ -421,7 +423,7 @@ def make_engine(
     )
 
 
-def in_turn(epochs: range, engine: Engine, data: ArrayBatches | LoaderBatches) -> Iterator[range]:
+def in_turn(epochs: range, engine: Engine, data: AnyBatches) -> Iterator[range]:
     """Cut epochs to as many as an engine takes at once, and to one if it takes fewer steps."""
     first = epochs.start
     while first < epochs.stop:
@@ -448,7 +450,7 @@ def in_pieces(stream: Iterable[Steps], engine: Engine) -> Iterator[Steps]:
 
 
 def make_guide(
-    guide: str | Callable[..., Any], network: BayesianNetwork, data: ArrayBatches | LoaderBatches
+    guide: str | Callable[..., Any], network: BayesianNetwork, data: AnyBatches
 ) -> Callable[..., Any]:
     """Make the guide of a name; or give one of the user's own, made ready."""
     made: Callable[..., Any]

@@ -17,6 +17,7 @@ ORDER = [
     "states",
     "randomness",
     "processes",
+    "streams",
     "scaling",
     "architectures",
     "datasets",

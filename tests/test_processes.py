@@ -87,13 +87,14 @@ def child(out):
     assert shared.settings["batch_size"] == 10 * dist.get_world_size()
 
 
-def launch(script, n_processes, *more, **environment):
+def launch(script, n_processes, *more, script_arguments=()):
     return subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
             *("--nproc-per-node", str(n_processes), *more, str(script)),
+            *script_arguments,
         ],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=240,
@@ -194,7 +195,7 @@ def test_when_a_process_dies_torchrun_goes_on_from_the_checkpoint(tmp_path, nois
         script.write_text(
             DYING.format(here=str(HERE), out=str(out), is_first=is_first, noise=noise)
         )
-        done = launch(script, 2, "--max-restarts=1")
+        done = launch(script, 2, "--max-restarts=3")
         assert done.returncode == 0, done.stderr[-3000:]
         assert ("exitcode: -9" in done.stderr) == (name == "dying")
         results += [Posterior.load(out / str(rank)) for rank in (0, 1)]
@@ -238,3 +239,16 @@ def test_batch_norm_is_refused_in_several_processes():
 def test_what_processes_do_must_be_known():
     with pytest.raises(ValueError, match="`processes` must be one of same_noise, own_noise, alone"):
         a_fit(processes="many")
+
+
+def test_the_command_line_fits_in_several_processes(tmp_path):
+    table = tmp_path / "table.csv"
+    np.savetxt(table, np.hstack([X, Y]), delimiter=",", header="a,b,c,y", comments="")
+    command = Path(sys.executable).parent / "pyrobbb"
+    out = tmp_path / "model"
+    fitting = ["fit", str(table), "--target", "y", "--out", str(out), "--epochs", "3"]
+    options = ["--restarts", "1", "--hidden", "4"]
+    done = launch(command, 2, "--no-python", script_arguments=[*fitting, *options])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("Fitted") == 1
+    assert Posterior.load(out).settings["n_processes"] == 2

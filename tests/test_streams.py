@@ -1,0 +1,267 @@
+"""Rows read from files: each once an epoch, in constant memory, to the same end as in memory."""
+
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from test_checkpoints import Crash, assert_equal, crash_at
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from pyrobbb import BayesianNetwork, batches, fit, likelihoods, mlp, streams
+from pyrobbb.batches import StreamBatches
+from pyrobbb.processes import Team
+from pyrobbb.streams import MappedRows, Parquet
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(1003, 3)).astype(np.float32)
+Y = (X.sum(1, keepdims=True) + RNG.normal(size=(1003, 1))).astype(np.float32)
+
+
+@pytest.fixture
+def mapped(tmp_path, monkeypatch):
+    """Give x and y in files, in chunks of 50 rows."""
+    monkeypatch.setattr(streams, "CHUNK_BYTES", 50 * 3 * 4)
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "y.npy", Y)
+    return tuple(np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "xy")
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Give a parquet file with row groups of 50 rows."""
+    path = tmp_path / "table.parquet"
+    columns = {name: X[:, i] for i, name in enumerate("abc")}
+    pq.write_table(pa.table({**columns, "y": Y[:, 0]}), path, row_group_size=50)
+    return path
+
+
+@pytest.fixture
+def small_buffer(monkeypatch):
+    monkeypatch.setattr(batches, "BUFFER_ROWS", 210)
+
+
+def network():
+    return BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0))
+
+
+def a_fit(x, y=None, **options):
+    options = {"epochs": 4, "batch_size": 20, "seed": 1, "engine": "fused", **options}
+    return fit(network(), x, y, progress=False, **options)
+
+
+def rows_of(stream, epoch, seed=1):
+    """Give the rows of each batch of an epoch."""
+    generators = [torch.Generator().manual_seed(seed)]
+    return [
+        np.hstack([some.x[rows[:n]], some.y[rows[:n]]])
+        for some in stream.epochs(range(epoch, epoch + 1), generators)
+        for rows, n in zip(some.rows, some.n_rows, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["mapped", "parquet"])
+def test_an_epoch_holds_each_row_once(mapped, table, small_buffer, kind):
+    rows = MappedRows(*mapped) if kind == "mapped" else Parquet(table, ["y"])
+    stream = StreamBatches(network(), rows, 20)
+    epoch = rows_of(stream, 0)
+    assert [len(batch) for batch in epoch] == [20] * 50 + [3]
+    whole = np.vstack(epoch)
+    np.testing.assert_array_equal(np.unique(whole, axis=0), np.unique(np.hstack([X, Y]), axis=0))
+    again, other, seed = rows_of(stream, 0), rows_of(stream, 1), rows_of(stream, 0, seed=2)
+    np.testing.assert_array_equal(whole, np.vstack(again))
+    for another in (other, seed, [np.hstack([X, Y])]):
+        assert (whole != np.vstack(another)).any(1).mean() > 0.9
+
+
+def test_rows_of_many_chunks_meet_in_a_batch(mapped, small_buffer):
+    places = {tuple(row): i // 50 for i, row in enumerate(np.hstack([X, Y]))}
+    epoch = rows_of(StreamBatches(network(), MappedRows(*mapped), 20), 0)
+    assert np.mean([len({places[tuple(row)] for row in batch}) for batch in epoch[:-1]]) > 3
+
+
+@pytest.mark.parametrize("engine", ["fused", "svi", "compiled"])
+def test_files_of_either_kind_give_the_same_fit(mapped, table, engine):
+    options = {"engine": engine, "epochs": 2 if engine == "svi" else 6}
+    assert_equal(a_fit(*mapped, **options), a_fit(Parquet(table, ["y"]), **options))
+
+
+def test_it_learns_what_it_learns_in_memory(mapped, small_buffer):
+    options = {"epochs": 40, "lr": 0.02}
+    from_files, in_memory = a_fit(*mapped, **options), a_fit(X, Y, **options)
+    assert from_files.settings["n_data"] == 1003
+    both = [own.predict(X[:100], n_draws=300, seed=0).mean for own in (from_files, in_memory)]
+    assert np.abs(both[0] - both[1]).max() < 0.3
+    for own in (from_files, in_memory):
+        late = own.history.nelbo[-500:].mean()
+        np.testing.assert_allclose(late, in_memory.history.nelbo[-500:].mean(), rtol=0.02)
+
+
+def test_steps_are_compiled_though_buffers_come_and_go(mapped, small_buffer):
+    compiled = a_fit(*mapped, engine="compiled", epochs=3)
+    assert compiled.settings["engine"] == "compiled"
+    fused = a_fit(*mapped, epochs=3)
+    np.testing.assert_allclose(compiled.history.nelbo, fused.history.nelbo, rtol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["fused", "compiled"])
+def test_a_fit_that_crashed_goes_on(mapped, small_buffer, tmp_path, monkeypatch, engine):
+    expected = a_fit(*mapped, engine=engine)
+    with monkeypatch.context() as patch:
+        crash_at(patch, 90)
+        with pytest.raises(Crash):
+            a_fit(*mapped, engine=engine, checkpoint=tmp_path / "c", every=7)
+    assert_equal(a_fit(*mapped, engine=engine, checkpoint=tmp_path / "c"), expected)
+
+
+def test_processes_take_parts_of_each_batch(mapped, small_buffer):
+    whole = rows_of(StreamBatches(network(), MappedRows(*mapped), 20), 0)
+    parts = [
+        rows_of(StreamBatches(network(), MappedRows(*mapped), 20, Team(rank, 3)), 0)
+        for rank in range(3)
+    ]
+    for batch, *own in zip(whole, *parts, strict=True):
+        assert sorted(map(tuple, batch)) == sorted(map(tuple, np.vstack(own)))
+
+
+def test_integers_in_files_are_classes(tmp_path):
+    label = (X[:, 0] > 0).astype(np.int64)
+    path = tmp_path / "classes.parquet"
+    pq.write_table(pa.table({"label": label, "a": X[:, 0], "b": X[:, 1]}), path)
+    net = BayesianNetwork(mlp(2, [4], 2, seed=0), likelihood=likelihoods.Categorical())
+    posterior = fit(net, Parquet(path, "label"), epochs=20, seed=0, progress=False)
+    (prediction,) = posterior.predict_chunks(Parquet(path, columns=["a", "b"]), seed=0)
+    assert (prediction.label == label).mean() > 0.95
+
+
+def test_several_files_are_one(table, tmp_path):
+    assert Parquet([table, table], ["y"]).n_data == 2006
+    other = tmp_path / "other.parquet"
+    pq.write_table(pa.table({"a": [1.0]}), other)
+    with pytest.raises(ValueError, match=r"other.parquet' has no column 'b'"):
+        Parquet([table, other], ["y"])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"a": ["x"], "y": [1.0]}, "column 'a' .* holds string, no numbers"),
+        ({"a": [1.0, None], "y": [1.0, 2.0]}, "missing values in the column 'a'"),
+        ({"a": [1.0, np.nan], "y": [1.0, 2.0]}, r"row group 0, rows 0 to 1: `x` has 1 value"),
+        ({"a": np.empty(0), "y": np.empty(0)}, "have no rows"),
+    ],
+)
+def test_what_a_file_must_not_hold(tmp_path, columns, message):
+    path = tmp_path / "bad.parquet"
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(ValueError, match=message):
+        fit(BayesianNetwork(mlp(1, [2], 1)), Parquet(path, ["y"]), epochs=1, progress=False)
+
+
+def test_a_row_of_an_array_that_is_no_number_is_named(tmp_path, mapped):
+    x = np.array(X)
+    x[777, 1] = np.inf
+    np.save(tmp_path / "bad.npy", x)
+    with pytest.raises(ValueError, match=r"rows 750 to 799: `x` has 1 .* row 27, column 1"):
+        a_fit(np.load(tmp_path / "bad.npy", mmap_mode="r"), mapped[1])
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        yield from iter([])
+
+
+class Short(IterableDataset):
+    def __iter__(self):
+        return iter([(torch.zeros(3), torch.zeros(1))] * 25)
+
+
+@pytest.mark.parametrize("n_data", [1002, 51, 20])
+def test_a_wrong_number_of_rows_is_an_error(n_data):
+    rows = TensorDataset(torch.as_tensor(X), torch.as_tensor(Y))
+    with pytest.raises(ValueError, match=f"`n_data` is {n_data}, but the DataLoader has 1003"):
+        a_fit(DataLoader(rows, batch_size=20), n_data=n_data)
+
+
+def test_a_stream_that_ends_too_soon_is_an_error():
+    with pytest.raises(ValueError, match="`n_data` is 50, but the DataLoader ended after 25 rows"):
+        a_fit(DataLoader(Short(), batch_size=5), n_data=50)
+    a_fit(DataLoader(Short(), batch_size=5), n_data=25)
+
+
+def test_what_is_refused(mapped, table, tmp_path):
+    (tmp_path / "no.parquet").write_text("no")
+    with pytest.raises(ValueError, match=r"no\.parquet' is no parquet file"):
+        Parquet(tmp_path / "no.parquet")
+    with pytest.raises(ValueError, match="`n_data` is 5, but x has 1003 rows"):
+        a_fit(*mapped, n_data=5)
+    with pytest.raises(ValueError, match="`sample_weight` needs x and y in memory"):
+        a_fit(*mapped, sample_weight=np.ones(1003))
+    with pytest.raises(ValueError, match="`restarts` needs x and y in memory, got a memmap"):
+        a_fit(*mapped, restarts=2)
+    with pytest.raises(ValueError, match="`y` must be left out where `x` is Parquet"):
+        a_fit(Parquet(table, "y"), Y)
+    with pytest.raises(ValueError, match="`target` of Parquet must name the column"):
+        a_fit(Parquet(table))
+    with pytest.raises(ValueError, match="got 1003 and 1002 rows"):
+        a_fit(mapped[0], Y[:-1])
+    with pytest.raises(TypeError, match="is an IterableDataset: wrap it"):
+        a_fit(Endless(), n_data=10)
+
+
+@pytest.mark.parametrize("kind", ["array", "mapped", "parquet", "iterable"])
+def test_chunks_are_predicted_as_the_whole_is(mapped, table, kind):
+    posterior = a_fit(X, Y)
+    x = {
+        "array": X,
+        "mapped": mapped[0],
+        "parquet": Parquet(table, columns=["a", "b", "c"]),
+        "iterable": np.array_split(X, 7),
+    }[kind]
+    whole = posterior.predict(X, n_draws=20, seed=3)
+    chunks = list(posterior.predict_chunks(x, n_draws=20, seed=3, rows=150))
+    assert len(chunks) == 7
+    np.testing.assert_allclose(np.concatenate([p.mean for p in chunks]), whole.mean, rtol=1e-5)
+    np.testing.assert_allclose(np.concatenate([p.sd for p in chunks]), whole.sd, rtol=1e-4)
+
+
+def test_shards_make_up_the_whole():
+    posterior = a_fit(X, Y)
+    whole = list(posterior.predict_chunks(X, n_draws=5, seed=3, rows=150))
+    parts = [
+        list(posterior.predict_chunks(X, n_draws=5, seed=3, rows=150, shard=(i, 3)))
+        for i in range(3)
+    ]
+    assert [len(part) for part in parts] == [3, 2, 2]
+    for i, chunk in enumerate(whole):
+        np.testing.assert_array_equal(parts[i % 3][i // 3].mean, chunk.mean)
+    with pytest.raises(ValueError, match=r"`shard` must be \(i, n\) with i below n"):
+        next(posterior.predict_chunks(X, seed=0, shard=(3, 3)))
+    with pytest.raises(ValueError, match="`shard` needs a `seed`"):
+        next(posterior.predict_chunks(X, shard=(0, 3)))
+
+
+def test_a_file_is_never_held_as_a_whole(tmp_path, monkeypatch):
+    n = 200_000
+    x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (n, 50))
+    x[:] = 0
+    y = np.zeros((n, 1), np.float32)
+    monkeypatch.setattr(batches, "BUFFER_ROWS", 2**13)
+    stream = StreamBatches(BayesianNetwork(mlp(50, [4], 1)), MappedRows(x, y), 1024)
+    tracemalloc.start()  # knows NumPy's memory; the buffers are torch's, and counted here
+    held = 0
+    for some in stream.epochs(range(1), [torch.Generator().manual_seed(0)]):
+        held = max(held, some.x.numel() * 4)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held <= 2**13 * 50 * 4
+    assert peak < 0.6 * x.nbytes
+
+
+def test_pyarrow_is_imported_only_for_files():
+    code = "import sys, pyrobbb; sys.exit('pyarrow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
