@@ -394,6 +394,7 @@ def _run(plan: _Plan, starts: Sequence[_Start]) -> tuple[list[Posterior], bool]:
                 "pyro.param live in Pyro's global store, which fit leaves alone."
             )
         stepper = _make_engine(plan, networks, guides, seeds, learnt, data, epochs)
+        _tell_start(stepper, networks, data, epochs)
         generators = [torch.Generator().manual_seed(own) for own in seeds]
         shares = kl_weights(plan.kl_weight, data.n_batches)
         taken: list[np.ndarray] = []  # number of each step handed out, and its rows
@@ -493,7 +494,37 @@ def _run(plan: _Plan, starts: Sequence[_Start]) -> tuple[list[Posterior], bool]:
         if watch is not None:
             watch.restore(learnt)
 
-    return posteriors_of(networks, guides), is_interrupted
+    posteriors = posteriors_of(networks, guides)
+    history = posteriors[0].history
+    logger.info(
+        "Fitted %d steps in %.3g s by engine=%r: the negative ELBO is %.5g in the last epoch.",
+        len(history.nelbo),
+        time.perf_counter() - began,
+        stepper.name,
+        history.per_epoch().nelbo[-1] if len(history.nelbo) else math.nan,
+    )
+    return posteriors, is_interrupted
+
+
+def _tell_start(
+    stepper: Engine,
+    networks: Sequence[BayesianNetwork],
+    data: ArrayBatches | LoaderBatches,
+    epochs: int,
+) -> None:
+    weights = [parameter for _, parameter in networks[0].bayesian_parameters()]
+    logger.info(
+        "Fitting %d weights to %d rows by engine=%r: %d steps in %d epochs, %d fit(s) side by "
+        "side, on %s in %s.",
+        sum(parameter.numel() for parameter in weights),
+        data.n_data,
+        stepper.name,
+        epochs * data.n_batches,
+        epochs,
+        len(networks),
+        weights[0].device,
+        str(weights[0].dtype).removeprefix("torch."),
+    )
 
 
 def _as_one(chains: Sequence[Posterior]) -> Posterior:
