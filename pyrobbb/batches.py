@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -261,7 +261,8 @@ class LoaderBatches:
         """Raise if the number of rows is known, and another."""
         if isinstance(self._loader.dataset, IterableDataset):
             return
-        known = {len(part) for part in (self._loader.dataset, self._loader.sampler) if _sized(part)}
+        parts: list[Any] = [self._loader.dataset, self._loader.sampler]
+        known = {len(part) for part in parts if isinstance(part, Sized)}
         if isinstance(self._loader.sampler, DistributedSampler):
             known.add(self._loader.sampler.total_size)  # filled up, or cut
         if known and n_data not in known:
@@ -287,14 +288,6 @@ class LoaderBatches:
                 f"`x` must be a DataLoader of pairs (x, y), but it gives a {type(batch).__name__}."
             )
         return batch[0], batch[1]
-
-
-def _sized(part: Any) -> bool:
-    try:
-        len(part)
-    except TypeError:
-        return False
-    return True
 
 
 AnyBatches = ArrayBatches | StreamBatches | LoaderBatches

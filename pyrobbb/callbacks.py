@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 from .posterior import Posterior
 
@@ -41,7 +41,13 @@ class EpochEnd:
     lr: float
     validation_nll: float | None
     seconds: float
-    _snapshot: Callable[[], Posterior]
+    _snapshot: Callable[[], Posterior] = field(repr=False)
+
+    def metrics(self) -> dict[str, float]:
+        """Give the numbers by name, in the order above, for a logger; without what is None."""
+        names = (own.name for own in fields(self) if not own.name.startswith("_"))
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
 
     def posterior(self) -> Posterior:
         """Give the posterior as it now is: a copy, which the rest of the fit does not change."""

@@ -52,6 +52,11 @@ def as_tensor(name: str, value: ArrayLike) -> Tensor:
     return tensor
 
 
+def has_float64(device: torch.device) -> bool:
+    """Say whether a device computes in double precision: Apple's GPUs do not."""
+    return device.type != "mps"
+
+
 def to_numpy(values: ArrayLike) -> np.ndarray[Any, Any]:
     """Give values as a NumPy array, tensors from any device included."""
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)

@@ -23,7 +23,7 @@ from torch.distributions import biject_to, constraints
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
-from .data import ArrayLike, as_tensor, check_count
+from .data import ArrayLike, as_tensor, check_count, has_float64
 from .layer_chain import layers_of, run_layers
 from .likelihoods import (
     Conditional,
@@ -339,7 +339,10 @@ class BayesianNetwork(nn.Module):
         x, y : Tensor
         """
         x, output = self._prepare_inputs(x)
-        y = as_tensor("y", y).to(x.device)
+        y = as_tensor("y", y)
+        if y.dtype == torch.float64 and not has_float64(x.device):
+            y = y.to(output.dtype)
+        y = y.to(x.device)
         if len(x) != len(y):
             raise ValueError(f"`x` and `y` must have one row each: got {len(x)} and {len(y)} rows.")
         check_output(self.likelihood, self.net, output)
@@ -367,12 +370,13 @@ class BayesianNetwork(nn.Module):
     def _prepare_inputs(self, x: ArrayLike) -> tuple[Tensor, Tensor]:
         """Give the inputs, and the module's output for the first of them."""
         like = self.bayesian_parameters()[0][1]
-        x = as_tensor("x", x).to(like.device)
+        x = as_tensor("x", x)
         takes_integers = any(
             isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in self.net.modules()
         )
         if x.is_floating_point() or not takes_integers:
             x = x.to(like.dtype)
+        x = x.to(like.device)
         return x, self._try_on(x[:2])
 
     def _is_bayesian(self, name: str, parameter: nn.Parameter) -> bool:
@@ -572,8 +576,7 @@ def is_real(support: constraints.Constraint | None) -> bool:
 def start_of(prior: TorchDistribution) -> Tensor:
     """Give a fixed point to start from: the prior's median where it is known in closed form."""
     base, device = base_of(prior), _device_of(prior)
-    # Apple's GPUs have no float64.
-    dtype = torch.float32 if device is not None and device.type == "mps" else torch.float64
+    dtype = torch.float64 if device is None or has_float64(device) else torch.float32
     try:
         start = base.icdf(torch.full(base.batch_shape, 0.5, dtype=dtype, device=device))
     except NotImplementedError:

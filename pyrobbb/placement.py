@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .data import has_float64
 from .network import BayesianNetwork
 
 Device = str | int | torch.device
@@ -44,10 +45,10 @@ class Placement:
         placement = cls(_device(device), _dtype(dtype), _autocast(autocast))
         where = placement.device or like.device
         own = placement.dtype or like.dtype
-        if where.type == "mps" and own == torch.float64:
+        if own == torch.float64 and not has_float64(where):
             raise ValueError(
-                "`device` 'mps' has no float64, which `dtype` is or the network has: pass "
-                "dtype=torch.float32."
+                f"`device` {str(where)!r} has no float64, which `dtype` is or the network has: "
+                "pass dtype=torch.float32."
             )
         if autocast is not None and own != torch.float32:
             raise ValueError(

@@ -139,7 +139,8 @@ class Posterior:
         Returns
         -------
         RegressionPrediction or ClassificationPrediction
-            NumPy arrays for NumPy input, tensors for a tensor.
+            NumPy arrays for NumPy input, tensors for a tensor: on the network's device, or on the
+            processor where that device has no float64 (Apple's GPUs).
         """
         check_count("n_draws", n_draws)
         check_count("max_memory", max_memory)
@@ -223,7 +224,8 @@ class Posterior:
         path : path-like
         network : BayesianNetwork, optional
             Needed unless the module is an `mlp` and prior and likelihood are pyrobbb's: code is
-            not stored. It is filled with the stored point parameters and buffers.
+            not stored. It is filled with the stored point parameters and buffers, and the posterior
+            is where it is. Without it the posterior is on the processor, wherever it was saved.
 
         Raises
         ------

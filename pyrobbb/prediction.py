@@ -57,7 +57,7 @@ class Prediction:
         array of shape (n,)
             log(1 / n_draws sum_s p(y | draw s)), in nats.
         """
-        return self._out(self._log_prob(as_tensor("y", y)))
+        return self._out(self._log_prob(self._observed(y)))
 
     def sample(self, seed: int | None = None) -> Any:
         """Draw y once from the distribution of each draw.
@@ -80,9 +80,8 @@ class Prediction:
                     f"`y` must have shape (n, {', '.join(map(str, expected[1:]))}) with a row for "
                     f"each row predicted, got {tuple(y.shape)}."
                 )
-            mean = base_of(distribution).mean
             each = distribution.log_prob(
-                as_observed(distribution, rows.to(mean.device), mean.dtype)
+                as_observed(distribution, rows, base_of(distribution).mean.dtype)
             )
             pieces.append(each.logsumexp(0) - math.log(len(each)))
         if start != len(y):
@@ -93,6 +92,11 @@ class Prediction:
         chunks = list(self._distributions)
         with seeded(seed):
             return torch.cat([chunk.sample() for chunk in chunks], dim=1)
+
+    def _observed(self, y: ArrayLike) -> Tensor:
+        """Check observations and bring them to where the distributions are."""
+        first = base_of(next(iter(self._distributions)))
+        return as_tensor("y", y).to(first.mean.device)
 
     def _out(self, result: Tensor) -> Any:
         return like(self._original, result)
@@ -254,7 +258,7 @@ class RegressionPrediction(Prediction):
         NotImplementedError
             If the distribution has no distribution function.
         """
-        observed = self._standardised(as_tensor("y", y).double())
+        observed = self._standardised(self._observed(y).double())
         if observed.shape != self._moments[0].shape:
             raise ValueError(
                 f"`y` must have the shape of what was predicted, {tuple(self._moments[0].shape)}, "
@@ -263,7 +267,7 @@ class RegressionPrediction(Prediction):
         pieces, start = [], 0
         for distribution in self._distributions:
             base = base_of(distribution)
-            rows = observed[start : start + distribution.batch_shape[1]].to(base.mean.device)
+            rows = observed[start : start + distribution.batch_shape[1]]
             start += len(rows)
             cdf = _cdf_of(base)
             below = cdf(rows - 1 if base.support.is_discrete else rows)
@@ -277,8 +281,7 @@ class RegressionPrediction(Prediction):
         scale = self._scale.to(y.device)
         standardised = self._standardised(y)
         log_jacobian = scale.log().expand(y.shape).reshape(len(y), -1).sum(-1)
-        log_prob = super()._log_prob(standardised)
-        return log_prob - log_jacobian.to(log_prob.device)
+        return super()._log_prob(standardised) - log_jacobian
 
     def _sample(self, seed: int) -> Tensor:
         return self._rescale(super()._sample(seed))

@@ -57,7 +57,16 @@ def run(
         fit.go()
     for network in fit.networks:
         as_result(network)
-    return fit.posteriors(), fit.is_interrupted
+    posteriors = fit.posteriors()
+    history = posteriors[0].history
+    logger.info(
+        "Fitted %d steps in %.3g s by engine=%r: the negative ELBO is %.5g in the last epoch.",
+        len(history.nelbo),
+        fit.seconds,
+        fit.engine.name,
+        history.per_epoch().nelbo[-1] if len(history.nelbo) else math.nan,
+    )
+    return posteriors, fit.is_interrupted
 
 
 class Run:
@@ -122,11 +131,32 @@ class Run:
                 reseed(rank_seed(self.seeds[0], self.plan.team.rank))
         return self._engine
 
+    @property
+    def seconds(self) -> float:
+        """How long the fit has taken, what came before a checkpoint included."""
+        return self._seconds + time.perf_counter() - self._began
+
+    def _tell_start(self) -> None:
+        weights = [parameter for _, parameter in self.networks[0].bayesian_parameters()]
+        logger.info(
+            "Fitting %d weights to %d rows by engine=%r: %d steps in %d epochs, %d fit(s) side by "
+            "side, on %s in %s.",
+            sum(parameter.numel() for parameter in weights),
+            self.data.n_data,
+            self.engine.name,
+            self.epochs * self.data.n_batches,
+            self.epochs,
+            len(self.networks),
+            weights[0].device,
+            str(weights[0].dtype).removeprefix("torch."),
+        )
+
     def go(self) -> None:
         """Take the steps that are left."""
         n_steps = self.epochs * self.data.n_batches
         n_learnt = len(self.networks) * sum(tensor.numel() for tensor in self.learnt)
         engine = self.engine
+        self._tell_start()
         is_shown = self.plan.progress and self.plan.team.is_first
         bar = tqdm(total=self.epochs, desc="fit", unit="epoch", disable=not is_shown)
         try:
@@ -220,7 +250,7 @@ class Run:
             kl_weight=float(steps.kl_weight[-1]),
             lr=float(steps.lr[-1]),
             validation_nll=None if self.watch is None else self.watch.nll[-1],
-            seconds=self._seconds + time.perf_counter() - self._began,
+            seconds=self.seconds,
             _snapshot=self._snapshot,
         )
         with seeded(self.seeds[0] + end.epoch):  # what they draw does not change the fit
@@ -276,7 +306,7 @@ class Run:
                 outline=self._outline(),
                 n_done=self.n_done,
                 is_over=self.is_over,
-                seconds=self._seconds + time.perf_counter() - self._began,
+                seconds=self.seconds,
                 tensors=tensors,
                 chains=self.posteriors(),
             )

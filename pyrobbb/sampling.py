@@ -16,6 +16,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
+from .data import has_float64
 from .likelihoods import log_density
 from .network import BayesianNetwork
 from .randomness import ONE_AT_A_TIME, seeded
@@ -240,8 +241,10 @@ class DrawnDistributions:
                 {"": net.output(draws, rows, rows_at_once=self._rows_at_once)}
                 for net, draws in self._weights()
             )
-            output = join(outputs, self.n_draws)[""]
-            return self._network.distribution(output, self._latents)
+            output, latents = join(outputs, self.n_draws)[""], self._latents
+            if not has_float64(output.device):  # which moments and quantiles are taken in
+                output, latents = output.cpu(), {n: v.cpu() for n, v in latents.items()}
+            return self._network.distribution(output, latents)
 
     def _weights(self) -> Iterator[tuple[BayesianNetwork, Draws]]:
         for i, source in enumerate(self._sources):

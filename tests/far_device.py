@@ -20,8 +20,12 @@ MAY_HAVE_NEAR_PLACES = {"index", "index_put", "index_put_", "_index_put_impl_"}
 
 
 class Far(torch.Tensor):
+    has_float64 = True
+
     @staticmethod
     def __new__(cls, near):
+        if near.dtype == torch.float64 and not Far.has_float64:
+            raise TypeError("The far device has no float64.")
         far = torch.Tensor._make_wrapper_subclass(
             cls,
             near.shape,
@@ -76,9 +80,10 @@ _make_generator = torch.Generator
 
 
 @contextmanager
-def far_device():
-    """Let the device "meta" hold numbers."""
+def far_device(has_float64=True):
+    """Let the device "meta" hold numbers; without float64, as Apple's GPUs."""
     torch.Generator = _Generator
+    Far.has_float64 = has_float64
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
     # A wrapper is no storage that a parameter could be pointed at.
     torch.__future__.set_overwrite_module_params_on_conversion(True)
@@ -89,6 +94,7 @@ def far_device():
             yield DEVICE
     finally:
         torch.Generator = _make_generator
+        Far.has_float64 = True
         torch.__future__.set_overwrite_module_params_on_conversion(overwrites)
 
 

@@ -237,6 +237,39 @@ def test_a_loop_of_pyros_works_on_a_far_device(elbo, make_guide):
     assert isinstance(draws["y"], Far)
 
 
+# A device without float64, as Apple's GPUs
+
+
+@pytest.fixture
+def _no_float64(monkeypatch):
+    for module in ("network", "placement", "sampling"):
+        monkeypatch.setattr(f"pyrobbb.{module}.has_float64", lambda device: device != DEVICE)
+    with far_device(has_float64=False):
+        yield
+
+
+@pytest.mark.usefixtures("_no_float64")
+@pytest.mark.parametrize("engine", ["svi", "fused"])
+@pytest.mark.parametrize("member", LIKELIHOODS)
+def test_a_device_without_float64_fits_and_predicts(member, engine, tmp_path):
+    y, likelihood = targets(member), LIKELIHOODS[member].likelihood
+    own = network(LIKELIHOODS[member].n_units, likelihood=likelihood)
+    options = {"engine": engine, "device": DEVICE, "dtype": "float32"}
+    posterior = quick_fit(own, y=y, sample_weight=WEIGHTS, validation=(X, y), **options)
+    assert isinstance(posterior.guide.loc, Far)
+    for value in asked_of(posterior.predict(X, n_draws=5, seed=0), y).values():
+        assert np.isfinite(value).all()
+    by_tensor = posterior.predict(torch.as_tensor(X), n_draws=5, seed=0)
+    assert by_tensor.log_prob(torch.as_tensor(y)).device.type == "cpu"
+    posterior.save(tmp_path / "model")
+
+
+@pytest.mark.usefixtures("_no_float64")
+def test_float64_is_refused_where_there_is_none():
+    with pytest.raises(ValueError, match=r"'meta' has no float64.*dtype=torch.float32"):
+        quick_fit(device=DEVICE)
+
+
 # What comes after
 
 

@@ -15,6 +15,7 @@ EXAMPLES_FOLDER = ROOT / "examples"
 # What a run must print. A new example or notebook gets its line here.
 EXAMPLES = {
     "cli_tour.sh": ["regression of progression", "q95", "Diagnosis", "report.html", "before"],
+    "loggers.py": ["lines of JSON", "kl_weight", "seconds"],
     "arviz_workflow.py": ["Not converged", "posterior_predictive", "noise_scale", "elpd"],
     "pyro_loop.py": ["MeanFieldGuide", "AutoLowRankMultivariateNormal"],
     "sklearn_pipeline.py": ["noise by cross-validation", "the same predictions", "the other fifth"],

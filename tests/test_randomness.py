@@ -1,0 +1,71 @@
+"""Random states are left as they were: on the processor, and on GPUs of either make."""
+
+import pytest
+import torch
+
+from pyrobbb.randomness import RandomState, seeded
+
+
+def test_seeded_draws_from_the_seed_and_leaves_the_state():
+    torch.manual_seed(3)
+    expected = torch.randn(3)
+    torch.manual_seed(3)
+    with seeded(5):
+        one = torch.randn(3)
+    assert torch.equal(torch.randn(3), expected)
+    with seeded(5):
+        assert torch.equal(torch.randn(3), one)
+
+
+def test_the_state_is_left_when_something_raises():
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    with pytest.raises(ZeroDivisionError, match="by zero"), seeded(5):
+        torch.randn(int(1 / 0))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+class _GPU:
+    """Stands in for a GPU's random state: a number."""
+
+    def __init__(self):
+        self.state = 7
+
+    def get(self):
+        return self.state
+
+    def set(self, state):
+        self.state = state
+
+
+@pytest.fixture
+def apple(monkeypatch):
+    gpu = _GPU()
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", gpu.get)
+    monkeypatch.setattr(torch.mps, "set_rng_state", gpu.set)
+    monkeypatch.setattr(torch.mps, "manual_seed", gpu.set)
+    return gpu
+
+
+@pytest.fixture
+def nvidia(monkeypatch):
+    gpu = _GPU()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [gpu.get()])
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", lambda states: gpu.set(states[0]))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", gpu.set)
+    return gpu
+
+
+@pytest.mark.parametrize("make", ["apple", "nvidia"])
+def test_a_gpu_is_seeded_too_and_its_state_left(make, request):
+    gpu = request.getfixturevalue(make)
+    with seeded(5):
+        assert gpu.state == 5
+        gpu.state = 6  # what is drawn moves it on
+    assert gpu.state == 7
+    state = RandomState.now()
+    gpu.state = 8
+    state.restore()
+    assert gpu.state == 7
