@@ -19,7 +19,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), 
 
 def test_the_quickstart_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pyrobbb.fitting.DEFAULT_STEPS", 40)  # the rest at its defaults
+    monkeypatch.setattr("pyrobbb.run.DEFAULT_STEPS", 40)  # the rest at its defaults
     exec(BLOCKS[0], {})
     assert (tmp_path / "model" / "posterior.json").is_file()
     assert len(re.findall(r"\[\[.*?\]\]", capsys.readouterr().out, re.DOTALL)) == 3
@@ -81,3 +81,13 @@ def test_pyro_results_are_converted():
 
 def test_there_is_no_block_that_is_not_run():
     assert len(BLOCKS) == 6
+
+
+def test_the_blocks_on_scale_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (README.parent / "docs" / "scaling.md").read_text(encoding="utf-8")
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, {})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        *("2000", "2000", "1000")
+    ]
