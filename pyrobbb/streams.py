@@ -140,7 +140,7 @@ class Parquet:
             raise ValueError("`target` of Parquet must name the column to learn, got None.")
         i, group = self._chunks[chunk]
         first = 0
-        for values in self._pieces(i, [group], [*self.columns, *self._targets]):
+        for values in self._pieces(i, group, [*self.columns, *self._targets]):
             y = values[:, len(self.columns) :]
             pair = values[:, : len(self.columns)], y[:, 0] if isinstance(self.target, str) else y
             last = first + len(values) - 1
@@ -149,14 +149,20 @@ class Parquet:
 
     def in_order(self, n_rows: int) -> Iterator[np.ndarray]:
         """Give x in the order of the files, some rows at a time."""
-        for i in range(len(self.paths)):
-            yield from self._pieces(i, None, self.columns, n_rows)
+        held = np.empty((0, len(self.columns)), np.float32)
+        for i, group in self._chunks:
+            for piece in self._pieces(i, group, self.columns):
+                held = np.concatenate([held, piece]) if len(held) else piece
+                while len(held) >= n_rows:
+                    yield held[:n_rows].copy()
+                    held = held[n_rows:]
+        if len(held):
+            yield held.copy()
 
-    def _pieces(
-        self, i: int, groups: list[int] | None, names: list[str], n_rows: int = PIECE_ROWS
-    ) -> Iterator[np.ndarray]:
+    def _pieces(self, i: int, group: int, names: list[str]) -> Iterator[np.ndarray]:
+        # One row group of a file that is opened for it: pyarrow keeps what it has read of others.
         file = self._open(self.paths[i])
-        for batch in file.iter_batches(n_rows, row_groups=groups, columns=names):
+        for batch in file.iter_batches(PIECE_ROWS, row_groups=[group], columns=names):
             for name in names:
                 if batch.column(name).null_count:
                     raise ValueError(
