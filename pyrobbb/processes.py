@@ -116,10 +116,18 @@ class Team:
 
 
 def _join() -> None:
+    from torch.distributed.rendezvous import rendezvous  # not in every build of torch
+
     has_gpu = torch.cuda.is_available()
     if has_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-    dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo")
+    store, rank, size = next(rendezvous("env://"))
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":
+        # torchrun on one machine keeps its store when it starts the processes again: without a
+        # place of their own there, they find the addresses of those that have died.
+        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     atexit.register(_leave)
     logger.info("Process %d of %d has joined the others.", dist.get_rank(), dist.get_world_size())
 

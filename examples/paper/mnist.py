@@ -321,11 +321,15 @@ def how_bayesian(posterior, settings):
 def draw(path, runs):
     """Draw the test error by epoch, of what each run predicts and with weights at their means."""
     colors = {"sgd": "#8a8f98", "dropout": "#c8553d", "gaussian": "#e09f3e", "mixture": "#1b6ca8"}
+    shades = {1.0: "#9ec5e3", 0.3: "#4d94c9", 0.1: "#134b75"}  # of the mixture, by KL weight
     fig, ax = plt.subplots(figsize=(7.2, 3.6), layout="constrained")
     for run in runs:
         color, curve = colors[run["model"]], run["curve"]
+        kl_weight = run["settings"].get("kl_weight", 1.0)
         epochs = [row["epoch"] for row in curve]
         label = f"{run['model']}, {run['units']} units"
+        if "posterior" in run:
+            color, label = shades.get(kl_weight, color), f"{label}, KL weight {kl_weight:g}"
         ax.plot(epochs, [row["test_error"] for row in curve], color=color, lw=1.6, label=label)
         if "test_error_at_means" in curve[0]:
             at_means = [row["test_error_at_means"] for row in curve]
