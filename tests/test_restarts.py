@@ -258,7 +258,7 @@ def test_restarts_need_a_count_arrays_and_a_guide_made_by_name():
     with pytest.raises(ValueError, match="`restarts` needs a guide made by name, 'mean_field' or"):
         quick_fit(net, restarts=2, guide=MeanFieldGuide(net))
     loader = DataLoader(TensorDataset(torch.as_tensor(X), torch.as_tensor(Y)))
-    with pytest.raises(ValueError, match="`restarts` needs x and y as arrays: a DataLoader has an"):
+    with pytest.raises(ValueError, match="`restarts` needs x and y in memory, got a DataLoader"):
         fit(net, loader, n_data=23, restarts=2)
 
 
