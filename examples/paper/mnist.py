@@ -52,7 +52,7 @@ class Settings:
         return pyrobbb.priors.ScaleMixture(self.pi, scale1, scale2)
 
 
-COLD = {"kl_weight": 0.1, "estimator": "local", "init_scale": 0.02}
+COLD = {"kl_weight": 0.3, "estimator": "local", "init_scale": 0.02}
 CHOSEN = {
     "sgd": Settings("sgd", lr=0.03),
     "dropout": Settings("dropout", lr=0.03),
