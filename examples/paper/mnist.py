@@ -92,7 +92,7 @@ def main():
     if options.quick:
         images = load_small()
         for model in options.models:
-            settings = replace(CHOSEN[model], lr=min(CHOSEN[model].lr * 3, 0.1))
+            settings = replace(CHOSEN[model], lr=min(CHOSEN[model].lr * 20, 0.1))
             run = one_run(images, settings, 32, options.epochs or 20, options.seed)[0]
             print(line(run))
         return
