@@ -106,8 +106,7 @@ class ArrayBatches:
             chains.append(order.reshape((len(number), self.batch_size)))
         self._n_ordered = which.stop
         rows = chains[0] if len(chains) == 1 else torch.stack(chains, 1)
-        if self._team.size > 1:
-            rows = rows[..., own_rows(self.batch_size, self._team)].contiguous()
+        rows = rows[..., own_rows(self.batch_size, self._team)].contiguous()
         yield self._some(rows.to(self._x.device), n_all, number)
 
     def _some(self, rows: Tensor | None, n_all: np.ndarray, number: np.ndarray) -> Batches:
@@ -192,8 +191,7 @@ class StreamBatches:
         n_all[-1] -= n_batches * self.batch_size - n
         order = np.resize(shuffle.permutation(n), n_batches * self.batch_size)
         rows = torch.as_tensor(order.reshape(n_batches, self.batch_size))
-        if self._team.size > 1:
-            rows = rows[:, own_rows(self.batch_size, self._team)].contiguous()
+        rows = rows[..., own_rows(self.batch_size, self._team)].contiguous()
         numbers = np.arange(number, number + n_batches)
         return Batches(x, y, rows.to(x.device), part_sizes(n_all, self._team), numbers, n_all)
 

@@ -129,10 +129,10 @@ class Checkpoints:
         ValueError
             If the checkpoints are of another fit, or none of them can be read.
         """
-        found, damaged = {}, {}
+        found, tensors, damaged = {}, {}, {}
         for name in NAMES:
             try:
-                extra, _ = storage.read_extra(self.folder / name)
+                extra, tensors[name] = storage.read_extra(self.folder / name)
                 with blaming(f"`checkpoint` {str(self.folder / name)!r} is damaged"):
                     found[name] = check_fields("'fit'", extra.get("fit", {}), FIELDS)
             except FileNotFoundError:
@@ -151,15 +151,19 @@ class Checkpoints:
             return None
         name = max(found, key=lambda own: (found[own]["n_done"], found[own]["is_over"]))
         fit = found[name]
-        _check_same(self.folder, outline, fit["outline"])
-        _, tensors = storage.read_extra(self.folder / name)
+        if odd := difference(outline, fit["outline"]):
+            raise ValueError(
+                f"`checkpoint` {str(self.folder)!r} is of another fit: its {odd!r} is "
+                f"{fit['outline'].get(odd)!r}, here {outline.get(odd)!r}. Take another folder, or "
+                "delete it to begin anew."
+            )
         chains = [Posterior(*parts) for parts in storage.read(self.folder / name, network)]
         for own in NAMES:
             with suppress(OSError):
                 remove_strays(self.folder / own)
         self._next = NAMES[1 - NAMES.index(name)]
         self._n_done = fit["n_done"]
-        return Progress(**fit, tensors=tensors, chains=chains)
+        return Progress(**fit, tensors=tensors[name], chains=chains)
 
 
 def stored_seed(folder: Path) -> int | None:
@@ -171,11 +175,6 @@ def stored_seed(folder: Path) -> int | None:
     return None
 
 
-def _check_same(folder: Path, own: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
-    for name in (*own, *stored):
-        if own.get(name) != stored.get(name):
-            raise ValueError(
-                f"`checkpoint` {str(folder)!r} is of another fit: its {name!r} is "
-                f"{stored.get(name)!r}, here {own.get(name)!r}. Take another folder, or delete it "
-                "to begin anew."
-            )
+def difference(outline: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """Give the name of the first thing in which two fits differ, if there is one."""
+    return next((n for n in (*outline, *other) if outline.get(n) != other.get(n)), None)

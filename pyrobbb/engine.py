@@ -30,7 +30,6 @@ from .randomness import RandomState
 MOST_GATHERED = 2**20
 """Numbers in x up to which the batches of many steps are taken in one go."""
 
-
 NEXT_TO_NOTHING = 1e-30
 """Pyro takes no factor of 0."""
 
@@ -274,10 +273,10 @@ class SVIEngine:
         """Give the nll and the KL divergence of a whole batch, of which each process has a part."""
         if self._team.size == 1:
             return parts.tolist()
-        nll, kl = parts.double().tolist()
-        sums = torch.tensor([nll * weight, kl * (weight > 0), weight, weight > 0]).double()
-        nll, kl, weight, n = self._team.sum([sums])[0].tolist()
-        return [nll / weight, kl / n]
+        nll, kl = parts.double()
+        own = torch.stack([nll * weight, kl / self._team.size, torch.full_like(nll, weight)])
+        nll, kl, total = self._team.sum([own])[0]
+        return torch.stack([nll / total, kl]).tolist()
 
     def _draws(self, x: Tensor, y: Tensor, n_data: int) -> dict[str, Tensor]:
         with torch.no_grad(), pyro.validation_enabled(False), poutine.block():
@@ -345,9 +344,6 @@ class _SingleOptimizer(pyro.optim.PyroOptim):
                 "`guide` announces no parameters to Pyro, so that nothing would be learnt: make it "
                 "a PyroModule that owns them."
             )
-        self.step()
-
-    def step(self) -> None:
         # The set that SVI passes has no fixed order, and a sum's rounding depends on the order.
         if self._team.size > 1:
             own = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]

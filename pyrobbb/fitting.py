@@ -246,7 +246,7 @@ def fit(
             "`estimator` 'local' or 'flipout' needs engine='fused' or 'auto': Pyro's SVI knows one "
             "draw for a batch only."
         )
-    factor_of(schedule)
+    factor_of(schedule)  # raises if there is none
     factory, lr = as_factory(optimizer, lr)
     check_positive("lr", lr)
     if processes not in get_args(Together):

@@ -96,9 +96,8 @@ def remove_strays(path: str | os.PathLike[str]) -> None:
     path : path-like
     """
     folder = Path(path)
-    named = _named_in(folder / HEADER)
-    for entry in list(folder.iterdir()) if folder.is_dir() else []:
-        if _is_ours(entry.name) and entry.name != named:
+    if folder.is_dir():
+        for entry in _beside(folder, _named_in(folder / HEADER)):
             entry.unlink(missing_ok=True)
 
 
@@ -120,6 +119,11 @@ def _is_ours(name: str) -> bool:
     return bool(TENSORS.fullmatch(name) or SCRATCH.fullmatch(name))
 
 
+def _beside(folder: Path, name: str | None) -> list[Path]:
+    """List the files of ours that are not the tensors of this name, and no header."""
+    return [entry for entry in folder.iterdir() if _is_ours(entry.name) and entry.name != name]
+
+
 def _replace(folder: Path, tensors: Path, body: bytes, scratch: Path, text: bytes) -> None:
     try:
         _write_through(tensors, body)
@@ -135,9 +139,8 @@ def _replace(folder: Path, tensors: Path, body: bytes, scratch: Path, text: byte
         raise
     _sync(folder)
     with suppress(OSError):  # what cannot be removed now is removed by a later call
-        for entry in list(folder.iterdir()):
-            is_stray = _is_ours(entry.name) and entry.name != tensors.name
-            if is_stray and (entry.name == old or time.time() - entry.stat().st_mtime > PATIENCE):
+        for entry in _beside(folder, tensors.name):
+            if entry.name == old or time.time() - entry.stat().st_mtime > PATIENCE:
                 entry.unlink()
 
 

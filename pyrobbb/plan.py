@@ -18,7 +18,7 @@ from .optimizers import OptimizerFactory, adam_settings
 from .placement import Placement
 from .posterior import Posterior
 from .processes import Team
-from .schedules import Schedule, factor_of
+from .schedules import Schedule
 
 EngineName = Literal["auto", "svi", "fused", "compiled"]
 Together = Literal["same_noise", "own_noise", "alone"]
@@ -57,10 +57,6 @@ class Plan:
     def stops_at_epochs(self) -> bool:
         """Whether something looks at the parameters after each epoch."""
         return self.validation is not None or bool(self.callbacks)
-
-    def learning_rate(self, part: float) -> float:
-        """Give the learning rate when a part of the fit is done."""
-        return self.lr * factor_of(self.schedule)(part)
 
     def settings(self, data: AnyBatches, epochs: int) -> dict[str, Any]:
         """Give what a posterior tells of how it was fitted."""

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from .auto_engine import AutoEngine, few_threads
 from .batches import AnyBatches, LoaderBatches, StreamBatches, open_batches
 from .callbacks import EpochEnd
-from .checkpoints import Checkpoints, Progress
+from .checkpoints import Checkpoints, Progress, difference
 from .compiled_engine import CompiledEngine
 from .early_stopping import Validation
 from .engine import Engine, Steps, SVIEngine
@@ -36,6 +36,7 @@ from .objectives import kl_weights, traced
 from .plan import Plan, Start
 from .posterior import Posterior
 from .randomness import RandomState, rank_seed, reseed, seeded
+from .schedules import factor_of
 from .states import under
 from .warm_start import take_up
 
@@ -105,6 +106,7 @@ class Run:
         self._began = time.perf_counter()
         self._n_rows: list[np.ndarray] = []  # of each step handed out
         self._losses: list[np.ndarray] = []
+        self._factor = factor_of(plan.schedule)
         self._shares = kl_weights(plan.kl_weight, self.data.n_batches)
         self._generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
         self._engine: Engine | None = None
@@ -230,7 +232,7 @@ class Run:
                 n_data=data.n_data,
                 kl_weight=warm * share * data.n_data / np.maximum(n_rows, 1),
                 step_weight=n_rows / data.batch_size,
-                lr=np.array([plan.learning_rate(part) for part in done.tolist()]),
+                lr=plan.lr * np.array([self._factor(part) for part in done.tolist()]),
                 row_weight=batches.row_weight,
             )
 
@@ -349,24 +351,24 @@ class Run:
         self.n_done, self.is_over, self._seconds, tensors, histories = held
         self._losses = [np.stack([np.stack([h.nll, h.kl], 1) for h in histories], -1)]
         self._n_rows = [histories[0].n_rows]
-        self.engine.take_up(under(tensors, "engine.") | under(tensors, f"rank-{team.rank}."))
+        own = under(tensors, f"rank-{team.rank}.")
+        self.engine.take_up(under(tensors, "engine.") | own)
         if self.watch is not None:
             self.watch.take_up(histories[0].validation_nll.tolist(), under(tensors, "best."))
-        own = under(tensors, f"rank-{team.rank}.")
         RandomState.of(under(own, "random.")).restore()
         what = "is over" if self.is_over else "goes on"
         logger.info("The fit %s: its checkpoint is of step %d.", what, self.n_done)
 
     def _check_agreed(self, outlines: Sequence[dict[str, Any]]) -> None:
         """Raise unless all processes have been asked for the same."""
+        first = outlines[0]
         for rank, theirs in enumerate(outlines):
-            for name, value in outlines[0].items():
-                if theirs[name] != value:
-                    raise ValueError(
-                        "All processes must call fit with the same arguments and the same rows: "
-                        f"{name!r} is {value!r} in process 0 and {theirs[name]!r} in process "
-                        f"{rank}. For fits of their own: processes='alone'."
-                    )
+            if odd := difference(first, theirs):
+                raise ValueError(
+                    "All processes must call fit with the same arguments and the same rows: "
+                    f"{odd!r} is {first.get(odd)!r} in process 0 and {theirs.get(odd)!r} in "
+                    f"process {rank}. For fits of their own: processes='alone'."
+                )
 
 
 def as_result(network: BayesianNetwork) -> BayesianNetwork:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -214,14 +213,9 @@ class Shuffle:
         self._rows = rows
         self._random = np.random.default_rng(seed)
 
-    @cached_property
-    def order(self) -> np.ndarray:
-        """The order of the chunks."""
-        return self._random.permutation(self._rows.n_chunks)
-
     def pieces(self) -> Iterator[tuple[str, Pair]]:
         """Give all rows, chunk after chunk."""
-        for chunk in self.order:
+        for chunk in self._random.permutation(self._rows.n_chunks):
             yield from self._rows.read(int(chunk))
 
     def permutation(self, n: int) -> np.ndarray:

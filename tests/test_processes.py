@@ -172,7 +172,7 @@ from pyrobbb.fused_engine import FusedEngine
 original = FusedEngine.run
 
 def run(self, steps, losses):
-    if self.n_steps >= 64 and os.environ["RANK"] == "1" and {is_first}:
+    if self.n_steps >= 128 and os.environ["RANK"] == "1" and {is_first}:
         os.kill(os.getpid(), signal.SIGKILL)
     original(self, steps, losses)
 
