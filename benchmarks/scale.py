@@ -164,8 +164,10 @@ def shared_fit(width: int, out: str) -> None:
 
 def processes() -> None:
     """Fit the same in one, two and three processes."""
-    print("| hidden units | weights | processes | ms a step | largest difference of a mean |")
-    print("|---|---|---|---|---|")
+    print(
+        "| hidden units | weights | processes | ms a step | means differ by | losses, relatively |"
+    )
+    print("|---|---|---|---|---|---|")
     for width in (50, 400, 1200):
         alone = None
         for n in (1, 2, 3):
@@ -175,11 +177,12 @@ def processes() -> None:
                 child("shared_fit", width, out, launcher=launcher if n > 1 else ()).wait()
                 found = dict(np.load(out))
             alone = found if alone is None else alone
-            difference = np.abs(found["loc"] - alone["loc"]).max()
+            means = np.abs(found["loc"] - alone["loc"]).max()
+            losses = np.abs(found["nelbo"] / alone["nelbo"] - 1).max()
             n_weights = len(found["loc"])
             print(
                 f"| 2 x {width} | {n_weights:,} | {n} | {1e3 * found['seconds']:.2f} | "
-                f"{difference:.0e} |",
+                f"{means:.0e} | {losses:.0e} |",
                 flush=True,
             )
 
