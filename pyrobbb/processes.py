@@ -116,7 +116,10 @@ class Team:
 
 
 def _join() -> None:
-    from torch.distributed.rendezvous import rendezvous  # not in every build of torch
+    # Imported later on, as torch's optimisers do, this module would take the group for the defaults
+    # of its functions and keep it beyond `_leave`: its threads would meet the interpreter's end.
+    import torch.distributed.nn.functional
+    from torch.distributed.rendezvous import rendezvous
 
     has_gpu = torch.cuda.is_available()
     if has_gpu:

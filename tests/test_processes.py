@@ -252,3 +252,29 @@ def test_the_command_line_fits_in_several_processes(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("Fitted") == 1
     assert Posterior.load(out).settings["n_processes"] == 2
+
+
+LEAVING = """
+import atexit, os, sys
+from pathlib import Path
+sys.path.insert(0, {here!r})
+
+@atexit.register  # runs last
+def tell():
+    tasks = Path("/proc/self/task").iterdir()
+    print("threads:", *((task / "comm").read_text().strip() for task in tasks))
+
+import test_processes
+test_processes.a_fit()
+import torch._dynamo  # what torch's optimisers do
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Threads are told by /proc.")
+def test_no_thread_of_the_others_connections_is_left_at_the_end(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(LEAVING.format(here=str(HERE)))
+    done = launch(script, 2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("threads: ") == 2
+    assert "gloo" not in done.stdout
