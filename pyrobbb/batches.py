@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    SequentialSampler,
+    SubsetRandomSampler,
+)
 
 from .data import ArrayLike, as_tensor, check_count
 from .network import BayesianNetwork
@@ -143,7 +149,10 @@ class StreamBatches:
         self.n_data = rows.n_data
         self.batch_size = min(batch_size, self.n_data)
         self.n_batches = math.ceil(self.n_data / self.batch_size)
-        x, y = self._prepare(*next(rows.read(0)))
+        name, pair = next(rows.read(0))
+        if isinstance(rows, Parquet):
+            rows.check_target(network.targets_like(pair[0][:1]))
+        x, y = self._prepare(name, pair)
         self.example = x[:1].clone(), y[:1].clone()
         row_bytes = sum(t[0].numel() * t.element_size() for t in (x, y))
         most = min(BUFFER_ROWS, BUFFER_BYTES // max(row_bytes, 1))
@@ -204,7 +213,12 @@ class StreamBatches:
 
 
 class LoaderBatches:
-    """The batches of a DataLoader, checked and brought to the network's device and dtype."""
+    """The batches of a DataLoader, checked and brought to the network's device and dtype.
+
+    Those of a stream, an `IterableDataset`, are cut anew, because each of several workers ends with
+    a smaller one; it has to give `n_data` rows, counted in each epoch. Rows that have numbers are
+    given by a sampler, and whether `n_data` is right is known before.
+    """
 
     checksum = ""
 
@@ -216,16 +230,21 @@ class LoaderBatches:
         team: Team | None = None,
     ) -> None:
         self._network, self._loader, self._team = network, loader, team or Team()
-        self._check_shared()
-        with OwnRandom(0).drawing():
-            x, y = network.prepare(*self._pair(next(iter(loader))))
-        self._check_n_data(n_data)
         self.n_data = n_data
-        self.batch_size = (loader.batch_size or len(x)) * self._team.size
-        try:
-            self.n_batches = len(loader)
-        except TypeError:  # an IterableDataset without a length
-            self.n_batches = math.ceil(n_data / self.batch_size)
+        self._is_stream = isinstance(loader.dataset, IterableDataset)
+        self._counts = self._is_stream or loader.batch_sampler is None
+        self._check_shared()
+        first = next(self._pairs(OwnRandom(0)), None)
+        if first is None:
+            raise ValueError(
+                "`x` is a DataLoader that gives no batch: is it empty, or `drop_last`?"
+            )
+        if not self._counts:
+            check_n_data(loader, n_data)
+        x, y = first
+        own_size = loader.batch_size or len(x)
+        self.batch_size = own_size * self._team.size
+        self.n_batches = math.ceil(n_data / self.batch_size) if self._is_stream else len(loader)
         self.example = x[:1].clone(), y[:1].clone()
 
     def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
@@ -235,57 +254,124 @@ class LoaderBatches:
         """
         seed = generators[0].initial_seed()
         for epoch in which:
-            random = OwnRandom(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
-            if isinstance(self._loader.sampler, DistributedSampler):
-                self._loader.sampler.set_epoch(epoch)
-            with random.drawing():
-                batches = iter(self._loader)
+            if isinstance(sampler := sampler_of(self._loader), DistributedSampler):
+                sampler.set_epoch(epoch)
+            pairs = self._pairs(
+                OwnRandom(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+            )
+            if self._is_stream:
+                pairs = cut_anew(pairs, self.batch_size // self._team.size)
             n_given = 0
-            for i in range(self.n_batches):  # a stream may have no end
-                with random.drawing():
-                    batch = next(batches, None)
-                if batch is None:
+            for i in range(self.n_batches):
+                pair = next(pairs, None)
+                x, y = pair or self.example  # in vain, while other processes still have rows
+                n_rows = len(x) if pair else 0
+                n_in_all = int(self._team.sum([torch.tensor(n_rows)])[0])
+                if n_in_all == 0:
                     raise ValueError(
                         f"`n_data` is {self.n_data}, but the DataLoader ended after {n_given} rows "
                         "of an epoch: pass the number of rows that it gives."
                     )
-                n_given += len(batch[0])
-                x, y = self._network.prepare(*self._pair(batch))
+                n_given += n_in_all
                 number = np.array([epoch * self.n_batches + i])
-                n_rows = np.array([len(x)])
-                yield Batches(x, y, None, n_rows, number, n_rows * self._team.size)
+                yield Batches(x, y, None, np.array([n_rows]), number, np.array([n_in_all]))
+            if not self._counts:
+                continue
+            is_more = self._team.any(next(pairs, None) is not None)
+            if is_more or n_given != self.n_data:
+                raise ValueError(
+                    f"`n_data` is {self.n_data}, but the DataLoader gives "
+                    f"{'more' if is_more else n_given} rows in an epoch: pass the number that it "
+                    "gives, and let a stream without an end stop there (itertools.islice)."
+                )
 
-    def _check_n_data(self, n_data: int) -> None:
-        """Raise if the number of rows is known, and another."""
-        if isinstance(self._loader.dataset, IterableDataset):
-            return
-        parts: list[Any] = [self._loader.dataset, self._loader.sampler]
-        known = {len(part) for part in parts if isinstance(part, Sized)}
-        if isinstance(self._loader.sampler, DistributedSampler):
-            known.add(self._loader.sampler.total_size)  # filled up, or cut
-        if known and n_data not in known:
-            raise ValueError(
-                f"`n_data` is {n_data}, but the DataLoader has {max(known)} rows: pass the size of "
-                "the data set, not of a batch, and not the number of batches."
-            )
+    def _pairs(self, random: OwnRandom) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give the batches of an epoch as they come."""
+        with random.drawing():
+            batches = iter(self._loader)
+        device = self._network.bayesian_parameters()[0][1].device
+        while True:
+            with random.drawing():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+                raise TypeError(
+                    "`x` must be a DataLoader of pairs (x, y), but it gives a "
+                    f"{type(batch).__name__}."
+                )
+            if self._loader.pin_memory and device.type == "cuda":
+                batch = [part.to(device, non_blocking=True) for part in batch]
+            with random.drawing():
+                pair = self._network.prepare(*batch)
+            yield pair
 
     def _check_shared(self) -> None:
         """Raise if each process would be given all rows."""
-        is_stream = isinstance(self._loader.dataset, IterableDataset)
-        is_shared = is_stream or isinstance(self._loader.sampler, DistributedSampler)
+        is_shared = self._is_stream or isinstance(sampler_of(self._loader), DistributedSampler)
         if self._team.size > 1 and not is_shared:
             raise ValueError(
                 f"`x` is a DataLoader that gives each of the {self._team.size} processes all rows: "
                 "give it a torch.utils.data.DistributedSampler, or fit with processes='alone'."
             )
 
-    @staticmethod
-    def _pair(batch: Any) -> tuple[ArrayLike, ArrayLike]:
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            raise TypeError(
-                f"`x` must be a DataLoader of pairs (x, y), but it gives a {type(batch).__name__}."
-            )
-        return batch[0], batch[1]
+
+def cut_anew(
+    pairs: Iterator[tuple[Tensor, Tensor]], n_rows: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut batches of any sizes into batches of one size, of which the last may be smaller."""
+    held: list[tuple[Tensor, Tensor]] = []
+    n_held = 0
+    for x, y in pairs:
+        while n_held + len(x) >= n_rows:
+            n = n_rows - n_held
+            held.append((x[:n], y[:n]))
+            yield joined(held)
+            x, y, held, n_held = x[n:], y[n:], [], 0
+        if len(x):
+            held.append((x, y))
+            n_held += len(x)
+    if held:
+        yield joined(held)
+
+
+def joined(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Put batches one after the other."""
+    if len(pairs) == 1:
+        return pairs[0]
+    x, y = zip(*pairs, strict=True)
+    return torch.cat(x), torch.cat(y)
+
+
+def sampler_of(loader: DataLoader[Any]) -> Any:
+    """Give what says which rows a loader takes, or which batches if they are ready-made."""
+    batch_sampler: Any = loader.batch_sampler
+    if batch_sampler is None:
+        return loader.sampler
+    return getattr(batch_sampler, "sampler", batch_sampler)
+
+
+def check_n_data(loader: DataLoader[Any], n_data: int) -> None:
+    """Raise unless a loader of rows that have numbers gives `n_data` different ones."""
+    sampler = sampler_of(loader)
+    known = {len(part) for part in [loader.dataset] if isinstance(part, Sized)}
+    if isinstance(sampler, SubsetRandomSampler):
+        known = {len(sampler)}
+    elif isinstance(sampler, DistributedSampler):
+        known.add(sampler.total_size)  # filled up, or cut
+    elif not type(sampler).__module__.startswith("torch.") and isinstance(sampler, Sized):
+        known.add(len(sampler))  # a part of the rows, perhaps
+    if known and n_data not in known:
+        raise ValueError(
+            f"`n_data` is {n_data}, but the DataLoader has {max(known)} rows: pass the size of "
+            "the data set, not of a batch, and not the number of batches."
+        )
+    size = loader.batch_size
+    if isinstance(sampler, SequentialSampler) and loader.drop_last and size and n_data % size:
+        raise ValueError(
+            f"`x` is a DataLoader that leaves out the same {n_data % size} rows in each epoch: "
+            "shuffle them, or do without `drop_last`."
+        )
 
 
 AnyBatches = ArrayBatches | StreamBatches | LoaderBatches
@@ -301,12 +387,38 @@ def open_batches(
     team: Team | None = None,
 ) -> AnyBatches:
     """Check the data against the network and give their batches."""
-    has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
-    if has_batch_norm and team is not None and team.size > 1:
+    batches = as_batches(network, x, y, n_data, batch_size, sample_weight, team)
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
+        check_batch_norm(batches, team or Team())
+    return batches
+
+
+def check_batch_norm(batches: AnyBatches, team: Team) -> None:
+    """Raise unless a net with batch norm can be fitted to some batches."""
+    if team.size > 1:
         raise ValueError(
             "`network` has batch norm, whose means and variances would differ between the "
             f"{team.size} processes: take nn.GroupNorm or nn.LayerNorm, or processes='alone'."
         )
+    if isinstance(batches, LoaderBatches):
+        return  # which may leave a small batch out
+    if batches.batch_size == 1 or batches.n_data % batches.batch_size == 1:
+        raise ValueError(
+            f"`batch_size` {batches.batch_size} leaves a last batch of 1 of the {batches.n_data} "
+            "rows, of which batch norm can take no variance: choose another."
+        )
+
+
+def as_batches(
+    network: BayesianNetwork,
+    x: ArrayLike | DataLoader[Any],
+    y: ArrayLike | None,
+    n_data: int | None,
+    batch_size: int,
+    sample_weight: ArrayLike | None,
+    team: Team | None,
+) -> AnyBatches:
+    """Give the batches of arrays, of files or of a DataLoader."""
     if isinstance(x, DataLoader):
         if y is not None:
             raise ValueError("`y` must be left out where `x` is a DataLoader of pairs (x, y).")
@@ -327,6 +439,8 @@ def open_batches(
     if isinstance(x, Parquet):
         if y is not None:
             raise ValueError("`y` must be left out where `x` is Parquet: its `target` says it.")
+        if x.target is None:
+            raise ValueError("`target` of Parquet must name the column to learn, got None.")
         stream = x
     if y is None and stream is None:
         raise ValueError("`y` is missing: pass fit(network, x, y).")
@@ -339,13 +453,6 @@ def open_batches(
             raise ValueError(f"`n_data` is {n_data}, but x has {stream.n_data} rows: leave it out.")
         return StreamBatches(network, stream, batch_size, team)
     rows, targets = network.prepare(x, y)
-    if has_batch_norm and (
-        len(rows) == 1 or (len(rows) > batch_size and len(rows) % batch_size == 1)
-    ):
-        raise ValueError(
-            f"`batch_size` {batch_size} leaves a last batch of 1 of the {len(rows)} rows, of which "
-            "batch norm can take no variance: choose another."
-        )
     if n_data not in (None, len(rows)):
         raise ValueError(f"`n_data` is {n_data}, but x has {len(rows)} rows: leave it out.")
     if sample_weight is None:

@@ -86,7 +86,7 @@ def fit(
     y : array-like of shape (n, ...)
         Observations, in the shape that the likelihood gives them.
     n_data : int, optional
-        Number of rows behind a DataLoader; never guessed.
+        Number of different rows behind a DataLoader; never guessed. A stream's are counted.
     sample_weight : array-like of shape (n,), optional
         How often each row counts in the log-likelihood: ``sum_i sample_weight[i] * nll_i + kl`` is
         the objective, as if row i had been observed so many times. The weights are not

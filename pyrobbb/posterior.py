@@ -28,7 +28,7 @@ from .sampling import (
     join,
     prior_guide,
 )
-from .streams import Parquet, chunks_of
+from .streams import Parquet, check_shard, chunks_of
 
 logger = logging.getLogger(__name__)
 
@@ -171,25 +171,22 @@ class Posterior:
         rows : int
             Of a chunk.
         shard : tuple (i, n)
-            Predict the i-th of every n chunks only: what one of n processes does. They need the
-            same `seed`.
+            Read and predict the i-th of every n chunks only, from 0: what one of n processes does.
+            They need the same `seed`.
 
-        Yields
-        ------
-        RegressionPrediction or ClassificationPrediction
-            Of each chunk, in order.
+        Returns
+        -------
+        iterator of RegressionPrediction or ClassificationPrediction
+            One of each chunk, in order, made when it is asked for.
         """
-        part, n_parts = shard
-        check_count("shard[1]", n_parts)
-        check_count("shard[0]", part, least=0)
-        if part >= n_parts:
-            raise ValueError(f"`shard` must be (i, n) with i below n, got {shard}.")
-        if n_parts > 1 and seed is None:
+        check_count("n_draws", n_draws)
+        check_count("max_memory", max_memory)
+        check_shard(shard)
+        if shard[1] > 1 and seed is None:
             raise ValueError("`shard` needs a `seed`, the same in all processes, got None.")
         seed = as_seed(seed)
-        for i, chunk in enumerate(chunks_of(x, rows)):
-            if i % n_parts == part:
-                yield self.predict(chunk, n_draws, seed, max_memory=max_memory)
+        chunks = chunks_of(x, rows, shard)
+        return (self.predict(chunk, n_draws, seed, max_memory=max_memory) for chunk in chunks)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the posterior into a folder: safetensors and JSON, no pickle.

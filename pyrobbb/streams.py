@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from torch import Tensor
 
 from .data import ArrayLike, check_count
 
@@ -111,9 +113,11 @@ class Parquet:
         self.target = target
         targets = [] if target is None else [target] if isinstance(target, str) else list(target)
         self._chunks: list[tuple[int, int]] = []
-        self.n_data = 0
+        self._n_rows: list[int] = []  # of each
+        self._metadata: list[Any] = []  # of each file
         for i, path in enumerate(self.paths):
             file = self._open(path)
+            self._metadata.append(file.metadata)
             names = file.schema_arrow.names
             if i == 0:
                 given = [name for name in names if name not in targets]
@@ -122,8 +126,11 @@ class Parquet:
                 if name not in names:
                     raise ValueError(f"`paths`: {str(path)!r} has no column {name!r}.")
                 _check_numeric(path, name, file.schema_arrow.field(name).type)
-            self._chunks += [(i, group) for group in range(file.num_row_groups)]
-            self.n_data += file.metadata.num_rows
+            for group in range(file.num_row_groups):
+                if n_rows := file.metadata.row_group(group).num_rows:
+                    self._chunks.append((i, group))
+                    self._n_rows.append(n_rows)
+        self.n_data = sum(self._n_rows)
         self._targets = targets
         if not self.n_data:
             raise ValueError(f"`paths`: {', '.join(map(str, self.paths))} have no rows.")
@@ -133,10 +140,19 @@ class Parquet:
         """Number of row groups."""
         return len(self._chunks)
 
+    def check_target(self, y: Tensor) -> None:
+        """Raise unless the target has as many dimensions as the y of a network."""
+        n_dims = 1 if isinstance(self.target, str) else 2
+        if n_dims != y.dim():
+            first = self._targets[0]
+            shape, remedy = ("(n, k)", [first]) if n_dims == 1 else ("(n,)", first)
+            raise ValueError(
+                f"`target` of Parquet is {self.target!r}, but the network learns y of shape "
+                f"{shape}: pass target={remedy!r}."
+            )
+
     def read(self, chunk: int) -> Iterator[tuple[str, Pair]]:
         """Give the rows of a row group in pieces."""
-        if self.target is None:
-            raise ValueError("`target` of Parquet must name the column to learn, got None.")
         i, group = self._chunks[chunk]
         first = 0
         for values in self._pieces(i, group, [*self.columns, *self._targets]):
@@ -146,21 +162,30 @@ class Parquet:
             yield f"{str(self.paths[i])!r}, row group {group}, rows {first} to {last}", pair
             first = last + 1
 
-    def in_order(self, n_rows: int) -> Iterator[np.ndarray]:
-        """Give x in the order of the files, some rows at a time."""
-        held = np.empty((0, len(self.columns)), np.float32)
-        for i, group in self._chunks:
+    def in_order(self, n_rows: int, shard: tuple[int, int] = (0, 1)) -> Iterator[np.ndarray]:
+        """Give x in the order of the files, cut into chunks, of which a shard has every n-th."""
+        part, n_parts = shard
+        held: list[np.ndarray] = []
+        at = 0  # rows before
+        for (i, group), n_in_group in zip(self._chunks, self._n_rows, strict=True):
+            of_chunks = range(at // n_rows, -(-(at + n_in_group) // n_rows))
+            if all(chunk % n_parts != part for chunk in of_chunks):
+                at += n_in_group  # without reading it
+                continue
             for piece in self._pieces(i, group, self.columns):
-                held = np.concatenate([held, piece]) if len(held) else piece
-                while len(held) >= n_rows:
-                    yield held[:n_rows].copy()
-                    held = held[n_rows:]
-        if len(held):
-            yield held.copy()
+                while len(piece):
+                    n = min(n_rows - at % n_rows, len(piece))
+                    if at // n_rows % n_parts == part:
+                        held.append(piece[:n])
+                    piece, at = piece[n:], at + n
+                    if held and (at % n_rows == 0 or at == self.n_data):
+                        yield np.concatenate(held)
+                        held = []
 
     def _pieces(self, i: int, group: int, names: list[str]) -> Iterator[np.ndarray]:
         # One row group of a file that is opened for it: pyarrow keeps what it has read of others.
-        file = self._open(self.paths[i])
+        # Read by a buffer, and not as a whole before.
+        file = self._open(self.paths[i], metadata=self._metadata[i], buffer_size=2**16)
         for batch in file.iter_batches(PIECE_ROWS, row_groups=[group], columns=names):
             for name in names:
                 if batch.column(name).null_count:
@@ -171,7 +196,7 @@ class Parquet:
             by_column = [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
             yield np.stack(by_column, axis=1)
 
-    def _open(self, path: Path) -> Any:
+    def _open(self, path: Path, **options: Any) -> Any:
         try:
             import pyarrow
             import pyarrow.parquet
@@ -180,7 +205,7 @@ class Parquet:
                 'Parquet files need pyarrow: pip install "pyrobbb[parquet]".'
             ) from error
         try:
-            return pyarrow.parquet.ParquetFile(path)
+            return pyarrow.parquet.ParquetFile(path, pre_buffer=False, **options)
         except pyarrow.ArrowInvalid as error:
             raise ValueError(f"`paths`: {str(path)!r} is no parquet file ({error}).") from error
 
@@ -223,14 +248,27 @@ class Shuffle:
         return self._random.permutation(n)
 
 
-def chunks_of(x: Any, n_rows: int) -> Iterator[ArrayLike]:
-    """Give rows in order, some at a time: of an array, of files, or of an iterable of arrays."""
+def check_shard(shard: tuple[int, int]) -> None:
+    """Raise unless `shard` says which of several parts is meant."""
+    if not isinstance(shard, tuple | list) or len(shard) != 2:
+        raise ValueError(f"`shard` must be (i, n), the i-th of n parts, got {shard!r}.")
+    part, n_parts = shard
+    check_count("shard[1]", n_parts)
+    check_count("shard[0]", part, least=0)
+    if part >= n_parts:
+        raise ValueError(f"`shard` must be (i, n) with i below n, got {shard}.")
+
+
+def chunks_of(x: Any, n_rows: int, shard: tuple[int, int] = (0, 1)) -> Iterator[ArrayLike]:
+    """Give chunks of rows in order: of an array, of files, or of an iterable of arrays.
+
+    Of these, a shard (i, n) has the i-th of every n.
+    """
     check_count("rows", n_rows)
+    part, n_parts = shard
     if isinstance(x, Parquet):
-        yield from x.in_order(n_rows)
-    elif hasattr(x, "shape") and hasattr(x, "__getitem__"):
-        for first in range(0, len(x), n_rows):
-            piece = x[first : first + n_rows]
-            yield np.array(piece) if isinstance(piece, np.memmap) else piece
-    else:
-        yield from x
+        return x.in_order(n_rows, shard)
+    if hasattr(x, "shape") and hasattr(x, "__getitem__"):
+        pieces = (x[i : i + n_rows] for i in range(part * n_rows, len(x), n_parts * n_rows))
+        return (np.array(piece) if isinstance(piece, np.memmap) else piece for piece in pieces)
+    return itertools.islice(x, part, None, n_parts)

@@ -1,5 +1,6 @@
 """fit(): what it steps on, what it leaves alone, when it stops, and what it says."""
 
+import itertools
 import multiprocessing
 import os
 import random
@@ -430,13 +431,19 @@ def test_a_data_loader_takes_the_same_steps_as_arrays_in_the_same_order():
     assert torch.equal(ragged.guide.loc, again.guide.loc)
 
 
-def test_a_stream_without_an_end_is_cut_into_epochs():
+def test_a_stream_without_an_end_is_refused_until_it_is_cut_into_epochs():
     class Stream(IterableDataset):
-        def __iter__(self):
-            return iter(lambda: (torch.randn(3), torch.randn(1)), None)
+        def __init__(self, n):
+            self.n = n
 
-    posterior = quick_fit(x=DataLoader(Stream(), batch_size=8), y=None, n_data=20)
-    np.testing.assert_array_equal(posterior.history.n_rows, [8] * 9)
+        def __iter__(self):
+            endless = iter(lambda: (torch.randn(3), torch.randn(1)), None)
+            return itertools.islice(endless, self.n)
+
+    with pytest.raises(ValueError, match=r"`n_data` is 20, .* gives more rows .*islice"):
+        quick_fit(x=DataLoader(Stream(None), batch_size=8), y=None, n_data=20)
+    posterior = quick_fit(x=DataLoader(Stream(20), batch_size=8), y=None, n_data=20)
+    np.testing.assert_array_equal(posterior.history.n_rows, [8, 8, 4] * 3)
 
 
 def test_bad_rows_of_a_data_loader_are_found():

@@ -85,6 +85,30 @@ def child(out):
     shared = fit(network, loader, n_data=n_data, epochs=2, seed=1, progress=False)
     shared.save(f"{out}/loader-{rank}")
     assert shared.settings["batch_size"] == 10 * dist.get_world_size()
+    loader = torch.utils.data.DataLoader(Share(rows), batch_size=10)
+    network = BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0))
+    stream = fit(network, loader, n_data=101, epochs=2, seed=1, progress=False)
+    stream.save(f"{out}/stream-{rank}")
+    assert stream.history.n_rows.sum() == 2 * 101
+    try:
+        fit(network, loader, n_data=102, epochs=2, seed=1, progress=False)
+    except ValueError as error:
+        assert "gives 101 rows" in str(error)  # noqa: PT017
+    else:
+        raise AssertionError("A wrong `n_data` was taken.")
+
+
+class Share(torch.utils.data.IterableDataset):
+    """The rows of this process."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        import torch.distributed as dist
+
+        for i in range(dist.get_rank(), len(self.rows), dist.get_world_size()):
+            yield self.rows[i]
 
 
 def launch(script, n_processes, *more, script_arguments=()):
@@ -117,7 +141,7 @@ def chains(posterior):
     return posterior.chains or (posterior,)
 
 
-@pytest.mark.parametrize("name", [*CASES, "loader"])
+@pytest.mark.parametrize("name", [*CASES, "loader", "stream"])
 def test_every_process_ends_with_the_same_posterior(fitted, name):
     folder, n_processes = fitted
     first, *others = (Posterior.load(folder / f"{name}-{rank}") for rank in range(n_processes))

@@ -10,10 +10,20 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from test_checkpoints import Crash, assert_equal, crash_at
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch import nn
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from pyrobbb import BayesianNetwork, batches, fit, likelihoods, mlp, streams
-from pyrobbb.batches import StreamBatches
+from pyrobbb.batches import LoaderBatches, StreamBatches
 from pyrobbb.processes import Team
 from pyrobbb.streams import MappedRows, Parquet
 
@@ -180,21 +190,139 @@ class Endless(IterableDataset):
 
 
 class Short(IterableDataset):
+    """25 rows; each of several workers gives its share of them."""
+
     def __iter__(self):
-        return iter([(torch.zeros(3), torch.zeros(1))] * 25)
+        worker = torch.utils.data.get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for i in range(first, 25, step):
+            yield torch.full((3,), i / 25), torch.full((1,), float(i))
+
+
+ROWS = TensorDataset(torch.as_tensor(X), torch.as_tensor(Y))
 
 
 @pytest.mark.parametrize("n_data", [1002, 51, 20])
 def test_a_wrong_number_of_rows_is_an_error(n_data):
-    rows = TensorDataset(torch.as_tensor(X), torch.as_tensor(Y))
     with pytest.raises(ValueError, match=f"`n_data` is {n_data}, but the DataLoader has 1003"):
-        a_fit(DataLoader(rows, batch_size=20), n_data=n_data)
+        a_fit(DataLoader(ROWS, batch_size=20), n_data=n_data)
 
 
-def test_a_stream_that_ends_too_soon_is_an_error():
-    with pytest.raises(ValueError, match="`n_data` is 50, but the DataLoader ended after 25 rows"):
-        a_fit(DataLoader(Short(), batch_size=5), n_data=50)
-    a_fit(DataLoader(Short(), batch_size=5), n_data=25)
+@pytest.mark.parametrize(
+    ("sampler", "n_data"),
+    [
+        (SubsetRandomSampler(range(0, 1000, 2)), 500),
+        (RandomSampler(ROWS, num_samples=300), 1003),
+        (WeightedRandomSampler(torch.rand(1003), 2000), 1003),
+    ],
+)
+@pytest.mark.parametrize("is_batched", [False, True])
+def test_the_number_of_rows_is_that_of_different_rows(sampler, n_data, is_batched):
+    by = {"sampler": sampler, "batch_size": 50}
+    if is_batched:
+        by = {"batch_sampler": BatchSampler(sampler, 50, False)}
+    a_fit(DataLoader(ROWS, **by), n_data=n_data)
+    with pytest.raises(ValueError, match=f"but the DataLoader has {n_data} rows"):
+        a_fit(DataLoader(ROWS, **by), n_data=1503 - n_data)
+
+
+@pytest.mark.parametrize("n_data", [24, 20, 26, 50])
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_the_rows_of_a_stream_are_counted(n_data, n_workers):
+    gives = {24: "25", 20: "more"}
+    message = f"gives {gives.get(n_data)} rows" if n_data < 25 else "ended after 25 rows"
+    with pytest.raises(ValueError, match=f"`n_data` is {n_data}, but the DataLoader {message}"):
+        a_fit(DataLoader(Short(), batch_size=5, num_workers=n_workers), n_data=n_data)
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_the_smaller_batches_that_workers_end_with_are_made_whole(n_workers):
+    posterior = a_fit(DataLoader(Short(), batch_size=4, num_workers=n_workers), n_data=25)
+    np.testing.assert_array_equal(posterior.history.n_rows[:7], [4, 4, 4, 4, 4, 4, 1])
+    loader = DataLoader(Short(), batch_size=4, num_workers=n_workers)
+    data = LoaderBatches(BayesianNetwork(mlp(3, [4], 1)), loader, 25)
+    generators = [torch.Generator().manual_seed(0)]
+    seen = torch.cat([some.y for some in data.epochs(range(1), generators)])
+    assert sorted(seen.flatten().tolist()) == list(range(25))
+
+
+class ReadyMade(Dataset):
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, i):
+        if i == 3:
+            raise IndexError
+        n = 5 + i
+        return torch.full((n, 3), float(i)), torch.zeros((n, 1))
+
+
+def test_the_rows_of_batches_that_are_ready_made_are_counted():
+    posterior = a_fit(DataLoader(ReadyMade(), batch_size=None, shuffle=True), n_data=18)
+    assert sorted(posterior.history.n_rows[:3]) == [5, 6, 7]
+    with pytest.raises(ValueError, match="`n_data` is 3, but the DataLoader gives 18 rows"):
+        a_fit(DataLoader(ReadyMade(), batch_size=None), n_data=3)
+
+
+def test_what_drop_last_leaves_out():
+    with pytest.raises(ValueError, match="leaves out the same 3 rows in each epoch: shuffle"):
+        a_fit(DataLoader(ROWS, batch_size=20, drop_last=True), n_data=1003)
+    posterior = a_fit(DataLoader(ROWS, 20, shuffle=True, drop_last=True), n_data=1003)
+    assert set(posterior.history.n_rows) == {20}
+    with pytest.raises(ValueError, match="a DataLoader that gives no batch"):
+        a_fit(DataLoader(ROWS, 2000, shuffle=True, drop_last=True), n_data=1003)
+
+
+@pytest.mark.parametrize("batch_size", [167, 1])
+def test_a_last_batch_of_one_row_is_refused_for_batch_norm(mapped, batch_size):
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    for x, y in (mapped, (X, Y)):
+        with pytest.raises(ValueError, match=f"`batch_size` {batch_size} leaves a last batch of 1"):
+            fit(BayesianNetwork(net), x, y, batch_size=batch_size, epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "n_outputs", "target", "remedy"),
+    [
+        (likelihoods.Gaussian(1.0), 1, "y", r"\(n, k\): pass target=\['y'\]"),
+        (likelihoods.Categorical(), 2, ["y"], r"\(n,\): pass target='y'"),
+    ],
+)
+def test_a_target_of_other_dimensions_is_refused_with_the_right_one(
+    table, likelihood, n_outputs, target, remedy
+):
+    network = BayesianNetwork(mlp(3, [4], n_outputs), likelihood=likelihood)
+    with pytest.raises(ValueError, match=f"`target` of Parquet is .* of shape {remedy}"):
+        fit(network, Parquet(table, target), epochs=1)
+
+
+def test_a_row_group_without_rows_is_passed_over(tmp_path):
+    whole = pa.table({"a": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 3.0]})
+    with pq.ParquetWriter(tmp_path / "rows.parquet", whole.schema) as writer:
+        for part in (whole[:0], whole[:2], whole[2:]):
+            writer.write_table(part)
+    rows = Parquet(tmp_path / "rows.parquet", ["y"])
+    assert (rows.n_data, rows.n_chunks) == (3, 2)
+    assert [len(chunk) for chunk in rows.in_order(2)] == [2, 1]
+
+
+def test_a_shard_does_not_read_the_row_groups_of_others(tmp_path, monkeypatch):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"a": np.arange(100.0)}), path, row_group_size=10)
+    rows = Parquet(path)
+    whole = list(rows.in_order(30))
+    read = []
+    pieces = Parquet._pieces
+    monkeypatch.setattr(
+        Parquet, "_pieces", lambda own, i, g, names: read.append(g) or pieces(own, i, g, names)
+    )
+    (chunk,) = rows.in_order(30, (2, 3))
+    assert read == [6, 7, 8]
+    np.testing.assert_array_equal(chunk, whole[2])
+    read.clear()
+    chunks = list(rows.in_order(15, (1, 2)))
+    assert read == [1, 2, 4, 5, 7, 8]
+    np.testing.assert_array_equal(np.concatenate(chunks)[:, 0] // 15 % 2, np.ones(45))
 
 
 def test_what_is_refused(mapped, table, tmp_path):
@@ -244,9 +372,13 @@ def test_shards_make_up_the_whole():
     for i, chunk in enumerate(whole):
         np.testing.assert_array_equal(parts[i % 3][i // 3].mean, chunk.mean)
     with pytest.raises(ValueError, match=r"`shard` must be \(i, n\) with i below n"):
-        next(posterior.predict_chunks(X, seed=0, shard=(3, 3)))
+        posterior.predict_chunks(X, seed=0, shard=(3, 3))
+    with pytest.raises(ValueError, match=r"`shard` must be \(i, n\), the i-th of n parts, got 3"):
+        posterior.predict_chunks(X, seed=0, shard=3)
     with pytest.raises(ValueError, match="`shard` needs a `seed`"):
-        next(posterior.predict_chunks(X, shard=(0, 3)))
+        posterior.predict_chunks(X, shard=(0, 3))
+    with pytest.raises(ValueError, match="`n_draws` must be at least 1"):
+        posterior.predict_chunks(X, n_draws=0)
 
 
 def test_a_file_is_never_held_as_a_whole(tmp_path, monkeypatch):
