@@ -138,6 +138,10 @@ def fit(
         int | None, typer.Option(min=1, help="Passes over the data; enough of them by default.")
     ] = None,
     seed: Seed = 0,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Folder to write down how far it is; the same command goes on from it."),
+    ] = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
     decimal: Decimal = ".",
@@ -174,6 +178,7 @@ def fit(
         "restarts": restarts,
         "epochs": epochs,
         "random_state": seed,
+        "checkpoint": checkpoint,
         "verbose": sys.stderr.isatty(),
     }
     started = time.perf_counter()

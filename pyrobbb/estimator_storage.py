@@ -48,6 +48,7 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
                     f"`{name}` is a callable of your own, and code is not stored: pickle the "
                     "estimator, or save posterior_ alone."
                 )
+    params["checkpoint"] = None  # of the fit that is over
     seed = params["random_state"]
     if not isinstance(seed, int | np.integer | None):
         logger.info("`random_state` is no number: the stored estimator has None in its place.")

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -31,6 +32,7 @@ from torch import nn
 from . import estimator_storage, likelihoods, priors
 from .architectures import Activation, mlp
 from .calibration import Calibration
+from .checkpoints import stored_seed
 from .data import check_count, check_number
 from .fitting import EngineName, fit
 from .network import BayesianNetwork
@@ -99,6 +101,7 @@ class _BBBEstimator(BaseEstimator):
         patience: int = 20,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
         verbose: bool = False,
     ) -> None:
         self.hidden = hidden
@@ -116,6 +119,7 @@ class _BBBEstimator(BaseEstimator):
         self.patience = patience
         self.warm_start = warm_start
         self.random_state = random_state
+        self.checkpoint = checkpoint
         self.verbose = verbose
 
     posterior_: Posterior
@@ -136,11 +140,13 @@ class _BBBEstimator(BaseEstimator):
         X, y, weight = _weighted(X, y, sample_weight)
         if not again:
             return self._start(X, y, weight)
+        self._n_fits = 0
         self.posterior_ = self._fitted(X, y, weight, self.posterior_)
         return self
 
     def _start(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Self:
         """Fit for the first time."""
+        self._n_fits = 0
         self._begin(X, y, weight)
         self.posterior_ = self._first_fit(X, y, weight)
         return self
@@ -241,6 +247,9 @@ class _BBBEstimator(BaseEstimator):
     def _begin(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
         """Settle what a first fit settles: the units, and the seed of all that is drawn."""
         self.seed_ = int(check_random_state(self.random_state).randint(2**31))
+        if self.checkpoint is not None and self.random_state is None:
+            stored = stored_seed(self._checkpoint(1))
+            self.seed_ = self.seed_ if stored is None else stored
         self.input_scaling_ = Standardizer.of(X, weight)
         self.hidden_ = self._layers(len(X))
         self._begin_target(X, y, weight)
@@ -272,7 +281,7 @@ class _BBBEstimator(BaseEstimator):
         how |= {"epochs": math.ceil(part * how["epochs"]), "lr": part * how["lr"]}
         if start is not None:  # as many chains as that has; a warm-up would lead away from it
             how |= {"start": start, "restarts": 1, "kl_warmup": 0.0}
-        posterior = fit(
+        posterior = self._posterior(
             network,
             x,
             target,
@@ -282,6 +291,18 @@ class _BBBEstimator(BaseEstimator):
             **how,
         )
         return _in_double(posterior)
+
+    def _posterior(
+        self, network: BayesianNetwork, x: np.ndarray, target: np.ndarray, **how: Any
+    ) -> Posterior:
+        """Fit one of the posteriors of which a call of `fit` is made, in a fixed order."""
+        self._n_fits += 1
+        checkpoint = None if self.checkpoint is None else self._checkpoint(self._n_fits)
+        return fit(network, x, target, checkpoint=checkpoint, **how)
+
+    def _checkpoint(self, number: int) -> Path:
+        assert self.checkpoint is not None
+        return Path(self.checkpoint) / f"fit-{number}"
 
     def _learn_more(self, X: Any, y: Any, sample_weight: Any, **options: Any) -> Self:
         is_first = not self.__sklearn_is_fitted__()
@@ -387,6 +408,9 @@ class BBBRegressor(RegressorMixin, _BBBEstimator):
         Whether a further call of `fit` goes on from the last posterior, in the same units.
     random_state : int, RandomState or None
         An int makes fit and predictions repeatable.
+    checkpoint : path-like, optional
+        Folder in which `fit` writes how far it is, about once a minute: called again with the same
+        data after a crash, it goes on from there. A further fit needs a folder of its own.
     verbose : bool
         Show a progress bar.
 
@@ -433,6 +457,7 @@ class BBBRegressor(RegressorMixin, _BBBEstimator):
         patience: int = 20,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
         verbose: bool = False,
     ) -> None:
         super().__init__(
@@ -451,6 +476,7 @@ class BBBRegressor(RegressorMixin, _BBBEstimator):
             patience=patience,
             warm_start=warm_start,
             random_state=random_state,
+            checkpoint=checkpoint,
             verbose=verbose,
         )
         self.likelihood = likelihood
@@ -632,7 +658,9 @@ class BBBRegressor(RegressorMixin, _BBBEstimator):
         densities = {}
         for name in AUTO:
             network = self._network(self._observed(name), x.shape[1])
-            posterior = fit(network, x[fitted], target[fitted], sample_weight=own, **how)
+            posterior = self._posterior(
+                network, x[fitted], target[fitted], sample_weight=own, **how
+            )
             prediction = posterior.predict(x[held], self.n_draws, self.seed_)
             densities[name] = np.average(
                 prediction.log_prob(target[held]), weights=None if weight is None else weight[held]
@@ -691,7 +719,7 @@ class BBBClassifier(ClassifierMixin, _BBBEstimator):
     ----------
     hidden, activation, prior, epochs, batch_size, lr, restarts, n_draws, kl_weight, engine
         As for `BBBRegressor`.
-    early_stopping, validation_fraction, patience, warm_start, random_state, verbose
+    early_stopping, validation_fraction, patience, warm_start, random_state, checkpoint, verbose
         As for `BBBRegressor`.
 
     Attributes

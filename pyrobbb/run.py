@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .auto_engine import AutoEngine, few_threads
-from .batches import AnyBatches, LoaderBatches, StreamBatches, open_batches
+from .batches import AnyBatches, LoaderBatches, StreamBatches, crc32, open_batches
 from .callbacks import EpochEnd
 from .checkpoints import Checkpoints, Progress, difference
 from .compiled_engine import CompiledEngine
@@ -93,9 +93,11 @@ class Run:
             unripe = math.ceil(plan.kl_warmup * self.epochs)
             self.watch = Validation(network, plan.validation, self.seeds[0], unripe)
         self.guides = [make_guide(plan.guide, own, self.data) for own in self.networks]
+        self._starts_from = ""
         for start, own, guide in zip(starts, self.networks, self.guides, strict=True):
             if start.earlier is not None:
                 take_up(start.earlier, own, guide)
+                self._starts_from += crc32(*learnt_by(own, guide))
         self.learnt = learnt_by(network, self.guides[0])
         self.n_done = 0
         self.is_over = self.is_interrupted = False
@@ -287,7 +289,10 @@ class Run:
     # Checkpoints
 
     def _outline(self) -> dict[str, Any]:
-        return {**self.plan.outline(self.data, self.epochs), "seed": self.seeds[0]}
+        outline = {**self.plan.outline(self.data, self.epochs), "seed": self.seeds[0]}
+        if self._starts_from:
+            outline["start"] = self._starts_from
+        return outline
 
     def _write_if_due(self) -> None:
         if self._checkpoints is None:

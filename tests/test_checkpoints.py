@@ -18,7 +18,16 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyrobbb
-from pyrobbb import BayesianNetwork, MeanFieldGuide, Posterior, fit, folders, mlp
+from pyrobbb import (
+    BayesianNetwork,
+    BBBRegressor,
+    MeanFieldGuide,
+    Posterior,
+    checkpoints,
+    fit,
+    folders,
+    mlp,
+)
 from pyrobbb.auto_engine import AutoEngine
 from pyrobbb.checkpoints import NAMES
 from pyrobbb.compiled_engine import CompiledEngine
@@ -327,7 +336,7 @@ def test_the_checkpoint_of_another_fit_is_refused(tmp_path, monkeypatch, options
 def test_other_data_are_refused(tmp_path, monkeypatch):
     crashed(tmp_path, monkeypatch)
     monkeypatch.setattr(sys.modules[__name__], "X", X + 1)
-    with pytest.raises(ValueError, match="is of another fit: its 'data' is"):
+    with pytest.raises(ValueError, match=r"is of another fit: its 'data' is"):
         again(tmp_path)
 
 
@@ -370,3 +379,42 @@ def test_without_every_a_minute_passes_between_checkpoints(tmp_path, monkeypatch
     store = pyrobbb.checkpoints.Checkpoints(tmp_path, None)  # at 0
     due = [n for n in range(1, 10) if store.is_due(n)]  # asked at 7, 14, ...
     assert due[0] == 9
+
+
+@pytest.mark.parametrize("n_steps", [70, 190, 300])
+def test_an_estimator_goes_on_in_the_fit_that_crashed(tmp_path, monkeypatch, n_steps):
+    """Of two likelihoods tried, one fit to calibrate by and one that takes up the rest."""
+
+    def a_model(**options):
+        model = BBBRegressor(
+            likelihood="auto", hidden=(4,), epochs=20, batch_size=20, restarts=2, engine="fused"
+        )
+        return model.set_params(**options)
+
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
+    whole = a_model(random_state=3).fit(X, Y[:, 0])
+    crashing = a_model(random_state=3, checkpoint=tmp_path)
+    with monkeypatch.context() as context:
+        crash_at(context, n_steps)
+        with pytest.raises(Crash):
+            crashing.fit(X, Y[:, 0])
+    for seed in (3, None):  # the seed of the checkpoints counts where none is given
+        resumed = a_model(random_state=seed, checkpoint=tmp_path).fit(X, Y[:, 0])
+        assert_equal(resumed.posterior_, whole.posterior_)
+        np.testing.assert_array_equal(resumed.predict(X), whole.predict(X))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"fit-{i}" for i in (1, 2, 3, 4)]
+    resumed.save(tmp_path / "model")
+    assert BBBRegressor.load(tmp_path / "model").checkpoint is None
+
+
+def test_a_fit_from_another_start_is_another_fit(tmp_path):
+    options = {"hidden": (4,), "epochs": 3, "restarts": 1, "random_state": 0, "warm_start": True}
+    model = BBBRegressor(calibration=0.0, checkpoint=tmp_path, **options).fit(X, Y[:, 0])
+    with pytest.raises(ValueError, match=r"is of another fit: its '(start|kl_warmup)' is"):
+        model.fit(X, Y[:, 0])
+    earlier = [a_fit(seed=seed, epochs=2) for seed in (1, 2)]
+    a_fit(start=earlier[0], checkpoint=tmp_path / "own")
+    a_fit(start=earlier[0], checkpoint=tmp_path / "own")
+    with pytest.raises(ValueError, match=r"is of another fit: its 'start' is '.*', here '.*'"):
+        a_fit(start=earlier[1], checkpoint=tmp_path / "own")

@@ -278,6 +278,44 @@ def test_the_command_line_fits_in_several_processes(tmp_path):
     assert Posterior.load(out).settings["n_processes"] == 2
 
 
+DYING_COMMAND = """
+import os, signal, sys
+from pyrobbb import checkpoints, cli
+from pyrobbb.fused_engine import FusedEngine
+
+original = FusedEngine.run
+
+def run(self, steps, losses):
+    is_first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    if self.n_steps >= {n_steps} and os.environ["RANK"] == "1" and is_first:
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(self, steps, losses)
+
+FusedEngine.run = run
+checkpoints.SECONDS, checkpoints.SHARE = 0.0, 1e9
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_the_command_line_goes_on_from_its_checkpoint(tmp_path):
+    table = tmp_path / "table.csv"
+    np.savetxt(table, np.hstack([X, Y]), delimiter=",", header="a,b,c,y", comments="")
+    fitting = ["fit", str(table), "--target", "y", "--epochs", "300", "--restarts", "1"]
+    models = []
+    for n_steps in (10**9, 200):
+        folder = tmp_path / str(n_steps)
+        folder.mkdir()
+        script = folder / "script.py"
+        script.write_text(DYING_COMMAND.format(n_steps=n_steps))
+        places = ["--out", str(folder / "model"), "--checkpoint", str(folder / "progress")]
+        done = launch(script, 2, "--max-restarts=1", script_arguments=[*fitting, *places])
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert ("exitcode: -9" in done.stderr) == (n_steps == 200)
+        assert (folder / "progress" / "fit-1" / "checkpoint-1").exists()
+        models.append(Posterior.load(folder / "model"))
+    assert torch.equal(models[0].guide.loc, models[1].guide.loc)
+
+
 LEAVING = """
 import atexit, os, sys
 from pathlib import Path
