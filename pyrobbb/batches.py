@@ -123,9 +123,8 @@ class ArrayBatches:
 
 def crc32(*tensors: Tensor) -> str:
     """Give a checksum of some tensors."""
-    sums = [
-        zlib.crc32(t.detach().cpu().contiguous().view(torch.uint8).numpy().data) for t in tensors
-    ]
+    flat = (t.detach().cpu().reshape(-1).contiguous() for t in tensors)
+    sums = [zlib.crc32(t.view(torch.uint8).numpy().data) for t in flat]
     return "-".join(f"{own:08x}" for own in sums)
 
 

@@ -199,6 +199,9 @@ class Short(IterableDataset):
             yield torch.full((3,), i / 25), torch.full((1,), float(i))
 
 
+# Other tests may have loaded JAX, which warns of workers that are forked: they do not use it.
+forks = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+
 ROWS = TensorDataset(torch.as_tensor(X), torch.as_tensor(Y))
 
 
@@ -227,6 +230,7 @@ def test_the_number_of_rows_is_that_of_different_rows(sampler, n_data, is_batche
 
 
 @pytest.mark.parametrize("n_data", [24, 20, 26, 50])
+@forks
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_the_rows_of_a_stream_are_counted(n_data, n_workers):
     gives = {24: "25", 20: "more"}
@@ -235,6 +239,7 @@ def test_the_rows_of_a_stream_are_counted(n_data, n_workers):
         a_fit(DataLoader(Short(), batch_size=5, num_workers=n_workers), n_data=n_data)
 
 
+@forks
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_the_smaller_batches_that_workers_end_with_are_made_whole(n_workers):
     posterior = a_fit(DataLoader(Short(), batch_size=4, num_workers=n_workers), n_data=25)
