@@ -86,6 +86,7 @@ def main():
     parser.add_argument("--units", type=int, default=400)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--kl-weight", type=float, help="of Bayes by Backprop, not the chosen")
+    parser.add_argument("--minus-log-scale1", type=float, help="of its prior, not the chosen")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--posteriors", type=Path, default=Path("paper-posteriors"))
@@ -105,8 +106,9 @@ def main():
             choose(images, model, options)
             continue
         epochs, settings = options.epochs or EPOCHS[model], CHOSEN[model]
-        if options.kl_weight is not None:
-            settings = replace(settings, kl_weight=options.kl_weight)
+        for name in ("kl_weight", "minus_log_scale1"):
+            if getattr(options, name) is not None:
+                settings = replace(settings, **{name: getattr(options, name)})
         same = {"settings": asdict(settings), "units": options.units, "epochs": epochs}
         done = read(RUNS, **same, seed=options.seed)
         if not done:
@@ -334,6 +336,8 @@ def draw(path, runs):
         if "posterior" in run:
             label = f"{model}, KL weight {kl_weight:g}"
             color = shades.get(kl_weight, color) if model == "mixture" else color
+            if model == "mixture" and run["settings"]["minus_log_scale1"] == 1.0:
+                color, label = "#6a3d9a", f"{label}, scale exp(-1)"
         epochs = [row["epoch"] for row in curve]
         ax.plot(epochs, [row["test_error"] for row in curve], color=color, lw=1.6, label=label)
         if "test_error_at_means" in curve[0]:
