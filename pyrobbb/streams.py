@@ -15,7 +15,7 @@ from .data import ArrayLike, check_count
 
 CHUNK_BYTES = 2**22
 """Of a chunk of a memory-mapped array: large enough to be read fast, small enough to be mixed."""
-PIECE_ROWS = 2**16
+PIECE_ROWS = 2**13
 """Rows of a parquet file that are held at once before they go into the buffer."""
 
 Pair = tuple[np.ndarray, np.ndarray]
