@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -23,7 +24,7 @@ from torch.utils.data import (
 from .data import ArrayLike, as_tensor, check_count
 from .network import BayesianNetwork
 from .processes import Team
-from .randomness import OwnRandom
+from .randomness import OwnRandom, child_seed
 from .streams import MappedRows, Parquet, Rows, Shuffle
 
 BUFFER_ROWS, BUFFER_BYTES = 2**17, 2**27
@@ -150,7 +151,9 @@ class StreamBatches:
         self.n_batches = math.ceil(self.n_data / self.batch_size)
         name, pair = next(rows.read(0))
         if isinstance(rows, Parquet):
-            rows.check_target(network.targets_like(pair[0][:1]))
+            with told(name):
+                like = network.targets_like(pair[0][:1])
+            rows.check_target(like)
         x, y = self._prepare(name, pair)
         self.example = x[:1].clone(), y[:1].clone()
         row_bytes = sum(t[0].numel() * t.element_size() for t in (x, y))
@@ -204,11 +207,18 @@ class StreamBatches:
         return Batches(x, y, rows.to(x.device), part_sizes(n_all, self._team), numbers, n_all)
 
     def _prepare(self, name: str, pair: tuple[ArrayLike, ArrayLike]) -> tuple[Tensor, Tensor]:
-        try:
-            with OwnRandom(0).drawing():
-                return self._network.prepare(*pair)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{name}: {error}") from None
+        with told(name):
+            return self._network.prepare(*pair)
+
+
+@contextmanager
+def told(name: str) -> Iterator[None]:
+    """Look at rows without drawing from the fit's random state, and name them in an error."""
+    try:
+        with OwnRandom(0).drawing():
+            yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
 
 
 class LoaderBatches:
@@ -255,9 +265,7 @@ class LoaderBatches:
         for epoch in which:
             if isinstance(sampler := sampler_of(self._loader), DistributedSampler):
                 sampler.set_epoch(epoch)
-            pairs = self._pairs(
-                OwnRandom(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
-            )
+            pairs = self._pairs(OwnRandom(child_seed(seed, epoch)))
             if self._is_stream:
                 pairs = cut_anew(pairs, self.batch_size // self._team.size)
             n_given = 0
@@ -265,7 +273,9 @@ class LoaderBatches:
                 pair = next(pairs, None)
                 x, y = pair or self.example  # in vain, while other processes still have rows
                 n_rows = len(x) if pair else 0
-                n_in_all = int(self._team.sum([torch.tensor(n_rows)])[0])
+                n_in_all = n_rows * self._team.size  # as a DistributedSampler shares them out
+                if self._is_stream:
+                    n_in_all = int(self._team.sum([torch.tensor(n_rows, device=x.device)])[0])
                 if n_in_all == 0:
                     raise ValueError(
                         f"`n_data` is {self.n_data}, but the DataLoader ended after {n_given} rows "
@@ -353,7 +363,7 @@ def sampler_of(loader: DataLoader[Any]) -> Any:
 def check_n_data(loader: DataLoader[Any], n_data: int) -> None:
     """Raise unless a loader of rows that have numbers gives `n_data` different ones."""
     sampler = sampler_of(loader)
-    known = {len(part) for part in [loader.dataset] if isinstance(part, Sized)}
+    known = {len(loader.dataset)} if isinstance(loader.dataset, Sized) else set()
     if isinstance(sampler, SubsetRandomSampler):
         known = {len(sampler)}
     elif isinstance(sampler, DistributedSampler):

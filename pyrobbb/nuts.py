@@ -16,9 +16,9 @@ from tqdm.auto import tqdm
 from .data import ArrayLike, check_count, to_numpy
 from .fitting import fit
 from .network import BayesianNetwork
-from .posterior import Posterior, chain_seed
+from .posterior import Posterior
 from .prediction import RegressionPrediction, make_prediction
-from .randomness import as_seed, seeded
+from .randomness import as_seed, child_seed, seeded
 from .sampling import WORKING_MEMORY, DrawnDistributions, Draws, FixedDraws
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def run_nuts(
     total = n_chains * (n_draws + n_warmup)
     with tqdm(total=total, desc="NUTS", unit="step", disable=not progress) as bar:
         for chain in range(n_chains):
-            with seeded(chain_seed(seed, chain)), pyro.get_param_store().scope():
+            with seeded(child_seed(seed, chain)), pyro.get_param_store().scope():
                 mcmc = MCMC(
                     NUTS(network),
                     num_samples=n_draws,

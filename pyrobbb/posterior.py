@@ -17,7 +17,7 @@ from .data import ArrayLike, check_count
 from .history import History
 from .network import BayesianNetwork
 from .prediction import ClassificationPrediction, RegressionPrediction, make_prediction
-from .randomness import as_seed
+from .randomness import as_seed, child_seed
 from .sampling import (
     WORKING_MEMORY,
     DrawnDistributions,
@@ -31,11 +31,6 @@ from .sampling import (
 from .streams import Parquet, check_shard, chunks_of
 
 logger = logging.getLogger(__name__)
-
-
-def chain_seed(seed: int, chain: int) -> int:
-    """Give the seed of a chain's draws."""
-    return int(np.random.SeedSequence([seed, chain]).generate_state(1)[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +94,7 @@ class Posterior:
             return [Source(self.network, self.guide, n, seed)]
         sizes = [len(part) for part in np.array_split(np.arange(n), len(self.chains))]
         return [
-            Source(own.network, own.guide, size, chain_seed(seed, i))
+            Source(own.network, own.guide, size, child_seed(seed, i))
             for i, (own, size) in enumerate(zip(self.chains, sizes, strict=True))
             if size
         ]
@@ -107,7 +102,7 @@ class Posterior:
     def prior_source(self, n: int, seed: int) -> Source | FixedDraws:
         """Say where draws from the prior come from; they are others than those of the chains."""
         prior = prior_guide(self.network)
-        source = Source(self.network, prior, n, chain_seed(seed, max(len(self.chains), 1)))
+        source = Source(self.network, prior, n, child_seed(seed, max(len(self.chains), 1)))
         try:
             next(source.draws(self.example))
         except ValueError:  # latent sites of a likelihood of the user's own that depend on another

@@ -100,9 +100,14 @@ class OwnRandom:
                 torch.set_rng_state(outside)
 
 
+def child_seed(seed: int, number: int) -> int:
+    """Give the seed of a part: of one of several chains, or of an epoch."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
 def rank_seed(seed: int, rank: int) -> int:
     """Give the seed of one of several processes; that of the first is the seed itself."""
-    return int(np.random.SeedSequence([seed, rank]).generate_state(1)[0]) if rank else seed
+    return child_seed(seed, rank) if rank else seed
 
 
 def as_seed(seed: int | None) -> int:

@@ -10,6 +10,7 @@ import math
 import numbers
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class Run:
     """One fit, or several side by side: where it is, and how it goes on."""
 
     def __init__(self, plan: Plan, starts: Sequence[Start], checkpoint: Path | None) -> None:
-        self.plan = plan
+        self.plan, self._starts = plan, starts
         self.networks = [plan.placement.copy(start.network) for start in starts]
         self.seeds = [start.seed for start in starts]
         for network in self.networks:
@@ -93,11 +94,9 @@ class Run:
             unripe = math.ceil(plan.kl_warmup * self.epochs)
             self.watch = Validation(network, plan.validation, self.seeds[0], unripe)
         self.guides = [make_guide(plan.guide, own, self.data) for own in self.networks]
-        self._starts_from = ""
         for start, own, guide in zip(starts, self.networks, self.guides, strict=True):
             if start.earlier is not None:
                 take_up(start.earlier, own, guide)
-                self._starts_from += crc32(*learnt_by(own, guide))
         self.learnt = learnt_by(network, self.guides[0])
         self.n_done = 0
         self.is_over = self.is_interrupted = False
@@ -290,9 +289,13 @@ class Run:
 
     def _outline(self) -> dict[str, Any]:
         outline = {**self.plan.outline(self.data, self.epochs), "seed": self.seeds[0]}
-        if self._starts_from:
-            outline["start"] = self._starts_from
-        return outline
+        return outline | ({"start": self._starts_from} if self._starts_from else {})
+
+    @cached_property
+    def _starts_from(self) -> str:
+        """What tells the posteriors that the fit starts from from others."""
+        earlier = [start.earlier for start in self._starts if start.earlier is not None]
+        return "-".join(crc32(*learnt_by(own.network, own.guide)) for own in earlier)
 
     def _write_if_due(self) -> None:
         if self._checkpoints is None:

@@ -15,8 +15,7 @@ from .data import ArrayLike, check_count, to_numpy
 from .datatree import SAMPLE_DIMS
 from .fitting import fit
 from .network import BayesianNetwork, evaluating
-from .posterior import chain_seed
-from .randomness import as_seed, seeded
+from .randomness import as_seed, child_seed, seeded
 from .sampling import Draws, Source, join, prior_guide
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def sbc(
         at = network.prepare_inputs(probes)
     ranks: dict[str, list[np.ndarray]] = {}
     for sim in tqdm(range(n_sims), desc="SBC", unit="fit", disable=not progress):
-        own_seed = chain_seed(seed, sim)
+        own_seed = child_seed(seed, sim)
         truth, y = simulate(network, rows, own_seed)
         posterior = fit(network, rows, y, seed=own_seed, progress=False, **fit_options)
         of_truth, of_draws = (

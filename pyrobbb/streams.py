@@ -112,8 +112,7 @@ class Parquet:
         self.paths = [Path(path) for path in many]
         self.target = target
         targets = [] if target is None else [target] if isinstance(target, str) else list(target)
-        self._chunks: list[tuple[int, int]] = []
-        self._n_rows: list[int] = []  # of each
+        self._chunks: list[tuple[int, int, int]] = []  # file, row group, rows
         self._metadata: list[Any] = []  # of each file
         for i, path in enumerate(self.paths):
             file = self._open(path)
@@ -128,9 +127,8 @@ class Parquet:
                 _check_numeric(path, name, file.schema_arrow.field(name).type)
             for group in range(file.num_row_groups):
                 if n_rows := file.metadata.row_group(group).num_rows:
-                    self._chunks.append((i, group))
-                    self._n_rows.append(n_rows)
-        self.n_data = sum(self._n_rows)
+                    self._chunks.append((i, group, n_rows))
+        self.n_data = sum(n_rows for _, _, n_rows in self._chunks)
         self._targets = targets
         if not self.n_data:
             raise ValueError(f"`paths`: {', '.join(map(str, self.paths))} have no rows.")
@@ -153,7 +151,7 @@ class Parquet:
 
     def read(self, chunk: int) -> Iterator[tuple[str, Pair]]:
         """Give the rows of a row group in pieces."""
-        i, group = self._chunks[chunk]
+        i, group, _ = self._chunks[chunk]
         first = 0
         for values in self._pieces(i, group, [*self.columns, *self._targets]):
             y = values[:, len(self.columns) :]
@@ -167,7 +165,7 @@ class Parquet:
         part, n_parts = shard
         held: list[np.ndarray] = []
         at = 0  # rows before
-        for (i, group), n_in_group in zip(self._chunks, self._n_rows, strict=True):
+        for i, group, n_in_group in self._chunks:
             of_chunks = range(at // n_rows, -(-(at + n_in_group) // n_rows))
             if all(chunk % n_parts != part for chunk in of_chunks):
                 at += n_in_group  # without reading it

@@ -166,6 +166,7 @@ def test_several_files_are_one(table, tmp_path):
         ({"a": ["x"], "y": [1.0]}, "column 'a' .* holds string, no numbers"),
         ({"a": [1.0, None], "y": [1.0, 2.0]}, "missing values in the column 'a'"),
         ({"a": [1.0, np.nan], "y": [1.0, 2.0]}, r"row group 0, rows 0 to 1: `x` has 1 value"),
+        ({"a": [np.nan, 1.0], "y": [1.0, 2.0]}, r"row group 0, rows 0 to 1: `x` has 1 value"),
         ({"a": np.empty(0), "y": np.empty(0)}, "have no rows"),
     ],
 )
@@ -229,12 +230,18 @@ def test_the_number_of_rows_is_that_of_different_rows(sampler, n_data, is_batche
         a_fit(DataLoader(ROWS, **by), n_data=1503 - n_data)
 
 
-@pytest.mark.parametrize("n_data", [24, 20, 26, 50])
 @forks
 @pytest.mark.parametrize("n_workers", [0, 2])
-def test_the_rows_of_a_stream_are_counted(n_data, n_workers):
-    gives = {24: "25", 20: "more"}
-    message = f"gives {gives.get(n_data)} rows" if n_data < 25 else "ended after 25 rows"
+@pytest.mark.parametrize(
+    ("n_data", "message"),
+    [
+        (24, "gives 25 rows"),
+        (20, "gives more rows"),
+        (26, "ended after 25 rows"),
+        (50, "ended after 25 rows"),
+    ],
+)
+def test_the_rows_of_a_stream_are_counted(n_data, message, n_workers):
     with pytest.raises(ValueError, match=f"`n_data` is {n_data}, but the DataLoader {message}"):
         a_fit(DataLoader(Short(), batch_size=5, num_workers=n_workers), n_data=n_data)
 
