@@ -69,7 +69,15 @@ class Prediction:
         return self._out(self._sample(as_seed(seed)))
 
     def _log_prob(self, y: Tensor) -> Tensor:
-        pieces, start = [], 0
+        (log_prob,) = _gather(self._log_prob_by_chunk(y))
+        if len(log_prob) != len(y):
+            raise ValueError(
+                f"`y` must have the {len(log_prob)} rows that were predicted, got {len(y)}."
+            )
+        return log_prob
+
+    def _log_prob_by_chunk(self, y: Tensor) -> Iterator[tuple[Tensor]]:
+        start = 0
         for distribution in self._distributions:
             _, n_rows = distribution.batch_shape
             rows = y[start : start + n_rows]
@@ -83,10 +91,7 @@ class Prediction:
             each = distribution.log_prob(
                 as_observed(distribution, rows, base_of(distribution).mean.dtype)
             )
-            pieces.append(each.logsumexp(0) - math.log(len(each)))
-        if start != len(y):
-            raise ValueError(f"`y` must have the {start} rows that were predicted, got {len(y)}.")
-        return torch.cat(pieces)
+            yield (each.logsumexp(0) - math.log(len(each)),)
 
     def _sample(self, seed: int) -> Tensor:
         chunks = list(self._distributions)
@@ -218,8 +223,9 @@ class RegressionPrediction(Prediction):
         own = levels.reshape(-1)
         if self.calibration is not None:
             own = self.calibration.probability(own)
-        pieces = [_mixture_quantiles(d, own.tolist()) for d in self._distributions]
-        result = self._rescale(torch.cat(pieces, dim=1))
+        by_row = (_mixture_quantiles(d, own.tolist()).movedim(1, 0) for d in self._distributions)
+        (quantiles,) = _gather((rows,) for rows in by_row)
+        result = self._rescale(quantiles.movedim(0, 1))
         return self._out(result if levels.dim() else result[0])
 
     def interval(self, level: float = 0.9) -> tuple[Any, Any]:
@@ -264,15 +270,18 @@ class RegressionPrediction(Prediction):
                 f"`y` must have the shape of what was predicted, {tuple(self._moments[0].shape)}, "
                 f"got {tuple(observed.shape)}."
             )
-        pieces, start = [], 0
+        (level,) = _gather(self._central_level_by_chunk(observed))
+        return self._out(level.clamp(min=0))
+
+    def _central_level_by_chunk(self, observed: Tensor) -> Iterator[tuple[Tensor]]:
+        start = 0
         for distribution in self._distributions:
             base = base_of(distribution)
             rows = observed[start : start + distribution.batch_shape[1]]
             start += len(rows)
             cdf = _cdf_of(base)
             below = cdf(rows - 1 if base.support.is_discrete else rows)
-            pieces.append(1 - 2 * torch.minimum(cdf(rows), 1 - below))
-        return self._out(torch.cat(pieces).clamp(min=0))
+            yield (1 - 2 * torch.minimum(cdf(rows), 1 - below),)
 
     def _standardised(self, y: Tensor) -> Tensor:
         return (y - self._loc.to(y.device)) / self._scale.to(y.device) if self._is_rescaled else y
@@ -297,13 +306,8 @@ class RegressionPrediction(Prediction):
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, epistemic and aleatoric variance, before `loc` and `scale`."""
-        means, epistemic, aleatoric = [], [], []
-        for distribution in self._distributions:
-            each = distribution.mean
-            means.append(each.mean(0))
-            epistemic.append((each - means[-1]).square_().mean(0))  # `var` takes five times as long
-            aleatoric.append(distribution.variance.mean(0).expand_as(means[-1]))
-        return torch.cat(means), torch.cat(epistemic), torch.cat(aleatoric)
+        mean, epistemic, aleatoric = _gather(_moments(d) for d in self._distributions)
+        return mean, epistemic, aleatoric
 
 
 class _Columns:
@@ -345,7 +349,7 @@ class ClassificationPrediction(Prediction):
     def label(self) -> Any:
         """The most probable class, whole numbers of shape (n, ...)."""
         probs = self._parts[0]
-        return self._out((probs > 0.5).long() if self._parts[3] else probs.argmax(-1))
+        return self._out((probs > 0.5).long() if self._is_binary else probs.argmax(-1))
 
     @property
     def entropy(self) -> Any:
@@ -363,16 +367,16 @@ class ClassificationPrediction(Prediction):
         return self._out((self._parts[1] - self._parts[2]).clamp(min=0))
 
     @cached_property
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor, bool]:
-        probs, entropy, expected, binary = [], [], [], False
-        for distribution in self._distributions:
-            base = base_of(distribution)
-            binary = isinstance(base, torch.distributions.Bernoulli)
-            each = base.probs
-            probs.append(each.mean(0))
-            entropy.append(_entropy(probs[-1], binary))
-            expected.append(_entropy(each, binary).mean(0))
-        return torch.cat(probs), torch.cat(entropy), torch.cat(expected), binary
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Probabilities, their entropy, and the mean over draws of the entropy of each."""
+        probs, entropy, expected = _gather(
+            _class_parts(base_of(d).probs, self._is_binary) for d in self._distributions
+        )
+        return probs, entropy, expected
+
+    @cached_property
+    def _is_binary(self) -> bool:
+        return isinstance(base_of(next(iter(self._distributions))), torch.distributions.Bernoulli)
 
 
 def make_prediction(
@@ -383,6 +387,44 @@ def make_prediction(
     if isinstance(base, CLASSES):
         return ClassificationPrediction(distributions, original)
     return RegressionPrediction(distributions, original)
+
+
+def _gather(chunks: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Join results of consecutive rows along their first dimension.
+
+    As in `sampling.join`, small results are not left lying between large blocks that come and go,
+    but nobody says how many rows there are: the memory set aside doubles when it is full.
+    """
+    whole: tuple[Tensor, ...] = ()
+    n_rows = 0
+    for parts in chunks:
+        end = n_rows + len(parts[0])
+        if not whole:
+            whole = tuple(part.new_empty(part.shape) for part in parts)
+        if end > len(whole[0]):
+            size = max(end, 2 * len(whole[0]))
+            larger = tuple(kept.new_empty((size, *kept.shape[1:])) for kept in whole)
+            for new, kept in zip(larger, whole, strict=True):
+                new[:n_rows] = kept[:n_rows]
+            whole = larger
+        for kept, part in zip(whole, parts, strict=True):
+            kept[n_rows:end] = part
+        n_rows = end
+    return tuple(kept[:n_rows] for kept in whole)
+
+
+def _moments(distribution: Distribution) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the mean of each row, and its epistemic and aleatoric variance."""
+    each = distribution.mean
+    mean = each.mean(0)
+    epistemic = (each - mean).square_().mean(0)  # `var` takes five times as long
+    return mean, epistemic, distribution.variance.mean(0).expand_as(mean)
+
+
+def _class_parts(each: Tensor, binary: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the mean over draws of the probabilities, its entropy, and the mean of the entropies."""
+    probs = each.mean(0)
+    return probs, _entropy(probs, binary), _entropy(each, binary).mean(0)
 
 
 def _double(value: ArrayLike) -> Tensor:
