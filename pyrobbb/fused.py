@@ -8,6 +8,7 @@ g = d/du [nll - log p(u)], the gradient of the loss is g in loc and g * eps - 1 
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,14 +21,16 @@ from pyro.infer import ELBO
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, nn
 from torch.distributions import biject_to
-from torch.nn.functional import softplus, threshold
+from torch.nn.functional import softplus
 
 from .data import check_count
 from .flat_prior import FlatPrior, entropy_cost
 from .gradient_estimators import DrawByRow, Estimator, check_layers
 from .guides import LEAST_SCALE, MeanFieldGuide, scale_of
+from .layer_chain import layers_of, run_layers, slopes_of_layers
 from .likelihoods import Conditional, as_observed, check_shape
 from .network import BayesianNetwork, check_n_data, check_row_weight, param_site
+from .output_slopes import closed_form
 
 
 class CannotFuseError(ValueError):
@@ -91,6 +94,7 @@ class FusedLoss:
         self.estimator = estimator
         if estimator != "reparam":
             check_layers(network.net, self._weights, estimator)
+        self._layers = layers_of(network.net) if network.autocast is None else None
         self._call = FastCall(network.net, [*self._weights, *self._points])
         priors: dict[str, Any] = {n: network.prior(n, p) for n, p in network.bayesian_parameters()}
         priors |= getattr(network.likelihood, "latents", None) or {}
@@ -179,16 +183,19 @@ class FusedLoss:
             d_scale = sums[1] + kl_weight * kl_d_scale
         else:
             cost, prior_slope = self._prior.cost_and_slope(u)
-            d_loc = slope + (kl_weight * share) * prior_slope
+            # Weights are tensors here, so that few passes are made over the flat vectors.
+            weight = torch.as_tensor(kl_weight, dtype=loc.dtype, device=loc.device)
+            d_loc = torch.addcmul(slope, prior_slope, weight * share if many else weight)
             d_scale = d_loc * noise
             if many:
                 cost, d_loc, d_scale = cost.mean(-1), d_loc.sum(-2), d_scale.sum(-2)
-            d_scale = d_scale - kl_weight / scale
+            d_scale = torch.addcdiv(d_scale, -weight, scale)
             kl = cost + entropy_cost(scale, noise)
         if self.estimator != "reparam":
             d_loc, d_scale = d_loc + by_row[0], d_scale + by_row[1]
-        # d scale / d rho is the logistic function of rho, 1 - exp(-softplus(rho)); 0 at the floor.
-        d_rho = d_scale * -torch.expm1(-threshold(raw, LEAST_SCALE, 0.0))
+        # d scale / d rho is the logistic function of rho; 0 at the floor.
+        above = torch.ops.aten.threshold_backward(d_scale, raw, LEAST_SCALE)
+        d_rho = torch.ops.aten.softplus_backward(above, rho, 1.0, 20.0)
         return Step(nll, kl, d_loc, d_rho, d_points)
 
     def _nll_and_slopes(
@@ -202,6 +209,10 @@ class FusedLoss:
         n_lead: int,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Give ``weight * nll`` of each draw, and the gradients of their sum."""
+        if self._layers is not None and x.dim() == 2 + n_lead:
+            by_hand = self._by_hand(u, points, x, y, weight, row_weight, n_lead)
+            if by_hand is not None:
+                return by_hand
         with torch.enable_grad():
             u = u.detach().requires_grad_()
             points = tuple(point.detach().requires_grad_() for point in points)
@@ -214,6 +225,47 @@ class FusedLoss:
                 nll.sum(), (u, *points), allow_unused=True, materialize_grads=True
             )
         return nll.detach(), slopes[0], slopes[1:]
+
+    def _by_hand(
+        self,
+        u: Tensor,
+        points: tuple[Tensor, ...],
+        x: Tensor,
+        y: Tensor,
+        weight: float | Tensor,
+        row_weight: Tensor | None,
+        n_lead: int,
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]] | None:
+        """Give the same for a chain of layers, if the likelihood's slopes have a closed form."""
+        assert self._layers is not None
+        draws = u.shape[:-1]
+        if draws:
+            u = u.reshape((-1, u.shape[-1]))
+            points = tuple(_per_draw(point, draws, n_lead) for point in points)
+            if n_lead:
+                x, y = _per_draw(x, draws, n_lead), _per_draw(y, draws, n_lead)
+                if row_weight is not None:
+                    row_weight = _per_draw(row_weight, draws, n_lead)
+            else:
+                y = y.expand((len(u), *y.shape))
+        values = self._guide.split(u)
+        latents = {name: values.pop(name) for name in self._to_support}
+        values.update(zip(self._points, points, strict=True))
+        hidden: list[Tensor] = []
+        output = run_layers(self._layers, values, x, hidden=hidden)
+        of_output = closed_form(self._network.likelihood, output, latents, y, weight, row_weight)
+        if of_output is None:
+            return None
+        nll, slope, slopes = of_output
+        slopes |= slopes_of_layers(self._layers, values, hidden, slope)
+        lead = u.shape[:-1]
+        flat = torch.cat([slopes[name].reshape((*lead, -1)) for name in self._guide.shapes], -1)
+        d_points = tuple(
+            slopes[name].unflatten(0, draws) if draws else slopes[name] for name in self._points
+        )
+        if len(draws) > n_lead:  # a point is the same in all draws of a fit
+            d_points = tuple(slope.sum(n_lead) for slope in d_points)
+        return nll.reshape(draws), flat.reshape((*draws, -1)), d_points
 
     def _nll_and_slopes_by_row(
         self,
@@ -285,13 +337,7 @@ class FusedLoss:
     ) -> Tensor:
         """Give the nll of each draw, shape (*lead, n_particles) or what there is of it."""
         draws = u.shape[:-1]
-
-        def per_draw(value: Tensor) -> Tensor:
-            """Repeat what belongs to a fit for each of its draws."""
-            value = value if n_lead == len(draws) else value.unsqueeze(n_lead)
-            own = value.shape[len(draws) :]
-            return value.expand((*draws, *own)).reshape((-1, *own))
-
+        per_draw = functools.partial(_per_draw, draws=draws, n_lead=n_lead)
         values = self._guide.split(u.reshape((-1, u.shape[-1])))
         draws_of_points = {
             name: per_draw(point) for name, point in zip(self._points, points, strict=True)
@@ -309,6 +355,13 @@ class FusedLoss:
         if row_weight is not None:
             log_prob = log_prob * (per_draw(row_weight) if n_lead else row_weight)
         return -log_prob.sum(-1).reshape(draws)
+
+
+def _per_draw(value: Tensor, draws: torch.Size, n_lead: int) -> Tensor:
+    """Repeat what belongs to a fit for each of its draws, which become one dimension."""
+    value = value if n_lead == len(draws) else value.unsqueeze(n_lead)
+    own = value.shape[len(draws) :]
+    return value.expand((*draws, *own)).reshape((-1, *own))
 
 
 class FastCall:

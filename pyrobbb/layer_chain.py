@@ -1,65 +1,154 @@
-"""Linear layers and activations, one after another, under many draws of their weights at once.
+"""Linear layers and activations, one after another: many draws at once, and slopes by hand.
 
-`torch.vmap` does this for any module, but for small perceptrons it takes half as long again: it
-adds biases in a pass of their own.
+`torch.vmap` and autograd do this for any module, but for small perceptrons vmap takes half as long
+again, as it adds biases in a pass of their own, and autograd takes longer than the arithmetic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .architectures import ACTIVATIONS
+aten = torch.ops.aten
 
-ELEMENTWISE = (*ACTIVATIONS.values(), nn.Identity, nn.LeakyReLU, nn.LogSigmoid, nn.Hardtanh)
+SLOPES: dict[type[nn.Module], Callable[[Any, Tensor, Tensor, Tensor], Tensor]] = {
+    nn.ReLU: lambda _, slope, before, after: aten.threshold_backward(slope, after, 0),
+    nn.Tanh: lambda _, slope, before, after: aten.tanh_backward(slope, after),
+    nn.Sigmoid: lambda _, slope, before, after: aten.sigmoid_backward(slope, after),
+    nn.GELU: lambda layer, slope, before, after: aten.gelu_backward(
+        slope, before, approximate=layer.approximate
+    ),
+    nn.SiLU: lambda _, slope, before, after: aten.silu_backward(slope, before),
+    nn.ELU: lambda layer, slope, before, after: aten.elu_backward(
+        slope, layer.alpha, 1, 1, False, before
+    ),
+    nn.Softplus: lambda layer, slope, before, after: aten.softplus_backward(
+        slope, before, layer.beta, layer.threshold
+    ),
+    nn.LeakyReLU: lambda layer, slope, before, after: aten.leaky_relu_backward(
+        slope, before, layer.negative_slope, False
+    ),
+    nn.Hardtanh: lambda layer, slope, before, after: aten.hardtanh_backward(
+        slope, before, layer.min_val, layer.max_val
+    ),
+    nn.LogSigmoid: lambda _, slope, before, after: slope * torch.sigmoid(-before),
+    nn.Identity: lambda _, slope, before, after: slope,
+}
+"""For each elementwise layer: the slope of a loss in its input, from the slope in its output, the
+input and the output."""
+
+Layers = list[tuple[str, nn.Module]]
 
 
-def layers_of(net: nn.Module) -> list[tuple[str, nn.Module]] | None:
+def layers_of(net: nn.Module) -> Layers | None:
     """Give the named layers of a `nn.Sequential` of linear and elementwise ones; None for others.
 
-    Layers with hooks are others: those see one draw at a time.
+    Layers with hooks are others: those see one draw at a time. So are layers that write over their
+    input, and parameters that stand in two places.
     """
     if type(net) is not nn.Sequential or _has_hooks(net):
         return None
-    layers = list(net.named_children())
-    known = all(type(layer) in (nn.Linear, *ELEMENTWISE) for _, layer in layers)
-    if not known or any(_has_hooks(layer) for _, layer in layers):
+    layers = list(net._modules.items())  # one that stands in two places has two names here
+    for _, layer in layers:
+        known = type(layer) is nn.Linear or type(layer) in SLOPES
+        if not known or _has_hooks(layer) or getattr(layer, "inplace", False):
+            return None
+    in_places = list(net.named_parameters(remove_duplicate=False))
+    if len(in_places) > len(list(net.parameters())):
         return None
     return layers
 
 
 def run_layers(
-    layers: list[tuple[str, nn.Module]], values: Mapping[str, Tensor], x: Tensor
+    layers: Layers,
+    values: Mapping[str, Tensor],
+    x: Tensor,
+    *,
+    hidden: list[Tensor] | None = None,
 ) -> Tensor:
-    """Run layers under draws of their weights.
+    """Run layers under one draw of their weights, or under many.
 
     Parameters
     ----------
     layers : list of (name, module)
         As `layers_of` gives them.
-    values : mapping of str to Tensor of shape (n_draws, *parameter)
+    values : mapping of str to Tensor of shape (n_draws, *parameter), or parameter
         Draws of parameters, by their names in the network; the others are the layers' own.
     x : Tensor of shape (n, n_in) or (n_draws, n, n_in)
+    hidden : list of Tensor, optional
+        Is given x, and the output of every layer, for `slopes_of_layers`.
 
     Returns
     -------
-    Tensor of shape (n_draws, n, n_out)
+    Tensor of shape (n_draws, n, n_out), or (n, n_out)
     """
-    n_draws = len(next(iter(values.values())))
-    hidden = x.expand((n_draws, *x.shape[-2:]))
+    lead = _lead(layers, values)
+    now = x.expand((*lead, *x.shape[-2:]))
+    if hidden is not None:
+        hidden.append(now)
     for name, layer in layers:
+        now = _linear(layer, name, values, now) if isinstance(layer, nn.Linear) else layer(now)
+        if hidden is not None:
+            hidden.append(now)
+    return now
+
+
+def slopes_of_layers(
+    layers: Layers, values: Mapping[str, Tensor], hidden: list[Tensor], slope: Tensor
+) -> dict[str, Tensor]:
+    """Give the slopes of a loss in the values of the parameters, by backpropagation.
+
+    Parameters
+    ----------
+    layers, values, hidden
+        As of `run_layers`.
+    slope : Tensor of shape (n_draws, n, n_out), or (n, n_out)
+        Of the loss in the output.
+
+    Returns
+    -------
+    dict of str to Tensor
+        In the shapes of the values.
+    """
+    slopes = {}
+    learnt = [f"{name}.weight" in values or f"{name}.bias" in values for name, _ in layers]
+    first = learnt.index(True)
+    for i in range(len(layers) - 1, first - 1, -1):
+        name, layer = layers[i]
         if not isinstance(layer, nn.Linear):
-            hidden = layer(hidden)
+            slope = SLOPES[type(layer)](layer, slope, hidden[i], hidden[i + 1])
             continue
-        weight = values.get(f"{name}.weight", layer.weight).expand((n_draws, *layer.weight.shape))
-        if layer.bias is None:
-            hidden = torch.bmm(hidden, weight.mT)
-            continue
-        bias = values.get(f"{name}.bias", layer.bias).expand((n_draws, *layer.bias.shape))
-        hidden = torch.baddbmm(bias[:, None], hidden, weight.mT)
-    return hidden
+        if f"{name}.weight" in values:
+            slopes[f"{name}.weight"] = slope.mT @ hidden[i]
+        if f"{name}.bias" in values:
+            slopes[f"{name}.bias"] = slope.sum(-2)
+        if i > first:
+            slope = slope @ values.get(f"{name}.weight", layer.weight)
+    return slopes
+
+
+def _linear(layer: nn.Linear, name: str, values: Mapping[str, Tensor], now: Tensor) -> Tensor:
+    weight = values.get(f"{name}.weight", layer.weight)
+    bias = None if layer.bias is None else values.get(f"{name}.bias", layer.bias)
+    if now.dim() == 2:
+        return nn.functional.linear(now, weight, bias)
+    weight = weight.expand((len(now), *layer.weight.shape))
+    if bias is None:
+        return torch.bmm(now, weight.mT)
+    return torch.baddbmm(bias.expand((len(now), *layer.bias.shape))[:, None], now, weight.mT)
+
+
+def _lead(layers: Layers, values: Mapping[str, Tensor]) -> torch.Size:
+    """Give the shape of the draws: what the values have beyond the parameters."""
+    for name, layer in layers:
+        for kind, parameter in layer._parameters.items():
+            value = values.get(f"{name}.{kind}")
+            if value is not None and parameter is not None:
+                return value.shape[: value.dim() - parameter.dim()]
+    return torch.Size()
 
 
 def _has_hooks(module: nn.Module) -> bool:

@@ -24,6 +24,7 @@ ORDER = [
     "layer_chain",
     "priors",
     "likelihoods",
+    "output_slopes",
     "network",
     "placement",
     "guides",

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from pyrobbb import BayesianNetwork, mlp
 from pyrobbb.architectures import ACTIVATIONS
-from pyrobbb.layer_chain import layers_of, run_layers
+from pyrobbb.layer_chain import SLOPES, layers_of, run_layers, slopes_of_layers
 from pyrobbb.network import evaluating
 
 N_DRAWS = 5
@@ -48,6 +48,54 @@ def test_parameters_that_are_not_drawn_are_the_layers_own():
     assert_close(run_layers(layers_of(net), values, x), expected)
 
 
+ELEMENTWISE = [
+    *(kind() for kind in SLOPES),
+    nn.GELU(approximate="tanh"),
+    nn.ELU(alpha=0.3),
+    nn.LeakyReLU(0.3),
+    nn.Softplus(beta=3.0, threshold=1.0),
+    nn.Hardtanh(-0.2, 0.4),
+]
+
+
+@pytest.mark.parametrize("activation", ELEMENTWISE, ids=str)
+@pytest.mark.parametrize("n_draws", [None, N_DRAWS])
+def test_slopes_by_hand_are_those_of_autograd(activation, n_draws):
+    net = nn.Sequential(
+        nn.Linear(3, 6), activation, nn.Linear(6, 5, bias=False), activation, nn.Linear(5, 2)
+    ).double()
+    x = torch.randn(9, 3, dtype=torch.float64)
+    values = {
+        name: (value if n_draws else value[0]).requires_grad_()
+        for name, value in drawn(net).items()
+        if name != "4.weight"
+    }
+    hidden = []
+    output = run_layers(layers_of(net), values, x, hidden=hidden)
+    slope = torch.randn_like(output)
+    expected = torch.autograd.grad(output, list(values.values()), slope)
+    slopes = slopes_of_layers(layers_of(net), values, hidden, slope)
+    assert_close([slopes[name] for name in values], list(expected))
+
+
+def test_slopes_go_no_deeper_than_to_the_first_layer_that_is_learnt():
+    net = mlp(3, [6, 5], 2).double()
+    values = {name: value.requires_grad_() for name, value in drawn(net, {"2.bias"}).items()}
+    hidden = []
+    output = run_layers(layers_of(net), values, torch.randn(9, 3).double(), hidden=hidden)
+    (expected,) = torch.autograd.grad(output.sum(), list(values.values()))
+    slopes = slopes_of_layers(layers_of(net), values, hidden, torch.ones_like(output))
+    assert_close(slopes, {"2.bias": expected})
+
+
+def test_a_layer_that_stands_in_two_places_runs_in_both():
+    relu = nn.ReLU()
+    net = nn.Sequential(nn.Linear(3, 4), relu, nn.Linear(4, 4), relu, nn.Linear(4, 1)).double()
+    values, x = drawn(net), torch.randn(9, 3, dtype=torch.float64)
+    expected = torch.vmap(lambda v: functional_call(net, v, (x,)))(values)
+    assert_close(run_layers(layers_of(net), values, x), expected)
+
+
 def test_gradients_are_those_of_vmap():
     net = mlp(3, [6], 2, "tanh").double()
     x = torch.randn(9, 3, dtype=torch.float64)
@@ -71,6 +119,11 @@ def hooked():
     return net
 
 
+def tied():
+    layer = nn.Linear(3, 3)
+    return nn.Sequential(layer, nn.ReLU(), layer)
+
+
 OTHERS = {
     "subclass of a layer": lambda: nn.Sequential(MyLinear(3, 2)),
     "subclass of Sequential": lambda: type("Mine", (nn.Sequential,), {})(nn.Linear(3, 2)),
@@ -81,6 +134,8 @@ OTHERS = {
     "softmax": lambda: nn.Sequential(nn.Linear(3, 2), nn.Softmax(dim=1)),
     "flatten": lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 2)),
     "dropout": lambda: nn.Sequential(nn.Linear(3, 2), nn.Dropout()),
+    "tied": tied,
+    "over its input": lambda: nn.Sequential(nn.Linear(3, 2), nn.ELU(inplace=True)),
     "one layer": lambda: nn.Linear(3, 2),
 }
 

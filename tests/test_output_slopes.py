@@ -1,0 +1,73 @@
+"""The closed forms of nll and slopes, against torch's distributions and autograd."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from pyrobbb import likelihoods
+from pyrobbb.output_slopes import closed_form
+
+N, K, N_DRAWS = 7, 3, 4
+WEIGHT = 2.5
+
+CASES = {
+    "noise known": (likelihoods.Gaussian(0.3), None),
+    "noise learnt": (likelihoods.Gaussian(), ()),
+    "noise of each column": (likelihoods.Gaussian(noise_median=(0.5, 1.0, 2.0)), (K,)),
+    "classes": (likelihoods.Categorical(), None),
+}
+
+
+def problem(likelihood, site, lead):
+    output = torch.randn((*lead, N, K), dtype=torch.float64, requires_grad=True)
+    latents = {}
+    if site is not None:
+        latents["noise_scale"] = torch.randn((*lead, *site), dtype=torch.float64).requires_grad_()
+    if isinstance(likelihood, likelihoods.Categorical):
+        return output, latents, torch.randint(K, (*lead, N))
+    return output, latents, torch.randn((*lead, N, K), dtype=torch.float64)
+
+
+def by_autograd(likelihood, output, latents, y, row_weight):
+    in_line = {
+        name: u.exp().reshape(
+            (*u.shape[: output.dim() - 2], 1, *(u.shape[output.dim() - 2 :] or (1,)))
+        )
+        for name, u in latents.items()
+    }
+    log_prob = likelihood.given(output, in_line).log_prob(y)
+    if log_prob.dim() == output.dim():
+        log_prob = log_prob.sum(-1)
+    nll = -WEIGHT * (log_prob * row_weight).sum(-1)
+    slope, *slopes = torch.autograd.grad(nll.sum(), [output, *latents.values()])
+    return nll, slope, dict(zip(latents, slopes, strict=True))
+
+
+@pytest.mark.parametrize(("likelihood", "site"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize("lead", [(), (N_DRAWS,)], ids=["one draw", "many draws"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_closed_forms_are_those_of_autograd(likelihood, site, lead, weighted):
+    torch.manual_seed(0)
+    output, latents, y = problem(likelihood, site, lead)
+    row_weight = torch.rand((*lead, N), dtype=torch.float64) if weighted else None
+    ones = torch.ones(N, dtype=torch.float64)
+    expected = by_autograd(
+        likelihood, output, latents, y, ones if row_weight is None else row_weight
+    )
+    assert_close(closed_form(likelihood, output, latents, y, WEIGHT, row_weight), expected)
+
+
+def test_what_has_no_closed_form_here_is_left_to_autograd():
+    output, y = torch.randn(N, K), torch.randn(N, K)
+    assert closed_form(likelihoods.Poisson(), output, {}, y, 1.0, None) is None
+    assert closed_form(likelihoods.Gaussian(1.0), output, {}, y[:, :1], 1.0, None) is None
+    assert closed_form(likelihoods.Categorical(), output, {}, y, 1.0, None) is None
+
+
+def test_certain_classes_lose_no_digits():
+    output = torch.tensor([[200.0, 0.0], [0.0, 200.0]])
+    nll, slope, _ = closed_form(
+        likelihoods.Categorical(), output, {}, torch.tensor([0, 0]), 1.0, None
+    )
+    assert_close(nll, torch.tensor(200.0))
+    assert_close(slope, torch.tensor([[0.0, 0.0], [-1.0, 1.0]]))
