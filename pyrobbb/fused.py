@@ -260,9 +260,10 @@ class FusedLoss:
         slopes |= slopes_of_layers(self._layers, values, hidden, slope)
         lead = u.shape[:-1]
         flat = torch.cat([slopes[name].reshape((*lead, -1)) for name in self._guide.shapes], -1)
-        d_points = tuple(
-            slopes[name].unflatten(0, draws) if draws else slopes[name] for name in self._points
-        )
+        d_points = tuple(slopes[name] for name in self._points)
+        if not draws:
+            return nll, flat, d_points
+        d_points = tuple(slope.unflatten(0, draws) for slope in d_points)
         if len(draws) > n_lead:  # a point is the same in all draws of a fit
             d_points = tuple(slope.sum(n_lead) for slope in d_points)
         return nll.reshape(draws), flat.reshape((*draws, -1)), d_points
