@@ -94,7 +94,7 @@ class FusedLoss:
         self.estimator = estimator
         if estimator != "reparam":
             check_layers(network.net, self._weights, estimator)
-        self._layers = layers_of(network.net) if network.autocast is None else None
+        self._layers = layers_of(network.net)
         self._call = FastCall(network.net, [*self._weights, *self._points])
         priors: dict[str, Any] = {n: network.prior(n, p) for n, p in network.bayesian_parameters()}
         priors |= getattr(network.likelihood, "latents", None) or {}
@@ -209,7 +209,7 @@ class FusedLoss:
         n_lead: int,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Give ``weight * nll`` of each draw, and the gradients of their sum."""
-        if self._layers is not None and x.dim() == 2 + n_lead:
+        if self._layers and self._network.autocast is None and x.dim() == 2 + n_lead:
             by_hand = self._by_hand(u, points, x, y, weight, row_weight, n_lead)
             if by_hand is not None:
                 return by_hand
