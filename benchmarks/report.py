@@ -48,7 +48,6 @@ def write_report(folder: Path, remarks: Path) -> None:
     parts = ["# Benchmarks", _made_by(results)]
     if results["quick"]:
         parts.append(QUICK)
-    parts.append(_machine(results["machine"]))
     if remarks.exists():
         parts.append(remarks.read_text().strip())
     for name, module in BENCHMARKS.items():
@@ -65,22 +64,31 @@ def write_report(folder: Path, remarks: Path) -> None:
 
 
 def _made_by(results: dict[str, Any]) -> str:
-    made = [
-        f"- {name}: {done['rounds']} rounds, {done['date']}, by `{done['command']}`"
-        for name, done in results["benchmarks"].items()
+    """List the machines, each with what ran on it."""
+    parts = [
+        _wrapped(
+            "Made by `make bench`, with options in `BENCH`: `make bench BENCH=--quick` is a smoke "
+            "run. The samples are in `results.json`. Machines differ: only ratios within one run "
+            "count."
+        )
     ]
-    return _wrapped(
-        "Made by `make bench`, with options in `BENCH`: `make bench BENCH=--quick` is a smoke run. "
-        "The samples are in `results.json`. Machines differ: only ratios within one run count."
-    ) + "\n\n".join(["", "\n".join(made)])
+    machines: list[dict[str, str]] = []
+    for done in results["benchmarks"].values():
+        if done["machine"] not in machines:
+            machines.append(done["machine"])
+    for machine in machines:
+        made = [
+            f"- {name}: {done['rounds']} rounds, {done['date']}, by `{done['command']}`"
+            for name, done in results["benchmarks"].items()
+            if done["machine"] == machine
+        ]
+        described = "; ".join(f"{name}: {value}" for name, value in machine.items())
+        parts += ["\n".join(made), _wrapped(described[0].upper() + described[1:] + ".")]
+    return "\n\n".join(parts)
 
 
 def _wrapped(text: str) -> str:
     return textwrap.fill(" ".join(text.split()), 100)
-
-
-def _machine(machine: dict[str, str]) -> str:
-    return "\n".join(f"- {name}: {value}" for name, value in machine.items())
 
 
 def _draw_steps(rows: list[dict[str, Any]], path: Path) -> bool:

@@ -40,7 +40,7 @@ def main() -> None:
     folder = HERE / "quick" if options.quick else HERE
     folder.mkdir(exist_ok=True)
     results = _earlier(folder / RESULTS, keep=given.only is not None)
-    results |= {"quick": options.quick, "machine": describe()}
+    results |= {"quick": options.quick}
     with tempfile.TemporaryDirectory() as cache:
         # PyTorch keeps what it compiles: here for this run only, whatever ran before it.
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
@@ -57,20 +57,13 @@ def run_benchmark(name: str, options: Options, rounds: int | None) -> dict[str, 
     if rounds is None:
         rounds = 1 if options.quick else min(ROUNDS, getattr(module, "MAX_ROUNDS", ROUNDS))
     rows = list(run_cases(f"{name}.py", module.cases(options), options, rounds, _say))
-    return {"date": date.today().isoformat(), "rounds": rounds, "rows": rows}
+    made = {"date": date.today().isoformat(), "rounds": rounds, "machine": describe()}
+    return {**made, "rows": rows}
 
 
 def _earlier(path: Path, *, keep: bool) -> dict[str, Any]:
-    """Give earlier results where only some are renewed, if they are of this machine as it is."""
-    if keep and path.exists():
-        earlier = json.loads(path.read_text())
-        if _comparable(earlier["machine"]) == _comparable(describe()):
-            return earlier
-    return {"benchmarks": {}}
-
-
-def _comparable(machine: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in machine.items() if name != "commit"}
+    """Give earlier results where only some are renewed."""
+    return json.loads(path.read_text()) if keep and path.exists() else {"benchmarks": {}}
 
 
 def _command(given: Namespace) -> str:
