@@ -58,32 +58,37 @@ def _gaussian(
     weight: float | Tensor,
     row_weight: Tensor | None,
 ) -> Slopes | None:
-    n_rows, k = output.shape[-2:]
-    log_scale = latents.get("noise_scale")  # its support is reached by exp
-    by_column = log_scale is not None and log_scale.dim() == output.dim() - 1
-    if y.shape != output.shape or (by_column and log_scale.shape[-1] != k):  # type: ignore[union-attr]
+    if y.shape != output.shape:
         return None
-    residual = output - y.to(output.dtype)
-    count = weight * n_rows if row_weight is None else weight * row_weight.sum(-1)
-    if log_scale is None:
-        assert likelihood.scale is not None
-        slope = residual * (weight * likelihood.scale**-2)
+    n_rows, k = output.shape[-2:]
+    precision: float | Tensor
+    log_scales: float | Tensor  # their sum over the columns of y
+    if likelihood.scale is not None:
+        precision, log_scales = likelihood.scale**-2, k * math.log(likelihood.scale)
     else:
+        log_scale = latents["noise_scale"]  # its support is reached by exp
+        by_column = log_scale.dim() == output.dim() - 1
+        if by_column and log_scale.shape[-1] != k:
+            return None
         in_line = log_scale[..., None, :] if by_column else log_scale[..., None, None]
-        slope = residual * (weight * torch.exp(-2 * in_line))
+        precision = torch.exp(-2 * in_line)
+        log_scales = log_scale.sum(-1) if by_column else k * log_scale
+    residual = output - y.to(output.dtype)
+    slope = residual * (weight * precision)
+    count = weight * n_rows
     if row_weight is not None:
-        slope = slope * row_weight[..., None]
+        slope, count = slope * row_weight[..., None], weight * row_weight.sum(-1)
     squares = (residual * slope).sum(-2)
-    total = squares.sum(-1)
-    if log_scale is None:
-        constant = k * (math.log(likelihood.scale) + HALF_LOG_2PI)  # type: ignore[arg-type]
-        return 0.5 * total + count * constant, slope, {}
-    logs = log_scale.sum(-1) if by_column else k * log_scale
-    nll = 0.5 * total + count * (logs + k * HALF_LOG_2PI)
+    nll = 0.5 * squares.sum(-1) + count * (log_scales + k * HALF_LOG_2PI)
+    if likelihood.scale is not None:
+        return nll, slope, {}
     if by_column:
-        each = count if isinstance(count, float | int) else count[..., None]
-        return nll, slope, {"noise_scale": each - squares}
-    return nll, slope, {"noise_scale": count * k - total}
+        return (
+            nll,
+            slope,
+            {"noise_scale": torch.as_tensor(count, device=y.device)[..., None] - squares},
+        )
+    return nll, slope, {"noise_scale": count * k - squares.sum(-1)}
 
 
 def _categorical(
