@@ -3,9 +3,10 @@
     python examples/paper/mnist.py --quick
     python examples/paper/mnist.py --full --data FOLDER [--models mixture] [--kl-weight 0.1]
     python examples/paper/mnist.py --choose --data FOLDER    # settings, by the validation images
+    python examples/paper/mnist.py --score POSTERIOR ... --draws 400 --data FOLDER
 
 Two hidden layers of 400 ReLU units, batches of 128. Finished runs are added to mnist.jsonl and
-the posteriors of the chosen settings saved in --posteriors; what is there is not run again.
+their posteriors saved in --posteriors; what is there is not run again.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from pyrobbb import scores
 HERE = Path(__file__).parent
 RUNS, CHOICES = HERE / "mnist.jsonl", HERE / "mnist-choices.jsonl"
 BATCH_SIZE = 128
+N_DRAWS = 100
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ def main():
     what.add_argument("--quick", action="store_true", help="small digits, a small budget")
     what.add_argument("--full", action="store_true", help="half an hour a model")
     what.add_argument("--choose", action="store_true", help="try settings, 20 epochs each")
+    what.add_argument(
+        "--score", nargs="+", type=Path, metavar="POSTERIOR", help="saved ones, mixed"
+    )
+    parser.add_argument("--draws", type=int, default=N_DRAWS, help="of --score")
     parser.add_argument("--models", nargs="+", choices=CHOSEN, default=list(CHOSEN))
     parser.add_argument("--units", type=int, default=400)
     parser.add_argument("--epochs", type=int)
@@ -100,6 +106,15 @@ def main():
             print(line(run))
         return
     images = load_mnist(options.data)
+    if options.score:
+        fits = [pyrobbb.Posterior.load(path) for path in options.score]
+        mixed = pyrobbb.Posterior.of_chains(fits) if len(fits) > 1 else fits[0]
+        valid = scored(predict(mixed, images.x_valid, options.draws), images.y_valid)
+        told = {"scored": [path.name for path in options.score], "draws": options.draws}
+        told |= {"valid": valid, **evaluate(mixed, images, options.draws)}
+        append(RUNS, told)
+        print(told)
+        return
     print(f"{'':<10} error %  NLL     ECE %   fashion AUROC", flush=True)
     for model in options.models:
         if options.choose:
@@ -113,8 +128,11 @@ def main():
         done = read(RUNS, **same, seed=options.seed)
         if not done:
             run, fitted = one_run(images, settings, options.units, epochs, options.seed)
-            if isinstance(fitted, pyrobbb.Posterior) and settings == CHOSEN[model]:
-                fitted.save(options.posteriors / f"{model}-{options.units}-{options.seed}")
+            if isinstance(fitted, pyrobbb.Posterior):
+                name = f"{model}-{options.units}-{options.seed}"
+                if settings != CHOSEN[model]:
+                    name += f"-{settings.minus_log_scale1:g}-{settings.kl_weight:g}"
+                fitted.save(options.posteriors / name)
             done = [{**run, "threads": options.threads}]
             append(RUNS, done[0])
         print(line(done[0]), flush=True)
@@ -253,7 +271,7 @@ def error_at_means(posterior, x, y):
     return round(100 * float((logits.argmax(-1).numpy() != y).mean()), 3)
 
 
-def predict(fitted, x, n_draws=100):
+def predict(fitted, x, n_draws=N_DRAWS):
     """Give the predictive distribution of a posterior, or of a net as it is."""
     if isinstance(fitted, pyrobbb.Posterior):
         return fitted.predict(x, n_draws=n_draws, seed=0)
@@ -274,12 +292,12 @@ def scored(prediction, y):
     }
 
 
-def evaluate(fitted, images):
+def evaluate(fitted, images, n_draws=N_DRAWS):
     """Score test images as they are and rotated, and how well doubt tells other images apart."""
-    known, other = predict(fitted, images.x_test), predict(fitted, images.x_other)
+    known, other = (predict(fitted, x, n_draws) for x in (images.x_test, images.x_other))
     told = {"test": scored(known, images.y_test), "rotated": {}}
     for angle in ANGLES:
-        turned = predict(fitted, rotated(images.x_test, angle))
+        turned = predict(fitted, rotated(images.x_test, angle), n_draws)
         told["rotated"][angle] = scored(turned, images.y_test) | {
             "entropy": round(float(turned.entropy.mean()), 4),
             "mutual_information": round(float(turned.mutual_information.mean()), 4),
