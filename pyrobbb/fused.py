@@ -30,7 +30,7 @@ from .guides import LEAST_SCALE, MeanFieldGuide, scale_of
 from .layer_chain import layers_of, run_layers, slopes_of_layers
 from .likelihoods import Conditional, as_observed, check_shape
 from .network import BayesianNetwork, check_n_data, check_row_weight, param_site
-from .output_slopes import closed_form
+from .output_slopes import Slopes, closed_form
 
 
 class CannotFuseError(ValueError):
@@ -210,9 +210,7 @@ class FusedLoss:
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Give ``weight * nll`` of each draw, and the gradients of their sum."""
         if self._layers and self._network.autocast is None and x.dim() == 2 + n_lead:
-            by_hand = self._by_hand(u, points, x, y, weight, row_weight, n_lead)
-            if by_hand is not None:
-                return by_hand
+            return self._by_hand(u, points, x, y, weight, row_weight, n_lead)
         with torch.enable_grad():
             u = u.detach().requires_grad_()
             points = tuple(point.detach().requires_grad_() for point in points)
@@ -235,8 +233,8 @@ class FusedLoss:
         weight: float | Tensor,
         row_weight: Tensor | None,
         n_lead: int,
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]] | None:
-        """Give the same for a chain of layers, if the likelihood's slopes have a closed form."""
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Give the same for a chain of layers, by backpropagation by hand."""
         assert self._layers is not None
         draws = u.shape[:-1]
         if draws:
@@ -253,10 +251,10 @@ class FusedLoss:
         values.update(zip(self._points, points, strict=True))
         hidden: list[Tensor] = []
         output = run_layers(self._layers, values, x, hidden=hidden)
-        of_output = closed_form(self._network.likelihood, output, latents, y, weight, row_weight)
-        if of_output is None:
-            return None
-        nll, slope, slopes = of_output
+        likelihood = self._network.likelihood
+        nll, slope, slopes = closed_form(
+            likelihood, output, latents, y, weight, row_weight
+        ) or self._slopes_by_autograd(output, latents, y, weight, row_weight)
         slopes |= slopes_of_layers(self._layers, values, hidden, slope)
         lead = u.shape[:-1]
         flat = torch.cat([slopes[name].reshape((*lead, -1)) for name in self._guide.shapes], -1)
@@ -267,6 +265,25 @@ class FusedLoss:
         if len(draws) > n_lead:  # a point is the same in all draws of a fit
             d_points = tuple(slope.sum(n_lead) for slope in d_points)
         return nll.reshape(draws), flat.reshape((*draws, -1)), d_points
+
+    def _slopes_by_autograd(
+        self,
+        output: Tensor,
+        latents: dict[str, Tensor],
+        y: Tensor,
+        weight: float | Tensor,
+        row_weight: Tensor | None,
+    ) -> Slopes:
+        """Give what `closed_form` gives, for any likelihood."""
+        with torch.enable_grad():
+            output = output.detach().requires_grad_()
+            latents = {name: u.detach().requires_grad_() for name, u in latents.items()}
+            nll_of = self._nll_of_output if output.dim() == 2 else self._nll_of_outputs
+            nll = weight * nll_of(output, latents, y, row_weight)
+            slope, *slopes = torch.autograd.grad(
+                nll.sum(), (output, *latents.values()), allow_unused=True, materialize_grads=True
+            )
+        return nll.detach(), slope, dict(zip(latents, slopes, strict=True))
 
     def _nll_and_slopes_by_row(
         self,
@@ -311,7 +328,11 @@ class FusedLoss:
         weights.update(zip(self._points, points, strict=True))
         with self._network.autocasting(x) as restored:
             output = self._call(weights, x)
-        output = restored(output)
+        return self._nll_of_output(restored(output), values, y, row_weight)
+
+    def _nll_of_output(
+        self, output: Tensor, values: Mapping[str, Tensor], y: Tensor, row_weight: Tensor | None
+    ) -> Tensor:
         likelihood = self._network.likelihood
         if isinstance(likelihood, Conditional):
             latents = {name: to(values[name]) for name, to in self._to_support.items()}
@@ -347,15 +368,21 @@ class FusedLoss:
             output = self._network.output(
                 values, per_draw(x) if n_lead else x, draws_of_points, x_per_draw=bool(n_lead)
             )
-        output = restored(output)
+        y = per_draw(y) if n_lead else y.expand((len(output), *y.shape))
+        if row_weight is not None and n_lead:
+            row_weight = per_draw(row_weight)
+        return self._nll_of_outputs(restored(output), values, y, row_weight).reshape(draws)
+
+    def _nll_of_outputs(
+        self, output: Tensor, values: Mapping[str, Tensor], y: Tensor, row_weight: Tensor | None
+    ) -> Tensor:
         latents = {name: to(values[name]) for name, to in self._to_support.items()}
         distribution = self._network.distribution(output, latents)
-        y = per_draw(y) if n_lead else y.expand((len(output), *y.shape))
         check_shape(self._network.likelihood, distribution.shape()[1:], y[0])
         log_prob = distribution.log_prob(as_observed(distribution, y, output.dtype))
         if row_weight is not None:
-            log_prob = log_prob * (per_draw(row_weight) if n_lead else row_weight)
-        return -log_prob.sum(-1).reshape(draws)
+            log_prob = log_prob * row_weight
+        return -log_prob.sum(-1)
 
 
 def _per_draw(value: Tensor, draws: torch.Size, n_lead: int) -> Tensor:

@@ -83,11 +83,8 @@ def _gaussian(
     if likelihood.scale is not None:
         return nll, slope, {}
     if by_column:
-        return (
-            nll,
-            slope,
-            {"noise_scale": torch.as_tensor(count, device=y.device)[..., None] - squares},
-        )
+        count = torch.as_tensor(count, dtype=output.dtype, device=output.device)
+        return nll, slope, {"noise_scale": count[..., None] - squares}
     return nll, slope, {"noise_scale": count * k - squares.sum(-1)}
 
 
