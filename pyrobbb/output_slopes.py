@@ -1,4 +1,4 @@
-"""The nll of the two most common likelihoods, and its slopes, in closed form.
+"""The nll of the most common likelihoods, and its slopes, in closed form.
 
 For others there is automatic differentiation, which for a small batch takes longer than the net.
 """
@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from .likelihoods import Categorical, Gaussian, Likelihood
+from .likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -108,7 +109,26 @@ def _categorical(
     return weight * nll.sum(-1), weight * slope, {}
 
 
+def _bernoulli(
+    likelihood: Bernoulli,
+    output: Tensor,
+    latents: Mapping[str, Tensor],
+    y: Tensor,
+    weight: float | Tensor,
+    row_weight: Tensor | None,
+) -> Slopes | None:
+    if y.shape != output.shape:
+        return None
+    y = y.to(output.dtype)
+    nll = binary_cross_entropy_with_logits(output, y, reduction="none")
+    slope = torch.sigmoid(output) - y
+    if row_weight is not None:
+        nll, slope = nll * row_weight[..., None], slope * row_weight[..., None]
+    return weight * nll.sum((-2, -1)), weight * slope, {}
+
+
 _CLOSED: dict[type, Callable[..., Slopes | None]] = {
     Gaussian: _gaussian,
     Categorical: _categorical,
+    Bernoulli: _bernoulli,
 }

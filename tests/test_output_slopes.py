@@ -15,6 +15,7 @@ CASES = {
     "noise learnt": (likelihoods.Gaussian(), ()),
     "noise of each column": (likelihoods.Gaussian(noise_median=(0.5, 1.0, 2.0)), (K,)),
     "classes": (likelihoods.Categorical(), None),
+    "yes or no": (likelihoods.Bernoulli(), None),
 }
 
 
@@ -25,6 +26,8 @@ def problem(likelihood, site, lead):
         latents["noise_scale"] = torch.randn((*lead, *site), dtype=torch.float64).requires_grad_()
     if isinstance(likelihood, likelihoods.Categorical):
         return output, latents, torch.randint(K, (*lead, N))
+    if isinstance(likelihood, likelihoods.Bernoulli):
+        return output, latents, torch.randint(2, (*lead, N, K)).double()
     return output, latents, torch.randn((*lead, N, K), dtype=torch.float64)
 
 
