@@ -16,11 +16,9 @@ from torch.distributions import biject_to
 from torch.linalg import vecdot
 from torch.nn.functional import softplus
 
-from .likelihoods import base_of
+from .likelihoods import HALF_LOG_2PI, base_of
 from .network import is_real
 from .priors import ScaleMixtureNormal
-
-HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 Parameter = Tensor | float
 """One value for each weight, or a number where all have the same."""

@@ -8,7 +8,6 @@ g = d/du [nll - log p(u)], the gradient of the loss is g in loc and g * eps - 1 
 
 from __future__ import annotations
 
-import functools
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -209,16 +208,47 @@ class FusedLoss:
         n_lead: int,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Give ``weight * nll`` of each draw, and the gradients of their sum."""
+        draws = u.shape[:-1]
+        if draws:
+            u = u.reshape((-1, u.shape[-1]))
+            points = tuple(_per_draw(point, draws, n_lead) for point in points)
+            if n_lead:
+                x, y = _per_draw(x, draws, n_lead), _per_draw(y, draws, n_lead)
+                if row_weight is not None:
+                    row_weight = _per_draw(row_weight, draws, n_lead)
+            else:
+                y = y.expand((len(u), *y.shape))
         if self._layers and self._network.autocast is None and x.dim() == 2 + n_lead:
-            return self._by_hand(u, points, x, y, weight, row_weight, n_lead)
+            parts = self._by_hand(u, points, x, y, weight, row_weight)
+        else:
+            parts = self._by_autograd(u, points, x, y, weight, row_weight, n_lead)
+        nll, slope, d_points = parts
+        if not draws:
+            return nll, slope, d_points
+        d_points = tuple(slope.unflatten(0, draws) for slope in d_points)
+        if len(draws) > n_lead:  # a point is the same in all draws of a fit
+            d_points = tuple(slope.sum(n_lead) for slope in d_points)
+        return nll.reshape(draws), slope.reshape((*draws, -1)), d_points
+
+    def _by_autograd(
+        self,
+        u: Tensor,
+        points: tuple[Tensor, ...],
+        x: Tensor,
+        y: Tensor,
+        weight: float | Tensor,
+        row_weight: Tensor | None,
+        n_lead: int,
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Give nll and slopes of one draw, or of many in the first dimension, for any module."""
         with torch.enable_grad():
             u = u.detach().requires_grad_()
             points = tuple(point.detach().requires_grad_() for point in points)
+            values = self._guide.split(u)
             if u.dim() == 1:
-                values = self._guide.split(u)
                 nll = weight * self._nll_of_one(values, points, x, y, row_weight)
             else:
-                nll = weight * self._nll_of_many(u, points, x, y, row_weight, n_lead)
+                nll = weight * self._nll_of_many(values, points, x, y, row_weight, n_lead)
             slopes = torch.autograd.grad(
                 nll.sum(), (u, *points), allow_unused=True, materialize_grads=True
             )
@@ -232,20 +262,9 @@ class FusedLoss:
         y: Tensor,
         weight: float | Tensor,
         row_weight: Tensor | None,
-        n_lead: int,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Give the same for a chain of layers, by backpropagation by hand."""
         assert self._layers is not None
-        draws = u.shape[:-1]
-        if draws:
-            u = u.reshape((-1, u.shape[-1]))
-            points = tuple(_per_draw(point, draws, n_lead) for point in points)
-            if n_lead:
-                x, y = _per_draw(x, draws, n_lead), _per_draw(y, draws, n_lead)
-                if row_weight is not None:
-                    row_weight = _per_draw(row_weight, draws, n_lead)
-            else:
-                y = y.expand((len(u), *y.shape))
         values = self._guide.split(u)
         latents = {name: values.pop(name) for name in self._to_support}
         values.update(zip(self._points, points, strict=True))
@@ -256,15 +275,8 @@ class FusedLoss:
             likelihood, output, latents, y, weight, row_weight
         ) or self._slopes_by_autograd(output, latents, y, weight, row_weight)
         slopes |= slopes_of_layers(self._layers, values, hidden, slope)
-        lead = u.shape[:-1]
-        flat = torch.cat([slopes[name].reshape((*lead, -1)) for name in self._guide.shapes], -1)
-        d_points = tuple(slopes[name] for name in self._points)
-        if not draws:
-            return nll, flat, d_points
-        d_points = tuple(slope.unflatten(0, draws) for slope in d_points)
-        if len(draws) > n_lead:  # a point is the same in all draws of a fit
-            d_points = tuple(slope.sum(n_lead) for slope in d_points)
-        return nll.reshape(draws), flat.reshape((*draws, -1)), d_points
+        flat = [slopes[name].reshape((*u.shape[:-1], -1)) for name in self._guide.shapes]
+        return nll, torch.cat(flat, -1), tuple(slopes[name] for name in self._points)
 
     def _slopes_by_autograd(
         self,
@@ -350,28 +362,17 @@ class FusedLoss:
 
     def _nll_of_many(
         self,
-        u: Tensor,
+        values: Mapping[str, Tensor],
         points: tuple[Tensor, ...],
         x: Tensor,
         y: Tensor,
         row_weight: Tensor | None,
         n_lead: int,
     ) -> Tensor:
-        """Give the nll of each draw, shape (*lead, n_particles) or what there is of it."""
-        draws = u.shape[:-1]
-        per_draw = functools.partial(_per_draw, draws=draws, n_lead=n_lead)
-        values = self._guide.split(u.reshape((-1, u.shape[-1])))
-        draws_of_points = {
-            name: per_draw(point) for name, point in zip(self._points, points, strict=True)
-        }
+        draws_of_points = dict(zip(self._points, points, strict=True))
         with self._network.autocasting(x) as restored:
-            output = self._network.output(
-                values, per_draw(x) if n_lead else x, draws_of_points, x_per_draw=bool(n_lead)
-            )
-        y = per_draw(y) if n_lead else y.expand((len(output), *y.shape))
-        if row_weight is not None and n_lead:
-            row_weight = per_draw(row_weight)
-        return self._nll_of_outputs(restored(output), values, y, row_weight).reshape(draws)
+            output = self._network.output(values, x, draws_of_points, x_per_draw=bool(n_lead))
+        return self._nll_of_outputs(restored(output), values, y, row_weight)
 
     def _nll_of_outputs(
         self, output: Tensor, values: Mapping[str, Tensor], y: Tensor, row_weight: Tensor | None

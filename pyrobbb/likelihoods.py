@@ -7,6 +7,7 @@ latent Pyro sites of its own; the classes here list them in `latents`, name -> p
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from torch import Tensor, nn
 from .data import check_number, check_positive
 
 Likelihood = Callable[[Tensor], TorchDistribution]
+
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+"""What the log-density of a standard normal loses at its mean."""
 
 __all__ = [
     "Bernoulli",
