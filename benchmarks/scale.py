@@ -25,6 +25,7 @@ import numpy as np
 
 ROWS = (10**5, 10**6, 10**7)
 N_COLUMNS = 50
+BOUND = 2**28  # max_memory, in bytes
 
 
 def main() -> None:
@@ -218,8 +219,8 @@ def anonymous() -> int:
     raise RuntimeError("This system does not tell how much memory a process holds.")
 
 
-def memory_of(kind: str, path: str, n_rows: int) -> None:
-    """Fit to a file and predict it, one pass each, and print what it took."""
+def memory_of(what: str, kind: str, path: str, n_rows: int) -> None:
+    """Fit to a file or predict it, one pass, and print what it took."""
     import torch
 
     import pyrobbb
@@ -228,30 +229,25 @@ def memory_of(kind: str, path: str, n_rows: int) -> None:
     folder = Path(path)
     network = pyrobbb.BayesianNetwork(pyrobbb.mlp(N_COLUMNS, [50], 1, seed=0))
     small = np.zeros((10, N_COLUMNS), np.float32)
-    pyrobbb.fit(network, small, small[:, :1], epochs=1, progress=False)  # what is imported at need
+    options = {"epochs": 1, "batch_size": 1024, "engine": "fused", "seed": 0, "progress": False}
+    posterior = pyrobbb.fit(network, small, small[:, :1], **options)
+    posterior.predict(small, n_draws=2).mean  # noqa: B018 (what is imported at need)
     if kind == "memmap":
         x, y = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in "xy")
         unseen, data = x, (x, y)
     else:
         rows = pyrobbb.streams.Parquet(folder / "rows.parquet", ["y"])
-        unseen, data = (
-            pyrobbb.streams.Parquet(folder / "rows.parquet", columns=rows.columns),
-            (rows,),
-        )
-    told = {}
-    before = anonymous()
-    peak, start = Peak(before), time.perf_counter()
-    posterior = pyrobbb.fit(
-        network, *data, epochs=1, batch_size=1024, engine="fused", seed=0, progress=False
-    )
-    told["fit"] = peak.stop(), n_rows / (time.perf_counter() - start)
-    peak, start, n = Peak(before), time.perf_counter(), 0
-    for prediction in posterior.predict_chunks(unseen, n_draws=20, seed=0, max_memory=2**27):
-        n += len(prediction.mean)
-    told["predict"] = peak.stop(), n_rows / (time.perf_counter() - start)
+        unseen = pyrobbb.streams.Parquet(folder / "rows.parquet", columns=rows.columns)
+        data = (rows,)
+    peak, start, n = Peak(anonymous()), time.perf_counter(), 0
+    if what == "fit":
+        n = pyrobbb.fit(network, *data, **options).n_data
+    else:
+        for prediction in posterior.predict_chunks(unseen, n_draws=20, seed=0, max_memory=BOUND):
+            n += len(prediction.mean)
     if n != n_rows:
-        raise RuntimeError(f"{n} of {n_rows} rows were predicted.")
-    print(json.dumps(told))
+        raise RuntimeError(f"{n} of {n_rows} rows were seen.")
+    print(json.dumps([peak.stop(), n_rows / (time.perf_counter() - start)]))
 
 
 def write_files(folder: Path, n_rows: int) -> None:
@@ -281,12 +277,11 @@ def memory(folder: Path) -> None:
     for n_rows in ROWS:
         write_files(folder, n_rows)
         for kind, name in (("memmap", "x.npy"), ("parquet", "rows.parquet")):
-            told = json.loads(child("memory_of", kind, str(folder), n_rows).communicate()[0])
-            cells = [
-                cell
-                for what in ("fit", "predict")
-                for cell in (f"{told[what][0] / 2**20:.0f}", f"{told[what][1]:,.0f}")
-            ]
+            cells = []
+            for what in ("fit", "predict"):
+                found = child("memory_of", what, kind, str(folder), n_rows).communicate()[0]
+                n_bytes, per_second = json.loads(found)
+                cells += [f"{n_bytes / 2**20:.0f}", f"{per_second:,.0f}"]
             size = (folder / name).stat().st_size / 2**20
             print(f"| {n_rows:,} | {size:,.0f} MiB | {kind} | {' | '.join(cells)} |", flush=True)
 

@@ -126,3 +126,8 @@ def _check_finite(name: str, tensor: Tensor) -> None:
 def like(original: ArrayLike, result: Tensor) -> Any:
     """Give a result in the kind of the input: a tensor for a tensor, else a NumPy array."""
     return result.detach() if isinstance(original, Tensor) else to_numpy(result)
+
+
+def kind_of(original: ArrayLike) -> ArrayLike:
+    """Give something of the kind of the input, for `like`, that does not keep its memory."""
+    return torch.empty(0) if isinstance(original, Tensor) else np.empty(0)

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -28,7 +29,7 @@ from .sampling import (
     join,
     prior_guide,
 )
-from .streams import Parquet, check_shard, chunks_of
+from .streams import Parquet, check_shard, chunks_of, plan_chunks
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ class Posterior:
         n_draws: int = 200,
         seed: int | None = None,
         *,
-        rows: int = 2**16,
+        rows: int | None = None,
         shard: tuple[int, int] = (0, 1),
         max_memory: int = WORKING_MEMORY,
     ) -> Iterator[RegressionPrediction | ClassificationPrediction]:
@@ -161,13 +162,17 @@ class Posterior:
         ----------
         x : array-like, numpy.memmap, streams.Parquet, or iterable of arrays of shape (m, ...)
             An iterable gives the chunks as they are.
-        n_draws, seed, max_memory
+        n_draws, seed
             As for `predict`.
-        rows : int
-            Of a chunk.
+        rows : int, optional
+            Of a chunk. None: 65,536, or as many as take a quarter of `max_memory`.
         shard : tuple (i, n)
             Read and predict the i-th of every n chunks only, from 0: what one of n processes does.
-            They need the same `seed`.
+            They need the same `seed`, `rows` and `max_memory`.
+        max_memory : int
+            Bound in bytes on all that is held: by what reads x, the chunks (but those of an
+            iterable), and as working memory. It is for a loop that keeps no more than the last
+            prediction. Warned of where it is too little for the rows of a chunk.
 
         Returns
         -------
@@ -179,9 +184,13 @@ class Posterior:
         check_shard(shard)
         if shard[1] > 1 and seed is None:
             raise ValueError("`shard` needs a `seed`, the same in all processes, got None.")
+        if rows is not None:
+            check_count("rows", rows)
         seed = as_seed(seed)
-        chunks = chunks_of(x, rows, shard)
-        return (self.predict(chunk, n_draws, seed, max_memory=max_memory) for chunk in chunks)
+        rows, left = plan_chunks(x, rows, max_memory)
+        left = max(4 * left // 5, 1)  # the last prediction may keep a quarter
+        predict = partial(self.predict, n_draws=n_draws, seed=seed, max_memory=left)
+        return map(predict, chunks_of(x, rows, shard))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the posterior into a folder: safetensors and JSON, no pickle.

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from .calibration import Calibration
-from .data import ArrayLike, as_tensor, check_number, like
+from .data import ArrayLike, as_tensor, check_number, kind_of, like
 from .likelihoods import as_observed, base_of
 from .randomness import as_seed, seeded
 
@@ -43,7 +43,7 @@ class Prediction:
 
     def __init__(self, distributions: Iterable[Distribution], original: ArrayLike) -> None:
         self._distributions = distributions
-        self._original = original
+        self._original = kind_of(original)
 
     def log_prob(self, y: ArrayLike) -> Any:
         """Give the log predictive density of each row's observation.

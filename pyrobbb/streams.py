@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,10 +15,18 @@ from torch import Tensor
 
 from .data import ArrayLike, check_count
 
+logger = logging.getLogger(__name__)
+
 CHUNK_BYTES = 2**22
 """Of a chunk of a memory-mapped array: large enough to be read fast, small enough to be mixed."""
 PIECE_ROWS = 2**13
 """Rows of a parquet file that are held at once before they go into the buffer."""
+READER, READER_COLUMN, PAGE = 2**26, 2**18, 2**20
+"""Bytes that pyarrow was seen to hold: in any case, for each column, and of a page by default."""
+CHUNK_ROWS = 2**16
+"""Rows that are predicted at once."""
+CHUNK_COPIES = 3
+"""A chunk of x as it is read, in the prediction, and in the one before, which the caller holds."""
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -138,6 +148,16 @@ class Parquet:
         """Number of row groups."""
         return len(self._chunks)
 
+    @property
+    def reader_bytes(self) -> int:
+        """About what pyarrow holds while it reads x: a page and a dictionary of each column."""
+        largest = 0
+        for i, group, _ in self._chunks:
+            metadata = self._metadata[i]
+            per_column = metadata.row_group(group).total_byte_size // metadata.num_columns
+            largest = max(largest, per_column)
+        return READER + len(self.columns) * (READER_COLUMN + 2 * min(largest, PAGE))
+
     def check_target(self, y: Tensor) -> None:
         """Raise unless the target has as many dimensions as the y of a network."""
         n_dims = 1 if isinstance(self.target, str) else 2
@@ -177,8 +197,7 @@ class Parquet:
                         held.append(piece[:n])
                     piece, at = piece[n:], at + n
                     if held and (at % n_rows == 0 or at == self.n_data):
-                        yield np.concatenate(held)
-                        held = []
+                        yield _joined(held)
 
     def _pieces(self, i: int, group: int, names: list[str]) -> Iterator[np.ndarray]:
         # One row group of a file that is opened for it: pyarrow keeps what it has read of others.
@@ -206,6 +225,13 @@ class Parquet:
             return pyarrow.parquet.ParquetFile(path, pre_buffer=False, **options)
         except pyarrow.ArrowInvalid as error:
             raise ValueError(f"`paths`: {str(path)!r} is no parquet file ({error}).") from error
+
+
+def _joined(pieces: list[np.ndarray]) -> np.ndarray:
+    """Join pieces, and let go of them."""
+    whole = np.concatenate(pieces)
+    pieces.clear()
+    return whole
 
 
 def _check_numeric(path: Path, name: str, kind: Any) -> None:
@@ -257,16 +283,49 @@ def check_shard(shard: tuple[int, int]) -> None:
         raise ValueError(f"`shard` must be (i, n) with i below n, got {shard}.")
 
 
+def plan_chunks(x: Any, rows: int | None, max_memory: int) -> tuple[int, int]:
+    """Give the rows of a chunk, and what is left of the memory to predict them with.
+
+    None: so many that their copies take a quarter of the memory, `CHUNK_ROWS` at most. What an
+    iterable holds is not known.
+    """
+    if isinstance(x, Parquet):
+        per_row, reader = 8 * len(x.columns), x.reader_bytes
+    elif is_array(x):
+        per_row, reader = math.prod(x.shape[1:]) * x.dtype.itemsize, 0
+    else:
+        return rows or CHUNK_ROWS, max_memory
+    per_row = CHUNK_COPIES * max(per_row, 1)
+    least = max(max_memory // 4, 1)  # to predict with, also where the rest takes too much
+    if rows is None:
+        rows = min(max(max(max_memory - reader, least) // 4 // per_row, 1), CHUNK_ROWS)
+    taken = reader + rows * per_row
+    if max_memory - taken < least:
+        logger.warning(
+            "`max_memory` is %.0f MiB, but what reads x takes about %.0f and chunks of %d rows "
+            "%.0f: raise it, or lower `rows`.",
+            max_memory / 2**20,
+            reader / 2**20,
+            rows,
+            rows * per_row / 2**20,
+        )
+    return rows, max(max_memory - taken, least)
+
+
+def is_array(x: Any) -> bool:
+    """Say whether rows can be taken out of x."""
+    return hasattr(x, "shape") and hasattr(x, "__getitem__")
+
+
 def chunks_of(x: Any, n_rows: int, shard: tuple[int, int] = (0, 1)) -> Iterator[ArrayLike]:
     """Give chunks of rows in order: of an array, of files, or of an iterable of arrays.
 
     Of these, a shard (i, n) has the i-th of every n.
     """
-    check_count("rows", n_rows)
     part, n_parts = shard
     if isinstance(x, Parquet):
         return x.in_order(n_rows, shard)
-    if hasattr(x, "shape") and hasattr(x, "__getitem__"):
+    if is_array(x):
         pieces = (x[i : i + n_rows] for i in range(part * n_rows, len(x), n_parts * n_rows))
         return (np.array(piece) if isinstance(piece, np.memmap) else piece for piece in pieces)
     return itertools.islice(x, part, None, n_parts)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tracemalloc
+import weakref
 
 import numpy as np
 import pyarrow as pa
@@ -371,6 +372,44 @@ def test_chunks_are_predicted_as_the_whole_is(mapped, table, kind):
     assert len(chunks) == 7
     np.testing.assert_allclose(np.concatenate([p.mean for p in chunks]), whole.mean, rtol=1e-5)
     np.testing.assert_allclose(np.concatenate([p.sd for p in chunks]), whole.sd, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [None, 3, 500])
+def test_rows_are_predicted_within_what_their_chunks_leave(rows):
+    x = np.zeros((10**5, 50), np.float32)
+    n_rows, left = streams.plan_chunks(x, rows, 2**22)
+    assert n_rows == (rows or 2**20 // (3 * 200))
+    assert left == 2**22 - 3 * 200 * n_rows
+    assert streams.plan_chunks(x, None, 2**30)[0] == streams.CHUNK_ROWS
+    assert streams.plan_chunks(iter([x]), rows, 2**22)[1] == 2**22
+
+
+def test_the_reader_of_a_file_counts(table, caplog):
+    rows = Parquet(table, columns=["a", "b", "c"])
+    assert streams.READER < rows.reader_bytes < streams.READER + 3 * (2**18 + 2 * streams.PAGE)
+    n_rows, left = streams.plan_chunks(rows, None, 2**28)
+    assert left == 2**28 - rows.reader_bytes - 3 * 24 * n_rows
+    assert not caplog.records
+    assert streams.plan_chunks(rows, None, 2**20) == (2**18 // 4 // 72, 2**18)
+    assert "`max_memory` is 1 MiB, but what reads x takes about 65" in caplog.text
+
+
+def test_chunks_by_the_bound_give_the_same_predictions(mapped, table):
+    posterior = a_fit(X, Y)
+    whole = posterior.predict(X, n_draws=20, seed=3).mean
+    for x in (X, mapped[0], Parquet(table, columns=["a", "b", "c"])):
+        chunks = list(posterior.predict_chunks(x, n_draws=20, seed=3, max_memory=2**13))
+        assert len(chunks) > 2
+        np.testing.assert_allclose(np.concatenate([p.mean for p in chunks]), whole, rtol=1e-5)
+
+
+def test_a_prediction_does_not_keep_the_rows_it_was_asked_for():
+    x = np.array(X)
+    last = weakref.ref(x)
+    prediction = a_fit(X, Y).predict(x, n_draws=2, seed=0)
+    del x
+    assert last() is None
+    assert isinstance(prediction.mean, np.ndarray)
 
 
 def test_shards_make_up_the_whole():
