@@ -138,6 +138,9 @@ def fit(
         int | None, typer.Option(min=1, help="Passes over the data; enough of them by default.")
     ] = None,
     seed: Seed = 0,
+    device: Annotated[
+        str | None, typer.Option(help="Where to fit, such as cuda; by default the processor.")
+    ] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(help="Folder to write down how far it is; the same command goes on from it."),
@@ -178,6 +181,7 @@ def fit(
         "restarts": restarts,
         "epochs": epochs,
         "random_state": seed,
+        "device": device,
         "checkpoint": checkpoint,
         "verbose": sys.stderr.isatty(),
     }

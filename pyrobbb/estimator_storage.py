@@ -48,7 +48,7 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
                     f"`{name}` is a callable of your own, and code is not stored: pickle the "
                     "estimator, or save posterior_ alone."
                 )
-    params["checkpoint"] = None  # of the fit that is over
+    params |= {"checkpoint": None, "device": None}  # of the fit that is over, and of this machine
     seed = params["random_state"]
     if not isinstance(seed, int | np.integer | None):
         logger.info("`random_state` is no number: the stored estimator has None in its place.")

@@ -33,9 +33,10 @@ from . import estimator_storage, likelihoods, priors
 from .architectures import Activation, mlp
 from .calibration import Calibration
 from .checkpoints import stored_seed
-from .data import check_count, check_number
+from .data import check_count, check_number, has_float64
 from .fitting import EngineName, fit
 from .network import BayesianNetwork
+from .placement import Device, as_device
 from .posterior import Posterior
 from .prediction import ClassificationPrediction, RegressionPrediction
 from .scaling import Standardizer
@@ -96,6 +97,7 @@ class _BBBEstimator(BaseEstimator):
         n_draws: int = 200,
         kl_weight: float = 0.7,
         engine: EngineName = "auto",
+        device: Device | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         patience: int = 20,
@@ -114,6 +116,7 @@ class _BBBEstimator(BaseEstimator):
         self.n_draws = n_draws
         self.kl_weight = kl_weight
         self.engine = engine
+        self.device = device
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.patience = patience
@@ -275,7 +278,8 @@ class _BBBEstimator(BaseEstimator):
             x, target = x[fitted], target[fitted]
             weight = None if weight is None else weight[fitted]
         network = self._network(self.likelihood_, x.shape[1])
-        if len(x) <= self.batch_size:
+        device = as_device(self.device)
+        if len(x) <= self.batch_size and (device is None or has_float64(device)):
             network.double()  # costs little, and equal data give equal fits, however they are told
         how = self._how(len(x), weight)
         how |= {"epochs": math.ceil(part * how["epochs"]), "lr": part * how["lr"]}
@@ -332,6 +336,7 @@ class _BBBEstimator(BaseEstimator):
             "clip_norm": STEEPEST * (n_rows if weight is None else float(weight.sum())),
             "kl_weight": float(self.kl_weight),
             "engine": self.engine,
+            "device": self.device,
             "seed": self.seed_,
             "progress": self.verbose,
         }
@@ -399,6 +404,9 @@ class BBBRegressor(RegressorMixin, _BBBEstimator):
         are few rows: by held-out rows of the training parts of eight UCI sets.
     engine : str
         See `pyrobbb.fit`.
+    device : str or torch.device, optional
+        Where to fit and to predict, such as ``"cuda"``. X and y, and all results, are where they
+        are without.
     early_stopping : bool
         Hold out `validation_fraction` of the rows, keep the parameters of the epoch that predicts
         them best, and stop after `patience` epochs without a better one.
@@ -452,6 +460,7 @@ class BBBRegressor(RegressorMixin, _BBBEstimator):
         n_draws: int = 200,
         kl_weight: float = 0.7,
         engine: EngineName = "auto",
+        device: Device | None = None,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         patience: int = 20,
@@ -471,6 +480,7 @@ class BBBRegressor(RegressorMixin, _BBBEstimator):
             n_draws=n_draws,
             kl_weight=kl_weight,
             engine=engine,
+            device=device,
             early_stopping=early_stopping,
             validation_fraction=validation_fraction,
             patience=patience,
@@ -717,7 +727,7 @@ class BBBClassifier(ClassifierMixin, _BBBEstimator):
 
     Parameters
     ----------
-    hidden, activation, prior, epochs, batch_size, lr, restarts, n_draws, kl_weight, engine
+    hidden, activation, prior, epochs, batch_size, lr, restarts, n_draws, kl_weight, engine, device
         As for `BBBRegressor`.
     early_stopping, validation_fraction, patience, warm_start, random_state, checkpoint, verbose
         As for `BBBRegressor`.
@@ -901,6 +911,8 @@ def _weighted(
 
 def _in_double(posterior: Posterior) -> Posterior:
     """Give a posterior in double precision: a target may be 1e9 with a spread of 1."""
+    if not has_float64(posterior.example.device):
+        return posterior
     if posterior.chains:
         return Posterior.of_chains([_in_double(own) for own in posterior.chains])
     posterior.network.double()

@@ -42,7 +42,7 @@ class Placement:
         cls, device: Device | None, dtype: DType | None, autocast: DType | None, like: torch.Tensor
     ) -> Placement:
         """Check what the arguments ask of a network with a parameter `like`."""
-        placement = cls(_device(device), _dtype(dtype), _autocast(autocast))
+        placement = cls(as_device(device), _dtype(dtype), _autocast(autocast))
         where = placement.device or like.device
         own = placement.dtype or like.dtype
         if own == torch.float64 and not has_float64(where):
@@ -81,7 +81,8 @@ def _is_at(here: torch.device, wanted: torch.device | None) -> bool:
     return here.type == wanted.type and wanted.index in (None, here.index)
 
 
-def _device(device: Device | None) -> torch.device | None:
+def as_device(device: Device | None) -> torch.device | None:
+    """Give a device by its name; raise if there is none such here."""
     if device is None:
         return None
     try:
@@ -95,10 +96,10 @@ def _device(device: Device | None) -> torch.device | None:
     try:
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ValueError(
-            f"`device` {str(place)!r} cannot be used on this machine: {reason} Leave `device` out, "
-            "or pass 'cpu'."
+            f"`device` {str(place)!r} cannot be used on this machine: {reason}. Leave `device` "
+            "out, or pass 'cpu'."
         ) from None
     return place
 

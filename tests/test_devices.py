@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pyrobbb import (
     BayesianNetwork,
+    BBBClassifier,
+    BBBRegressor,
     FusedELBO,
     MeanFieldGuide,
     Posterior,
@@ -237,12 +239,61 @@ def test_a_loop_of_pyros_works_on_a_far_device(elbo, make_guide):
     assert isinstance(draws["y"], Far)
 
 
+ESTIMATORS = {
+    "gaussian": (BBBRegressor, {}, Y[:, 0]),
+    "auto": (BBBRegressor, {"likelihood": "auto", "batch_size": 8}, np.hstack([Y, -Y])),
+    "counts": (BBBRegressor, {"likelihood": "poisson"}, np.arange(13)),
+    "classes": (BBBClassifier, {"early_stopping": True}, np.array(["a", "b"] * 6 + ["a"])),
+}
+
+
+def an_estimator(case, **options):
+    kind, own, y = ESTIMATORS[case]
+    some = {"hidden": (4,), "epochs": 2, "n_draws": 3, "restarts": 2, "random_state": 0}
+    return kind(**{**some, "engine": "fused", **own, **options}), y
+
+
+def told_by(estimator):
+    found = estimator.predict_distribution(X)
+    return found.probs if isinstance(estimator, BBBClassifier) else found.interval(0.8)
+
+
+@pytest.mark.parametrize("case", ESTIMATORS)
+def test_an_estimator_fits_and_predicts_on_a_far_device(case, tmp_path):
+    near, y = an_estimator(case, engine="svi")
+    with far_device():
+        far = an_estimator(case, engine="svi", device=DEVICE)[0].fit(X, y)
+        assert all(isinstance(own.guide.loc, Far) for own in far.posterior_.chains)
+        assert far.posterior_.example.device == DEVICE
+        found = told_by(far)
+        np.testing.assert_allclose(found, told_by(near.fit(X, y)), rtol=1e-5)
+        far.save(tmp_path / "model")
+        far.partial_fit(X, y)
+    again = type(near).load(tmp_path / "model")
+    assert again.device is None
+    np.testing.assert_allclose(told_by(again), found, rtol=1e-5)
+
+
+def test_an_estimator_that_was_loaded_goes_on_elsewhere(tmp_path):
+    near, y = an_estimator("gaussian")
+    near.fit(X, y).save(tmp_path / "model")
+    again = BBBRegressor.load(tmp_path / "model")
+    with far_device():
+        again.set_params(device=DEVICE).partial_fit(X, y)
+        assert again.posterior_.example.device == DEVICE
+
+
+def test_a_device_that_is_not_there_is_refused_by_an_estimator():
+    with pytest.raises(ValueError, match="`device` must be a device of torch's"):
+        BBBRegressor(device="gpu").fit(X, Y[:, 0])
+
+
 # A device without float64, as Apple's GPUs
 
 
 @pytest.fixture
 def _no_float64(monkeypatch):
-    for module in ("network", "placement", "sampling"):
+    for module in ("estimators", "network", "placement", "sampling"):
         monkeypatch.setattr(f"pyrobbb.{module}.has_float64", lambda device: device != DEVICE)
     with far_device(has_float64=False):
         yield
@@ -262,6 +313,14 @@ def test_a_device_without_float64_fits_and_predicts(member, engine, tmp_path):
     by_tensor = posterior.predict(torch.as_tensor(X), n_draws=5, seed=0)
     assert by_tensor.log_prob(torch.as_tensor(y)).device.type == "cpu"
     posterior.save(tmp_path / "model")
+
+
+@pytest.mark.usefixtures("_no_float64")
+@pytest.mark.parametrize("case", ESTIMATORS)
+def test_an_estimator_does_without_float64(case):
+    estimator, y = an_estimator(case, device=DEVICE)
+    assert np.isfinite(told_by(estimator.fit(X, y))).all()
+    assert estimator.posterior_.example.dtype == torch.float32
 
 
 @pytest.mark.usefixtures("_no_float64")
