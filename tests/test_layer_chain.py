@@ -8,7 +8,13 @@ from torch.testing import assert_close
 
 from pyrobbb import BayesianNetwork, mlp
 from pyrobbb.architectures import ACTIVATIONS
-from pyrobbb.layer_chain import SLOPES, layers_of, run_layers, slopes_of_layers
+from pyrobbb.layer_chain import (
+    SLOPES,
+    layers_of,
+    run_layers,
+    run_layers_for_many,
+    slopes_of_layers,
+)
 from pyrobbb.network import evaluating
 
 N_DRAWS = 5
@@ -18,6 +24,7 @@ CHAINS = {
     **{name: lambda name=name: mlp(3, [7, 4], 2, name) for name in ACTIVATIONS},
     "no bias": lambda: nn.Sequential(nn.Linear(3, 6, bias=False), nn.Tanh(), nn.Linear(6, 1)),
     "other activations": lambda: nn.Sequential(nn.Linear(3, 6), nn.LeakyReLU(0.3), nn.Hardtanh()),
+    "an activation first": lambda: nn.Sequential(nn.ReLU(), nn.Tanh(), nn.Linear(3, 2), nn.ReLU()),
 }
 
 
@@ -40,12 +47,28 @@ def test_a_chain_gives_what_vmap_gives(make, x_per_draw):
     assert_close(run_layers(layers_of(net), values, x), expected)
 
 
-def test_parameters_that_are_not_drawn_are_the_layers_own():
+@pytest.mark.parametrize("make", CHAINS.values(), ids=CHAINS)
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("n_rows", [2, 9])
+def test_many_draws_at_the_same_inputs_give_what_vmap_gives(make, graph, n_rows):
+    net = make().double()
+    values, x = drawn(net), torch.randn(n_rows, 3, dtype=torch.float64)
+    expected = torch.vmap(lambda v: functional_call(net, v, (x,)))(values)
+    before = x.clone()
+    with torch.set_grad_enabled(graph):
+        output = run_layers_for_many(layers_of(net), values, x)
+    assert_close(output, expected)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("names", [{"0.bias", "2.weight"}, {"0.weight", "2.bias"}, {"2.weight"}])
+def test_parameters_that_are_not_drawn_are_the_layers_own(names):
     net = mlp(3, [6], 2).double()
     x = torch.randn(9, 3, dtype=torch.float64)
-    values = drawn(net, {"0.bias", "2.weight"})
+    values = drawn(net, names)
     expected = torch.vmap(lambda v: functional_call(net, v, (x,)))(values)
     assert_close(run_layers(layers_of(net), values, x), expected)
+    assert_close(run_layers_for_many(layers_of(net), values, x), expected)
 
 
 ELEMENTWISE = [
@@ -102,10 +125,14 @@ def test_gradients_are_those_of_vmap():
     values = {name: value.requires_grad_() for name, value in drawn(net).items()}
     ways = [
         run_layers(layers_of(net), values, x),
+        run_layers_for_many(layers_of(net), values, x),
         torch.vmap(lambda v: functional_call(net, v, (x,)))(values),
     ]
-    one, other = (torch.autograd.grad(way.square().sum(), list(values.values())) for way in ways)
-    assert_close(one, other)
+    *ours, expected = (
+        torch.autograd.grad(way.square().sum(), list(values.values())) for way in ways
+    )
+    for gradients in ours:
+        assert_close(gradients, expected)
 
 
 class MyLinear(nn.Linear):
