@@ -41,6 +41,8 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     results = _earlier(folder / RESULTS, keep=given.only is not None)
     results |= {"quick": options.quick}
+    # Bytecode is kept, as that of an installed package is: other libraries have theirs from pip.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory() as cache:
         # PyTorch keeps what it compiles: here for this run only, whatever ran before it.
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache

@@ -87,12 +87,18 @@ class MeanFieldGuide(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Run the Pyro guide: draw every latent site. The arguments of the model are ignored."""
-        loc = self.split(param_site("guide.loc", self.loc))
-        scale = self.split(scale_of(param_site("guide.rho", self.rho)))
-        return {
-            name: pyro.sample(name, self._site_distribution(name, loc[name], scale[name]))
-            for name in self.shapes
-        }
+        loc, rho = param_site("guide.loc", self.loc), param_site("guide.rho", self.rho)
+        distributions = self._distributions(loc, scale_of(rho))
+        return {name: pyro.sample(name, fn) for name, fn in distributions.items()}
+
+    @property
+    def distributions(self) -> dict[str, TorchDistribution]:
+        """The distribution of each latent site."""
+        return self._distributions(self.loc, self.scale)
+
+    def _distributions(self, loc: Tensor, scale: Tensor) -> dict[str, TorchDistribution]:
+        locs, scales = self.split(loc), self.split(scale)
+        return {name: self._site_distribution(name, locs[name], scales[name]) for name in locs}
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """Split flat values, shape (..., n_latent), into views of the sites' shapes."""

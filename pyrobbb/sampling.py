@@ -17,6 +17,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from .data import has_float64
+from .guides import MeanFieldGuide
 from .likelihoods import log_density
 from .network import BayesianNetwork
 from .randomness import ONE_AT_A_TIME, seeded
@@ -54,11 +55,17 @@ def draw_blocks(
     Block
         Of at most BLOCK draws.
     """
+    for child, size in _seeds_of_blocks(n_draws, seed):
+        with seeded(child), torch.no_grad():
+            trace = _vectorised_trace(guide, example)
+        yield Block(trace, size)
+
+
+def _seeds_of_blocks(n_draws: int, seed: int) -> Iterator[tuple[int, int]]:
+    """Give the seed of each block, and how many of its draws are wanted."""
     children = np.random.SeedSequence(seed).generate_state(math.ceil(n_draws / BLOCK))
     for block, child in enumerate(children):
-        with seeded(int(child)), torch.no_grad():
-            trace = _vectorised_trace(guide, example)
-        yield Block(trace, min(BLOCK, n_draws - block * BLOCK))
+        yield int(child), min(BLOCK, n_draws - block * BLOCK)
 
 
 class Block:
@@ -126,7 +133,18 @@ class Source:
 
     def draws(self, example: Tensor) -> Iterator[Draws]:
         """Draw the latent sites, block by block."""
+        if type(self.guide) is MeanFieldGuide:
+            return self._draws_without_trace(self.guide)
         return (block.draws for block in self.blocks(example))
+
+    def _draws_without_trace(self, guide: MeanFieldGuide) -> Iterator[Draws]:
+        """Give the numbers that a trace would give: a small net's draws took longer than its runs."""
+        with pyro.validation_enabled(False), torch.no_grad():
+            distributions = guide.distributions
+        for child, size in _seeds_of_blocks(self.n_draws, self.seed):
+            with seeded(child), torch.no_grad():
+                drawn = {name: fn.sample((BLOCK,)) for name, fn in distributions.items()}
+            yield {name: value[:size] for name, value in drawn.items()}
 
 
 def log_densities(sources: Sequence[Source], example: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,9 @@ from pyrobbb import (
     MeanFieldGuide,
     Posterior,
     fit,
+    likelihoods,
     mlp,
+    prune,
 )
 from pyrobbb.history import History
 from pyrobbb.sampling import BLOCK
@@ -59,6 +61,17 @@ def test_the_first_draws_are_the_same_for_any_number_of_draws(guide):
     for name in many:
         assert torch.equal(many[name][: BLOCK + 2], few[name])
         assert len(many[name].unique(dim=0)) == 2 * BLOCK + 5
+
+
+@pytest.mark.parametrize("likelihood", [likelihoods.Gaussian(), likelihoods.StudentT()])
+def test_draws_are_those_of_the_guide_in_a_plate(likelihood):
+    posterior = prune(fitted(likelihood=likelihood), 0.3)  # with scales of 0
+    (source,) = posterior.sources(2 * BLOCK + 5, seed=3)
+    in_plate = [block.draws for block in source.blocks(posterior.example)]
+    for found, expected in zip(source.draws(posterior.example), in_plate, strict=True):
+        assert found.keys() == expected.keys()
+        for name in found:
+            assert torch.equal(found[name], expected[name])
 
 
 def test_a_seed_makes_draws_and_predictions_repeatable_and_none_does_not(posterior):

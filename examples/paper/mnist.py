@@ -59,7 +59,7 @@ CHOSEN = {
     "sgd": Settings("sgd", lr=0.03),
     "dropout": Settings("dropout", lr=0.03),
     "gaussian": Settings("gaussian", minus_log_scale1=1.0, kl_weight=0.1, **LOCAL),
-    "mixture": Settings("mixture", kl_weight=0.3, **LOCAL),
+    "mixture": Settings("mixture", minus_log_scale1=1.0, kl_weight=0.1, **LOCAL),
 }
 EPOCHS = {"sgd": 600, "dropout": 300, "gaussian": 200, "mixture": 200}
 # Each row varies one setting from the best of the row before.
@@ -355,7 +355,8 @@ def draw(path, runs):
             label = f"{model}, KL weight {kl_weight:g}"
             color = shades.get(kl_weight, color) if model == "mixture" else color
             if model == "mixture" and run["settings"]["minus_log_scale1"] == 1.0:
-                color, label = "#6a3d9a", f"{label}, scale exp(-1)"
+                color = {0.1: "#6a3d9a", 0.2: "#a98cc6"}.get(kl_weight, color)
+                label = f"{label}, scale exp(-1)"
         epochs = [row["epoch"] for row in curve]
         ax.plot(epochs, [row["test_error"] for row in curve], color=color, lw=1.6, label=label)
         if "test_error_at_means" in curve[0]:
