@@ -197,7 +197,7 @@ class Peak:
     def __init__(self, start: int) -> None:
         self.start = self.most = start
         self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def _watch(self) -> None:
@@ -241,12 +241,12 @@ def memory_of(what: str, kind: str, path: str, n_rows: int) -> None:
         data = (rows,)
     peak, start, n = Peak(anonymous()), time.perf_counter(), 0
     if what == "fit":
-        n = pyrobbb.fit(network, *data, **options).n_data
+        pyrobbb.fit(network, *data, **options)
     else:
         for prediction in posterior.predict_chunks(unseen, n_draws=20, seed=0, max_memory=BOUND):
             n += len(prediction.mean)
-    if n != n_rows:
-        raise RuntimeError(f"{n} of {n_rows} rows were seen.")
+        if n != n_rows:
+            raise RuntimeError(f"{n} of {n_rows} rows were predicted.")
     print(json.dumps([peak.stop(), n_rows / (time.perf_counter() - start)]))
 
 

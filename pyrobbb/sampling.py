@@ -138,7 +138,7 @@ class Source:
         return (block.draws for block in self.blocks(example))
 
     def _draws_without_trace(self, guide: MeanFieldGuide) -> Iterator[Draws]:
-        """Give the numbers that a trace would give: a small net's draws took longer than its runs."""
+        """Give the numbers of a trace, which for a small net takes longer than to run it."""
         with pyro.validation_enabled(False), torch.no_grad():
             distributions = guide.distributions
         for child, size in _seeds_of_blocks(self.n_draws, self.seed):
