@@ -87,18 +87,33 @@ def test_slopes_by_hand_are_those_of_autograd(activation, n_draws):
     net = nn.Sequential(
         nn.Linear(3, 6), activation, nn.Linear(6, 5, bias=False), activation, nn.Linear(5, 2)
     ).double()
+    assert_slopes_are_those_of_autograd(net, n_draws, own={"4.weight"})
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("own", [set(), {"2.weight"}])
+def test_a_layer_of_one_unit_is_a_product_as_well(bias, own):
+    net = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 1, bias=bias)).double()
+    output = assert_slopes_are_those_of_autograd(net, None, own)
+    assert output.shape == (9, 1)
+
+
+def assert_slopes_are_those_of_autograd(net, n_draws, own):
     x = torch.randn(9, 3, dtype=torch.float64)
     values = {
         name: (value if n_draws else value[0]).requires_grad_()
         for name, value in drawn(net).items()
-        if name != "4.weight"
+        if name not in own
     }
     hidden = []
     output = run_layers(layers_of(net), values, x, hidden=hidden)
+    if not n_draws:
+        assert_close(output, functional_call(net, values, (x,)))
     slope = torch.randn_like(output)
     expected = torch.autograd.grad(output, list(values.values()), slope)
     slopes = slopes_of_layers(layers_of(net), values, hidden, slope)
     assert_close([slopes[name] for name in values], list(expected))
+    return output
 
 
 def test_slopes_go_no_deeper_than_to_the_first_layer_that_is_learnt():
