@@ -153,6 +153,7 @@ def shared_fit(width: int, out: str) -> None:
             y,
             epochs=epochs,
             batch_size=256,
+            lr=1e-3,
             engine="fused",
             seed=0,
             progress=False,
