@@ -344,19 +344,22 @@ def how_bayesian(posterior, settings):
 
 
 def draw(path, runs):
-    """Draw the test error by epoch, of what each run predicts and with weights at their means."""
+    """Draw the test error by epoch, of what each run predicts and with weights at their means.
+
+    Of the mixtures the chosen one, and the one with the whole KL divergence.
+    """
     colors = {"sgd": "#8a8f98", "dropout": "#c8553d", "gaussian": "#e09f3e", "mixture": "#1b6ca8"}
-    shades = {1.0: "#b9d5ec", 0.6: "#7fb2da", 0.3: "#3f88c2", 0.1: "#134b75"}  # by KL weight
+    names = {"sgd": "SGD", "dropout": "dropout", "gaussian": "Gaussian", "mixture": "scale mixture"}
     fig, ax = plt.subplots(figsize=(8.4, 3.8), layout="constrained")
-    for run in sorted(runs, key=lambda run: (run["model"], run["settings"]["kl_weight"])):
-        model, kl_weight, curve = run["model"], run["settings"]["kl_weight"], run["curve"]
-        color, label = colors[model], model.upper() if model == "sgd" else model
+    for run in runs:
+        model, curve = run["model"], run["curve"]
+        color, label, kl_weight = colors[model], names[model], run["settings"]["kl_weight"]
+        is_chosen = run["settings"] == asdict(CHOSEN[model])
+        if not is_chosen and kl_weight < 1:
+            continue
         if "posterior" in run:
-            label = f"{model}, KL weight {kl_weight:g}"
-            color = shades.get(kl_weight, color) if model == "mixture" else color
-            if model == "mixture" and run["settings"]["minus_log_scale1"] == 1.0:
-                color = {0.1: "#6a3d9a", 0.2: "#a98cc6"}.get(kl_weight, color)
-                label = f"{label}, scale exp(-1)"
+            label += f", KL weight {kl_weight:g}"
+            color = color if is_chosen else "#a9cbe8"
         epochs = [row["epoch"] for row in curve]
         ax.plot(epochs, [row["test_error"] for row in curve], color=color, lw=1.6, label=label)
         if "test_error_at_means" in curve[0]:
