@@ -290,16 +290,17 @@ def plan_chunks(x: Any, rows: int | None, max_memory: int) -> tuple[int, int]:
     iterable holds is not known.
     """
     if isinstance(x, Parquet):
-        per_row, reader = 8 * len(x.columns), x.reader_bytes
+        per_row, reader, n_data = 8 * len(x.columns), x.reader_bytes, x.n_data
     elif is_array(x):
-        per_row, reader = math.prod(x.shape[1:]) * x.dtype.itemsize, 0
+        item = getattr(getattr(x, "dtype", None), "itemsize", 8)  # a frame has a dtype a column
+        per_row, reader, n_data = math.prod(x.shape[1:]) * item, 0, len(x)
     else:
         return rows or CHUNK_ROWS, max_memory
     per_row = CHUNK_COPIES * max(per_row, 1)
     least = max(max_memory // 4, 1)  # to predict with, also where the rest takes too much
     if rows is None:
         rows = min(max(max(max_memory - reader, least) // 4 // per_row, 1), CHUNK_ROWS)
-    taken = reader + rows * per_row
+    taken = reader + min(rows, n_data) * per_row
     if max_memory - taken < least:
         logger.warning(
             "`max_memory` is %.0f MiB, but what reads x takes about %.0f and chunks of %d rows "
@@ -307,7 +308,7 @@ def plan_chunks(x: Any, rows: int | None, max_memory: int) -> tuple[int, int]:
             max_memory / 2**20,
             reader / 2**20,
             rows,
-            rows * per_row / 2**20,
+            (taken - reader) / 2**20,
         )
     return rows, max(max_memory - taken, least)
 

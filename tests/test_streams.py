@@ -6,6 +6,7 @@ import tracemalloc
 import weakref
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -358,7 +359,7 @@ def test_what_is_refused(mapped, table, tmp_path):
         a_fit(Endless(), n_data=10)
 
 
-@pytest.mark.parametrize("kind", ["array", "mapped", "parquet", "iterable"])
+@pytest.mark.parametrize("kind", ["array", "mapped", "parquet", "iterable", "frame"])
 def test_chunks_are_predicted_as_the_whole_is(mapped, table, kind):
     posterior = a_fit(X, Y)
     x = {
@@ -366,6 +367,7 @@ def test_chunks_are_predicted_as_the_whole_is(mapped, table, kind):
         "mapped": mapped[0],
         "parquet": Parquet(table, columns=["a", "b", "c"]),
         "iterable": np.array_split(X, 7),
+        "frame": pd.DataFrame(X),
     }[kind]
     whole = posterior.predict(X, n_draws=20, seed=3)
     chunks = list(posterior.predict_chunks(x, n_draws=20, seed=3, rows=150))
@@ -381,6 +383,7 @@ def test_rows_are_predicted_within_what_their_chunks_leave(rows):
     assert n_rows == (rows or 2**20 // (3 * 200))
     assert left == 2**22 - 3 * 200 * n_rows
     assert streams.plan_chunks(x, None, 2**30)[0] == streams.CHUNK_ROWS
+    assert streams.plan_chunks(x[:2], 500, 2**22)[1] == 2**22 - 3 * 200 * 2
     assert streams.plan_chunks(iter([x]), rows, 2**22)[1] == 2**22
 
 
@@ -388,7 +391,8 @@ def test_the_reader_of_a_file_counts(table, caplog):
     rows = Parquet(table, columns=["a", "b", "c"])
     assert streams.READER < rows.reader_bytes < streams.READER + 3 * (2**18 + 2 * streams.PAGE)
     n_rows, left = streams.plan_chunks(rows, None, 2**28)
-    assert left == 2**28 - rows.reader_bytes - 3 * 24 * n_rows
+    assert n_rows == streams.CHUNK_ROWS
+    assert left == 2**28 - rows.reader_bytes - 3 * 24 * len(X)
     assert not caplog.records
     assert streams.plan_chunks(rows, None, 2**20) == (2**18 // 4 // 72, 2**18)
     assert "`max_memory` is 1 MiB, but what reads x takes about 65" in caplog.text
