@@ -139,7 +139,7 @@ class Source:
 
     def _draws_without_trace(self, guide: MeanFieldGuide) -> Iterator[Draws]:
         """Give the numbers of a trace, which for a small net takes longer than to run it."""
-        with pyro.validation_enabled(False), torch.no_grad():
+        with ONE_AT_A_TIME, pyro.validation_enabled(False), torch.no_grad():
             distributions = guide.distributions
         for child, size in _seeds_of_blocks(self.n_draws, self.seed):
             with seeded(child), torch.no_grad():
