@@ -67,16 +67,16 @@ class CompiledEngine:
             self.sync()
             self._fused.run(steps, losses)
             return
-        noise = self._fused.draw_noise(len(steps))
+        places = self._fused.next_noise(len(steps))
         try:
-            carry, parts = self._scan(steps, noise)
+            carry, parts = self._scan(steps, places)
         except Exception as error:  # whatever the compiler, the module or the prototype raises
             self._give_up(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
-            self._fused.run_with(steps, losses, noise)
+            self._fused.run_with(steps, losses, places)
             return
         if not np.isfinite(parts).all() or not all(bool(t.isfinite().all()) for t in carry[:2]):
             self.sync()  # to before these steps: taken one by one, they tell what went wrong
-            self._fused.run_with(steps, losses, noise)
+            self._fused.run_with(steps, losses, places)
             return
         self._carry = carry
         self._fused.n_steps += len(steps)
@@ -121,10 +121,10 @@ class CompiledEngine:
             stacklevel=2,
         )
 
-    def _scan(self, steps: Steps, noise: Tensor) -> tuple[list[Tensor], np.ndarray]:
+    def _scan(self, steps: Steps, places: Tensor) -> tuple[list[Tensor], np.ndarray]:
         """Take the steps from where the state is; give the state after them, and the losses."""
         carry = self._carry or [tensor.clone() for tensor in self._tensors()]
-        by_step = self._by_step(steps, noise)
+        by_step = self._by_step(steps, places)
         data = [steps.x, steps.y]
         if steps.row_weight is not None:
             data.append(steps.row_weight)
@@ -136,9 +136,10 @@ class CompiledEngine:
                 call = compile_scan(step, carry, by_step, data)
                 start = carry
                 carry, parts = call(carry, by_step, data)
-                self._compare(steps, noise[0], parts[0])
+                first = self._fused.noise_at(places[:1])[0]
+                self._compare(steps, first, parts[0])
                 if self._ragged:
-                    self._check_filling(step, start, steps, noise, data)
+                    self._check_filling(step, start, steps, places, data)
                 self._call = call
                 _OUTLINES.add(_outline(self._fused, steps))
             else:
@@ -147,9 +148,10 @@ class CompiledEngine:
         losses[:, 0] /= steps.step_weight[:, None]
         return list(carry), losses
 
-    def _by_step(self, steps: Steps, noise: Tensor) -> list[Tensor]:
-        """Give what each step needs: noise, weights and Adam's factors, rows and their weights."""
+    def _by_step(self, steps: Steps, places: Tensor) -> list[Tensor]:
+        """Give what steps need: places of noise, weights, Adam's factors, rows and their weights."""
         adam = self._adam
+        like = adam.tensors[0]
         count = adam.n_steps + 1 + np.arange(len(steps))
         factors = [
             steps.data_weight,
@@ -158,12 +160,12 @@ class CompiledEngine:
             (1 - adam.beta2**count) ** -0.5,
             1 - steps.lr * adam.weight_decay,
         ]
-        by_step = [noise, torch.as_tensor(np.stack(factors, 1)).to(noise)]
+        by_step = [places, torch.as_tensor(np.stack(factors, 1)).to(like)]
         if steps.rows is not None:
             by_step.append(steps.rows)
             if self._ragged:
                 counts = np.arange(steps.rows.shape[-1]) < steps.n_rows[:, None]
-                weights = torch.as_tensor(counts).to(noise)
+                weights = torch.as_tensor(counts).to(like)
                 if steps.rows.dim() == 3:
                     weights = weights[:, None].expand(steps.rows.shape)
                 by_step.append(weights.contiguous())
@@ -173,15 +175,16 @@ class CompiledEngine:
         self, *, has_rows: bool, is_weighted: bool
     ) -> Callable[..., tuple[Tensor, ...]]:
         """Give one step as a function of tensors: the carry, what differs by step, the data."""
-        loss, adam, clip_norm = self._fused.loss, self._adam, self._fused.clip_norm
-        n_chains = len(self._fused.chains)
+        fused = self._fused
+        loss, adam, clip_norm = fused.loss, self._adam, fused.clip_norm
+        n_chains = len(fused.chains)
         lead = int(n_chains > 1)
         n = len(adam.tensors)
         ragged = has_rows and self._ragged
 
         def step(*tensors: Tensor) -> tuple[Tensor, ...]:
             now, first, second = tensors[:n], tensors[n : 2 * n], tensors[2 * n : 3 * n]
-            noise, factors, *rest = tensors[3 * n :]
+            place, factors, *rest = tensors[3 * n :]
             rows, data = rest[: has_rows + ragged], rest[has_rows + ragged :]
             data_weight, kl_weight, rate, root, keep = factors.unbind()
             if has_rows:
@@ -196,7 +199,7 @@ class CompiledEngine:
                 now[0],
                 now[1],
                 now[2:],
-                noise,
+                fused.noise_at(place, traced=True),
                 x,
                 y,
                 data_weight=data_weight,
@@ -237,15 +240,15 @@ class CompiledEngine:
         step: Callable[..., tuple[Tensor, ...]],
         carry: Sequence[Tensor],
         steps: Steps,
-        noise: Tensor,
+        places: Tensor,
         data: Sequence[Tensor],
     ) -> None:
         """Raise if the rows that fill up a smaller batch count, as where rows see each other."""
         less = replace(steps, n_rows=(steps.n_rows + 1) // 2)
-        first = [tensor[0] for tensor in self._by_step(less, noise)]
+        first = [tensor[0] for tensor in self._by_step(less, places)]
         parts = step(*carry, *first, *data)[-1]
-        expected = self._fused.step_at(less, 0, noise[0])
-        tolerance = torch.finfo(noise.dtype).eps ** 0.5  # the same sum, but for its rounding
+        expected = self._fused.step_at(less, 0, self._fused.noise_at(places[:1])[0])
+        tolerance = torch.finfo(parts.dtype).eps ** 0.5  # the same sum, but for its rounding
         if self._autocast is not None:
             tolerance = TOLERANCE_IN_AUTOCAST
         if not torch.allclose(parts[0], expected.nll, rtol=tolerance, atol=tolerance):

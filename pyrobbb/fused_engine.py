@@ -24,7 +24,7 @@ from .randomness import rank_seed
 from .states import under
 
 AT_ONCE = 64
-MOST_NOISE = 2**22  # numbers drawn ahead, if there is a choice: they stay in the cache
+NOISE_AHEAD = 2**17  # numbers made at once, if a step takes fewer
 
 
 @dataclass(frozen=True)
@@ -101,27 +101,36 @@ class FusedEngine:
         rank = self.team.rank if noise == "own" else 0
         self._noise = [NoiseSource(shape, rank_seed(c.seed, rank), loc) for c in self.chains]
         self.noise_size = len(self.chains) * n_particles * len(loc)
-        self.at_once = int(min(max(MOST_NOISE // self.noise_size, 2), AT_ONCE))
+        self.at_once = AT_ONCE
 
     def run(self, steps: Steps, losses: np.ndarray) -> None:
         """Take the steps, and write down the nll and the KL divergence before each."""
-        self.run_with(steps, losses, self.draw_noise(len(steps)))
+        self.run_with(steps, losses, self.next_noise(len(steps)))
 
     def reseed(self, *seeds: int) -> None:
         """Let the noise of each chain begin anew, from a seed of its own."""
         for source, seed in zip(self._noise, seeds, strict=True):
             source.reseed(seed)
 
-    def draw_noise(self, n_steps: int) -> Tensor:
-        """Draw the noise of the next steps, of one step each."""
-        noise = [source.draw(n_steps) for source in self._noise]
-        return noise[0] if len(noise) == 1 else torch.stack(noise, 1)
+    def next_noise(self, n_steps: int) -> Tensor:
+        """Pass over the noise of the next steps; give where it is, for each step."""
+        places = [source.places(n_steps) for source in self._noise]
+        return places[0] if len(places) == 1 else torch.stack(places, 1)
 
-    def run_with(self, steps: Steps, losses: np.ndarray, noise: Tensor) -> None:
-        """Take the steps with given noise."""
+    def noise_at(self, places: Tensor, *, traced: bool = False) -> Tensor:
+        """Make the noise of steps from what `next_noise` gave for them."""
+        first = self._noise[0]  # the others are alike, but for the places
+        return first.traced_at(places) if traced else first.at(places)
+
+    def run_with(self, steps: Steps, losses: np.ndarray, places: Tensor) -> None:
+        """Take the steps with the noise at given places."""
+        n_ahead = max(NOISE_AHEAD // self.noise_size, 1)
         with torch.no_grad(), pyro.validation_enabled(False):
             for i in range(len(steps)):
-                step = self.step_at(steps, i, noise[i])
+                if i % n_ahead == 0:
+                    noise = self.noise_at(places[i : i + n_ahead])
+                own = noise[i % n_ahead]
+                step = self.step_at(steps, i, own)
                 gradients = [step.d_loc, step.d_rho, *step.d_points]
                 losses_now = torch.stack([step.nll, step.kl]).reshape((2, -1))
                 weight = float(steps.step_weight[i])
@@ -129,7 +138,7 @@ class FusedEngine:
                     losses_now, weight, gradients = self._add_up(losses_now, weight, gradients)
                 parts = losses_now.tolist()
                 if not math.isfinite(sum(map(sum, parts))):
-                    raise self._explain(steps, i, noise[i])
+                    raise self._explain(steps, i, own)
                 if self.clip_norm is not None:
                     gradients = clipped(gradients, self.clip_norm, self._lead)
                 self.optimizer.step(gradients, float(steps.lr[i]))

@@ -1,16 +1,28 @@
-"""Standard normal noise for the steps of a fit."""
+"""Standard normal noise for the steps of a fit, computed from a seed and a place in its stream.
+
+Numbers come from SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
+generators"), which mixes the bits of a counter, and become normal by Box and Muller (1958). So any
+step's noise can be had by itself, on any device, in a compiled step too, and by all threads at
+once; torch's own generator gives numbers one after another, and takes longer.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.func import functionalize
 
-LARGE = 2**14
-"""From this size on, two threads draw a step's numbers faster than one call draws many steps'."""
+GOLDEN = 0x9E3779B97F4A7C15
+"""SplitMix64's counter goes in steps of 2^64 over the golden ratio."""
+MIXING = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
+"""Each turn shifts to the right, takes the exclusive or with what was, and multiplies."""
+
+AT_ONCE = 2**16
+"""How many numbers of 64 bits are made at once: what is needed for them stays in the cache."""
 
 
 class NoiseSource:
@@ -22,61 +34,120 @@ class NoiseSource:
         Of one step's noise.
     seed : int
     like : Tensor
-        Gives dtype and device.
+        Gives dtype, float32 or float64, and device.
     """
 
     def __init__(self, shape: tuple[int, ...], seed: int, like: Tensor) -> None:
         self._shape, self._like = shape, like
         self._size = int(np.prod(shape))
-        self._alternate = self._size >= LARGE and like.device.type == "cpu"
-        self._buffer = like.new_empty(0)
+        # A pair of normal numbers takes 64 bits, or twice as many in double precision.
+        words = (torch.finfo(like.dtype).bits // 32, -(-self._size // 2))
+        counts = np.arange(1, words[0] * words[1] + 1, dtype=np.uint64).reshape(words)
+        self._counters = _signed(counts * np.uint64(GOLDEN)).to(like.device)
+        self._work: tuple[Tensor, ...] = ()
         self.reseed(seed)
 
     def reseed(self, seed: int) -> None:
         """Begin anew, as from this seed."""
-        n = 2 if self._alternate else 1
-        seeds = np.random.SeedSequence(seed).generate_state(n, np.uint64)
-        self._generators = [
-            torch.Generator(self._like.device).manual_seed(int(s >> np.uint64(1))) for s in seeds
-        ]
+        (self._start,) = np.random.SeedSequence(seed).generate_state(1, np.uint64)
         self._n_drawn = 0
 
-    def draw(self, n_steps: int) -> Tensor:
-        """Draw the noise of the next steps, shape (n_steps, *shape); valid until the next draw."""
-        if self._alternate:  # two generators take turns, each in a thread of its own
-            noise = self._space(n_steps, self._size)
-            with ThreadPoolExecutor(2) as threads:
-                for turn, generator in enumerate(self._generators):
-                    first = (turn - self._n_drawn) % 2
-                    threads.submit(_fill, noise[first::2], generator)
-        elif self._like.device.type == "cpu":
-            # torch fills a tensor in groups of 16: whole groups come out alike in any division.
-            noise = self._space(n_steps, -(-self._size // 16) * 16)
-            noise.normal_(generator=self._generators[0])
-            noise = noise[:, : self._size].contiguous()
-        else:
-            noise = self._space(n_steps, self._size)
-            _fill(noise, self._generators[0])
+    def places(self, n_steps: int) -> Tensor:
+        """Pass over the noise of the next steps; give where it is, int64 of shape (n_steps,)."""
+        n = np.arange(self._n_drawn, self._n_drawn + n_steps, dtype=np.uint64)
+        stride = np.uint64(self._counters.numel() * GOLDEN % 2**64)
         self._n_drawn += n_steps
-        return noise.reshape((n_steps, *self._shape))
+        return _signed(self._start + n * stride).to(self._like.device)
+
+    def at(self, places: Tensor) -> Tensor:
+        """Make the noise at places of this stream, or of another of the same shape.
+
+        Parameters
+        ----------
+        places : Tensor of shape (*lead,)
+
+        Returns
+        -------
+        Tensor of shape (*lead, *shape)
+        """
+        n_pairs = self._counters.shape[-1]
+        noise = self._like.new_empty((*places.shape, 2, n_pairs))
+        n_at_once = max(AT_ONCE // places.numel(), 1)
+        for first in range(0, n_pairs, n_at_once):
+            here = slice(first, first + n_at_once)
+            counters = self._counters[:, here]
+            if not self._work or self._work[0].shape != (*places.shape, *counters.shape):
+                self._work = self._space(places, counters)
+            for half, numbers in enumerate(_normal_pairs(counters, places, *self._work)):
+                noise[..., half, here] = numbers
+        return self._shaped(noise.flatten(-2))
+
+    def traced_at(self, places: Tensor) -> Tensor:
+        """Make the same without changing anything in place, as code that is compiled must do."""
+
+        def pairs(places: Tensor) -> tuple[Tensor, Tensor]:
+            return _normal_pairs(self._counters, places, *self._space(places, self._counters))
+
+        return self._shaped(torch.cat(functionalize(pairs)(places), -1))
+
+    def draw(self, n_steps: int) -> Tensor:
+        """Draw the noise of the next steps, shape (n_steps, *shape)."""
+        return self.at(self.places(n_steps))
 
     def state(self) -> list[Tensor]:
-        """Give where the stream is: the state of each generator, and the number of steps drawn."""
-        return [*(own.get_state() for own in self._generators), torch.tensor(self._n_drawn)]
+        """Give where the stream is: its start, and the number of steps drawn."""
+        return [_signed(np.asarray(self._start)), torch.tensor(self._n_drawn)]
 
     def take_up(self, state: Sequence[Tensor]) -> None:
         """Go on from a state."""
-        *states, n_drawn = state
-        for generator, own in zip(self._generators, states, strict=True):
-            generator.set_state(own)
+        start, n_drawn = state
+        self._start = start.numpy().view(np.uint64)[()]
         self._n_drawn = int(n_drawn)
 
-    def _space(self, n_steps: int, width: int) -> Tensor:
-        if self._buffer.shape != (n_steps, width):  # memory fresh from the system is slow to fill
-            self._buffer = self._like.new_empty((n_steps, width))
-        return self._buffer
+    def _space(self, places: Tensor, counters: Tensor) -> tuple[Tensor, ...]:
+        shape, device = (*places.shape, *counters.shape), counters.device
+        words = [torch.empty(shape, dtype=torch.int64, device=device) for _ in range(2)]
+        one_each = (*places.shape, counters.shape[-1])
+        dtype = self._like.dtype
+        return (*words, *(torch.empty(one_each, dtype=dtype, device=device) for _ in range(3)))
+
+    def _shaped(self, noise: Tensor) -> Tensor:
+        return noise[..., : self._size].unflatten(-1, self._shape)
 
 
-def _fill(rows: Tensor, generator: torch.Generator) -> None:
-    for row in rows:
-        row.normal_(generator=generator)
+def _normal_pairs(
+    counters: Tensor,
+    places: Tensor,
+    word: Tensor,
+    shifted: Tensor,
+    radius: Tensor,
+    angle: Tensor,
+    cosine: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Give both numbers of each pair; the last five tensors are room to work in."""
+    torch.add(counters, places[..., None, None], out=word)
+    for shift, factor in MIXING:
+        torch.bitwise_right_shift(word, shift, out=shifted)
+        shifted.bitwise_and_(2 ** (64 - shift) - 1)  # torch's shift repeats the sign
+        word.bitwise_xor_(shifted)
+        if factor != 1:
+            word.mul_(factor - 2**64)
+    if radius.dtype == torch.float32:
+        torch.bitwise_right_shift(word, 32, out=shifted)
+        word.bitwise_left_shift_(32)
+        radius.copy_(shifted[..., 0, :])
+        angle.copy_(word[..., 0, :])
+        unit = 2.0**-31
+    else:
+        radius.copy_(word[..., 0, :])
+        angle.copy_(word[..., 1, :])
+        unit = 2.0**-63
+    # A uniform number, by its distance from 0, which it never is.
+    radius.mul_(unit).add_(unit / 2).abs_().log_().mul_(-2).sqrt_()
+    angle.mul_(math.pi * 2.0**-63)
+    torch.cos(angle, out=cosine)
+    return cosine.mul_(radius), angle.sin_().mul_(radius)
+
+
+def _signed(words: np.ndarray) -> Tensor:
+    return torch.from_numpy(words.view(np.int64))

@@ -2,12 +2,16 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from pyrobbb.noise import LARGE, NoiseSource
+from pyrobbb.noise import AT_ONCE, NoiseSource
 
-# Sizes of one step: around torch's groups of 16, and around where two threads take turns.
+LARGE = 2 * AT_ONCE
+"""Numbers of a step that are made in one piece, and no more."""
+
+# Sizes of one step: odd and even, and around where the numbers are made in pieces.
 SHAPES = [(1,), (3,), (15,), (16,), (17,), (3, 7), (100,), (LARGE - 1,), (LARGE,), (2, LARGE + 3)]
 DIVISIONS = [[7], [1] * 7, [3, 4], [2, 1, 4], [6, 1]]
 
@@ -22,7 +26,7 @@ def test_noise_is_the_same_however_many_steps_are_drawn_at_once(shape, dtype):
     draws = []
     for division in DIVISIONS:
         stream = source(shape, dtype=dtype)
-        parts = [stream.draw(n).clone() for n in division]  # valid until the next draw only
+        parts = [stream.draw(n) for n in division]
         assert [part.shape for part in parts] == [(n, *shape) for n in division]
         assert parts[0].dtype == dtype
         draws.append(torch.cat(parts))
@@ -39,7 +43,7 @@ def test_noise_is_standard_normal_and_independent_between_steps_and_elements(sha
     assert abs((noise**2).mean() - 1) < 5 * 2**0.5 * error
     assert abs((noise**4).mean() - 3) < 5 * 96**0.5 * error
     assert abs((noise[1:] * noise[:-1]).mean()) < 6 * error
-    assert abs((noise[2:] * noise[:-2]).mean()) < 6 * error  # two generators take turns
+    assert abs((noise[2:] * noise[:-2]).mean()) < 6 * error
     assert abs((noise[:, 1:] * noise[:, :-1]).mean()) < 6 * error
 
 
@@ -67,3 +71,62 @@ def test_a_stream_goes_on_from_where_another_was(shape, n):
     first.draw(n)
     second.take_up(first.state())
     assert torch.equal(first.draw(3), second.draw(3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_code_that_is_compiled_makes_the_same_noise(shape, dtype):
+    stream = source(shape, dtype=dtype)
+    places = stream.places(3)
+    expected = stream.at(places)
+    torch.testing.assert_close(stream.traced_at(places), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(stream.traced_at(places[1]), expected[1], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_numbers_are_those_of_the_published_generator(dtype):
+    """SplitMix64 and Box-Muller, a number at a time, in Python's integers."""
+    stream = source((7,), dtype=dtype)
+    state = int(np.random.SeedSequence(5).generate_state(1, np.uint64)[0])
+
+    def signed(bits, n):
+        return bits - 2**n if bits >= 2 ** (n - 1) else bits
+
+    words = []
+    for _ in range(2 * (4 if dtype == torch.float32 else 8)):
+        state = (state + 0x9E3779B97F4A7C15) % 2**64
+        z = state
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+        words.append(z ^ (z >> 31))
+    for step, noise in enumerate(stream.draw(2).double()):
+        pairs = []
+        for i in range(4):
+            if dtype == torch.float32:
+                word = words[4 * step + i]
+                u, angle = signed(word >> 32, 32) / 2**31, signed(word % 2**32, 32) / 2**31
+            else:
+                u, angle = (signed(words[8 * step + 4 * j + i], 64) / 2**63 for j in range(2))
+            radius = math.sqrt(-2 * math.log(abs(u)))
+            pairs.append((radius * math.cos(math.pi * angle), radius * math.sin(math.pi * angle)))
+        expected = torch.tensor([*(p[0] for p in pairs), *(p[1] for p in pairs)]).double()[:7]
+        torch.testing.assert_close(noise, expected, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_distribution_is_normal_far_into_its_tails(dtype):
+    noise = source((1000,), dtype=dtype).draw(4000).double().flatten()
+    for bound in (0.1, 0.5, 1.0, 2.0, 3.0, 4.0):
+        for side in (noise, -noise):
+            share = 0.5 * math.erfc(bound / math.sqrt(2))
+            error = (share * (1 - share) / len(noise)) ** 0.5
+            assert abs((side > bound).double().mean() - share) < 5 * error
+    assert noise.isfinite().all()
+    assert len(noise.unique()) > 0.9 * len(noise)
+
+
+def test_a_seed_s_stream_is_not_a_later_part_of_another_s():
+    draws = [source((50,), seed).draw(200).flatten() for seed in range(20)]
+    assert len(torch.cat(draws).unique()) > 0.99 * 20 * 10_000
+    correlation = torch.corrcoef(torch.stack(draws).double()) - torch.eye(20)
+    assert correlation.abs().max() < 5 * 10_000**-0.5

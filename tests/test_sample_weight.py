@@ -157,9 +157,12 @@ def test_weights_are_not_normalised_but_sharpen_the_posterior():
 class GivenNoise(FusedEngine):
     """Takes the noise that Pyro draws after `torch.manual_seed(7)`."""
 
-    def draw_noise(self, n_steps):
+    def next_noise(self, n_steps):
         torch.manual_seed(7)
         return torch.stack([self.loss.noise() for _ in range(n_steps)])
+
+    def noise_at(self, places, *, traced=False):
+        return places
 
 
 def by_svi(net, guide):

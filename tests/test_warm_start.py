@@ -80,8 +80,10 @@ def test_the_first_loss_is_that_of_the_earlier_posterior(engine, monkeypatch):
     before = quick_fit()
     monkeypatch.setattr(
         FusedEngine,
-        "draw_noise",
-        lambda self, n: torch.zeros(n, len(self.chains[0].guide.loc)).double(),
+        "noise_at",
+        lambda self, places, traced=False: torch.zeros(
+            *places.shape, len(self.chains[0].guide.loc)
+        ).double(),
     )
     if engine == "svi":
         monkeypatch.setattr(
