@@ -21,7 +21,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 MIXING = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
 """Each turn shifts to the right, takes the exclusive or with what was, and multiplies."""
 
-AT_ONCE = 2**16
+AT_ONCE = 2**18
 """How many numbers of 64 bits are made at once: what is needed for them stays in the cache."""
 
 
