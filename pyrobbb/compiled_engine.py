@@ -149,7 +149,7 @@ class CompiledEngine:
         return list(carry), losses
 
     def _by_step(self, steps: Steps, places: Tensor) -> list[Tensor]:
-        """Give what steps need: places of noise, weights, Adam's factors, rows and their weights."""
+        """Give what each step needs: its noise's place, weights, Adam's factors, and its rows."""
         adam = self._adam
         like = adam.tensors[0]
         count = adam.n_steps + 1 + np.arange(len(steps))
