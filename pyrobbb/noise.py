@@ -100,6 +100,11 @@ class NoiseSource:
 
     def take_up(self, state: Sequence[Tensor]) -> None:
         """Go on from a state."""
+        if [(t.dtype, t.dim()) for t in state] != [(torch.int64, 0)] * 2:
+            raise ValueError(
+                "The checkpoint is of an earlier version of pyrobbb, whose noise was another: "
+                "resume the fit by that version, or fit anew in another folder."
+            )
         start, n_drawn = state
         self._start = start.numpy().view(np.uint64)[()]
         self._n_drawn = int(n_drawn)

@@ -130,3 +130,19 @@ def test_a_seed_s_stream_is_not_a_later_part_of_another_s():
     assert len(torch.cat(draws).unique()) > 0.99 * 20 * 10_000
     correlation = torch.corrcoef(torch.stack(draws).double()) - torch.eye(20)
     assert correlation.abs().max() < 5 * 10_000**-0.5
+
+
+def test_a_uniform_number_of_0_gives_the_end_of_the_tail():
+    """SplitMix64 gives 0 at a counter of 0, where the logarithm of 0 would be minus infinity."""
+    place = torch.tensor(0x61C8864680B583EB)
+    for dtype, n_bits in ((torch.float32, 32), (torch.float64, 64)):
+        pair = source((2,), dtype=dtype).at(place)
+        assert pair.norm().item() == pytest.approx(math.sqrt(2 * n_bits * math.log(2)), rel=1e-6)
+
+
+def test_the_state_of_torch_s_generator_in_an_old_checkpoint_is_refused():
+    state = [torch.Generator().get_state(), torch.tensor(3)]
+    with pytest.raises(ValueError, match="of an earlier version of pyrobbb"):
+        source((3,)).take_up(state)
+    with pytest.raises(ValueError, match="of an earlier version of pyrobbb"):
+        source((3,)).take_up([state[0], *state])
