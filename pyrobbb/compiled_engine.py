@@ -23,8 +23,9 @@ from .engine import Steps
 from .fused_engine import FusedEngine, clipped
 from .optimizers import FlatAdam
 
-NUMBERS_AT_ONCE = 2**22
-"""How many numbers of noise a call is given at most."""
+NUMBERS_AT_ONCE = 2**25
+"""How many numbers of noise a call makes at most: a quarter of a second of steps. A call costs two
+passes over the state besides."""
 MOST_AT_ONCE, LEAST_AT_ONCE = 256, 4
 TOLERANCE, TOLERANCE_IN_AUTOCAST = 1e-3, 3e-2
 """Relative difference from the fused engine's first loss above which a compiled step is refused.
@@ -50,9 +51,9 @@ class CompiledEngine:
 
     def __init__(self, fused: FusedEngine, *, n_in_a_row: int, ragged: bool) -> None:
         self._fused, self._ragged = fused, ragged
-        n_numbers = fused.noise_size
-        at_once = min(max(NUMBERS_AT_ONCE // n_numbers, LEAST_AT_ONCE), MOST_AT_ONCE)
-        self.at_once = int(min(at_once, n_in_a_row))
+        most = min(max(NUMBERS_AT_ONCE // fused.noise_size, LEAST_AT_ONCE), MOST_AT_ONCE)
+        n_calls = -(-n_in_a_row // most)
+        self.at_once = max(n_in_a_row // n_calls, 1)  # so that hardly any are left for single steps
         self._call: Callable[..., Any] | None = None
         self._carry: list[Tensor] | None = None
         self._failed = False

@@ -334,7 +334,7 @@ def test_the_step_that_is_compiled_is_that_of_the_fused_engine(monkeypatch):
     """The function itself, without the compiler: all kinds of fits, in no time."""
 
     monkeypatch.setattr(compiled_engine, "compile_scan", uncompiled)
-    monkeypatch.setattr(compiled_engine, "MOST_AT_ONCE", 8)  # calls of 8, 8, 8 and a rest of 6
+    monkeypatch.setattr(compiled_engine, "MOST_AT_ONCE", 8)  # calls of 7 and a rest of 2
     for change in (
         {},
         {"batch_size": 23, "epochs": 30},
@@ -472,9 +472,10 @@ def test_the_seed_decides_the_noise_of_every_step(engine):
     assert len(set(one.kl)) == len(one.kl)
 
 
-def test_noise_is_drawn_ahead_up_to_a_bound(monkeypatch):
+@pytest.mark.parametrize("n_ahead", [1, 200, 10**6])
+def test_noise_is_the_same_however_much_of_it_is_made_at_once(monkeypatch, n_ahead):
     expected = quick_fit()
-    monkeypatch.setattr(fused_engine, "MOST_NOISE", 100)
+    monkeypatch.setattr(fused_engine, "NOISE_AHEAD", n_ahead)
     assert_same_fit(quick_fit(), expected)
 
 
