@@ -174,8 +174,9 @@ def test_with_noise_of_their_own_they_fit_another_but_near_one(fitted):
     own, same = (Posterior.load(folder / f"{name}-0") for name in ("own noise", "fused"))
     difference = (own.guide.loc - same.guide.loc).abs().max()
     assert 1e-4 < difference < 1
+    half = slice(-36, None)  # by 30 fits, two such means of one loss differ by 0.14 of it
     np.testing.assert_allclose(
-        own.history.nelbo[-6:].mean(), same.history.nelbo[-6:].mean(), rtol=0.2
+        own.history.nelbo[half].mean(), same.history.nelbo[half].mean(), rtol=0.3
     )
 
 
