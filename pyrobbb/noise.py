@@ -34,14 +34,15 @@ class NoiseSource:
         Of one step's noise.
     seed : int
     like : Tensor
-        Gives dtype, float32 or float64, and device.
+        Gives dtype and device.
     """
 
     def __init__(self, shape: tuple[int, ...], seed: int, like: Tensor) -> None:
         self._shape, self._like = shape, like
         self._size = int(np.prod(shape))
         # A pair of normal numbers takes 64 bits, or twice as many in double precision.
-        words = (torch.finfo(like.dtype).bits // 32, -(-self._size // 2))
+        self._is_double = like.dtype == torch.float64
+        words = (1 + self._is_double, -(-self._size // 2))
         counts = np.arange(1, words[0] * words[1] + 1, dtype=np.uint64).reshape(words)
         self._counters = _signed(counts * np.uint64(GOLDEN)).to(like.device)
         self._work: tuple[Tensor, ...] = ()
@@ -88,7 +89,7 @@ class NoiseSource:
         def pairs(places: Tensor) -> tuple[Tensor, Tensor]:
             return _normal_pairs(self._counters, places, *self._space(places, self._counters))
 
-        return self._shaped(torch.cat(functionalize(pairs)(places), -1))
+        return self._shaped(torch.cat(functionalize(pairs)(places), -1).to(self._like.dtype))
 
     def draw(self, n_steps: int) -> Tensor:
         """Draw the noise of the next steps, shape (n_steps, *shape)."""
@@ -113,7 +114,7 @@ class NoiseSource:
         shape, device = (*places.shape, *counters.shape), counters.device
         words = [torch.empty(shape, dtype=torch.int64, device=device) for _ in range(2)]
         one_each = (*places.shape, counters.shape[-1])
-        dtype = self._like.dtype
+        dtype = torch.float64 if self._is_double else torch.float32
         return (*words, *(torch.empty(one_each, dtype=dtype, device=device) for _ in range(3)))
 
     def _shaped(self, noise: Tensor) -> Tensor:

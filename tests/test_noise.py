@@ -146,3 +146,11 @@ def test_the_state_of_torch_s_generator_in_an_old_checkpoint_is_refused():
         source((3,)).take_up(state)
     with pytest.raises(ValueError, match="of an earlier version of pyrobbb"):
         source((3,)).take_up([state[0], *state])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_has_the_noise_of_single_precision_rounded(dtype):
+    stream, single = source((100,), dtype=dtype), source((100,))
+    places = stream.places(3)
+    assert torch.equal(stream.at(places), single.at(places).to(dtype))
+    torch.testing.assert_close(stream.traced_at(places), stream.at(places))
