@@ -142,7 +142,7 @@ CASES = {
 
 
 MOMENTS = [(name, 101) for name in CASES if name != "early stopping"]
-MOMENTS += [("svi", 3), ("fused", 3), ("compiled", 200), ("early stopping", 50)]
+MOMENTS += [("svi", 3), ("fused", 3), ("compiled", 150), ("early stopping", 50)]
 
 
 @pytest.mark.parametrize(("name", "n_steps"), MOMENTS)
