@@ -91,10 +91,6 @@ class NoiseSource:
 
         return self._shaped(torch.cat(functionalize(pairs)(places), -1).to(self._like.dtype))
 
-    def draw(self, n_steps: int) -> Tensor:
-        """Draw the noise of the next steps, shape (n_steps, *shape)."""
-        return self.at(self.places(n_steps))
-
     def state(self) -> list[Tensor]:
         """Give where the stream is: its start, and the number of steps drawn."""
         return [_signed(np.asarray(self._start)), torch.tensor(self._n_drawn)]
