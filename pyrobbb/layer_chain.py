@@ -77,6 +77,9 @@ def run_layers(
 ) -> Tensor:
     """Run layers under one draw of their weights, or under many.
 
+    Units come before rows inside: products are faster so, by half on some processors, and all draws
+    of a first layer are a single one. With nothing to keep, activations are written over.
+
     Parameters
     ----------
     layers : list of (name, module)
@@ -85,66 +88,28 @@ def run_layers(
         Draws of parameters, by their names in the network; the others are the layers' own.
     x : Tensor of shape (n, n_in) or (n_draws, n, n_in)
     hidden : list of Tensor, optional
-        Is given x, and the output of every layer, for `slopes_of_layers`.
+        Is given the input of every layer and the output, with units before rows, for
+        `slopes_of_layers`.
 
     Returns
     -------
     Tensor of shape (n_draws, n, n_out), or (n, n_out)
     """
-    lead = _lead(layers, values)
-    now = x.expand((*lead, *x.shape[-2:]))
+    draws = _draws(layers, values)
+    is_kept = hidden is not None or torch.is_grad_enabled()
+    now, is_ours = x.mT, False
     if hidden is not None:
         hidden.append(now)
     for name, layer in layers:
-        now = _linear(layer, name, values, now) if isinstance(layer, nn.Linear) else layer(now)
-        if hidden is not None:
-            hidden.append(now)
-    return now
-
-
-def run_layers_for_many(layers: Layers, values: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """Run layers under many draws of their weights at the same inputs, as `run_layers` does.
-
-    Units come before rows inside: all draws of a first layer are one matrix product then, with its
-    biases in it, and the products of narrow layers are faster. With no graph to keep, activations
-    are written over.
-
-    Parameters
-    ----------
-    layers, values
-        As of `run_layers`, of many draws.
-    x : Tensor of shape (n, n_in)
-
-    Returns
-    -------
-    Tensor of shape (n_draws, n, n_out)
-    """
-    (n_draws,) = _lead(layers, values)
-    now, is_ours = x.mT, False
-    for name, layer in layers:
         if isinstance(layer, nn.Linear):
-            now = _units_first(*_parameters(layer, name, values), now, n_draws)
-            is_ours = not torch.is_grad_enabled()
-        elif is_ours and type(layer) in IN_PLACE:
+            now, is_ours = _linear(*_parameters(layer, name, values), now, draws), True
+        elif is_ours and not is_kept and type(layer) in IN_PLACE:
             IN_PLACE[type(layer)](now)
         else:
             now = layer(now)
-    return now.expand((n_draws, *now.shape[-2:])).mT
-
-
-def _units_first(weight: Tensor, bias: Tensor | None, x: Tensor, n_draws: int) -> Tensor:
-    """Give a layer's output of shape (n_draws, n_out, n) at x of shape ([n_draws,] n_in, n)."""
-    weight = weight.expand((n_draws, *weight.shape[-2:]))
-    bias = None if bias is None else bias.expand((n_draws, bias.shape[-1]))[..., None]
-    if x.dim() == 3:
-        return torch.bmm(weight, x) if bias is None else torch.baddbmm(bias, weight, x)
-    n_in, n_rows = x.shape
-    if bias is not None and n_in < n_rows:  # a copy of the weights is less than one of the output
-        weight, x = torch.cat([weight, bias], -1), torch.cat([x, torch.ones_like(x[:1])])
-        bias = None
-    flat = weight.flatten(0, 1)
-    output = torch.mm(flat, x) if bias is None else torch.addmm(bias.flatten(0, 1), flat, x)
-    return output.unflatten(0, (n_draws, -1))
+        if hidden is not None:
+            hidden.append(now)
+    return now.expand((*draws, *now.shape[-2:])).mT
 
 
 def slopes_of_layers(
@@ -167,22 +132,23 @@ def slopes_of_layers(
     slopes = {}
     learnt = [f"{name}.weight" in values or f"{name}.bias" in values for name, _ in layers]
     first = learnt.index(True)
+    draws, slope = slope.shape[:-2], slope.mT
     for i in range(len(layers) - 1, first - 1, -1):
         name, layer = layers[i]
         if not isinstance(layer, nn.Linear):
             slope = SLOPES[type(layer)](layer, slope, hidden[i], hidden[i + 1])
             continue
-        is_sum = _is_sum(layer, hidden[i])
+        weight, _ = _parameters(layer, name, values)
+        is_sum = _is_sum(weight, draws)
         if f"{name}.weight" in values:
             before = hidden[i]
             slopes[f"{name}.weight"] = (
-                (slope * before).sum(-2, keepdim=True) if is_sum else slope.mT @ before
+                (slope * before).sum(-1)[None] if is_sum else slope @ before.mT
             )
         if f"{name}.bias" in values:
-            slopes[f"{name}.bias"] = slope.sum(-2)
+            slopes[f"{name}.bias"] = slope.sum(-1)
         if i > first:
-            weight = values.get(f"{name}.weight", layer.weight)
-            slope = slope * weight if is_sum else slope @ weight
+            slope = weight.mT * slope if is_sum else weight.mT @ slope
     return slopes
 
 
@@ -193,29 +159,36 @@ def _parameters(
     return weight, None if layer.bias is None else values.get(f"{name}.bias", layer.bias)
 
 
-def _linear(layer: nn.Linear, name: str, values: Mapping[str, Tensor], now: Tensor) -> Tensor:
-    weight, bias = _parameters(layer, name, values)
-    if _is_sum(layer, now):
-        output = (now * weight).sum(-1, keepdim=True)
-        return output if bias is None else output + bias
-    if now.dim() == 2:
-        return nn.functional.linear(now, weight, bias)
-    weight = weight.expand((len(now), *layer.weight.shape))
-    if bias is None:
-        return torch.bmm(now, weight.mT)
-    return torch.baddbmm(bias.expand((len(now), *layer.bias.shape))[:, None], now, weight.mT)
+def _linear(weight: Tensor, bias: Tensor | None, x: Tensor, draws: torch.Size) -> Tensor:
+    """Give a layer's output of shape (*draws, n_out, n) at x of shape ([*draws,] n_in, n)."""
+    weight = weight.expand((*draws, *weight.shape[-2:]))
+    bias = None if bias is None else bias.expand((*draws, bias.shape[-1]))[..., None]
+    if not draws:
+        if _is_sum(weight, draws):
+            output = (weight.mT * x).sum(-2, keepdim=True)
+            return output if bias is None else output + bias
+        return torch.mm(weight, x) if bias is None else torch.addmm(bias, weight, x)
+    if x.dim() == 3:
+        return torch.bmm(weight, x) if bias is None else torch.baddbmm(bias, weight, x)
+    n_in, n_rows = x.shape
+    if bias is not None and n_in < n_rows:  # a copy of the weights is less than one of the output
+        weight, x = torch.cat([weight, bias], -1), torch.cat([x, torch.ones_like(x[:1])])
+        bias = None
+    flat = weight.flatten(0, 1)
+    output = torch.mm(flat, x) if bias is None else torch.addmm(bias.flatten(0, 1), flat, x)
+    return output.unflatten(0, (*draws, -1))
 
 
-def _is_sum(layer: nn.Linear, x: Tensor) -> bool:
+def _is_sum(weight: Tensor, draws: torch.Size) -> bool:
     """Say whether a layer is taken as a sum of products.
 
     With one unit the compiler joins it to what comes before and after, where a matrix product is a
     call of its own: a tenth of a small net's compiled step.
     """
-    return layer.out_features == 1 and x.dim() == 2
+    return not draws and len(weight) == 1
 
 
-def _lead(layers: Layers, values: Mapping[str, Tensor]) -> torch.Size:
+def _draws(layers: Layers, values: Mapping[str, Tensor]) -> torch.Size:
     """Give the shape of the draws: what the values have beyond the parameters."""
     for name, layer in layers:
         for kind, parameter in layer._parameters.items():

@@ -24,7 +24,7 @@ from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
 from .data import ArrayLike, as_tensor, check_count, has_float64
-from .layer_chain import layers_of, run_layers, run_layers_for_many
+from .layer_chain import layers_of, run_layers
 from .likelihoods import (
     Conditional,
     Gaussian,
@@ -220,10 +220,8 @@ class BayesianNetwork(nn.Module):
         weights = {name: draws[name] for name, _ in self.bayesian_parameters()} | dict(points or {})
         layers = layers_of(self.net)
         if layers is not None and x.dim() == 2 + x_per_draw:
-            if x_per_draw:
-                return run_layers(layers, weights, x)
-            tiles = x.split(rows_at_once or len(x))
-            return torch.cat([run_layers_for_many(layers, weights, tile) for tile in tiles], 1)
+            tiles = x.split(rows_at_once or x.shape[-2], -2)
+            return torch.cat([run_layers(layers, weights, tile) for tile in tiles], -2)
         if x_per_draw:
             return self._map(self.run, (weights, x))
         if rows_at_once is None or len(x) <= rows_at_once:

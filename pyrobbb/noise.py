@@ -72,24 +72,27 @@ class NoiseSource:
         Tensor of shape (*lead, *shape)
         """
         n_pairs = self._counters.shape[-1]
-        noise = self._like.new_empty((*places.shape, 2, n_pairs))
+        dtype = torch.float64 if self._is_double else torch.float32
+        noise = torch.empty((*places.shape, 2, n_pairs), dtype=dtype, device=places.device)
         n_at_once = max(AT_ONCE // places.numel(), 1)
         for first in range(0, n_pairs, n_at_once):
             here = slice(first, first + n_at_once)
             counters = self._counters[:, here]
             if not self._work or self._work[0].shape != (*places.shape, *counters.shape):
                 self._work = self._space(places, counters)
-            for half, numbers in enumerate(_normal_pairs(counters, places, *self._work)):
-                noise[..., half, here] = numbers
+            _fill_pairs(noise[..., here].unbind(-2), counters, places, *self._work)
         return self._shaped(noise.flatten(-2))
 
     def traced_at(self, places: Tensor) -> Tensor:
         """Make the same without changing anything in place, as code that is compiled must do."""
 
         def pairs(places: Tensor) -> tuple[Tensor, Tensor]:
-            return _normal_pairs(self._counters, places, *self._space(places, self._counters))
+            word, shifted, radius, angle = self._space(places, self._counters)
+            halves = torch.empty_like(radius), torch.empty_like(radius)
+            _fill_pairs(halves, self._counters, places, word, shifted, radius, angle)
+            return halves
 
-        return self._shaped(torch.cat(functionalize(pairs)(places), -1).to(self._like.dtype))
+        return self._shaped(torch.cat(functionalize(pairs)(places), -1))
 
     def state(self) -> list[Tensor]:
         """Give where the stream is: its start, and the number of steps drawn."""
@@ -111,22 +114,22 @@ class NoiseSource:
         words = [torch.empty(shape, dtype=torch.int64, device=device) for _ in range(2)]
         one_each = (*places.shape, counters.shape[-1])
         dtype = torch.float64 if self._is_double else torch.float32
-        return (*words, *(torch.empty(one_each, dtype=dtype, device=device) for _ in range(3)))
+        return (*words, *(torch.empty(one_each, dtype=dtype, device=device) for _ in range(2)))
 
     def _shaped(self, noise: Tensor) -> Tensor:
-        return noise[..., : self._size].unflatten(-1, self._shape)
+        return noise[..., : self._size].unflatten(-1, self._shape).to(self._like.dtype)
 
 
-def _normal_pairs(
+def _fill_pairs(
+    halves: Sequence[Tensor],
     counters: Tensor,
     places: Tensor,
     word: Tensor,
     shifted: Tensor,
     radius: Tensor,
     angle: Tensor,
-    cosine: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Give both numbers of each pair; the last five tensors are room to work in."""
+) -> None:
+    """Write both numbers of each pair; the last four tensors are room to work in."""
     torch.add(counters, places[..., None, None], out=word)
     for shift, factor in MIXING:
         torch.bitwise_right_shift(word, shift, out=shifted)
@@ -134,21 +137,15 @@ def _normal_pairs(
         word.bitwise_xor_(shifted)
         if factor != 1:
             word.mul_(factor - 2**64)
+    radius.copy_(word[..., 0, :])
     if radius.dtype == torch.float32:
-        torch.bitwise_right_shift(word, 32, out=shifted)
-        word.bitwise_left_shift_(32)
-        radius.copy_(shifted[..., 0, :])
-        angle.copy_(word[..., 0, :])
-        unit = 2.0**-31
-    else:
-        radius.copy_(word[..., 0, :])
-        angle.copy_(word[..., 1, :])
-        unit = 2.0**-63
+        word.bitwise_left_shift_(32)  # single precision takes the upper bits for the radius
+    angle.copy_(word[..., -1, :])
     # A uniform number, by its distance from 0, which it never is.
-    radius.mul_(unit).add_(unit / 2).abs_().log_().mul_(-2).sqrt_()
+    radius.mul_(2.0**-63).add_(2.0**-64).abs_().log_().mul_(-2).sqrt_()
     angle.mul_(math.pi * 2.0**-63)
-    torch.cos(angle, out=cosine)
-    return cosine.mul_(radius), angle.sin_().mul_(radius)
+    torch.cos(angle, out=halves[0]).mul_(radius)
+    torch.sin(angle, out=halves[1]).mul_(radius)
 
 
 def _signed(words: np.ndarray) -> Tensor:

@@ -12,7 +12,6 @@ from pyrobbb.layer_chain import (
     SLOPES,
     layers_of,
     run_layers,
-    run_layers_for_many,
     slopes_of_layers,
 )
 from pyrobbb.network import evaluating
@@ -56,7 +55,7 @@ def test_many_draws_at_the_same_inputs_give_what_vmap_gives(make, graph, n_rows)
     expected = torch.vmap(lambda v: functional_call(net, v, (x,)))(values)
     before = x.clone()
     with torch.set_grad_enabled(graph):
-        output = run_layers_for_many(layers_of(net), values, x)
+        output = run_layers(layers_of(net), values, x)
     assert_close(output, expected)
     assert torch.equal(x, before)
 
@@ -68,7 +67,6 @@ def test_parameters_that_are_not_drawn_are_the_layers_own(names):
     values = drawn(net, names)
     expected = torch.vmap(lambda v: functional_call(net, v, (x,)))(values)
     assert_close(run_layers(layers_of(net), values, x), expected)
-    assert_close(run_layers_for_many(layers_of(net), values, x), expected)
 
 
 ELEMENTWISE = [
@@ -140,7 +138,6 @@ def test_gradients_are_those_of_vmap():
     values = {name: value.requires_grad_() for name, value in drawn(net).items()}
     ways = [
         run_layers(layers_of(net), values, x),
-        run_layers_for_many(layers_of(net), values, x),
         torch.vmap(lambda v: functional_call(net, v, (x,)))(values),
     ]
     *ours, expected = (

@@ -108,7 +108,7 @@ def test_numbers_are_those_of_the_published_generator(dtype):
         for i in range(4):
             if dtype == torch.float32:
                 word = words[4 * step + i]
-                u, angle = signed(word >> 32, 32) / 2**31, signed(word % 2**32, 32) / 2**31
+                u, angle = signed(word, 64) / 2**63, signed(word % 2**32, 32) / 2**31
             else:
                 u, angle = (signed(words[8 * step + 4 * j + i], 64) / 2**63 for j in range(2))
             radius = math.sqrt(-2 * math.log(abs(u)))
@@ -139,9 +139,9 @@ def test_a_seed_s_stream_is_not_a_later_part_of_another_s():
 def test_a_uniform_number_of_0_gives_the_end_of_the_tail():
     """SplitMix64 gives 0 at a counter of 0, where the logarithm of 0 would be minus infinity."""
     place = torch.tensor(0x61C8864680B583EB)
-    for dtype, n_bits in ((torch.float32, 32), (torch.float64, 64)):
+    for dtype in (torch.float32, torch.float64):
         pair = source((2,), dtype=dtype).at(place)
-        assert pair.norm().item() == pytest.approx(math.sqrt(2 * n_bits * math.log(2)), rel=1e-6)
+        assert pair.norm().item() == pytest.approx(math.sqrt(2 * 64 * math.log(2)), rel=1e-6)
 
 
 def test_the_state_of_torch_s_generator_in_an_old_checkpoint_is_refused():
