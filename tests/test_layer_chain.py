@@ -23,6 +23,7 @@ CHAINS = {
     **{name: lambda name=name: mlp(3, [7, 4], 2, name) for name in ACTIVATIONS},
     "no bias": lambda: nn.Sequential(nn.Linear(3, 6, bias=False), nn.Tanh(), nn.Linear(6, 1)),
     "other activations": lambda: nn.Sequential(nn.Linear(3, 6), nn.LeakyReLU(0.3), nn.Hardtanh()),
+    "two activations": lambda: nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Sigmoid()),
     "an activation first": lambda: nn.Sequential(nn.ReLU(), nn.Tanh(), nn.Linear(3, 2), nn.ReLU()),
 }
 
@@ -86,6 +87,15 @@ def test_slopes_by_hand_are_those_of_autograd(activation, n_draws):
         nn.Linear(3, 6), activation, nn.Linear(6, 5, bias=False), activation, nn.Linear(5, 2)
     ).double()
     assert_slopes_are_those_of_autograd(net, n_draws, own={"4.weight"})
+
+
+def test_what_the_slopes_need_is_not_written_over():
+    net = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Sigmoid(), nn.Linear(6, 2)).double()
+    x, values, hidden = torch.randn(9, 3).double(), drawn(net), []
+    with torch.no_grad():
+        run_layers(layers_of(net), values, x, hidden=hidden)
+    assert_close(hidden[2], hidden[1].tanh())
+    assert_close(hidden[3], hidden[2].sigmoid())
 
 
 @pytest.mark.parametrize("bias", [False, True])
