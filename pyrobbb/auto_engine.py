@@ -46,13 +46,16 @@ class AutoEngine:
     fused : FusedEngine
     n_steps : int
         How many steps there will be.
-    n_in_a_row, ragged
+    n_in_a_row, again, ragged
         As for `CompiledEngine`.
     """
 
-    def __init__(self, fused: FusedEngine, n_steps: int, *, n_in_a_row: int, ragged: bool) -> None:
+    def __init__(
+        self, fused: FusedEngine, n_steps: int, *, n_in_a_row: int, again: bool, ragged: bool
+    ) -> None:
         self._engine: FusedEngine | CompiledEngine = fused
-        self._fused, self._n_in_a_row, self._ragged = fused, n_in_a_row, ragged
+        self._fused, self._n_in_a_row = fused, n_in_a_row
+        self._again, self._ragged = again, ragged
         self._n_left = n_steps
         self._seconds: list[float] = []
 
@@ -75,10 +78,7 @@ class AutoEngine:
         if self._engine is self._fused and len(self._seconds) < PROBES:
             self._seconds.append((time.perf_counter() - start) / len(steps))
             if len(self._seconds) == PROBES and self._pays_to_compile(steps):
-                n_in_a_row = min(self._n_in_a_row, self._n_left)
-                self._engine = CompiledEngine(
-                    self._fused, n_in_a_row=n_in_a_row, ragged=self._ragged
-                )
+                self._engine = self._compiled(min(self._n_in_a_row, self._n_left))
 
     def sync(self) -> None:
         """Hand the learnt values over."""
@@ -101,7 +101,12 @@ class AutoEngine:
         self._n_left = int(memory["n_left"])
         self._seconds = [math.inf] * int(memory["n_probes"])
         if at_once := int(memory["compiled_at_once"]):
-            self._engine = CompiledEngine(self._fused, n_in_a_row=at_once, ragged=self._ragged)
+            self._engine = self._compiled(at_once)
+
+    def _compiled(self, n_in_a_row: int) -> CompiledEngine:
+        return CompiledEngine(
+            self._fused, n_in_a_row=n_in_a_row, again=self._again, ragged=self._ragged
+        )
 
     def _pays_to_compile(self, steps: Steps) -> bool:
         seconds = min(self._seconds)

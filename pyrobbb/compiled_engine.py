@@ -43,17 +43,21 @@ class CompiledEngine:
         Holds the state, and takes over where compilation fails.
     n_in_a_row : int
         How many steps there will be before their results are looked at.
+    again : bool
+        Whether as many will follow, and again. They are divided evenly then, so that hardly any are
+        left for single steps. Otherwise calls are as long as may be: a call is compiled for its
+        length, and so serves fits of any number of steps.
     ragged : bool
         Whether some batches hold fewer rows than others.
     """
 
     name = "compiled"
 
-    def __init__(self, fused: FusedEngine, *, n_in_a_row: int, ragged: bool) -> None:
+    def __init__(self, fused: FusedEngine, *, n_in_a_row: int, again: bool, ragged: bool) -> None:
         self._fused, self._ragged = fused, ragged
         most = min(max(NUMBERS_AT_ONCE // fused.noise_size, LEAST_AT_ONCE), MOST_AT_ONCE)
-        n_calls = -(-n_in_a_row // most)
-        self.at_once = max(n_in_a_row // n_calls, 1)  # so that hardly any are left for single steps
+        n_calls = -(-n_in_a_row // most) if again else 1
+        self.at_once = max(min(n_in_a_row // n_calls, most), 1)
         self._call: Callable[..., Any] | None = None
         self._carry: list[Tensor] | None = None
         self._failed = False

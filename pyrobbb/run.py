@@ -446,12 +446,13 @@ def make_engine(
                 return fused
             ragged = data.n_data % data.batch_size > 0
             n_steps = epochs * data.n_batches
+            again = plan.stops_at_epochs or isinstance(data, StreamBatches)
             n_in_a_row = data.n_batches if plan.stops_at_epochs else n_steps
             if isinstance(data, StreamBatches):
                 n_in_a_row = data.n_in_a_row
             if plan.engine == "compiled":
-                return CompiledEngine(fused, n_in_a_row=n_in_a_row, ragged=ragged)
-            return AutoEngine(fused, n_steps, n_in_a_row=n_in_a_row, ragged=ragged)
+                return CompiledEngine(fused, n_in_a_row=n_in_a_row, again=again, ragged=ragged)
+            return AutoEngine(fused, n_steps, n_in_a_row=n_in_a_row, again=again, ragged=ragged)
     return SVIEngine(
         networks[0],
         guides[0],

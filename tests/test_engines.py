@@ -9,6 +9,7 @@ import logging
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -455,6 +456,28 @@ def test_compiling_pays_by_what_it_saves_of_python_and_of_arithmetic(seconds, n_
 
 
 # Steps, pieces and interruptions
+
+
+@pytest.mark.parametrize(
+    ("n_in_a_row", "again", "expected"),
+    [
+        (40, False, 40),
+        (256, False, 256),
+        (360, False, 256),  # as in a fit of any other length: compiled once for all of them
+        (120_000, False, 256),
+        (256, True, 256),
+        (360, True, 180),
+        (469, True, 234),
+        (1, True, 1),
+    ],
+)
+def test_compiled_calls_are_of_one_length_for_whole_fits_and_divide_what_comes_again(
+    monkeypatch, n_in_a_row, again, expected
+):
+    monkeypatch.setattr(compiled_engine, "is_plain", lambda fused: True)
+    fused = SimpleNamespace(noise_size=1000)
+    engine = compiled_engine.CompiledEngine(fused, n_in_a_row=n_in_a_row, again=again, ragged=False)
+    assert engine.at_once == expected
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 5, 100])
