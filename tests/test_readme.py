@@ -6,6 +6,7 @@ from pathlib import Path
 import pyro
 import pyro.distributions as dist
 import pyro.poutine as poutine
+import pytest
 import torch
 from pyro.infer import MCMC, NUTS
 from pyro.infer.autoguide import AutoNormal
@@ -91,3 +92,21 @@ def test_the_blocks_on_scale_run(tmp_path, monkeypatch, capsys):
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
         *("2000", "2000", "1000")
     ]
+
+
+def test_the_times_of_a_step_are_those_of_the_results():
+    def rows(text):
+        lines = [line.strip("|").split("|") for line in text.splitlines()]
+        return [[cell.strip(" *") for cell in cells] for cells in lines if len(cells) == 4]
+
+    results = (README.parent / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    steps = results.split("## One training step")[1].split("### Ratios of a step")[0]
+    measured = {}
+    for label, _, milliseconds, _ in rows(steps):
+        measured.setdefault(label, []).append(milliseconds)
+    shown = {label: cells for label, *cells in rows(README.read_text("utf-8")) if label in measured}
+    del shown[""], measured[""]
+    assert len(shown) == 10
+    for label, cells in shown.items():
+        for cell, milliseconds in zip(cells, measured[label], strict=True):
+            assert float(cell) == pytest.approx(float(milliseconds), rel=0.05), label
