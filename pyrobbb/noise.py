@@ -41,8 +41,9 @@ class NoiseSource:
         self._shape, self._like = shape, like
         self._size = int(np.prod(shape))
         # A pair of normal numbers takes 64 bits, or twice as many in double precision.
-        self._is_double = like.dtype == torch.float64
-        words = (1 + self._is_double, -(-self._size // 2))
+        is_double = like.dtype == torch.float64
+        self._dtype = torch.float64 if is_double else torch.float32
+        words = (1 + is_double, -(-self._size // 2))
         counts = np.arange(1, words[0] * words[1] + 1, dtype=np.uint64).reshape(words)
         self._counters = _signed(counts * np.uint64(GOLDEN)).to(like.device)
         self._work: tuple[Tensor, ...] = ()
@@ -72,8 +73,7 @@ class NoiseSource:
         Tensor of shape (*lead, *shape)
         """
         n_pairs = self._counters.shape[-1]
-        dtype = torch.float64 if self._is_double else torch.float32
-        noise = torch.empty((*places.shape, 2, n_pairs), dtype=dtype, device=places.device)
+        noise = torch.empty((*places.shape, 2, n_pairs), dtype=self._dtype, device=places.device)
         n_at_once = max(AT_ONCE // places.numel(), 1)
         for first in range(0, n_pairs, n_at_once):
             here = slice(first, first + n_at_once)
@@ -113,8 +113,8 @@ class NoiseSource:
         shape, device = (*places.shape, *counters.shape), counters.device
         words = [torch.empty(shape, dtype=torch.int64, device=device) for _ in range(2)]
         one_each = (*places.shape, counters.shape[-1])
-        dtype = torch.float64 if self._is_double else torch.float32
-        return (*words, *(torch.empty(one_each, dtype=dtype, device=device) for _ in range(2)))
+        pair = [torch.empty(one_each, dtype=self._dtype, device=device) for _ in range(2)]
+        return (*words, *pair)
 
     def _shaped(self, noise: Tensor) -> Tensor:
         return noise[..., : self._size].unflatten(-1, self._shape).to(self._like.dtype)
