@@ -31,6 +31,8 @@ SAVED_IN_ARITHMETIC = 0.42
 arithmetic does. See benchmarks/RESULTS.md."""
 PYTHON_SECONDS = 0.28e-3
 """What Python takes of a fused step."""
+CALL_SECONDS = 1e-3
+"""What a compiled call takes beside its steps."""
 PROBES, PROBE_STEPS = 3, 16
 
 TINY = 2**15
@@ -46,16 +48,18 @@ class AutoEngine:
     fused : FusedEngine
     n_steps : int
         How many steps there will be.
-    n_in_a_row, again, ragged
+    n_in_a_row : int
+        How many there will be before their results are looked at.
+    batch_size, ragged
         As for `CompiledEngine`.
     """
 
     def __init__(
-        self, fused: FusedEngine, n_steps: int, *, n_in_a_row: int, again: bool, ragged: bool
+        self, fused: FusedEngine, n_steps: int, *, n_in_a_row: int, batch_size: int, ragged: bool
     ) -> None:
         self._engine: FusedEngine | CompiledEngine = fused
         self._fused, self._n_in_a_row = fused, n_in_a_row
-        self._again, self._ragged = again, ragged
+        self._batch_size, self._ragged = batch_size, ragged
         self._n_left = n_steps
         self._seconds: list[float] = []
 
@@ -78,7 +82,7 @@ class AutoEngine:
         if self._engine is self._fused and len(self._seconds) < PROBES:
             self._seconds.append((time.perf_counter() - start) / len(steps))
             if len(self._seconds) == PROBES and self._pays_to_compile(steps):
-                self._engine = self._compiled(min(self._n_in_a_row, self._n_left))
+                self._engine = self._compiled()
 
     def sync(self) -> None:
         """Hand the learnt values over."""
@@ -90,9 +94,7 @@ class AutoEngine:
             **self._engine.memory(),
             "n_left": torch.tensor(self._n_left),
             "n_probes": torch.tensor(len(self._seconds)),
-            "compiled_at_once": torch.tensor(
-                0 if self._engine is self._fused else self._engine.at_once
-            ),
+            "is_compiled": torch.tensor(self._engine is not self._fused),
         }
 
     def take_up(self, memory: Mapping[str, Tensor]) -> None:
@@ -100,18 +102,17 @@ class AutoEngine:
         self._fused.take_up(memory)
         self._n_left = int(memory["n_left"])
         self._seconds = [math.inf] * int(memory["n_probes"])
-        if at_once := int(memory["compiled_at_once"]):
-            self._engine = self._compiled(at_once)
+        if bool(memory["is_compiled"]):
+            self._engine = self._compiled()
 
-    def _compiled(self, n_in_a_row: int) -> CompiledEngine:
-        return CompiledEngine(
-            self._fused, n_in_a_row=n_in_a_row, again=self._again, ragged=self._ragged
-        )
+    def _compiled(self) -> CompiledEngine:
+        return CompiledEngine(self._fused, batch_size=self._batch_size, ragged=self._ragged)
 
     def _pays_to_compile(self, steps: Steps) -> bool:
         seconds = min(self._seconds)
         cost = KNOWN_SECONDS if was_compiled(self._fused, steps) else COMPILE_SECONDS
-        pays = pays_to_compile(seconds, self._n_left, cost) and can_compile(self._fused)
+        pays = pays_to_compile(seconds, self._n_left, self._n_in_a_row, cost)
+        pays = pays and can_compile(self._fused)
         logger.info(
             "A fused step takes %.2g ms, and %d are left: they will %s.",
             1e3 * seconds,
@@ -121,11 +122,11 @@ class AutoEngine:
         return pays
 
 
-def pays_to_compile(seconds: float, n_steps: int, cost: float) -> bool:
+def pays_to_compile(seconds: float, n_steps: int, n_in_a_row: int, cost: float) -> bool:
     """Say whether compiling saves more than it costs over so many steps of so many seconds."""
     in_python = min(seconds, PYTHON_SECONDS)
     saved = SAVED_IN_PYTHON * in_python + SAVED_IN_ARITHMETIC * (seconds - in_python)
-    return n_steps * saved > cost
+    return n_steps * (saved - CALL_SECONDS / n_in_a_row) > cost
 
 
 def can_compile(fused: FusedEngine) -> bool:

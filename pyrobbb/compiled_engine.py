@@ -1,9 +1,9 @@
 """Many fused steps in one compiled call.
 
 One step (batch, gradient, KL divergence, Adam) is traced into a graph of torch operations, and a
-scan over that graph is compiled: Python is left once for many steps. The scan is a prototype of
-torch's: what it gives is compared with the fused engine at the first call, and any failure ends in
-a warning and fused steps.
+loop over that graph is compiled: Python is left once for many steps, of whatever number. The loop
+is a prototype of torch's: what it gives is compared with the fused engine at the first call, and
+any failure ends in a warning and fused steps.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ import numpy as np
 import pyro
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from .engine import Steps
 from .fused_engine import FusedEngine, clipped
 from .optimizers import FlatAdam
 
-NUMBERS_AT_ONCE = 2**25
-"""How many numbers of noise a call makes at most: a quarter of a second of steps. A call costs two
-passes over the state besides."""
-MOST_AT_ONCE, LEAST_AT_ONCE = 256, 4
+MOST_AT_ONCE, LEAST_AT_ONCE = 1024, 4
+NUMBERS_AT_ONCE, ROWS_AT_ONCE = 2**25, 2**21
+"""How many steps a call takes at most, and between these how many numbers of noise (a quarter of a
+second of steps) and rows. A call costs two passes over the state and a millisecond besides."""
 TOLERANCE, TOLERANCE_IN_AUTOCAST = 1e-3, 3e-2
 """Relative difference from the fused engine's first loss above which a compiled step is refused.
 Compiled code leaves out roundings to bfloat16 between operations that it joins."""
@@ -35,29 +36,25 @@ OPTIONS: dict[str, Any] = {"cpp_wrapper": True, "assert_indirect_indexing": Fals
 
 
 class CompiledEngine:
-    """Takes steps by a compiled scan; a rest that is too small for a call by the fused engine.
+    """Takes steps by a compiled loop.
 
     Parameters
     ----------
     fused : FusedEngine
         Holds the state, and takes over where compilation fails.
-    n_in_a_row : int
-        How many steps there will be before their results are looked at.
-    again : bool
-        Whether as many will follow, and again. They are divided evenly then, so that hardly any are
-        left for single steps. Otherwise calls are as long as may be: a call is compiled for its
-        length, and so serves fits of any number of steps.
+    batch_size : int
+        Rows that a step takes.
     ragged : bool
         Whether some batches hold fewer rows than others.
     """
 
     name = "compiled"
 
-    def __init__(self, fused: FusedEngine, *, n_in_a_row: int, again: bool, ragged: bool) -> None:
+    def __init__(self, fused: FusedEngine, *, batch_size: int, ragged: bool) -> None:
         self._fused, self._ragged = fused, ragged
-        most = min(max(NUMBERS_AT_ONCE // fused.noise_size, LEAST_AT_ONCE), MOST_AT_ONCE)
-        n_calls = -(-n_in_a_row // most) if again else 1
-        self.at_once = max(min(n_in_a_row // n_calls, most), 1)
+        n_rows = batch_size * len(fused.chains)
+        most = min(NUMBERS_AT_ONCE // fused.noise_size, ROWS_AT_ONCE // n_rows, MOST_AT_ONCE)
+        self.at_once = max(most, LEAST_AT_ONCE)
         self._call: Callable[..., Any] | None = None
         self._carry: list[Tensor] | None = None
         self._failed = False
@@ -68,13 +65,12 @@ class CompiledEngine:
 
     def run(self, steps: Steps, losses: np.ndarray) -> None:
         """Take the steps, and write down the nll and the KL divergence before each."""
-        if self._failed or len(steps) != self.at_once:
-            self.sync()
+        if self._failed:
             self._fused.run(steps, losses)
             return
         places = self._fused.next_noise(len(steps))
         try:
-            carry, parts = self._scan(steps, places)
+            carry, parts = self._take(steps, places)
         except Exception as error:  # whatever the compiler, the module or the prototype raises
             self._give_up(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
             self._fused.run_with(steps, losses, places)
@@ -126,7 +122,7 @@ class CompiledEngine:
             stacklevel=2,
         )
 
-    def _scan(self, steps: Steps, places: Tensor) -> tuple[list[Tensor], np.ndarray]:
+    def _take(self, steps: Steps, places: Tensor) -> tuple[list[Tensor], np.ndarray]:
         """Take the steps from where the state is; give the state after them, and the losses."""
         carry = self._carry or [tensor.clone() for tensor in self._tensors()]
         by_step = self._by_step(steps, places)
@@ -138,7 +134,7 @@ class CompiledEngine:
                 step = self._step_function(
                     has_rows=steps.rows is not None, is_weighted=steps.row_weight is not None
                 )
-                call = compile_scan(step, carry, by_step, data)
+                call = compile_loop(step, carry, by_step, data, self.at_once)
                 start = carry
                 carry, parts = call(carry, by_step, data)
                 first = self._fused.noise_at(places[:1])[0]
@@ -270,11 +266,12 @@ def is_plain(fused: FusedEngine) -> bool:
     return isinstance(fused.optimizer, FlatAdam) and not random
 
 
-def compile_scan(
+def compile_loop(
     step: Callable[..., tuple[Tensor, ...]],
     carry: Sequence[Tensor],
     by_step: Sequence[Tensor],
     data: Sequence[Tensor],
+    at_once: int,
 ) -> Callable[..., tuple[list[Tensor], Tensor]]:
     """Compile many steps into one call; once for fits that take the same steps.
 
@@ -284,6 +281,8 @@ def compile_scan(
         ``(*carry, *by_step[i], *data) -> (*carry, result)``.
     carry, by_step, data : sequence of Tensor
         Examples. The first dimension of those by step is that of the steps.
+    at_once : int
+        How many steps a call takes at most.
 
     Returns
     -------
@@ -295,7 +294,64 @@ def compile_scan(
     RuntimeError
         If a step draws random numbers or changes a tensor in place.
     """
-    from torch._higher_order_ops.scan import scan
+    from torch._higher_order_ops.while_loop import while_loop
+
+    traced = _graph_of(step, (*carry, *(tensor[0] for tensor in by_step), *data))
+    output: Any = traced.graph.output_node()
+    result = output.args[0][-1].meta["val"]
+    shape, dtype = (at_once, *result.shape), result.dtype
+
+    by_step = [_filled(tensor, at_once) for tensor in by_step]
+    kinds = tuple((t.shape, t.stride(), t.dtype, t.device) for t in (*carry, *by_step, *data))
+    constants = {
+        node.target: getattr(traced, node.target)
+        for node in traced.graph.nodes
+        if node.op == "get_attr" and isinstance(node.target, str)
+    }
+    key = (traced.code, kinds, torch.get_num_threads())  # torch compiles for a number of threads
+    if key in _COMPILED:
+        before, known = _COMPILED[key]
+        if all(torch.equal(before[name], constants[name]) for name in constants):
+            return known
+
+    def many(
+        carry: list[Tensor], by_step: list[Tensor], data: list[Tensor], n_steps: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        def goes_on(i: Tensor, results: Tensor, *carry: Tensor) -> Tensor:
+            return i < n_steps
+
+        def take_one(i: Tensor, results: Tensor, *carry: Tensor) -> tuple[Tensor, ...]:
+            own = [tensor.index_select(0, i.reshape(1)).squeeze(0) for tensor in by_step]
+            *after, result = traced(*carry, *own, *data)
+            return (i + 1, results.index_put((i,), result), *after)
+
+        start = torch.zeros_like(n_steps), torch.zeros(shape, dtype=dtype, device=n_steps.device)
+        _, results, *carry = while_loop(goes_on, take_one, (*start, *carry))
+        return carry, results
+
+    # torch keeps what it compiled by code object, a few for each: this one is for these steps only.
+    own = FunctionType(
+        many.__code__.replace(), many.__globals__, many.__name__, None, many.__closure__
+    )
+    options = {name: value for name, value in OPTIONS.items() if _is_option(name)}
+    compiled = torch.compile(own, fullgraph=True, dynamic=False, options=options)
+
+    def call(
+        carry: Sequence[Tensor], by_step: Sequence[Tensor], data: Sequence[Tensor]
+    ) -> tuple[list[Tensor], Tensor]:
+        n_steps = torch.tensor(len(by_step[0]), device=carry[0].device)
+        filled = [_filled(tensor, at_once) for tensor in by_step]
+        after, results = compiled(list(carry), filled, list(data), n_steps)
+        return after, results[: len(by_step[0])]
+
+    _COMPILED[key] = constants, call
+    if len(_COMPILED) > MOST_KEPT:
+        del _COMPILED[next(iter(_COMPILED))]
+    return call
+
+
+def _graph_of(step: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor]) -> GraphModule:
+    """Trace a step into torch operations, none of which draws or changes anything."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
     traced = make_fx(
@@ -303,7 +359,7 @@ def compile_scan(
         decomposition_table={torch.ops.aten.gather.default: _gather_one},
         tracing_mode="fake",
         _allow_non_fake_inputs=True,
-    )(*carry, *(tensor[0] for tensor in by_step), *data)
+    )(*inputs)
     for node in traced.graph.nodes:
         if isinstance(node.target, torch._ops.OpOverload):
             if torch.Tag.nondeterministic_seeded in node.target.tags:
@@ -312,39 +368,16 @@ def compile_scan(
                 raise RuntimeError("the module changes a tensor in place")
     traced.graph.eliminate_dead_code()
     traced.recompile()
+    return traced
 
-    inputs = (*carry, *by_step, *data)
-    kinds = tuple((t.shape, t.stride(), t.dtype, t.device) for t in inputs)
-    constants = {
-        node.target: getattr(traced, node.target)
-        for node in traced.graph.nodes
-        if node.op == "get_attr" and isinstance(node.target, str)
-    }
-    key = (traced.code, kinds, torch.get_num_threads())  # torch compiles for a number of threads
-    if key in _COMPILED:
-        before, call = _COMPILED[key]
-        if all(torch.equal(before[name], constants[name]) for name in constants):
-            return call
 
-    def many(
-        carry: list[Tensor], by_step: list[Tensor], data: list[Tensor]
-    ) -> tuple[list[Tensor], Tensor]:
-        def combine(carry: list[Tensor], by_step: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-            *after, result = traced(*carry, *by_step, *data)
-            return after, result
-
-        return scan(combine, carry, by_step)
-
-    # torch keeps what it compiled by code object, a few for each: this one is for these steps only.
-    own = FunctionType(
-        many.__code__.replace(), many.__globals__, many.__name__, None, many.__closure__
-    )
-    known = {name: value for name, value in OPTIONS.items() if _is_option(name)}
-    call = torch.compile(own, fullgraph=True, dynamic=False, options=known)
-    _COMPILED[key] = constants, call
-    if len(_COMPILED) > MOST_KEPT:
-        del _COMPILED[next(iter(_COMPILED))]
-    return call
+def _filled(tensor: Tensor, n: int) -> Tensor:
+    """Add zeros to the first dimension."""
+    if len(tensor) == n:
+        return tensor
+    filled = tensor.new_zeros((n, *tensor.shape[1:]))
+    filled[: len(tensor)] = tensor
+    return filled
 
 
 def _gather_one(source: Tensor, dim: int, index: Tensor, **options: Any) -> Tensor:

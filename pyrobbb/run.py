@@ -446,14 +446,16 @@ def make_engine(
                 return fused
             ragged = data.n_data % data.batch_size > 0
             n_steps = epochs * data.n_batches
-            n_in_a_row, again = n_steps, False
-            if isinstance(data, StreamBatches):
-                n_in_a_row, again = data.n_in_a_row, True
-            elif plan.stops_at_epochs:
-                n_in_a_row, again = data.n_batches, True
             if plan.engine == "compiled":
-                return CompiledEngine(fused, n_in_a_row=n_in_a_row, again=again, ragged=ragged)
-            return AutoEngine(fused, n_steps, n_in_a_row=n_in_a_row, again=again, ragged=ragged)
+                return CompiledEngine(fused, batch_size=data.batch_size, ragged=ragged)
+            n_in_a_row = n_steps
+            if isinstance(data, StreamBatches):
+                n_in_a_row = data.n_in_a_row
+            elif plan.stops_at_epochs:
+                n_in_a_row = data.n_batches
+            return AutoEngine(
+                fused, n_steps, n_in_a_row=n_in_a_row, batch_size=data.batch_size, ragged=ragged
+            )
     return SVIEngine(
         networks[0],
         guides[0],

@@ -170,7 +170,7 @@ class ThompsonSampler(Agent):
         super().__init__(plan, network, guide, adam)
         self._engine: Engine = self._fused
         if engine == "compiled":
-            self._engine = CompiledEngine(self._fused, n_in_a_row=n_steps, again=True, ragged=False)
+            self._engine = CompiledEngine(self._fused, batch_size=batch_size, ragged=False)
 
     @classmethod
     def _made(cls, arguments: dict[str, Any], network: BayesianNetwork) -> Self:

@@ -569,9 +569,9 @@ def test_compiled_steps_are_those_of_the_fused_engine_and_compiled_once(tmp_path
     options = {"hidden": (4,), "n_steps": 6, "replay_size": 20}
     fused, compiled = small(**options), small(**options, engine="compiled")
     calls = []
-    original = compiled_engine.compile_scan
+    original = compiled_engine.compile_loop
     monkeypatch.setattr(
-        compiled_engine, "compile_scan", lambda *args: calls.append(1) or original(*args)
+        compiled_engine, "compile_loop", lambda *args: calls.append(1) or original(*args)
     )
     for i in range(32):
         for each in (fused, compiled):
@@ -590,7 +590,7 @@ def test_without_a_compiler_steps_are_fused(monkeypatch):
     def missing(*args):
         raise FileNotFoundError("c++")
 
-    monkeypatch.setattr(compiled_engine, "compile_scan", missing)
+    monkeypatch.setattr(compiled_engine, "compile_loop", missing)
     agent, fused = small(engine="compiled"), small()
     with pytest.warns(RuntimeWarning, match="taken by engine='fused': FileNotFoundError"):
         advance(agent, 8)

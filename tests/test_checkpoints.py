@@ -24,6 +24,7 @@ from pyrobbb import (
     MeanFieldGuide,
     Posterior,
     checkpoints,
+    compiled_engine,
     fit,
     folders,
     mlp,
@@ -50,6 +51,11 @@ def a_fit(engine="fused", net=None, **options):
     return fit(BayesianNetwork(net), X, Y, engine=engine, progress=False, **options)
 
 
+@pytest.fixture(autouse=True)
+def _several_compiled_calls(monkeypatch):
+    monkeypatch.setattr(compiled_engine, "MOST_AT_ONCE", 60)
+
+
 def crash_at(monkeypatch, n_steps):
     """Let whatever engine crash in mid-step when so many have been taken."""
     taken = 0
@@ -64,21 +70,8 @@ def crash_at(monkeypatch, n_steps):
 
         return run
 
-    # A compiled engine calls the fused one for what is left over.
-    for kind in (SVIEngine, FusedEngine):
+    for kind in (SVIEngine, FusedEngine, CompiledEngine):
         monkeypatch.setattr(kind, "run", crashing(kind.run))
-
-    original = CompiledEngine.run
-
-    def run(self, steps, losses):
-        nonlocal taken
-        if len(steps) == self.at_once:
-            if taken >= n_steps:
-                raise Crash
-            taken += len(steps)
-        original(self, steps, losses)
-
-    monkeypatch.setattr(CompiledEngine, "run", run)
 
 
 def assert_equal(one, other):

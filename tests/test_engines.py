@@ -82,10 +82,11 @@ def no_compiler(monkeypatch):
     monkeypatch.setattr(torch, "compile", refuse)
 
 
-def uncompiled(step, carry, by_step, data):
-    """Stand in for `compile_scan`: the same steps, by Python."""
+def uncompiled(step, carry, by_step, data, at_once):
+    """Stand in for `compile_loop`: the same steps, by Python."""
 
     def call(carry, by_step, data):
+        assert len(by_step[0]) <= at_once
         parts = []
         for i in range(len(by_step[0])):
             *carry, part = step(*carry, *(tensor[i] for tensor in by_step), *data)
@@ -129,10 +130,11 @@ CASES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_500_compiled_steps_are_those_of_the_fused_engine(case):
+def test_500_compiled_steps_are_those_of_the_fused_engine(monkeypatch, case):
+    monkeypatch.setattr(compiled_engine, "MOST_AT_ONCE", 256)  # calls of 256 and 245 steps
     make, options, rtol = CASES[case]
     n_batches = 1 if options.get("batch_size") == 23 else 3
-    options = {"epochs": 501 // n_batches, **options}  # a call of 256, and a rest of 245
+    options = {"epochs": 501 // n_batches, **options}
     compiled = quick_fit(make(), "compiled", **options)
     fused = quick_fit(make(), "fused", **options)
     assert (compiled.settings["engine"], fused.settings["engine"]) == ("compiled", "fused")
@@ -204,7 +206,7 @@ def test_ctrl_c_between_compiled_calls_gives_what_the_fused_engine_gives(monkeyp
         monkeypatch.setattr(kind, method, counting)
 
     whole = quick_fit(engine="fused", epochs=20)
-    interrupt_third(compiled_engine.CompiledEngine, "_scan")
+    interrupt_third(compiled_engine.CompiledEngine, "_take")
     compiled = quick_fit(engine="compiled", epochs=20)
     interrupt_third(fused_engine.FusedEngine, "run")
     fused = quick_fit(engine="fused", epochs=20)
@@ -300,7 +302,7 @@ def test_other_optimisers_are_not_compiled():
 
 def test_rows_that_see_each_other_are_not_compiled_with_a_smaller_last_batch(monkeypatch):
     """A smaller batch is filled up, and the rows that fill it up would count in its mean."""
-    monkeypatch.setattr(compiled_engine, "compile_scan", uncompiled)
+    monkeypatch.setattr(compiled_engine, "compile_loop", uncompiled)
 
     class Centred(nn.Module):
         def forward(self, x):
@@ -327,15 +329,15 @@ def test_a_compiled_step_that_gives_another_loss_is_refused(monkeypatch):
 
         return call
 
-    monkeypatch.setattr(compiled_engine, "compile_scan", wrong)
+    monkeypatch.setattr(compiled_engine, "compile_loop", wrong)
     assert_falls_back(network, "the compiled losses .* are not those expected")
 
 
 def test_the_step_that_is_compiled_is_that_of_the_fused_engine(monkeypatch):
     """The function itself, without the compiler: all kinds of fits, in no time."""
 
-    monkeypatch.setattr(compiled_engine, "compile_scan", uncompiled)
-    monkeypatch.setattr(compiled_engine, "MOST_AT_ONCE", 8)  # calls of 7 and a rest of 2
+    monkeypatch.setattr(compiled_engine, "compile_loop", uncompiled)
+    monkeypatch.setattr(compiled_engine, "MOST_AT_ONCE", 8)  # several calls, the last shorter
     for change in (
         {},
         {"batch_size": 23, "epochs": 30},
@@ -409,16 +411,16 @@ def test_auto_does_not_compile_for_a_few_steps(caplog, monkeypatch):
 def test_auto_compiles_where_the_steps_that_are_left_pay_for_it(caplog, monkeypatch):
     monkeypatch.setattr(auto_engine, "COMPILE_SECONDS", 0.0)
     caplog.set_level(logging.INFO, logger="pyrobbb")
-    scans = []
-    scan = compiled_engine.CompiledEngine._scan
+    lengths = []
+    take = compiled_engine.CompiledEngine._take
     monkeypatch.setattr(
         compiled_engine.CompiledEngine,
-        "_scan",
-        lambda self, steps, noise: scans.append(len(steps)) or scan(self, steps, noise),
+        "_take",
+        lambda self, steps, noise: lengths.append(len(steps)) or take(self, steps, noise),
     )
     automatic = quick_fit(engine="auto", epochs=40)
     assert automatic.settings["engine"] == "compiled"
-    assert scans == [72]  # 120 steps, of which 3 times 16 measured how long one takes
+    assert lengths == [72]  # 120 steps, of which 3 times 16 measured how long one takes
     assert_same_fit(automatic, quick_fit(engine="fused", epochs=40), rtol=1e-9, atol=1e-10)
     assert any(r.getMessage().endswith("they will be compiled.") for r in caplog.records)
 
@@ -451,33 +453,62 @@ def test_auto_goes_on_fused_with_one_warning_where_compilation_fails(no_compiler
     [(0.3e-3, 20_000, False), (0.3e-3, 30_000, True), (0.1, 100, False), (0.1, 200, True)],
 )
 def test_compiling_pays_by_what_it_saves_of_python_and_of_arithmetic(seconds, n_steps, pays):
-    assert auto_engine.pays_to_compile(seconds, n_steps, cost=6.0) is pays
-    assert auto_engine.pays_to_compile(seconds, n_steps // 10, cost=0.6) is pays
+    assert auto_engine.pays_to_compile(seconds, n_steps, n_steps, cost=6.0) is pays
+    assert auto_engine.pays_to_compile(seconds, n_steps // 10, n_steps, cost=0.6) is pays
+
+
+def test_compiling_never_pays_for_small_steps_that_are_looked_at_one_by_one():
+    assert not auto_engine.pays_to_compile(0.3e-3, 10**9, 1, cost=6.0)
+    assert not auto_engine.pays_to_compile(0.3e-3, 10**9, 3, cost=6.0)
+    assert auto_engine.pays_to_compile(0.3e-3, 10**9, 10, cost=6.0)
+    assert auto_engine.pays_to_compile(0.1, 200, 1, cost=6.0)
 
 
 # Steps, pieces and interruptions
 
 
 @pytest.mark.parametrize(
-    ("n_in_a_row", "again", "expected"),
+    ("noise_size", "n_chains", "batch_size", "expected"),
     [
-        (40, False, 40),
-        (256, False, 256),
-        (360, False, 256),  # as in a fit of any other length: compiled once for all of them
-        (120_000, False, 256),
-        (256, True, 256),
-        (360, True, 180),
-        (469, True, 234),
-        (1, True, 1),
+        (1000, 1, 100, 1024),
+        (2**18, 1, 100, 128),  # of a call whose noise takes long
+        (2**27, 1, 100, 4),
+        (1000, 1, 2**14, 128),  # of rows whose numbers take memory
+        (4000, 4, 2**12, 128),
     ],
 )
-def test_compiled_calls_are_of_one_length_for_whole_fits_and_divide_what_comes_again(
-    monkeypatch, n_in_a_row, again, expected
+def test_a_compiled_call_takes_many_steps_within_bounds_of_time_and_memory(
+    monkeypatch, noise_size, n_chains, batch_size, expected
 ):
     monkeypatch.setattr(compiled_engine, "is_plain", lambda fused: True)
-    fused = SimpleNamespace(noise_size=1000)
-    engine = compiled_engine.CompiledEngine(fused, n_in_a_row=n_in_a_row, again=again, ragged=False)
+    fused = SimpleNamespace(noise_size=noise_size, chains=[None] * n_chains)
+    engine = compiled_engine.CompiledEngine(fused, batch_size=batch_size, ragged=False)
     assert engine.at_once == expected
+
+
+@pytest.mark.slow
+def test_one_compilation_serves_calls_of_any_number_of_steps(monkeypatch):
+    calls, singles = [], []
+    compile_it, take_singly = torch.compile, fused_engine.FusedEngine.run_with
+    monkeypatch.setattr(torch, "compile", lambda *a, **k: calls.append(1) or compile_it(*a, **k))
+    monkeypatch.setattr(
+        fused_engine.FusedEngine,
+        "run_with",
+        lambda self, steps, *args: singles.append(len(steps)) or take_singly(self, steps, *args),
+    )
+    for options in (
+        {"epochs": 1},
+        {"epochs": 7},
+        {"epochs": 400},  # 1200 steps: a call of 1024, and one of 176
+        {"epochs": 3, "validation": (X, Y)},  # three calls
+    ):
+        compiled = quick_fit(engine="compiled", **options)
+        assert compiled.settings["engine"] == "compiled"
+        assert singles == []
+        fused = quick_fit(engine="fused", **options)
+        assert_same_fit(compiled, fused, rtol=1e-8, atol=1e-9)
+        singles.clear()
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 5, 100])

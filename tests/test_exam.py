@@ -339,7 +339,7 @@ class Fit:
         )
 
     def by_compiled(self):
-        return CompiledEngine(self.by_fused(), n_in_a_row=4, again=False, ragged=True)
+        return CompiledEngine(self.by_fused(), batch_size=10, ragged=True)
 
 
 def assert_same_fit(one, other, start):

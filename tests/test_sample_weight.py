@@ -222,8 +222,8 @@ def test_the_steps_of_an_epoch_average_to_the_objective_of_repeated_rows(make_en
     np.testing.assert_allclose((share * losses.sum((1, 2))).sum(), loss.item(), rtol=1e-12)
 
 
-def uncompiled(step, carry, by_step, data):
-    """Stand in for `compile_scan`: the same steps, by Python."""
+def uncompiled(step, carry, by_step, data, at_once):
+    """Stand in for `compile_loop`: the same steps, by Python."""
 
     def call(carry, by_step, data):
         parts = []
@@ -246,7 +246,7 @@ def test_the_compiled_step_weighs_rows_as_the_fused_does(
     monkeypatch, is_compiled, batch_size, restarts
 ):
     if not is_compiled:
-        monkeypatch.setattr(compiled_engine, "compile_scan", uncompiled)
+        monkeypatch.setattr(compiled_engine, "compile_loop", uncompiled)
     options = {"sample_weight": COUNTS, "batch_size": batch_size, "restarts": restarts}
     compiled, fused = (quick_fit(engine=name, **options) for name in ("compiled", "fused"))
     assert compiled.settings["engine"] == "compiled"
