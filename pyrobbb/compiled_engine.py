@@ -372,10 +372,10 @@ def _graph_of(step: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor])
 
 
 def _filled(tensor: Tensor, n: int) -> Tensor:
-    """Add zeros to the first dimension."""
+    """Lengthen the first dimension; what is added is never read."""
     if len(tensor) == n:
         return tensor
-    filled = tensor.new_zeros((n, *tensor.shape[1:]))
+    filled = tensor.new_empty((n, *tensor.shape[1:]))
     filled[: len(tensor)] = tensor
     return filled
 
