@@ -296,19 +296,20 @@ def compile_loop(
     """
     from torch._higher_order_ops.while_loop import while_loop
 
-    traced = _graph_of(step, (*carry, *(tensor[0] for tensor in by_step), *data))
+    inputs = (*carry, *(tensor[0] for tensor in by_step), *data)
+    traced = _graph_of(step, inputs)
     output: Any = traced.graph.output_node()
     result = output.args[0][-1].meta["val"]
     shape, dtype = (at_once, *result.shape), result.dtype
 
-    by_step = [_filled(tensor, at_once) for tensor in by_step]
-    kinds = tuple((t.shape, t.stride(), t.dtype, t.device) for t in (*carry, *by_step, *data))
+    kinds = tuple((t.shape, t.stride(), t.dtype, t.device) for t in inputs)
     constants = {
         node.target: getattr(traced, node.target)
         for node in traced.graph.nodes
         if node.op == "get_attr" and isinstance(node.target, str)
     }
-    key = (traced.code, kinds, torch.get_num_threads())  # torch compiles for a number of threads
+    # torch compiles for a number of threads
+    key = (traced.code, kinds, at_once, torch.get_num_threads())
     if key in _COMPILED:
         before, known = _COMPILED[key]
         if all(torch.equal(before[name], constants[name]) for name in constants):
