@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .data import ArrayLike, check_count, to_numpy
+from ._core.arrays import ArrayLike, check_count, to_numpy
+from ._core.random_state import as_seed, seeded
 from .datatree import build_tree
 from .likelihoods import base_of
 from .network import BayesianNetwork
 from .prediction import CLASSES
-from .randomness import as_seed, seeded
 from .sampling import (
     WORKING_MEMORY,
     DrawnDistributions,

@@ -21,16 +21,16 @@ import torch
 from torch import Tensor
 
 from . import bandit_storage
+from ._core.arrays import ArrayLike, check_count, check_number
+from ._core.random_state import ONE_AT_A_TIME
 from .auto_engine import few_threads
 from .bandit_plan import ACT, BATCHES, LEARN, Plan
-from .data import ArrayLike, check_count, check_number
 from .engine import Steps
 from .guides import MeanFieldGuide
 from .history import History
 from .network import BayesianNetwork
 from .optimizers import FlatAdam
 from .posterior import Posterior
-from .randomness import ONE_AT_A_TIME
 from .replay import Replay
 from .strict_json import blaming
 from .warm_start import take_up

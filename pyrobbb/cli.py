@@ -172,8 +172,8 @@ def fit(
     if schema.task == "classification" and likelihood != "auto":
         raise TableError(f"--likelihood {likelihood} is for a regression; leave it out.")
 
+    from ._core.distributed import Team
     from .estimators import BBBClassifier, BBBRegressor
-    from .processes import Team
     from .table_model import TableModel
 
     options: dict[str, Any] = {

@@ -22,13 +22,13 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from . import likelihoods, priors, reference
+from ._core.arrays import ArrayLike, check_count, check_positive
+from ._core.random_state import as_seed, seeded
 from .architectures import mlp_spec
-from .data import ArrayLike, check_count, check_positive
 from .fused import CannotFuseError, FusedLoss
 from .guides import MeanFieldGuide, auto_normal
 from .likelihoods import base_of
 from .network import BayesianNetwork
-from .randomness import as_seed, seeded
 
 RELATIVE_TOLERANCE = 1e-8
 """Between ways that compute the same number in double precision."""

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from . import scores
+from ._core.arrays import ArrayLike, check_count, to_numpy
+from ._core.random_state import as_seed
 from .arviz_io import to_arviz
-from .data import ArrayLike, check_count, to_numpy
 from .datatree import SAMPLE_DIMS
 from .engine import NonFiniteLossError
 from .fitting import fit
@@ -27,7 +28,6 @@ from .importance import khat_of_chains, khat_threshold, log_ratios, loo
 from .likelihoods import base_of
 from .posterior import Posterior
 from .prediction import ClassificationPrediction, RegressionPrediction
-from .randomness import as_seed
 
 if TYPE_CHECKING:
     import pandas as pd

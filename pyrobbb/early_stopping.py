@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .data import ArrayLike
+from ._core.arrays import ArrayLike
 from .network import BayesianNetwork, evaluating
 from .prediction import make_prediction
 from .sampling import DrawnDistributions, Source

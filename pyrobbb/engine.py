@@ -22,10 +22,10 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
+from ._core.distributed import Team
+from ._core.random_state import RandomState
 from .network import BayesianNetwork
 from .optimizers import OptimizerFactory, packed, unpack
-from .processes import Team
-from .randomness import RandomState
 
 MOST_GATHERED = 2**20
 """Numbers in x up to which the batches of many steps are taken in one go."""

@@ -30,10 +30,10 @@ from sklearn.utils.validation import (
 from torch import nn
 
 from . import estimator_storage, likelihoods, priors
+from ._core.arrays import check_count, check_number, has_float64
 from .architectures import Activation, mlp
 from .calibration import Calibration
 from .checkpoints import stored_seed
-from .data import check_count, check_number, has_float64
 from .fitting import EngineName, fit
 from .network import BayesianNetwork
 from .placement import Device, as_device

@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from ._core.arrays import ArrayLike, check_count, check_number, check_positive
+from ._core.distributed import Team
+from ._core.random_state import as_seed, seeded
 from .callbacks import Callback
 from .checkpoints import stored_seed
-from .data import ArrayLike, check_count, check_number, check_positive
 from .gradient_estimators import Estimator
 from .network import BayesianNetwork
 from .objectives import KLWeight, Objective, make_elbo
@@ -23,8 +25,6 @@ from .optimizers import OptimizerFactory, as_factory
 from .placement import Device, DType, Placement
 from .plan import EngineName, Plan, Start, Together, can_run_side_by_side
 from .posterior import Posterior
-from .processes import Team
-from .randomness import as_seed, seeded
 from .run import as_one, run
 from .schedules import Schedule, factor_of
 from .streams import Parquet

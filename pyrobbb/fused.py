@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 from torch.nn.functional import softplus
 
-from .data import check_count
+from ._core.arrays import check_count
 from .flat_prior import FlatPrior, entropy_cost
 from .gradient_estimators import DrawByRow, Estimator, check_layers
 from .guides import LEAST_SCALE, MeanFieldGuide, scale_of

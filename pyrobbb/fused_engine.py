@@ -12,6 +12,9 @@ import pyro
 import torch
 from torch import Tensor
 
+from ._core.distributed import Team
+from ._core.random_state import rank_seed
+from ._core.state_dicts import under
 from .engine import Steps, first_non_finite, non_finite
 from .fused import FusedLoss, Step
 from .gradient_estimators import Estimator
@@ -19,9 +22,6 @@ from .guides import MeanFieldGuide
 from .network import BayesianNetwork
 from .noise import NoiseSource
 from .optimizers import FlatAdam, OptimizerFactory, flat_optimizer
-from .processes import Team
-from .randomness import rank_seed
-from .states import under
 
 AT_ONCE = 64
 NOISE_AHEAD = 2**17  # numbers made at once, if a step takes fewer

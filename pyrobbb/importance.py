@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from .data import ArrayLike, to_numpy
+from ._core.arrays import ArrayLike, to_numpy
 from .datatree import SAMPLE_DIMS
 from .sampling import WORKING_MEMORY, DrawnDistributions, log_densities
 

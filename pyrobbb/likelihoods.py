@@ -20,7 +20,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from .data import check_number, check_positive
+from ._core.arrays import check_number, check_positive
 
 Likelihood = Callable[[Tensor], TorchDistribution]
 

@@ -23,7 +23,7 @@ from torch.distributions import biject_to, constraints
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
-from .data import ArrayLike, as_tensor, check_count, has_float64
+from ._core.arrays import ArrayLike, as_tensor, check_count, has_float64
 from .layer_chain import layers_of, run_layers
 from .likelihoods import (
     Conditional,

@@ -13,12 +13,12 @@ import torch
 from pyro.infer import MCMC, NUTS
 from tqdm.auto import tqdm
 
-from .data import ArrayLike, check_count, to_numpy
+from ._core.arrays import ArrayLike, check_count, to_numpy
+from ._core.random_state import as_seed, child_seed, seeded
 from .fitting import fit
 from .network import BayesianNetwork
 from .posterior import Posterior
 from .prediction import RegressionPrediction, make_prediction
-from .randomness import as_seed, child_seed, seeded
 from .sampling import WORKING_MEMORY, DrawnDistributions, Draws, FixedDraws
 
 if TYPE_CHECKING:

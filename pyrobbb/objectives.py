@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
 
-from .data import check_count, check_positive
+from ._core.arrays import check_count, check_positive
 from .fused import FusedELBO
 from .gradient_estimators import Estimator
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .data import has_float64
+from ._core.arrays import has_float64
 from .network import BayesianNetwork
 
 Device = str | int | torch.device

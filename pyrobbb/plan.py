@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pyro.infer import ELBO
 from torch import nn
 
+from ._core.distributed import Team
 from .batches import AnyBatches
 from .callbacks import Callback
 from .descriptions import name_of
@@ -17,7 +18,6 @@ from .objectives import KLWeight, Objective
 from .optimizers import OptimizerFactory, adam_settings
 from .placement import Placement
 from .posterior import Posterior
-from .processes import Team
 from .schedules import Schedule
 
 EngineName = Literal["auto", "svi", "fused", "compiled"]

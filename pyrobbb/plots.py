@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from .data import ArrayLike, to_numpy
+from ._core.arrays import ArrayLike, to_numpy
 from .history import History
 from .likelihoods import base_of
 from .posterior import Posterior

@@ -14,11 +14,11 @@ import numpy as np
 from torch import Tensor, nn
 
 from . import storage
-from .data import ArrayLike, check_count
+from ._core.arrays import ArrayLike, check_count
+from ._core.random_state import as_seed, child_seed
 from .history import History
 from .network import BayesianNetwork
 from .prediction import ClassificationPrediction, RegressionPrediction, make_prediction
-from .randomness import as_seed, child_seed
 from .sampling import (
     WORKING_MEMORY,
     DrawnDistributions,

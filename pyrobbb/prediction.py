@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ._core.arrays import ArrayLike, as_tensor, check_number, kind_of, like
+from ._core.random_state import as_seed, seeded
 from .calibration import Calibration
-from .data import ArrayLike, as_tensor, check_number, kind_of, like
 from .likelihoods import as_observed, base_of
-from .randomness import as_seed, seeded
 
 CLASSES = (torch.distributions.Categorical, torch.distributions.Bernoulli)
 

@@ -18,7 +18,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from .data import check_number, check_positive
+from ._core.arrays import check_number, check_positive
 
 Prior = Callable[[str, Tensor], TorchDistribution | None]
 

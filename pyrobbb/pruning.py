@@ -9,7 +9,7 @@ import warnings
 
 import torch
 
-from .data import check_number
+from ._core.arrays import check_number
 from .guides import MeanFieldGuide
 from .network import BayesianNetwork
 from .posterior import Posterior

@@ -11,10 +11,10 @@ import pyro
 import torch
 from torch import Tensor
 
-from .data import ArrayLike, check_count, to_numpy
+from ._core.arrays import ArrayLike, check_count, to_numpy
+from ._core.random_state import as_seed, seeded
 from .datatree import Coords, Dims, build_tree
 from .pyro_program import Program, Runs, unobserved
-from .randomness import as_seed, seeded
 
 if TYPE_CHECKING:
     import xarray

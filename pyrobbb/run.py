@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ._core.random_state import RandomState, rank_seed, reseed, seeded
+from ._core.state_dicts import under
 from .auto_engine import AutoEngine, few_threads
 from .batches import AnyBatches, LoaderBatches, StreamBatches, crc32, open_batches
 from .callbacks import EpochEnd
@@ -36,9 +38,7 @@ from .network import BayesianNetwork, evaluating
 from .objectives import kl_weights, traced
 from .plan import Plan, Start
 from .posterior import Posterior
-from .randomness import RandomState, rank_seed, reseed, seeded
 from .schedules import factor_of
-from .states import under
 from .warm_start import take_up
 
 logger = logging.getLogger(__name__)

@@ -16,11 +16,11 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
-from .data import has_float64
+from ._core.arrays import has_float64
+from ._core.random_state import ONE_AT_A_TIME, seeded
 from .guides import MeanFieldGuide
 from .likelihoods import log_density
 from .network import BayesianNetwork
-from .randomness import ONE_AT_A_TIME, seeded
 
 Draws = dict[str, Tensor]
 

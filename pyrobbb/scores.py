@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .data import ArrayLike, check_count, to_numpy
+from ._core.arrays import ArrayLike, check_count, to_numpy
 from .prediction import ClassificationPrediction, Prediction, RegressionPrediction
 
 CRPS_LEVELS = 200

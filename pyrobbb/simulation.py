@@ -11,11 +11,11 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .data import ArrayLike, check_count, to_numpy
+from ._core.arrays import ArrayLike, check_count, to_numpy
+from ._core.random_state import as_seed, child_seed, seeded
 from .datatree import SAMPLE_DIMS
 from .fitting import fit
 from .network import BayesianNetwork, evaluating
-from .randomness import as_seed, child_seed, seeded
 from .sampling import Draws, Source, join, prior_guide
 
 if TYPE_CHECKING:

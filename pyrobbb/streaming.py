@@ -11,14 +11,14 @@ import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
-from .data import ArrayLike
+from ._core.arrays import ArrayLike
+from ._core.random_state import as_seed
 from .fitting import fit
 from .guides import MeanFieldGuide
 from .likelihoods import Conditional
 from .network import BayesianNetwork
 from .posterior import Posterior
 from .priors import Given
-from .randomness import as_seed
 
 UPDATE_STEPS = 2000
 """Fewer than a first fit takes: it starts at the last posterior."""

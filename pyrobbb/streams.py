@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from .data import ArrayLike, check_count
+from ._core.arrays import ArrayLike, check_count
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from . import priors
+from ._core.arrays import check_count, check_positive
+from ._core.random_state import as_seed, seeded
 from .architectures import Activation, mlp
 from .bandit_agent import Agent
 from .bandit_plan import Plan
 from .compiled_engine import CompiledEngine
-from .data import check_count, check_positive
 from .engine import Engine, Steps
 from .fused_engine import Chain, FusedEngine
 from .guides import MeanFieldGuide
@@ -29,7 +30,6 @@ from .likelihoods import (
 )
 from .network import BayesianNetwork
 from .optimizers import FlatAdam
-from .randomness import as_seed, seeded
 
 EngineName = Literal["fused", "compiled"]
 DEFAULT_PRIOR, DEFAULT_LIKELIHOOD = priors.Normal(0.5), Gaussian(0.1)

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from pyrobbb import BayesianNetwork, FusedELBO, MeanFieldGuide, Posterior, fit, likelihoods, mlp
-from pyrobbb.randomness import seeded
+from pyrobbb._core.random_state import seeded
 
 pytestmark = [
     pytest.mark.gpu,

@@ -25,8 +25,8 @@ from torch.utils.data import (
 )
 
 from pyrobbb import BayesianNetwork, batches, fit, likelihoods, mlp, streams
+from pyrobbb._core.distributed import Team
 from pyrobbb.batches import LoaderBatches, StreamBatches
-from pyrobbb.processes import Team
 from pyrobbb.streams import MappedRows, Parquet
 
 RNG = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import check_count
+from .arrays import check_count
 
 ONE_AT_A_TIME = threading.RLock()
 """torch's random state and Pyro's stack of handlers belong to the process: threads take turns."""

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pyrobbb.data import as_tensor, check_count, check_number, check_positive, like
+from pyrobbb._core.arrays import as_tensor, check_count, check_number, check_positive, like
 
 reproducibly = settings(max_examples=150, deadline=None, derandomize=True)
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=3, max_side=4)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyrobbb.randomness import RandomState, seeded
+from pyrobbb._core.random_state import RandomState, seeded
 
 
 def test_seeded_draws_from_the_seed_and_leaves_the_state():

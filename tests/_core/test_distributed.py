@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from pyrobbb import BayesianNetwork, Posterior, fit, mlp
+from pyrobbb._core.distributed import Team
 from pyrobbb.batches import part_sizes
-from pyrobbb.processes import Team
 
 HERE = Path(__file__).parent
 RNG = np.random.default_rng(0)

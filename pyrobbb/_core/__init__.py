@@ -1,0 +1,1 @@
+"""What every package builds on: checked arrays, random states, processes, named tensors."""
