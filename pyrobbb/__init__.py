@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from . import bandits, datasets, diagnostics, likelihoods, plots, priors, reference, scores, streams
-from .architectures import mlp
 from .calibration import Calibration
 from .crosscheck import crosscheck
 from .engine import NonFiniteLossError
 from .fitting import fit, fresh_start
 from .fused import FusedELBO
-from .guides import MeanFieldGuide, auto_normal
-from .network import BayesianNetwork
+from .model.guides import MeanFieldGuide, auto_normal
+from .model.mlp import mlp
+from .model.network import BayesianNetwork
 from .nuts import compare_with_nuts
 from .posterior import Posterior
 from .prediction import ClassificationPrediction, Prediction, RegressionPrediction

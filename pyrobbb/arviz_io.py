@@ -15,7 +15,7 @@ from ._core.arrays import ArrayLike, check_count, to_numpy
 from ._core.random_state import as_seed, seeded
 from .datatree import build_tree
 from .likelihoods import base_of
-from .network import BayesianNetwork
+from .model.network import BayesianNetwork
 from .prediction import CLASSES
 from .sampling import (
     WORKING_MEMORY,

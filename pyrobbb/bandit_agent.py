@@ -26,9 +26,9 @@ from ._core.random_state import ONE_AT_A_TIME
 from .auto_engine import few_threads
 from .bandit_plan import ACT, BATCHES, LEARN, Plan
 from .engine import Steps
-from .guides import MeanFieldGuide
 from .history import History
-from .network import BayesianNetwork
+from .model.guides import MeanFieldGuide
+from .model.network import BayesianNetwork
 from .optimizers import FlatAdam
 from .posterior import Posterior
 from .replay import Replay

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ._core.arrays import ArrayLike, check_count, check_positive, to_numpy
-from .architectures import Activation
+from .model.mlp import Activation
 
 ACT, LEARN, BATCHES = range(3)
 """What a seed is for. Each action and each update has its own, made of the agent's seed and its

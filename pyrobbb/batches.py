@@ -24,7 +24,7 @@ from torch.utils.data import (
 from ._core.arrays import ArrayLike, as_tensor, check_count
 from ._core.distributed import Team
 from ._core.random_state import OwnRandom, child_seed
-from .network import BayesianNetwork
+from .model.network import BayesianNetwork
 from .streams import MappedRows, Parquet, Rows, Shuffle
 
 BUFFER_ROWS, BUFFER_BYTES = 2**17, 2**27

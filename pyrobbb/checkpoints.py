@@ -18,7 +18,7 @@ from torch import Tensor
 
 from . import storage
 from .folders import remove_strays
-from .network import BayesianNetwork
+from .model.network import BayesianNetwork
 from .posterior import Posterior
 from .strict_json import blaming, check_fields
 

@@ -24,11 +24,11 @@ from torch import Tensor
 from . import likelihoods, priors, reference
 from ._core.arrays import ArrayLike, check_count, check_positive
 from ._core.random_state import as_seed, seeded
-from .architectures import mlp_spec
 from .fused import CannotFuseError, FusedLoss
-from .guides import MeanFieldGuide, auto_normal
 from .likelihoods import base_of
-from .network import BayesianNetwork
+from .model.guides import MeanFieldGuide, auto_normal
+from .model.mlp import mlp_spec
+from .model.network import BayesianNetwork
 
 RELATIVE_TOLERANCE = 1e-8
 """Between ways that compute the same number in double precision."""

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 
 from . import likelihoods, plots, priors, scores
-from .architectures import mlp
 from .crosscheck import CrossCheck, crosscheck
 from .fitting import fit
-from .network import BayesianNetwork
+from .model.mlp import mlp
+from .model.network import BayesianNetwork
 from .posterior import Posterior
 from .prediction import ClassificationPrediction, RegressionPrediction
 from .scaling import Standardizer

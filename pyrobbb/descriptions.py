@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from . import likelihoods, priors
-from .architectures import ACTIVATIONS, MLPSpec
+from .model.mlp import ACTIVATIONS, MLPSpec
 from .priors import ByName
 from .strict_json import as_json, blaming, check_fields
 

@@ -23,9 +23,9 @@ from .arviz_io import to_arviz
 from .datatree import SAMPLE_DIMS
 from .engine import NonFiniteLossError
 from .fitting import fit
-from .guides import MeanFieldGuide
 from .importance import khat_of_chains, khat_threshold, log_ratios, loo
 from .likelihoods import base_of
+from .model.guides import MeanFieldGuide
 from .posterior import Posterior
 from .prediction import ClassificationPrediction, RegressionPrediction
 

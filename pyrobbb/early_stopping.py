@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ._core.arrays import ArrayLike
-from .network import BayesianNetwork, evaluating
+from .model.network import BayesianNetwork, evaluating
 from .prediction import make_prediction
 from .sampling import DrawnDistributions, Source
 

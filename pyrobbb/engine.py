@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ._core.distributed import Team
 from ._core.random_state import RandomState
-from .network import BayesianNetwork
+from .model.network import BayesianNetwork
 from .optimizers import OptimizerFactory, packed, unpack
 
 MOST_GATHERED = 2**20

@@ -12,14 +12,14 @@ from torch import Tensor
 from . import priors
 from ._core.arrays import check_number
 from ._core.random_state import as_seed
-from .architectures import Activation, mlp
 from .bandit_agent import Agent
 from .bandit_plan import Plan
 from .engine import Steps, non_finite
 from .fused import FastCall
-from .guides import MeanFieldGuide
 from .likelihoods import Gaussian
-from .network import BayesianNetwork
+from .model.guides import MeanFieldGuide
+from .model.mlp import Activation, mlp
+from .model.network import BayesianNetwork
 from .optimizers import FlatAdam, flat_optimizer
 
 

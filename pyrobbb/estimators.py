@@ -31,11 +31,11 @@ from torch import nn
 
 from . import estimator_storage, likelihoods, priors
 from ._core.arrays import check_count, check_number, has_float64
-from .architectures import Activation, mlp
 from .calibration import Calibration
 from .checkpoints import stored_seed
 from .fitting import EngineName, fit
-from .network import BayesianNetwork
+from .model.mlp import Activation, mlp
+from .model.network import BayesianNetwork
 from .placement import Device, as_device
 from .posterior import Posterior
 from .prediction import ClassificationPrediction, RegressionPrediction

@@ -19,7 +19,7 @@ from ._core.random_state import as_seed, seeded
 from .callbacks import Callback
 from .checkpoints import stored_seed
 from .gradient_estimators import Estimator
-from .network import BayesianNetwork
+from .model.network import BayesianNetwork
 from .objectives import KLWeight, Objective, make_elbo
 from .optimizers import OptimizerFactory, as_factory
 from .placement import Device, DType, Placement

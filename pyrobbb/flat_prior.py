@@ -17,7 +17,7 @@ from torch.linalg import vecdot
 from torch.nn.functional import softplus
 
 from .likelihoods import HALF_LOG_2PI, base_of
-from .network import is_real
+from .model.network import is_real
 from .priors import ScaleMixtureNormal
 
 Parameter = Tensor | float

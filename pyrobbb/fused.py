@@ -25,10 +25,10 @@ from torch.nn.functional import softplus
 from ._core.arrays import check_count
 from .flat_prior import FlatPrior, entropy_cost
 from .gradient_estimators import DrawByRow, Estimator, check_layers
-from .guides import LEAST_SCALE, MeanFieldGuide, scale_of
-from .layer_chain import layers_of, run_layers, slopes_of_layers
 from .likelihoods import Conditional, as_observed, check_shape
-from .network import BayesianNetwork, check_n_data, check_row_weight, param_site
+from .model.guides import LEAST_SCALE, MeanFieldGuide, scale_of
+from .model.network import BayesianNetwork, check_n_data, check_row_weight, param_site
+from .model.sequential import layers_of, run_layers, slopes_of_layers
 from .output_slopes import Slopes, closed_form
 
 

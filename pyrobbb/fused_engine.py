@@ -18,8 +18,8 @@ from ._core.state_dicts import under
 from .engine import Steps, first_non_finite, non_finite
 from .fused import FusedLoss, Step
 from .gradient_estimators import Estimator
-from .guides import MeanFieldGuide
-from .network import BayesianNetwork
+from .model.guides import MeanFieldGuide
+from .model.network import BayesianNetwork
 from .noise import NoiseSource
 from .optimizers import FlatAdam, OptimizerFactory, flat_optimizer
 

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from ._core.arrays import ArrayLike, check_count, to_numpy
 from ._core.random_state import as_seed, child_seed, seeded
 from .fitting import fit
-from .network import BayesianNetwork
+from .model.network import BayesianNetwork
 from .posterior import Posterior
 from .prediction import RegressionPrediction, make_prediction
 from .sampling import WORKING_MEMORY, DrawnDistributions, Draws, FixedDraws

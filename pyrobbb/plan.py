@@ -13,7 +13,7 @@ from .batches import AnyBatches
 from .callbacks import Callback
 from .descriptions import name_of
 from .fused import FusedELBO
-from .network import BayesianNetwork
+from .model.network import BayesianNetwork
 from .objectives import KLWeight, Objective
 from .optimizers import OptimizerFactory, adam_settings
 from .placement import Placement

@@ -17,7 +17,7 @@ from . import storage
 from ._core.arrays import ArrayLike, check_count
 from ._core.random_state import as_seed, child_seed
 from .history import History
-from .network import BayesianNetwork
+from .model.network import BayesianNetwork
 from .prediction import ClassificationPrediction, RegressionPrediction, make_prediction
 from .sampling import (
     WORKING_MEMORY,

@@ -10,8 +10,8 @@ import warnings
 import torch
 
 from ._core.arrays import check_number
-from .guides import MeanFieldGuide
-from .network import BayesianNetwork
+from .model.guides import MeanFieldGuide
+from .model.network import BayesianNetwork
 from .posterior import Posterior
 
 

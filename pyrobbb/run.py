@@ -32,9 +32,9 @@ from .early_stopping import Validation
 from .engine import Engine, Steps, SVIEngine
 from .fused import CannotFuseError, FusedELBO
 from .fused_engine import Chain, FusedEngine
-from .guides import MeanFieldGuide, auto_normal
 from .history import History
-from .network import BayesianNetwork, evaluating
+from .model.guides import MeanFieldGuide, auto_normal
+from .model.network import BayesianNetwork, evaluating
 from .objectives import kl_weights, traced
 from .plan import Plan, Start
 from .posterior import Posterior

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from ._core.arrays import has_float64
 from ._core.random_state import ONE_AT_A_TIME, seeded
-from .guides import MeanFieldGuide
 from .likelihoods import log_density
-from .network import BayesianNetwork
+from .model.guides import MeanFieldGuide
+from .model.network import BayesianNetwork
 
 Draws = dict[str, Tensor]
 

@@ -15,7 +15,7 @@ from ._core.arrays import ArrayLike, check_count, to_numpy
 from ._core.random_state import as_seed, child_seed, seeded
 from .datatree import SAMPLE_DIMS
 from .fitting import fit
-from .network import BayesianNetwork, evaluating
+from .model.network import BayesianNetwork, evaluating
 from .sampling import Draws, Source, join, prior_guide
 
 if TYPE_CHECKING:

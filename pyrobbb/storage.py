@@ -18,12 +18,12 @@ from torch import Tensor
 
 from ._core.random_state import seeded
 from ._core.state_dicts import are_equal, check_shapes, fill, under
-from .architectures import mlp, mlp_spec
 from .descriptions import PARTS, build, check_spec, custom_names, describe, name_of, shapes_of
 from .folders import read_folder, write_folder
-from .guides import MeanFieldGuide, auto_normal
 from .history import History
-from .network import BayesianNetwork
+from .model.guides import MeanFieldGuide, auto_normal
+from .model.mlp import mlp, mlp_spec
+from .model.network import BayesianNetwork
 from .strict_json import as_json, blaming, check_fields
 
 GUIDES: dict[str, Callable[[BayesianNetwork, Tensor], Any]] = {

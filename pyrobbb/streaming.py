@@ -14,9 +14,9 @@ from torch import Tensor
 from ._core.arrays import ArrayLike
 from ._core.random_state import as_seed
 from .fitting import fit
-from .guides import MeanFieldGuide
 from .likelihoods import Conditional
-from .network import BayesianNetwork
+from .model.guides import MeanFieldGuide
+from .model.network import BayesianNetwork
 from .posterior import Posterior
 from .priors import Given
 

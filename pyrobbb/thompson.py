@@ -12,13 +12,11 @@ from torch import Tensor
 from . import priors
 from ._core.arrays import check_count, check_positive
 from ._core.random_state import as_seed, seeded
-from .architectures import Activation, mlp
 from .bandit_agent import Agent
 from .bandit_plan import Plan
 from .compiled_engine import CompiledEngine
 from .engine import Engine, Steps
 from .fused_engine import Chain, FusedEngine
-from .guides import MeanFieldGuide
 from .likelihoods import (
     Bernoulli,
     Gaussian,
@@ -28,7 +26,9 @@ from .likelihoods import (
     Poisson,
     StudentT,
 )
-from .network import BayesianNetwork
+from .model.guides import MeanFieldGuide
+from .model.mlp import Activation, mlp
+from .model.network import BayesianNetwork
 from .optimizers import FlatAdam
 
 EngineName = Literal["fused", "compiled"]

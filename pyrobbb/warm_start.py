@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .guides import MeanFieldGuide
-from .network import BayesianNetwork
+from .model.guides import MeanFieldGuide
+from .model.network import BayesianNetwork
 from .posterior import Posterior
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, crosscheck, likelihoods, mlp, priors, reference
 from pyrobbb.fused import FusedLoss
-from pyrobbb.guides import _LocalAutoNormal
+from pyrobbb.model.guides import _LocalAutoNormal
 
 Check = sys.modules["pyrobbb.crosscheck"].Check  # the name in the package is the function's
 
@@ -85,12 +85,12 @@ def failures(**changes):
 
 
 def test_a_hand_written_guide_with_exp_for_softplus_is_found(monkeypatch):
-    monkeypatch.setattr("pyrobbb.guides.softplus", torch.exp)
+    monkeypatch.setattr("pyrobbb.model.guides.softplus", torch.exp)
     assert "MeanFieldGuide, Trace_ELBO" in failures()
 
 
 def test_a_hand_written_guide_that_draws_the_wrong_noise_site_is_found(monkeypatch):
-    monkeypatch.setattr("pyrobbb.guides.is_real", lambda support: True)
+    monkeypatch.setattr("pyrobbb.model.guides.is_real", lambda support: True)
     with pytest.raises(ValueError, match=r"GreaterThan\(lower_bound=0.0\)"):
         failures()
 

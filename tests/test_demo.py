@@ -34,7 +34,7 @@ def test_check_agrees_and_says_so_by_its_exit_code(capsys, monkeypatch):
     assert main(["check", "--seed", "1"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("All 17 comparisons agree.") == 3
-    monkeypatch.setattr("pyrobbb.guides.scale_of", torch.exp)
+    monkeypatch.setattr("pyrobbb.model.guides.scale_of", torch.exp)
     assert main(["check"]) == 1
     assert "DIFFER" in capsys.readouterr().out
 

@@ -14,10 +14,10 @@ from torch import nn
 from pyrobbb import BayesianNetwork, FusedELBO, MeanFieldGuide, Posterior, fit, mlp, prune
 from pyrobbb.diagnostics import diagnose, khat_of_chains, layers, loo
 from pyrobbb.fused import CannotFuseError
-from pyrobbb.guides import NormalOrPoint, inverse_softplus
 from pyrobbb.history import History
 from pyrobbb.importance import log_ratios
 from pyrobbb.likelihoods import Categorical, Gaussian
+from pyrobbb.model.guides import NormalOrPoint, inverse_softplus
 from pyrobbb.plots import plot_snr
 from pyrobbb.priors import ByName, Normal
 from pyrobbb.pruning import sparse_weights

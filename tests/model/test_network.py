@@ -19,8 +19,8 @@ from pyro.infer.autoguide import AutoDelta, AutoLowRankMultivariateNormal, AutoN
 from torch import nn
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, auto_normal, fit, mlp
-from pyrobbb.architectures import ACTIVATIONS, MLPSpec, mlp_spec
 from pyrobbb.likelihoods import Categorical, Gaussian, NegativeBinomial
+from pyrobbb.model.mlp import ACTIVATIONS, MLPSpec, mlp_spec
 from pyrobbb.priors import ByName, FanInNormal, Normal
 
 

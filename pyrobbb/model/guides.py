@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import biject_to, constraints
 from torch.nn.functional import softplus
 
-from ._core.arrays import ArrayLike, check_positive
+from .._core.arrays import ArrayLike, check_positive
 from .network import BayesianNetwork, LatentSite, elementwise, is_real, param_site
 
 START_SCALE = 0.1

@@ -11,8 +11,8 @@ from typing import Literal
 
 from torch import nn
 
-from ._core.arrays import check_count
-from ._core.random_state import as_seed, seeded
+from .._core.arrays import check_count
+from .._core.random_state import as_seed, seeded
 
 Activation = Literal["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "softplus"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {

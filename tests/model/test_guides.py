@@ -18,8 +18,8 @@ from torch import nn
 from torch.distributions import kl_divergence
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, auto_normal, mlp
-from pyrobbb.guides import inverse_softplus
 from pyrobbb.likelihoods import Gaussian, NegativeBinomial
+from pyrobbb.model.guides import inverse_softplus
 from pyrobbb.priors import ByName, FanInNormal, Laplace, Normal, ScaleMixture
 
 GUIDES = {"mean_field": MeanFieldGuide, "auto_normal": auto_normal}

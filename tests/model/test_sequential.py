@@ -7,14 +7,14 @@ from torch.func import functional_call
 from torch.testing import assert_close
 
 from pyrobbb import BayesianNetwork, mlp
-from pyrobbb.architectures import ACTIVATIONS
-from pyrobbb.layer_chain import (
+from pyrobbb.model.mlp import ACTIVATIONS
+from pyrobbb.model.network import evaluating
+from pyrobbb.model.sequential import (
     SLOPES,
     layers_of,
     run_layers,
     slopes_of_layers,
 )
-from pyrobbb.network import evaluating
 
 N_DRAWS = 5
 

@@ -23,9 +23,8 @@ from torch.distributions import biject_to, constraints
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
-from ._core.arrays import ArrayLike, as_tensor, check_count, has_float64
-from .layer_chain import layers_of, run_layers
-from .likelihoods import (
+from .._core.arrays import ArrayLike, as_tensor, check_count, has_float64
+from ..likelihoods import (
     Conditional,
     Gaussian,
     Likelihood,
@@ -36,7 +35,8 @@ from .likelihoods import (
     check_support,
     log_density,
 )
-from .priors import ByName, Prior, ScaleMixture, fan_in
+from ..priors import ByName, Prior, ScaleMixture, fan_in
+from .sequential import layers_of, run_layers
 
 logger = logging.getLogger(__name__)
 
