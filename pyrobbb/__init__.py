@@ -7,9 +7,9 @@ from typing import Any as _Any
 from . import bandits, datasets, diagnostics, likelihoods, plots, priors, reference, scores, streams
 from .calibration import Calibration
 from .crosscheck import crosscheck
+from .elbo.fused_elbo import FusedELBO
 from .engine import NonFiniteLossError
 from .fitting import fit, fresh_start
-from .fused import FusedELBO
 from .model.guides import MeanFieldGuide, auto_normal
 from .model.mlp import mlp
 from .model.network import BayesianNetwork

@@ -14,8 +14,8 @@ from ._core.arrays import check_number
 from ._core.random_state import as_seed
 from .bandit_agent import Agent
 from .bandit_plan import Plan
+from .elbo.fused_elbo import FastCall
 from .engine import Steps, non_finite
-from .fused import FastCall
 from .likelihoods import Gaussian
 from .model.guides import MeanFieldGuide
 from .model.mlp import Activation, mlp

@@ -18,9 +18,9 @@ from ._core.distributed import Team
 from ._core.random_state import as_seed, seeded
 from .callbacks import Callback
 from .checkpoints import stored_seed
-from .gradient_estimators import Estimator
+from .elbo.gradient_estimators import Estimator
+from .elbo.objectives import KLWeight, Objective, make_elbo
 from .model.network import BayesianNetwork
-from .objectives import KLWeight, Objective, make_elbo
 from .optimizers import OptimizerFactory, as_factory
 from .placement import Device, DType, Placement
 from .plan import EngineName, Plan, Start, Together, can_run_side_by_side

@@ -15,9 +15,9 @@ from torch import Tensor
 from ._core.distributed import Team
 from ._core.random_state import rank_seed
 from ._core.state_dicts import under
+from .elbo.fused_elbo import FusedLoss, Step
+from .elbo.gradient_estimators import Estimator
 from .engine import Steps, first_non_finite, non_finite
-from .fused import FusedLoss, Step
-from .gradient_estimators import Estimator
 from .model.guides import MeanFieldGuide
 from .model.network import BayesianNetwork
 from .noise import NoiseSource

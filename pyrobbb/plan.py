@@ -12,9 +12,9 @@ from ._core.distributed import Team
 from .batches import AnyBatches
 from .callbacks import Callback
 from .descriptions import name_of
-from .fused import FusedELBO
+from .elbo.fused_elbo import FusedELBO
+from .elbo.objectives import KLWeight, Objective
 from .model.network import BayesianNetwork
-from .objectives import KLWeight, Objective
 from .optimizers import OptimizerFactory, adam_settings
 from .placement import Placement
 from .posterior import Posterior

@@ -29,13 +29,13 @@ from .callbacks import EpochEnd
 from .checkpoints import Checkpoints, Progress, difference
 from .compiled_engine import CompiledEngine
 from .early_stopping import Validation
+from .elbo.fused_elbo import CannotFuseError, FusedELBO
+from .elbo.objectives import kl_weights, traced
 from .engine import Engine, Steps, SVIEngine
-from .fused import CannotFuseError, FusedELBO
 from .fused_engine import Chain, FusedEngine
 from .history import History
 from .model.guides import MeanFieldGuide, auto_normal
 from .model.network import BayesianNetwork, evaluating
-from .objectives import kl_weights, traced
 from .plan import Plan, Start
 from .posterior import Posterior
 from .schedules import factor_of

@@ -20,8 +20,8 @@ from torch.nn.functional import softplus
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, auto_normal, likelihoods, mlp, priors
 from pyrobbb.compiled_engine import CompiledEngine
+from pyrobbb.elbo.fused_elbo import FusedELBO
 from pyrobbb.engine import Steps, SVIEngine
-from pyrobbb.fused import FusedELBO
 from pyrobbb.fused_engine import Chain, FusedEngine
 
 N_ROWS = 13

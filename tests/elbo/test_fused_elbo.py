@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, mlp
-from pyrobbb.fused import CannotFuseError, FusedELBO, FusedLoss
+from pyrobbb.elbo.fused_elbo import CannotFuseError, FusedELBO, FusedLoss
+from pyrobbb.elbo.objectives import traced
 from pyrobbb.likelihoods import Categorical, Gaussian, Poisson
 from pyrobbb.model.guides import inverse_softplus
-from pyrobbb.objectives import traced
 from pyrobbb.priors import ByName, FanInNormal, Normal, ScaleMixture, ScaleMixtureNormal
 
 

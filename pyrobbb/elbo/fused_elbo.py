@@ -22,14 +22,14 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 from torch.nn.functional import softplus
 
-from ._core.arrays import check_count
+from .._core.arrays import check_count
+from ..likelihoods import Conditional, as_observed, check_shape
+from ..model.guides import LEAST_SCALE, MeanFieldGuide, scale_of
+from ..model.network import BayesianNetwork, check_n_data, check_row_weight, param_site
+from ..model.sequential import layers_of, run_layers, slopes_of_layers
 from .flat_prior import FlatPrior, entropy_cost
 from .gradient_estimators import DrawByRow, Estimator, check_layers
-from .likelihoods import Conditional, as_observed, check_shape
-from .model.guides import LEAST_SCALE, MeanFieldGuide, scale_of
-from .model.network import BayesianNetwork, check_n_data, check_row_weight, param_site
-from .model.sequential import layers_of, run_layers, slopes_of_layers
-from .output_slopes import Slopes, closed_form
+from .output_gradients import Slopes, closed_form
 
 
 class CannotFuseError(ValueError):

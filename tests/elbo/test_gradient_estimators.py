@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, fit, likelihoods, mlp, priors
-from pyrobbb.fused import FusedLoss
-from pyrobbb.gradient_estimators import DrawByRow
+from pyrobbb.elbo.fused_elbo import FusedLoss
+from pyrobbb.elbo.gradient_estimators import DrawByRow
 
 N_DRAWS = 2000
 

@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
 
-from ._core.arrays import check_count, check_positive
-from .fused import FusedELBO
+from .._core.arrays import check_count, check_positive
+from .fused_elbo import FusedELBO
 from .gradient_estimators import Estimator
 
 Objective: TypeAlias = Literal["trace", "mean_field"] | ELBO

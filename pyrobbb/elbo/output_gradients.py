@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from .likelihoods import HALF_LOG_2PI, Bernoulli, Categorical, Gaussian, Likelihood
+from ..likelihoods import HALF_LOG_2PI, Bernoulli, Categorical, Gaussian, Likelihood
 
 Slopes = tuple[Tensor, Tensor, dict[str, Tensor]]
 """The nll of each draw, its slope in the output, and its slopes in the latent sites."""

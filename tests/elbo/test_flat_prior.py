@@ -6,7 +6,7 @@ import torch
 from torch import distributions as td
 from torch.distributions import biject_to
 
-from pyrobbb.flat_prior import (
+from pyrobbb.elbo.flat_prior import (
     FlatPrior,
     MixturePiece,
     NormalPiece,

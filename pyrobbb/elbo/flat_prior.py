@@ -16,9 +16,9 @@ from torch.distributions import biject_to
 from torch.linalg import vecdot
 from torch.nn.functional import softplus
 
-from .likelihoods import HALF_LOG_2PI, base_of
-from .model.network import is_real
-from .priors import ScaleMixtureNormal
+from ..likelihoods import HALF_LOG_2PI, base_of
+from ..model.network import is_real
+from ..priors import ScaleMixtureNormal
 
 Parameter = Tensor | float
 """One value for each weight, or a number where all have the same."""

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 
-from pyrobbb.fused import FusedELBO
-from pyrobbb.objectives import kl_weights, make_elbo, traced
+from pyrobbb.elbo.fused_elbo import FusedELBO
+from pyrobbb.elbo.objectives import kl_weights, make_elbo, traced
 
 
 @pytest.mark.parametrize("n_batches", [1, 2, 7, 391, 5000])

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from pyrobbb import likelihoods
-from pyrobbb.output_slopes import closed_form
+from pyrobbb.elbo.output_gradients import closed_form
 
 N, K, N_DRAWS = 7, 3, 4
 WEIGHT = 0.7  # no number of float32
