@@ -8,7 +8,7 @@ from . import bandits, datasets, diagnostics, likelihoods, plots, priors, refere
 from .calibration import Calibration
 from .crosscheck import crosscheck
 from .elbo.fused_elbo import FusedELBO
-from .engine import NonFiniteLossError
+from .engines.base import NonFiniteLossError
 from .fitting import fit, fresh_start
 from .model.guides import MeanFieldGuide, auto_normal
 from .model.mlp import mlp

@@ -23,13 +23,13 @@ from torch import Tensor
 from . import bandit_storage
 from ._core.arrays import ArrayLike, check_count, check_number
 from ._core.random_state import ONE_AT_A_TIME
-from .auto_engine import few_threads
 from .bandit_plan import ACT, BATCHES, LEARN, Plan
-from .engine import Steps
+from .engines.auto import few_threads
+from .engines.base import Steps
+from .engines.optimizers import FlatAdam
 from .history import History
 from .model.guides import MeanFieldGuide
 from .model.network import BayesianNetwork
-from .optimizers import FlatAdam
 from .posterior import Posterior
 from .replay import Replay
 from .strict_json import blaming

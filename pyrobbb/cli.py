@@ -24,7 +24,7 @@ from .cli_options import (
     units_in,
 )
 from .cli_output import Output, facts, table_of
-from .engine import NonFiniteLossError
+from .engines.base import NonFiniteLossError
 from .tables import CHUNK_ROWS, TableError, TableFile, naming
 
 if TYPE_CHECKING:

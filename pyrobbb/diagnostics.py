@@ -21,7 +21,7 @@ from ._core.arrays import ArrayLike, check_count, to_numpy
 from ._core.random_state import as_seed
 from .arviz_io import to_arviz
 from .datatree import SAMPLE_DIMS
-from .engine import NonFiniteLossError
+from .engines.base import NonFiniteLossError
 from .fitting import fit
 from .importance import khat_of_chains, khat_threshold, log_ratios, loo
 from .likelihoods import base_of

@@ -15,12 +15,12 @@ from ._core.random_state import as_seed
 from .bandit_agent import Agent
 from .bandit_plan import Plan
 from .elbo.fused_elbo import FastCall
-from .engine import Steps, non_finite
+from .engines.base import Steps, non_finite
+from .engines.optimizers import FlatAdam, flat_optimizer
 from .likelihoods import Gaussian
 from .model.guides import MeanFieldGuide
 from .model.mlp import Activation, mlp
 from .model.network import BayesianNetwork
-from .optimizers import FlatAdam, flat_optimizer
 
 
 class EpsilonGreedy(Agent):

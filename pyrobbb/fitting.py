@@ -20,8 +20,8 @@ from .callbacks import Callback
 from .checkpoints import stored_seed
 from .elbo.gradient_estimators import Estimator
 from .elbo.objectives import KLWeight, Objective, make_elbo
+from .engines.optimizers import OptimizerFactory, as_factory
 from .model.network import BayesianNetwork
-from .optimizers import OptimizerFactory, as_factory
 from .placement import Device, DType, Placement
 from .plan import EngineName, Plan, Start, Together, can_run_side_by_side
 from .posterior import Posterior

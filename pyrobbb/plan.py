@@ -14,8 +14,8 @@ from .callbacks import Callback
 from .descriptions import name_of
 from .elbo.fused_elbo import FusedELBO
 from .elbo.objectives import KLWeight, Objective
+from .engines.optimizers import OptimizerFactory, adam_settings
 from .model.network import BayesianNetwork
-from .optimizers import OptimizerFactory, adam_settings
 from .placement import Placement
 from .posterior import Posterior
 from .schedules import Schedule

@@ -23,16 +23,16 @@ from tqdm.auto import tqdm
 
 from ._core.random_state import RandomState, rank_seed, reseed, seeded
 from ._core.state_dicts import under
-from .auto_engine import AutoEngine, few_threads
 from .batches import AnyBatches, LoaderBatches, StreamBatches, crc32, open_batches
 from .callbacks import EpochEnd
 from .checkpoints import Checkpoints, Progress, difference
-from .compiled_engine import CompiledEngine
 from .early_stopping import Validation
 from .elbo.fused_elbo import CannotFuseError, FusedELBO
 from .elbo.objectives import kl_weights, traced
-from .engine import Engine, Steps, SVIEngine
-from .fused_engine import Chain, FusedEngine
+from .engines.auto import AutoEngine, few_threads
+from .engines.base import Engine, Steps, SVIEngine
+from .engines.compiled import CompiledEngine
+from .engines.fused import Chain, FusedEngine
 from .history import History
 from .model.guides import MeanFieldGuide, auto_normal
 from .model.network import BayesianNetwork, evaluating

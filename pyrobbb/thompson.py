@@ -14,9 +14,10 @@ from ._core.arrays import check_count, check_positive
 from ._core.random_state import as_seed, seeded
 from .bandit_agent import Agent
 from .bandit_plan import Plan
-from .compiled_engine import CompiledEngine
-from .engine import Engine, Steps
-from .fused_engine import Chain, FusedEngine
+from .engines.base import Engine, Steps
+from .engines.compiled import CompiledEngine
+from .engines.fused import Chain, FusedEngine
+from .engines.optimizers import FlatAdam
 from .likelihoods import (
     Bernoulli,
     Gaussian,
@@ -29,7 +30,6 @@ from .likelihoods import (
 from .model.guides import MeanFieldGuide
 from .model.mlp import Activation, mlp
 from .model.network import BayesianNetwork
-from .optimizers import FlatAdam
 
 EngineName = Literal["fused", "compiled"]
 DEFAULT_PRIOR, DEFAULT_LIKELIHOOD = priors.Normal(0.5), Gaussian(0.1)

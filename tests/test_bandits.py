@@ -22,7 +22,7 @@ from pyrobbb import (
     priors,
 )
 from pyrobbb.bandits import EpsilonGreedy, MushroomBandit, ThompsonSampler
-from pyrobbb.fused_engine import FusedEngine
+from pyrobbb.engines.fused import FusedEngine
 from pyrobbb.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, Poisson
 
 SMALL = {"hidden": (8,), "replay_size": 40, "batch_size": 16, "update_every": 8, "n_steps": 5}

@@ -29,11 +29,11 @@ from pyrobbb import (
     folders,
     mlp,
 )
-from pyrobbb.auto_engine import AutoEngine
 from pyrobbb.checkpoints import NAMES
-from pyrobbb.compiled_engine import CompiledEngine
-from pyrobbb.engine import SVIEngine
-from pyrobbb.fused_engine import FusedEngine
+from pyrobbb.engines.auto import AutoEngine
+from pyrobbb.engines.base import SVIEngine
+from pyrobbb.engines.compiled import CompiledEngine
+from pyrobbb.engines.fused import FusedEngine
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(103, 3)).astype(np.float32)

@@ -30,7 +30,7 @@ from pyrobbb import (
     mlp,
     priors,
 )
-from pyrobbb.engine import Steps
+from pyrobbb.engines.base import Steps
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(23, 3))

@@ -19,10 +19,10 @@ from torch import distributions as td
 from torch.nn.functional import softplus
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, auto_normal, likelihoods, mlp, priors
-from pyrobbb.compiled_engine import CompiledEngine
 from pyrobbb.elbo.fused_elbo import FusedELBO
-from pyrobbb.engine import Steps, SVIEngine
-from pyrobbb.fused_engine import Chain, FusedEngine
+from pyrobbb.engines.base import Steps, SVIEngine
+from pyrobbb.engines.compiled import CompiledEngine
+from pyrobbb.engines.fused import Chain, FusedEngine
 
 N_ROWS = 13
 

@@ -22,8 +22,8 @@ from pyrobbb import (
     mlp,
     priors,
 )
-from pyrobbb.engine import Steps, SVIEngine
-from pyrobbb.fused_engine import Chain, FusedEngine
+from pyrobbb.engines.base import Steps, SVIEngine
+from pyrobbb.engines.fused import Chain, FusedEngine
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(23, 3))

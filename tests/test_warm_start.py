@@ -10,7 +10,7 @@ from torch import nn
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, Posterior, fit, likelihoods, mlp, priors
 from pyrobbb.elbo.fused_elbo import FusedLoss
-from pyrobbb.fused_engine import FusedEngine
+from pyrobbb.engines.fused import FusedEngine
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(23, 3))

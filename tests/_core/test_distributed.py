@@ -192,7 +192,7 @@ DYING = """
 import os, signal, sys
 sys.path.insert(0, {here!r})
 import test_processes
-from pyrobbb.fused_engine import FusedEngine
+from pyrobbb.engines.fused import FusedEngine
 
 original = FusedEngine.run
 
@@ -282,7 +282,7 @@ def test_the_command_line_fits_in_several_processes(tmp_path):
 DYING_COMMAND = """
 import os, signal, sys
 from pyrobbb import checkpoints, cli
-from pyrobbb.fused_engine import FusedEngine
+from pyrobbb.engines.fused import FusedEngine
 
 original = FusedEngine.run
 

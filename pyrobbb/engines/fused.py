@@ -12,14 +12,14 @@ import pyro
 import torch
 from torch import Tensor
 
-from ._core.distributed import Team
-from ._core.random_state import rank_seed
-from ._core.state_dicts import under
-from .elbo.fused_elbo import FusedLoss, Step
-from .elbo.gradient_estimators import Estimator
-from .engine import Steps, first_non_finite, non_finite
-from .model.guides import MeanFieldGuide
-from .model.network import BayesianNetwork
+from .._core.distributed import Team
+from .._core.random_state import rank_seed
+from .._core.state_dicts import under
+from ..elbo.fused_elbo import FusedLoss, Step
+from ..elbo.gradient_estimators import Estimator
+from ..model.guides import MeanFieldGuide
+from ..model.network import BayesianNetwork
+from .base import Steps, first_non_finite, non_finite
 from .noise import NoiseSource
 from .optimizers import FlatAdam, OptimizerFactory, flat_optimizer
 

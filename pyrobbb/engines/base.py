@@ -22,9 +22,9 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
-from ._core.distributed import Team
-from ._core.random_state import RandomState
-from .model.network import BayesianNetwork
+from .._core.distributed import Team
+from .._core.random_state import RandomState
+from ..model.network import BayesianNetwork
 from .optimizers import OptimizerFactory, packed, unpack
 
 MOST_GATHERED = 2**20

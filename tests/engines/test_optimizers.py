@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pyrobbb import BayesianNetwork, fit, mlp, priors
-from pyrobbb.optimizers import AnyOptimizer, FlatAdam, as_factory, flat_optimizer
+from pyrobbb.engines.optimizers import AnyOptimizer, FlatAdam, as_factory, flat_optimizer
 
 ADAMS = {
     "Adam": torch.optim.Adam,

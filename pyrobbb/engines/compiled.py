@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from .engine import Steps
-from .fused_engine import FusedEngine, clipped
+from .base import Steps
+from .fused import FusedEngine, clipped
 from .optimizers import FlatAdam
 
 MOST_AT_ONCE, LEAST_AT_ONCE = 1024, 4

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyrobbb.noise import AT_ONCE, NoiseSource
+from pyrobbb.engines.noise import AT_ONCE, NoiseSource
 
 LARGE = 2 * AT_ONCE
 """Numbers of a step that are made in one piece, and no more."""

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .compiled_engine import CompiledEngine, is_plain, was_compiled
-from .engine import Steps
-from .fused_engine import FusedEngine
+from .base import Steps
+from .compiled import CompiledEngine, is_plain, was_compiled
+from .fused import FusedEngine
 
 logger = logging.getLogger(__name__)
 
