@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from . import bandits, datasets, diagnostics, likelihoods, plots, priors, reference, scores, streams
-from .calibration import Calibration
 from .crosscheck import crosscheck
 from .elbo.fused_elbo import FusedELBO
 from .engines.base import NonFiniteLossError
@@ -15,10 +14,11 @@ from .model.mlp import mlp
 from .model.network import BayesianNetwork
 from .nuts import compare_with_nuts
 from .posterior import Posterior
-from .prediction import ClassificationPrediction, Prediction, RegressionPrediction
+from .prediction.calibration import Calibration
+from .prediction.predictions import ClassificationPrediction, Prediction, RegressionPrediction
+from .prediction.scaling import Standardizer
 from .pruning import prune
 from .pyro_io import from_pyro
-from .scaling import Standardizer
 from .simulation import sbc
 from .streaming import update
 

@@ -16,8 +16,8 @@ from ._core.random_state import as_seed, seeded
 from .datatree import build_tree
 from .likelihoods import base_of
 from .model.network import BayesianNetwork
-from .prediction import CLASSES
-from .sampling import (
+from .prediction.predictions import CLASSES
+from .prediction.sampling import (
     WORKING_MEMORY,
     DrawnDistributions,
     Draws,

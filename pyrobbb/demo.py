@@ -20,8 +20,8 @@ from .fitting import fit
 from .model.mlp import mlp
 from .model.network import BayesianNetwork
 from .posterior import Posterior
-from .prediction import ClassificationPrediction, RegressionPrediction
-from .scaling import Standardizer
+from .prediction.predictions import ClassificationPrediction, RegressionPrediction
+from .prediction.scaling import Standardizer
 
 SEED = 0
 FIRST_SPLIT = 5000

@@ -27,7 +27,7 @@ from .importance import khat_of_chains, khat_threshold, log_ratios, loo
 from .likelihoods import base_of
 from .model.guides import MeanFieldGuide
 from .posterior import Posterior
-from .prediction import ClassificationPrediction, RegressionPrediction
+from .prediction.predictions import ClassificationPrediction, RegressionPrediction
 
 if TYPE_CHECKING:
     import pandas as pd

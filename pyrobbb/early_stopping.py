@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ._core.arrays import ArrayLike
 from .model.network import BayesianNetwork, evaluating
-from .prediction import make_prediction
-from .sampling import DrawnDistributions, Source
+from .prediction.predictions import make_prediction
+from .prediction.sampling import DrawnDistributions, Source
 
 VALIDATION_DRAWS = 16
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from . import storage
 from .descriptions import build, custom_names, describe
 from .posterior import Posterior
-from .scaling import Standardizer
+from .prediction.scaling import Standardizer
 
 logger = logging.getLogger(__name__)
 

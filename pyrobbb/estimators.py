@@ -31,15 +31,15 @@ from torch import nn
 
 from . import estimator_storage, likelihoods, priors
 from ._core.arrays import check_count, check_number, has_float64
-from .calibration import Calibration
 from .checkpoints import stored_seed
 from .fitting import EngineName, fit
 from .model.mlp import Activation, mlp
 from .model.network import BayesianNetwork
 from .placement import Device, as_device
 from .posterior import Posterior
-from .prediction import ClassificationPrediction, RegressionPrediction
-from .scaling import Standardizer
+from .prediction.calibration import Calibration
+from .prediction.predictions import ClassificationPrediction, RegressionPrediction
+from .prediction.scaling import Standardizer
 from .streaming import update
 
 __all__ = ["BBBClassifier", "BBBRegressor"]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ._core.arrays import ArrayLike, to_numpy
 from .datatree import SAMPLE_DIMS
-from .sampling import WORKING_MEMORY, DrawnDistributions, log_densities
+from .prediction.sampling import WORKING_MEMORY, DrawnDistributions, log_densities
 
 if TYPE_CHECKING:
     import xarray

@@ -18,8 +18,8 @@ from ._core.random_state import as_seed, child_seed, seeded
 from .fitting import fit
 from .model.network import BayesianNetwork
 from .posterior import Posterior
-from .prediction import RegressionPrediction, make_prediction
-from .sampling import WORKING_MEMORY, DrawnDistributions, Draws, FixedDraws
+from .prediction.predictions import RegressionPrediction, make_prediction
+from .prediction.sampling import WORKING_MEMORY, DrawnDistributions, Draws, FixedDraws
 
 if TYPE_CHECKING:
     import pandas as pd

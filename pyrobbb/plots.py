@@ -11,7 +11,7 @@ from ._core.arrays import ArrayLike, to_numpy
 from .history import History
 from .likelihoods import base_of
 from .posterior import Posterior
-from .prediction import ClassificationPrediction, RegressionPrediction
+from .prediction.predictions import ClassificationPrediction, RegressionPrediction
 from .scores import coverage_curve, reliability
 from .tree_plots import plot_forest, plot_khat, plot_loo_pit, plot_ppc, plot_sbc
 

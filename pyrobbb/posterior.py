@@ -18,8 +18,8 @@ from ._core.arrays import ArrayLike, check_count
 from ._core.random_state import as_seed, child_seed
 from .history import History
 from .model.network import BayesianNetwork
-from .prediction import ClassificationPrediction, RegressionPrediction, make_prediction
-from .sampling import (
+from .prediction.predictions import ClassificationPrediction, RegressionPrediction, make_prediction
+from .prediction.sampling import (
     WORKING_MEMORY,
     DrawnDistributions,
     Draws,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._core.arrays import ArrayLike, check_count, to_numpy
-from .prediction import ClassificationPrediction, Prediction, RegressionPrediction
+from .prediction.predictions import ClassificationPrediction, Prediction, RegressionPrediction
 
 CRPS_LEVELS = 200
 

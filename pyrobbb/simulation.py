@@ -16,7 +16,7 @@ from ._core.random_state import as_seed, child_seed, seeded
 from .datatree import SAMPLE_DIMS
 from .fitting import fit
 from .model.network import BayesianNetwork, evaluating
-from .sampling import Draws, Source, join, prior_guide
+from .prediction.sampling import Draws, Source, join, prior_guide
 
 if TYPE_CHECKING:
     import xarray

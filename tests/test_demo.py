@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from pyrobbb import BayesianNetwork, fit, mlp, plots
 from pyrobbb.cli import main
-from pyrobbb.prediction import make_prediction
+from pyrobbb.prediction.predictions import make_prediction
 
 
 def test_the_demo_prints_its_tables_and_draws_its_pictures(tmp_path, capsys):

@@ -20,7 +20,7 @@ from pyrobbb import (
     prune,
 )
 from pyrobbb.history import History
-from pyrobbb.sampling import BLOCK
+from pyrobbb.prediction.sampling import BLOCK
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype(np.float32)

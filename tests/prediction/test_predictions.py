@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from pyrobbb import ClassificationPrediction, RegressionPrediction
-from pyrobbb.prediction import make_prediction
+from pyrobbb.prediction.predictions import make_prediction
 
 LOC = torch.tensor([[0.0, 5.0, -3.0], [1.0, 5.1, 4.0], [-2.0, 4.9, 0.5]], dtype=torch.float64)
 SCALE = torch.tensor([[1.0], [0.3], [2.0]], dtype=torch.float64)

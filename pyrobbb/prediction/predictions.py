@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ._core.arrays import ArrayLike, as_tensor, check_number, kind_of, like
-from ._core.random_state import as_seed, seeded
+from .._core.arrays import ArrayLike, as_tensor, check_number, kind_of, like
+from .._core.random_state import as_seed, seeded
+from ..likelihoods import as_observed, base_of
 from .calibration import Calibration
-from .likelihoods import as_observed, base_of
 
 CLASSES = (torch.distributions.Categorical, torch.distributions.Bernoulli)
 

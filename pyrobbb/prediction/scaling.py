@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._core.arrays import ArrayLike, as_tensor, like
+from .._core.arrays import ArrayLike, as_tensor, like
 
 
 @dataclass(frozen=True)

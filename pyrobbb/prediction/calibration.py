@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ._core.arrays import ArrayLike, to_numpy
+from .._core.arrays import ArrayLike, to_numpy
 
 HIGHEST = 1 - 1e-9
 """An observation beyond all intervals is held by this one."""

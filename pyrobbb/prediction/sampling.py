@@ -16,11 +16,11 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
-from ._core.arrays import has_float64
-from ._core.random_state import ONE_AT_A_TIME, seeded
-from .likelihoods import log_density
-from .model.guides import MeanFieldGuide
-from .model.network import BayesianNetwork
+from .._core.arrays import has_float64
+from .._core.random_state import ONE_AT_A_TIME, seeded
+from ..likelihoods import log_density
+from ..model.guides import MeanFieldGuide
+from ..model.network import BayesianNetwork
 
 Draws = dict[str, Tensor]
 

@@ -8,7 +8,7 @@ from scipy import stats
 from sklearn.datasets import make_friedman1
 
 from pyrobbb import BBBRegressor, Calibration
-from pyrobbb.prediction import make_prediction
+from pyrobbb.prediction.predictions import make_prediction
 from pyrobbb.scores import coverage
 
 LOC = torch.tensor([[0.0, 5.0, -3.0], [1.0, 5.1, 4.0]], dtype=torch.float64)
