@@ -27,7 +27,7 @@ from .bandit_plan import ACT, BATCHES, LEARN, Plan
 from .engines.auto import few_threads
 from .engines.base import Steps
 from .engines.optimizers import FlatAdam
-from .history import History
+from .fitted.history import History
 from .model.guides import MeanFieldGuide
 from .model.network import BayesianNetwork
 from .posterior import Posterior

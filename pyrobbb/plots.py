@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ._core.arrays import ArrayLike, to_numpy
-from .history import History
+from .fitted.history import History
 from .likelihoods import base_of
 from .posterior import Posterior
 from .prediction.predictions import ClassificationPrediction, RegressionPrediction

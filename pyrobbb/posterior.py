@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from . import storage
 from ._core.arrays import ArrayLike, check_count
 from ._core.random_state import as_seed, child_seed
-from .history import History
+from .fitted.history import History
 from .model.network import BayesianNetwork
 from .prediction.predictions import ClassificationPrediction, RegressionPrediction, make_prediction
 from .prediction.sampling import (

@@ -33,7 +33,7 @@ from .engines.auto import AutoEngine, few_threads
 from .engines.base import Engine, Steps, SVIEngine
 from .engines.compiled import CompiledEngine
 from .engines.fused import Chain, FusedEngine
-from .history import History
+from .fitted.history import History
 from .model.guides import MeanFieldGuide, auto_normal
 from .model.network import BayesianNetwork, evaluating
 from .plan import Plan, Start

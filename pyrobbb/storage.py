@@ -19,8 +19,8 @@ from torch import Tensor
 from ._core.random_state import seeded
 from ._core.state_dicts import are_equal, check_shapes, fill, under
 from .descriptions import PARTS, build, check_spec, custom_names, describe, name_of, shapes_of
+from .fitted.history import History
 from .folders import read_folder, write_folder
-from .history import History
 from .model.guides import MeanFieldGuide, auto_normal
 from .model.mlp import mlp, mlp_spec
 from .model.network import BayesianNetwork

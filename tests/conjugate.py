@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pyrobbb import BayesianNetwork, Posterior, likelihoods, priors
-from pyrobbb.history import History
+from pyrobbb.fitted.history import History
 
 NOISE = 0.5
 N_IN = 3

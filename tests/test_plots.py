@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pyrobbb import BayesianNetwork, fit, mlp, plots, priors
-from pyrobbb.history import History
+from pyrobbb.fitted.history import History
 
 X = np.linspace(-1, 1, 12)[:, None]
 

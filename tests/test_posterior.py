@@ -19,7 +19,7 @@ from pyrobbb import (
     mlp,
     prune,
 )
-from pyrobbb.history import History
+from pyrobbb.fitted.history import History
 from pyrobbb.prediction.sampling import BLOCK
 
 RNG = np.random.default_rng(0)
@@ -117,7 +117,7 @@ def test_a_large_prediction_keeps_to_the_memory_bound():
     program = """
         import torch
         from pyrobbb import BayesianNetwork, MeanFieldGuide, Posterior, mlp
-        from pyrobbb.history import History
+        from pyrobbb.fitted.history import History
         torch.set_num_threads(1)
         def peak():
             # Not of `resource`, whose peak begins at that of the process that started this one.

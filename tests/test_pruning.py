@@ -14,7 +14,7 @@ from torch import nn
 from pyrobbb import BayesianNetwork, FusedELBO, MeanFieldGuide, Posterior, fit, mlp, prune
 from pyrobbb.diagnostics import diagnose, khat_of_chains, layers, loo
 from pyrobbb.elbo.fused_elbo import CannotFuseError
-from pyrobbb.history import History
+from pyrobbb.fitted.history import History
 from pyrobbb.importance import log_ratios
 from pyrobbb.likelihoods import Categorical, Gaussian
 from pyrobbb.model.guides import NormalOrPoint, inverse_softplus

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, Posterior, likelihoods, mlp
-from pyrobbb.history import History
+from pyrobbb.fitted.history import History
 
 sizes = st.integers(1, 6)
 quick = settings(deadline=None, max_examples=40)

@@ -37,7 +37,7 @@ from pyrobbb import (
     priors,
     storage,
 )
-from pyrobbb.history import History
+from pyrobbb.fitted.history import History
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype(np.float32)
@@ -382,7 +382,7 @@ SAVES = """
     import numpy as np, torch
     from pathlib import Path
     from pyrobbb import BayesianNetwork, MeanFieldGuide, Posterior, mlp
-    from pyrobbb.history import History
+    from pyrobbb.fitted.history import History
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
 
