@@ -32,7 +32,7 @@ from .model.guides import MeanFieldGuide
 from .model.network import BayesianNetwork
 from .posterior import Posterior
 from .replay import Replay
-from .strict_json import blaming
+from .storage.strict_json import blaming
 from .warm_start import take_up
 
 

@@ -17,10 +17,10 @@ from typing import Any
 from torch import Tensor
 
 from . import storage
-from .folders import remove_strays
 from .model.network import BayesianNetwork
 from .posterior import Posterior
-from .strict_json import blaming, check_fields
+from .storage.folders import remove_strays
+from .storage.strict_json import blaming, check_fields
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from . import storage
-from .descriptions import build, custom_names, describe
 from .posterior import Posterior
 from .prediction.scaling import Standardizer
+from .storage.specs import build, custom_names, describe
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from torch import nn
 from ._core.distributed import Team
 from .batches import AnyBatches
 from .callbacks import Callback
-from .descriptions import name_of
 from .elbo.fused_elbo import FusedELBO
 from .elbo.objectives import KLWeight, Objective
 from .engines.optimizers import OptimizerFactory, adam_settings
@@ -19,6 +18,7 @@ from .model.network import BayesianNetwork
 from .placement import Placement
 from .posterior import Posterior
 from .schedules import Schedule
+from .storage.specs import name_of
 
 EngineName = Literal["auto", "svi", "fused", "compiled"]
 Together = Literal["same_noise", "own_noise", "alone"]

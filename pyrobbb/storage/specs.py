@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from . import likelihoods, priors
-from .model.mlp import ACTIVATIONS, MLPSpec
-from .priors import ByName
+from .. import likelihoods, priors
+from ..model.mlp import ACTIVATIONS, MLPSpec
+from ..priors import ByName
 from .strict_json import as_json, blaming, check_fields
 
 PARTS: dict[str, ModuleType] = {"prior": priors, "likelihood": likelihoods}

@@ -16,14 +16,14 @@ import torch
 from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 
-from ._core.random_state import seeded
-from ._core.state_dicts import are_equal, check_shapes, fill, under
-from .descriptions import PARTS, build, check_spec, custom_names, describe, name_of, shapes_of
-from .fitted.history import History
+from .._core.random_state import seeded
+from .._core.state_dicts import are_equal, check_shapes, fill, under
+from ..fitted.history import History
+from ..model.guides import MeanFieldGuide, auto_normal
+from ..model.mlp import mlp, mlp_spec
+from ..model.network import BayesianNetwork
 from .folders import read_folder, write_folder
-from .model.guides import MeanFieldGuide, auto_normal
-from .model.mlp import mlp, mlp_spec
-from .model.network import BayesianNetwork
+from .specs import PARTS, build, check_spec, custom_names, describe, name_of, shapes_of
 from .strict_json import as_json, blaming, check_fields
 
 GUIDES: dict[str, Callable[[BayesianNetwork, Tensor], Any]] = {
