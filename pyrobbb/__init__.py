@@ -8,7 +8,6 @@ from . import bandits, datasets, diagnostics, likelihoods, plots, priors, refere
 from .crosscheck import crosscheck
 from .elbo.fused_elbo import FusedELBO
 from .engines.base import NonFiniteLossError
-from .fitting import fit, fresh_start
 from .model.guides import MeanFieldGuide, auto_normal
 from .model.mlp import mlp
 from .model.network import BayesianNetwork
@@ -21,6 +20,7 @@ from .pruning import prune
 from .pyro_io import from_pyro
 from .simulation import sbc
 from .streaming import update
+from .training.fitting import fit, fresh_start
 
 if _TYPE_CHECKING:
     from .estimators import BBBClassifier, BBBRegressor

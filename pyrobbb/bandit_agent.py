@@ -33,7 +33,7 @@ from .model.network import BayesianNetwork
 from .posterior import Posterior
 from .replay import Replay
 from .storage.strict_json import blaming
-from .warm_start import take_up
+from .training.warm_start import take_up
 
 
 class Agent(ABC):

@@ -16,12 +16,12 @@ from torch.distributions import Independent
 
 from . import likelihoods, plots, priors, scores
 from .crosscheck import CrossCheck, crosscheck
-from .fitting import fit
 from .model.mlp import mlp
 from .model.network import BayesianNetwork
 from .posterior import Posterior
 from .prediction.predictions import ClassificationPrediction, RegressionPrediction
 from .prediction.scaling import Standardizer
+from .training.fitting import fit
 
 SEED = 0
 FIRST_SPLIT = 5000

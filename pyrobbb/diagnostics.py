@@ -22,12 +22,12 @@ from ._core.random_state import as_seed
 from .arviz_io import to_arviz
 from .datatree import SAMPLE_DIMS
 from .engines.base import NonFiniteLossError
-from .fitting import fit
 from .importance import khat_of_chains, khat_threshold, log_ratios, loo
 from .likelihoods import base_of
 from .model.guides import MeanFieldGuide
 from .posterior import Posterior
 from .prediction.predictions import ClassificationPrediction, RegressionPrediction
+from .training.fitting import fit
 
 if TYPE_CHECKING:
     import pandas as pd

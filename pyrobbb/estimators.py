@@ -31,16 +31,16 @@ from torch import nn
 
 from . import estimator_storage, likelihoods, priors
 from ._core.arrays import check_count, check_number, has_float64
-from .checkpoints import stored_seed
-from .fitting import EngineName, fit
 from .model.mlp import Activation, mlp
 from .model.network import BayesianNetwork
-from .placement import Device, as_device
 from .posterior import Posterior
 from .prediction.calibration import Calibration
 from .prediction.predictions import ClassificationPrediction, RegressionPrediction
 from .prediction.scaling import Standardizer
 from .streaming import update
+from .training.checkpoints import stored_seed
+from .training.fitting import EngineName, fit
+from .training.placement import Device, as_device
 
 __all__ = ["BBBClassifier", "BBBRegressor"]
 

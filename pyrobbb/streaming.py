@@ -13,12 +13,12 @@ from torch import Tensor
 
 from ._core.arrays import ArrayLike
 from ._core.random_state import as_seed
-from .fitting import fit
 from .likelihoods import Conditional
 from .model.guides import MeanFieldGuide
 from .model.network import BayesianNetwork
 from .posterior import Posterior
 from .priors import Given
+from .training.fitting import fit
 
 UPDATE_STEPS = 2000
 """Fewer than a first fit takes: it starts at the last posterior."""

@@ -162,12 +162,12 @@ def test_a_module_imports_only_from_those_before_it(file):
     [
         "from .fitting import fit",
         "from . import fitting",
-        "from pyrobbb.fitting import fit",
+        "from pyrobbb.training.fitting import fit",
         "from pyrobbb import fitting",
-        "import pyrobbb.fitting as f",
+        "import pyrobbb.training.fitting as f",
         "if TYPE_CHECKING:\n    from .fitting import fit",
         "def lazy():\n    from .fitting import fit",
-        "class Lazy:\n    def method(self):\n        import pyrobbb.fitting",
+        "class Lazy:\n    def method(self):\n        import pyrobbb.training.fitting",
     ],
 )
 def test_an_arrow_that_runs_back_is_found_however_it_is_written(source):

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from pyrobbb import BayesianNetwork, fit, mlp
-from pyrobbb.callbacks import EpochEnd
+from pyrobbb.training.callbacks import EpochEnd
 
 ROOT = Path(__file__).parents[1]
 RNG = np.random.default_rng(0)
@@ -109,7 +109,9 @@ def test_mlflow_gets_metrics_by_epoch(loggers, monkeypatch):
 def lines_of(caplog, **options):
     with caplog.at_level(logging.INFO, logger="pyrobbb"):
         quick_fit(**options)
-    return [record.getMessage() for record in caplog.records if record.name == "pyrobbb.run"]
+    return [
+        record.getMessage() for record in caplog.records if record.name == "pyrobbb.training.loop"
+    ]
 
 
 @pytest.mark.parametrize("engine", ["svi", "fused"])
@@ -169,8 +171,8 @@ def test_the_blocks_of_the_document_run(capsys, monkeypatch):
     own, root = logging.getLogger("pyrobbb"), logging.getLogger()
     monkeypatch.setattr(own, "level", own.level)
     monkeypatch.setattr(root, "handlers", list(root.handlers))
-    monkeypatch.setattr("pyrobbb.run.DEFAULT_STEPS", 4)
-    monkeypatch.setattr("pyrobbb.run.DEFAULT_EPOCHS", 2)
+    monkeypatch.setattr("pyrobbb.training.loop.DEFAULT_STEPS", 4)
+    monkeypatch.setattr("pyrobbb.training.loop.DEFAULT_EPOCHS", 2)
     network = BayesianNetwork(mlp(3, [4], 1))
     names = {"fit": fit, "network": network, "x": torch.as_tensor(X), "y": torch.as_tensor(Y)}
     assert len(BLOCKS) == 2

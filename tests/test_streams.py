@@ -26,8 +26,8 @@ from torch.utils.data import (
 
 from pyrobbb import BayesianNetwork, batches, fit, likelihoods, mlp, streams
 from pyrobbb._core.distributed import Team
-from pyrobbb.batches import LoaderBatches, StreamBatches
 from pyrobbb.streams import MappedRows, Parquet
+from pyrobbb.training.batches import LoaderBatches, StreamBatches
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(1003, 3)).astype(np.float32)

@@ -12,7 +12,7 @@ import torch
 
 from pyrobbb import BayesianNetwork, Posterior, fit, mlp
 from pyrobbb._core.distributed import Team
-from pyrobbb.batches import part_sizes
+from pyrobbb.training.batches import part_sizes
 
 HERE = Path(__file__).parent
 RNG = np.random.default_rng(0)
@@ -254,7 +254,7 @@ def test_a_lost_process_is_an_error_that_says_what_to_do(monkeypatch):
 
 
 def test_batch_norm_is_refused_in_several_processes():
-    from pyrobbb.batches import open_batches
+    from pyrobbb.training.batches import open_batches
 
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
     with pytest.raises(ValueError, match=r"batch norm, .* take nn.GroupNorm"):

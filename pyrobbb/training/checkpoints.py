@@ -16,11 +16,11 @@ from typing import Any
 
 from torch import Tensor
 
-from . import storage
-from .model.network import BayesianNetwork
-from .posterior import Posterior
-from .storage.folders import remove_strays
-from .storage.strict_json import blaming, check_fields
+from .. import storage
+from ..model.network import BayesianNetwork
+from ..posterior import Posterior
+from ..storage.folders import remove_strays
+from ..storage.strict_json import blaming, check_fields
 
 logger = logging.getLogger(__name__)
 

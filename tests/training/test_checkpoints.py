@@ -29,11 +29,11 @@ from pyrobbb import (
     folders,
     mlp,
 )
-from pyrobbb.checkpoints import NAMES
 from pyrobbb.engines.auto import AutoEngine
 from pyrobbb.engines.base import SVIEngine
 from pyrobbb.engines.compiled import CompiledEngine
 from pyrobbb.engines.fused import FusedEngine
+from pyrobbb.training.checkpoints import NAMES
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(103, 3)).astype(np.float32)
@@ -368,8 +368,8 @@ def test_every_must_be_a_count():
 
 def test_without_every_a_minute_passes_between_checkpoints(tmp_path, monkeypatch):
     now = iter(range(0, 100_000, 7))
-    monkeypatch.setattr(pyrobbb.checkpoints.time, "monotonic", lambda: next(now))
-    store = pyrobbb.checkpoints.Checkpoints(tmp_path, None)  # at 0
+    monkeypatch.setattr(pyrobbb.training.checkpoints.time, "monotonic", lambda: next(now))
+    store = pyrobbb.training.checkpoints.Checkpoints(tmp_path, None)  # at 0
     due = [n for n in range(1, 10) if store.is_due(n)]  # asked at 7, 14, ...
     assert due[0] == 9
 

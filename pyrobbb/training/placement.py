@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ._core.arrays import has_float64
-from .model.network import BayesianNetwork
+from .._core.arrays import has_float64
+from ..model.network import BayesianNetwork
 
 Device = str | int | torch.device
 DType = str | torch.dtype

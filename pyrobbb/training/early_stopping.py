@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._core.arrays import ArrayLike
-from .model.network import BayesianNetwork, evaluating
-from .prediction.predictions import make_prediction
-from .prediction.sampling import DrawnDistributions, Source
+from .._core.arrays import ArrayLike
+from ..model.network import BayesianNetwork, evaluating
+from ..prediction.predictions import make_prediction
+from ..prediction.sampling import DrawnDistributions, Source
 
 VALIDATION_DRAWS = 16
 

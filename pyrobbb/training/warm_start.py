@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .model.guides import MeanFieldGuide
-from .model.network import BayesianNetwork
-from .posterior import Posterior
+from ..model.guides import MeanFieldGuide
+from ..model.network import BayesianNetwork
+from ..posterior import Posterior
 
 
 def chains_of(start: Posterior, restarts: int) -> tuple[Posterior, ...]:

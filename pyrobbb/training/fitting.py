@@ -13,21 +13,21 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from ._core.arrays import ArrayLike, check_count, check_number, check_positive
-from ._core.distributed import Team
-from ._core.random_state import as_seed, seeded
+from .._core.arrays import ArrayLike, check_count, check_number, check_positive
+from .._core.distributed import Team
+from .._core.random_state import as_seed, seeded
+from ..elbo.gradient_estimators import Estimator
+from ..elbo.objectives import KLWeight, Objective, make_elbo
+from ..engines.optimizers import OptimizerFactory, as_factory
+from ..model.network import BayesianNetwork
+from ..posterior import Posterior
+from ..streams import Parquet
 from .callbacks import Callback
 from .checkpoints import stored_seed
-from .elbo.gradient_estimators import Estimator
-from .elbo.objectives import KLWeight, Objective, make_elbo
-from .engines.optimizers import OptimizerFactory, as_factory
-from .model.network import BayesianNetwork
+from .config import EngineName, Plan, Start, Together, can_run_side_by_side
+from .loop import as_one, run
 from .placement import Device, DType, Placement
-from .plan import EngineName, Plan, Start, Together, can_run_side_by_side
-from .posterior import Posterior
-from .run import as_one, run
 from .schedules import Schedule, factor_of
-from .streams import Parquet
 from .warm_start import chains_of
 
 logger = logging.getLogger(__name__)

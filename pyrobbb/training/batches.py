@@ -21,11 +21,11 @@ from torch.utils.data import (
     SubsetRandomSampler,
 )
 
-from ._core.arrays import ArrayLike, as_tensor, check_count
-from ._core.distributed import Team
-from ._core.random_state import OwnRandom, child_seed
-from .model.network import BayesianNetwork
-from .streams import MappedRows, Parquet, Rows, Shuffle
+from .._core.arrays import ArrayLike, as_tensor, check_count
+from .._core.distributed import Team
+from .._core.random_state import OwnRandom, child_seed
+from ..model.network import BayesianNetwork
+from ..streams import MappedRows, Parquet, Rows, Shuffle
 
 BUFFER_ROWS, BUFFER_BYTES = 2**17, 2**27
 """Rows of a stream that are held to be shuffled, and what they may take."""

@@ -8,17 +8,17 @@ from typing import Any, Literal
 from pyro.infer import ELBO
 from torch import nn
 
-from ._core.distributed import Team
+from .._core.distributed import Team
+from ..elbo.fused_elbo import FusedELBO
+from ..elbo.objectives import KLWeight, Objective
+from ..engines.optimizers import OptimizerFactory, adam_settings
+from ..model.network import BayesianNetwork
+from ..posterior import Posterior
+from ..storage.specs import name_of
 from .batches import AnyBatches
 from .callbacks import Callback
-from .elbo.fused_elbo import FusedELBO
-from .elbo.objectives import KLWeight, Objective
-from .engines.optimizers import OptimizerFactory, adam_settings
-from .model.network import BayesianNetwork
 from .placement import Placement
-from .posterior import Posterior
 from .schedules import Schedule
-from .storage.specs import name_of
 
 EngineName = Literal["auto", "svi", "fused", "compiled"]
 Together = Literal["same_noise", "own_noise", "alone"]

@@ -21,23 +21,23 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._core.random_state import RandomState, rank_seed, reseed, seeded
-from ._core.state_dicts import under
+from .._core.random_state import RandomState, rank_seed, reseed, seeded
+from .._core.state_dicts import under
+from ..elbo.fused_elbo import CannotFuseError, FusedELBO
+from ..elbo.objectives import kl_weights, traced
+from ..engines.auto import AutoEngine, few_threads
+from ..engines.base import Engine, Steps, SVIEngine
+from ..engines.compiled import CompiledEngine
+from ..engines.fused import Chain, FusedEngine
+from ..fitted.history import History
+from ..model.guides import MeanFieldGuide, auto_normal
+from ..model.network import BayesianNetwork, evaluating
+from ..posterior import Posterior
 from .batches import AnyBatches, LoaderBatches, StreamBatches, crc32, open_batches
 from .callbacks import EpochEnd
 from .checkpoints import Checkpoints, Progress, difference
+from .config import Plan, Start
 from .early_stopping import Validation
-from .elbo.fused_elbo import CannotFuseError, FusedELBO
-from .elbo.objectives import kl_weights, traced
-from .engines.auto import AutoEngine, few_threads
-from .engines.base import Engine, Steps, SVIEngine
-from .engines.compiled import CompiledEngine
-from .engines.fused import Chain, FusedEngine
-from .fitted.history import History
-from .model.guides import MeanFieldGuide, auto_normal
-from .model.network import BayesianNetwork, evaluating
-from .plan import Plan, Start
-from .posterior import Posterior
 from .schedules import factor_of
 from .warm_start import take_up
 
