@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from . import bandits, datasets, diagnostics, likelihoods, plots, priors, reference, scores, streams
+from .arviz_io.from_pyro import from_pyro
 from .crosscheck import crosscheck
 from .elbo.fused_elbo import FusedELBO
 from .engines.base import NonFiniteLossError
@@ -17,7 +18,6 @@ from .prediction.calibration import Calibration
 from .prediction.predictions import ClassificationPrediction, Prediction, RegressionPrediction
 from .prediction.scaling import Standardizer
 from .pruning import prune
-from .pyro_io import from_pyro
 from .simulation import sbc
 from .streaming import update
 from .training.fitting import fit, fresh_start

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from . import scores
 from ._core.arrays import ArrayLike, check_count, to_numpy
 from ._core.random_state import as_seed
-from .arviz_io import to_arviz
-from .datatree import SAMPLE_DIMS
+from .arviz_io.datatree import SAMPLE_DIMS
+from .arviz_io.to_arviz import to_arviz
 from .engines.base import NonFiniteLossError
 from .importance import khat_of_chains, khat_threshold, log_ratios, loo
 from .likelihoods import base_of

@@ -20,7 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from ._core.arrays import ArrayLike, to_numpy
-from .datatree import SAMPLE_DIMS
+from .arviz_io.datatree import SAMPLE_DIMS
 from .prediction.sampling import WORKING_MEMORY, DrawnDistributions, log_densities
 
 if TYPE_CHECKING:

@@ -252,6 +252,6 @@ class Posterior:
 
     def to_arviz(self, x: ArrayLike, y: ArrayLike, **options: Any) -> Any:
         """Give the posterior as an xarray DataTree for ArviZ; see `pyrobbb.arviz_io.to_arviz`."""
-        from .arviz_io import to_arviz
+        from .arviz_io.to_arviz import to_arviz
 
         return to_arviz(self, x, y, **options)

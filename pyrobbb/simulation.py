@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ._core.arrays import ArrayLike, check_count, to_numpy
 from ._core.random_state import as_seed, child_seed, seeded
-from .datatree import SAMPLE_DIMS
+from .arviz_io.datatree import SAMPLE_DIMS
 from .model.network import BayesianNetwork, evaluating
 from .prediction.sampling import Draws, Source, join, prior_guide
 from .training.fitting import fit

@@ -11,8 +11,8 @@ import pyro
 import torch
 from torch import Tensor
 
-from ._core.arrays import ArrayLike, check_count, to_numpy
-from ._core.random_state import as_seed, seeded
+from .._core.arrays import ArrayLike, check_count, to_numpy
+from .._core.random_state import as_seed, seeded
 from .datatree import Coords, Dims, build_tree
 from .pyro_program import Program, Runs, unobserved
 

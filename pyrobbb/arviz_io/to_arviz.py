@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._core.arrays import ArrayLike, check_count, to_numpy
-from ._core.random_state import as_seed, seeded
-from .datatree import build_tree
-from .likelihoods import base_of
-from .model.network import BayesianNetwork
-from .prediction.predictions import CLASSES
-from .prediction.sampling import (
+from .._core.arrays import ArrayLike, check_count, to_numpy
+from .._core.random_state import as_seed, seeded
+from ..likelihoods import base_of
+from ..model.network import BayesianNetwork
+from ..prediction.predictions import CLASSES
+from ..prediction.sampling import (
     WORKING_MEMORY,
     DrawnDistributions,
     Draws,
@@ -26,11 +25,12 @@ from .prediction.sampling import (
     join,
     log_densities,
 )
+from .datatree import build_tree
 
 if TYPE_CHECKING:
     import xarray
 
-    from .posterior import Posterior
+    from ..posterior import Posterior
 
 Function = Callable[[Draws], Tensor]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._core.arrays import ArrayLike, to_numpy
+from .._core.arrays import ArrayLike, to_numpy
 
 if TYPE_CHECKING:
     import xarray
