@@ -6,19 +6,19 @@ from typing import Any as _Any
 
 from . import bandits, datasets, diagnostics, likelihoods, plots, priors, reference, scores, streams
 from .arviz_io.from_pyro import from_pyro
-from .crosscheck import crosscheck
+from .diagnostics.crosscheck import crosscheck
+from .diagnostics.nuts import compare_with_nuts
+from .diagnostics.sbc import sbc
 from .elbo.fused_elbo import FusedELBO
 from .engines.base import NonFiniteLossError
 from .model.guides import MeanFieldGuide, auto_normal
 from .model.mlp import mlp
 from .model.network import BayesianNetwork
-from .nuts import compare_with_nuts
 from .posterior import Posterior
 from .prediction.calibration import Calibration
 from .prediction.predictions import ClassificationPrediction, Prediction, RegressionPrediction
 from .prediction.scaling import Standardizer
 from .pruning import prune
-from .simulation import sbc
 from .streaming import update
 from .training.fitting import fit, fresh_start
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 
 from . import likelihoods, plots, priors, scores
-from .crosscheck import CrossCheck, crosscheck
+from .diagnostics.crosscheck import CrossCheck, crosscheck
 from .model.mlp import mlp
 from .model.network import BayesianNetwork
 from .posterior import Posterior

@@ -18,7 +18,7 @@ from .tree_plots import plot_forest, plot_khat, plot_loo_pit, plot_ppc, plot_sbc
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .nuts import NUTSComparison
+    from .diagnostics.nuts import NUTSComparison
 
 __all__ = [
     "plot_band",

@@ -246,7 +246,7 @@ class Posterior:
 
     def diagnose(self, x: ArrayLike, y: ArrayLike, **options: Any) -> Any:
         """Say, line by line, whether it can be relied on; see `pyrobbb.diagnostics.diagnose`."""
-        from .diagnostics import diagnose
+        from .diagnostics.checks import diagnose
 
         return diagnose(self, x, y, **options)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .columns import Categorical, Column, Numeric
-from .diagnostics import Check
+from .diagnostics.checks import Check
 from .likelihoods import NegativeBinomial, Poisson
 from .report_scores import Score, of_classes, of_numbers
 

@@ -20,7 +20,7 @@ from pyrobbb import BayesianNetwork, cli, demo, estimators, mlp, table_writer
 from pyrobbb import fit as fit_posterior
 from pyrobbb.cli import main
 from pyrobbb.cli_options import names_in
-from pyrobbb.diagnostics import Check, Diagnosis
+from pyrobbb.diagnostics.checks import Check, Diagnosis
 from pyrobbb.schema import Schema
 from pyrobbb.table_model import TableModel
 from pyrobbb.tables import TableFile

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.image import imread
 
 from pyrobbb import report, report_findings, report_html, scores
-from pyrobbb.diagnostics import Check, Diagnosis
+from pyrobbb.diagnostics.checks import Check, Diagnosis
 from pyrobbb.estimators import BBBClassifier, BBBRegressor
 from pyrobbb.report_findings import OF_THE_FIT, Findings
 from pyrobbb.report_html import aligned, cell, number

@@ -38,7 +38,7 @@ def test_a_picture_is_drawn_on_the_axes_given(tree, plot):
 
 
 def test_khats_are_those_of_the_corrected_score(tree):
-    from pyrobbb.diagnostics import loo
+    from pyrobbb.diagnostics.checks import loo
 
     ax = plots.plot_khat(tree, ax=Figure().subplots())
     drawn = np.concatenate([points.get_offsets()[:, 1] for points in ax.collections])

@@ -11,7 +11,7 @@ from conjugate import LinearRegression
 from torch import nn
 
 from pyrobbb import BayesianNetwork, fit, likelihoods, mlp, priors
-from pyrobbb.diagnostics import dead_units, diagnose, elbo_gain, ess, layers, rhat
+from pyrobbb.diagnostics.checks import dead_units, diagnose, elbo_gain, ess, layers, rhat
 
 pytestmark = pytest.mark.arviz
 

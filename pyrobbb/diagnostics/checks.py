@@ -16,18 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import scores
-from ._core.arrays import ArrayLike, check_count, to_numpy
-from ._core.random_state import as_seed
-from .arviz_io.datatree import SAMPLE_DIMS
-from .arviz_io.to_arviz import to_arviz
-from .engines.base import NonFiniteLossError
+from .. import scores
+from .._core.arrays import ArrayLike, check_count, to_numpy
+from .._core.random_state import as_seed
+from ..arviz_io.datatree import SAMPLE_DIMS
+from ..arviz_io.to_arviz import to_arviz
+from ..engines.base import NonFiniteLossError
+from ..likelihoods import base_of
+from ..model.guides import MeanFieldGuide
+from ..posterior import Posterior
+from ..prediction.predictions import ClassificationPrediction, RegressionPrediction
+from ..training.fitting import fit
 from .importance import khat_of_chains, khat_threshold, log_ratios, loo
-from .likelihoods import base_of
-from .model.guides import MeanFieldGuide
-from .posterior import Posterior
-from .prediction.predictions import ClassificationPrediction, RegressionPrediction
-from .training.fitting import fit
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,13 @@ import pytest
 import torch
 from conjugate import LinearRegression
 
-from pyrobbb.importance import khat_of_chains, khat_threshold, log_ratios, loo, pareto_khat
+from pyrobbb.diagnostics.importance import (
+    khat_of_chains,
+    khat_threshold,
+    log_ratios,
+    loo,
+    pareto_khat,
+)
 
 pytestmark = pytest.mark.arviz
 

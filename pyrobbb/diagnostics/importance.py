@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from ._core.arrays import ArrayLike, to_numpy
-from .arviz_io.datatree import SAMPLE_DIMS
-from .prediction.sampling import WORKING_MEMORY, DrawnDistributions, log_densities
+from .._core.arrays import ArrayLike, to_numpy
+from ..arviz_io.datatree import SAMPLE_DIMS
+from ..prediction.sampling import WORKING_MEMORY, DrawnDistributions, log_densities
 
 if TYPE_CHECKING:
     import xarray
 
-    from .posterior import Posterior
+    from ..posterior import Posterior
 
 LEAST_DRAWS = 25
 """Fewer draws have no tail to fit."""

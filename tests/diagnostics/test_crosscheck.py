@@ -13,7 +13,9 @@ from pyrobbb import BayesianNetwork, MeanFieldGuide, crosscheck, likelihoods, ml
 from pyrobbb.elbo.fused_elbo import FusedLoss
 from pyrobbb.model.guides import _LocalAutoNormal
 
-Check = sys.modules["pyrobbb.crosscheck"].Check  # the name in the package is the function's
+Check = sys.modules[
+    "pyrobbb.diagnostics.crosscheck"
+].Check  # the name in the package is the function's
 
 X = torch.randn(25, 3, generator=torch.Generator().manual_seed(0)).double()
 Y = X.sum(1, keepdim=True).sin()

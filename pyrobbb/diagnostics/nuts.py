@@ -13,13 +13,13 @@ import torch
 from pyro.infer import MCMC, NUTS
 from tqdm.auto import tqdm
 
-from ._core.arrays import ArrayLike, check_count, to_numpy
-from ._core.random_state import as_seed, child_seed, seeded
-from .model.network import BayesianNetwork
-from .posterior import Posterior
-from .prediction.predictions import RegressionPrediction, make_prediction
-from .prediction.sampling import WORKING_MEMORY, DrawnDistributions, Draws, FixedDraws
-from .training.fitting import fit
+from .._core.arrays import ArrayLike, check_count, to_numpy
+from .._core.random_state import as_seed, child_seed, seeded
+from ..model.network import BayesianNetwork
+from ..posterior import Posterior
+from ..prediction.predictions import RegressionPrediction, make_prediction
+from ..prediction.sampling import WORKING_MEMORY, DrawnDistributions, Draws, FixedDraws
+from ..training.fitting import fit
 
 if TYPE_CHECKING:
     import pandas as pd

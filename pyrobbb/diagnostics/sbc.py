@@ -11,12 +11,12 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ._core.arrays import ArrayLike, check_count, to_numpy
-from ._core.random_state import as_seed, child_seed, seeded
-from .arviz_io.datatree import SAMPLE_DIMS
-from .model.network import BayesianNetwork, evaluating
-from .prediction.sampling import Draws, Source, join, prior_guide
-from .training.fitting import fit
+from .._core.arrays import ArrayLike, check_count, to_numpy
+from .._core.random_state import as_seed, child_seed, seeded
+from ..arviz_io.datatree import SAMPLE_DIMS
+from ..model.network import BayesianNetwork, evaluating
+from ..prediction.sampling import Draws, Source, join, prior_guide
+from ..training.fitting import fit
 
 if TYPE_CHECKING:
     import xarray

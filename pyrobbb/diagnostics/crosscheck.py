@@ -21,14 +21,14 @@ from pyro.infer.autoguide import AutoNormal
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from . import likelihoods, priors, reference
-from ._core.arrays import ArrayLike, check_count, check_positive
-from ._core.random_state import as_seed, seeded
-from .elbo.fused_elbo import CannotFuseError, FusedLoss
-from .likelihoods import base_of
-from .model.guides import MeanFieldGuide, auto_normal
-from .model.mlp import mlp_spec
-from .model.network import BayesianNetwork
+from .. import likelihoods, priors, reference
+from .._core.arrays import ArrayLike, check_count, check_positive
+from .._core.random_state import as_seed, seeded
+from ..elbo.fused_elbo import CannotFuseError, FusedLoss
+from ..likelihoods import base_of
+from ..model.guides import MeanFieldGuide, auto_normal
+from ..model.mlp import mlp_spec
+from ..model.network import BayesianNetwork
 
 RELATIVE_TOLERANCE = 1e-8
 """Between ways that compute the same number in double precision."""
