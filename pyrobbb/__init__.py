@@ -14,12 +14,12 @@ from .engines.base import NonFiniteLossError
 from .model.guides import MeanFieldGuide, auto_normal
 from .model.mlp import mlp
 from .model.network import BayesianNetwork
-from .posterior import Posterior
+from .posterior.posterior import Posterior
+from .posterior.pruning import prune
+from .posterior.updating import update
 from .prediction.calibration import Calibration
 from .prediction.predictions import ClassificationPrediction, Prediction, RegressionPrediction
 from .prediction.scaling import Standardizer
-from .pruning import prune
-from .streaming import update
 from .training.fitting import fit, fresh_start
 
 if _TYPE_CHECKING:

@@ -30,7 +30,7 @@ from .engines.optimizers import FlatAdam
 from .fitted.history import History
 from .model.guides import MeanFieldGuide
 from .model.network import BayesianNetwork
-from .posterior import Posterior
+from .posterior.posterior import Posterior
 from .replay import Replay
 from .storage.strict_json import blaming
 from .training.warm_start import take_up

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from . import storage
-from .posterior import Posterior
+from .posterior.posterior import Posterior
 from .storage.specs import PARTS, custom_names, describe
 from .storage.strict_json import blaming, check_fields
 

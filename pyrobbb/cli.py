@@ -386,7 +386,7 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Set the weights with the most noise to zero: those with the lowest |mean| / sd."""
-    from .pruning import prune as prune_
+    from .posterior.pruning import prune as prune_
     from .table_model import TableModel
     from .table_writer import check_folder
 

@@ -18,7 +18,7 @@ from . import likelihoods, plots, priors, scores
 from .diagnostics.crosscheck import CrossCheck, crosscheck
 from .model.mlp import mlp
 from .model.network import BayesianNetwork
-from .posterior import Posterior
+from .posterior.posterior import Posterior
 from .prediction.predictions import ClassificationPrediction, RegressionPrediction
 from .prediction.scaling import Standardizer
 from .training.fitting import fit

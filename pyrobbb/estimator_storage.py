@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from . import storage
-from .posterior import Posterior
+from .posterior.posterior import Posterior
 from .prediction.scaling import Standardizer
 from .storage.specs import build, custom_names, describe
 

@@ -10,7 +10,7 @@ import torch
 from ._core.arrays import ArrayLike, to_numpy
 from .fitted.history import History
 from .likelihoods import base_of
-from .posterior import Posterior
+from .posterior.posterior import Posterior
 from .prediction.predictions import ClassificationPrediction, RegressionPrediction
 from .scores import coverage_curve, reliability
 from .tree_plots import plot_forest, plot_khat, plot_loo_pit, plot_ppc, plot_sbc

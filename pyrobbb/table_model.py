@@ -12,7 +12,7 @@ import numpy as np
 
 from . import estimator_storage, scores
 from .estimators import KINDS, BBBClassifier, BBBRegressor
-from .posterior import Posterior
+from .posterior.posterior import Posterior
 from .schema import Schema
 from .table_error import TableError, naming
 

@@ -19,7 +19,7 @@ from mnist import CHOSEN, error_at_means, fit_posterior, means_and_scales, predi
 from records import append, read
 
 import pyrobbb
-from pyrobbb.pruning import sparse_weights
+from pyrobbb.posterior.pruning import sparse_weights
 
 RUNS = Path(__file__).with_suffix(".jsonl")
 FRACTIONS = (0.0, 0.5, 0.75, 0.9, 0.95, 0.98)

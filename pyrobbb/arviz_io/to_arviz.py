@@ -30,7 +30,7 @@ from .datatree import build_tree
 if TYPE_CHECKING:
     import xarray
 
-    from ..posterior import Posterior
+    from ..posterior.posterior import Posterior
 
 Function = Callable[[Draws], Tensor]
 

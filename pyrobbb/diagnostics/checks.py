@@ -24,7 +24,7 @@ from ..arviz_io.to_arviz import to_arviz
 from ..engines.base import NonFiniteLossError
 from ..likelihoods import base_of
 from ..model.guides import MeanFieldGuide
-from ..posterior import Posterior
+from ..posterior.posterior import Posterior
 from ..prediction.predictions import ClassificationPrediction, RegressionPrediction
 from ..training.fitting import fit
 from .importance import khat_of_chains, khat_threshold, log_ratios, loo

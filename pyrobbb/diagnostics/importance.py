@@ -26,7 +26,7 @@ from ..prediction.sampling import WORKING_MEMORY, DrawnDistributions, log_densit
 if TYPE_CHECKING:
     import xarray
 
-    from ..posterior import Posterior
+    from ..posterior.posterior import Posterior
 
 LEAST_DRAWS = 25
 """Fewer draws have no tail to fit."""

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from .._core.arrays import ArrayLike, check_count, to_numpy
 from .._core.random_state import as_seed, child_seed, seeded
 from ..model.network import BayesianNetwork
-from ..posterior import Posterior
+from ..posterior.posterior import Posterior
 from ..prediction.predictions import RegressionPrediction, make_prediction
 from ..prediction.sampling import WORKING_MEMORY, DrawnDistributions, Draws, FixedDraws
 from ..training.fitting import fit

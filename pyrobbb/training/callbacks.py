@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
-from ..posterior import Posterior
+from ..posterior.posterior import Posterior
 
 
 @dataclass(frozen=True)

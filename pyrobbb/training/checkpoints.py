@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import storage
 from ..model.network import BayesianNetwork
-from ..posterior import Posterior
+from ..posterior.posterior import Posterior
 from ..storage.folders import remove_strays
 from ..storage.strict_json import blaming, check_fields
 

@@ -13,7 +13,7 @@ from ..elbo.fused_elbo import FusedELBO
 from ..elbo.objectives import KLWeight, Objective
 from ..engines.optimizers import OptimizerFactory, adam_settings
 from ..model.network import BayesianNetwork
-from ..posterior import Posterior
+from ..posterior.posterior import Posterior
 from ..storage.specs import name_of
 from .batches import AnyBatches
 from .callbacks import Callback

@@ -20,7 +20,7 @@ from ..elbo.gradient_estimators import Estimator
 from ..elbo.objectives import KLWeight, Objective, make_elbo
 from ..engines.optimizers import OptimizerFactory, as_factory
 from ..model.network import BayesianNetwork
-from ..posterior import Posterior
+from ..posterior.posterior import Posterior
 from ..streams import Parquet
 from .callbacks import Callback
 from .checkpoints import stored_seed

@@ -32,7 +32,7 @@ from ..engines.fused import Chain, FusedEngine
 from ..fitted.history import History
 from ..model.guides import MeanFieldGuide, auto_normal
 from ..model.network import BayesianNetwork, evaluating
-from ..posterior import Posterior
+from ..posterior.posterior import Posterior
 from .batches import AnyBatches, LoaderBatches, StreamBatches, crc32, open_batches
 from .callbacks import EpochEnd
 from .checkpoints import Checkpoints, Progress, difference

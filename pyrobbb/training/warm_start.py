@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..model.guides import MeanFieldGuide
 from ..model.network import BayesianNetwork
-from ..posterior import Posterior
+from ..posterior.posterior import Posterior
 
 
 def chains_of(start: Posterior, restarts: int) -> tuple[Posterior, ...]:

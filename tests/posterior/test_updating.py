@@ -7,7 +7,7 @@ import torch
 from conjugate import LinearRegression
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, fit, likelihoods, mlp, priors, update
-from pyrobbb.streaming import as_prior
+from pyrobbb.posterior.updating import as_prior
 
 HOW = {"seed": 0, "progress": False}
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from . import storage
-from ._core.arrays import ArrayLike, check_count
-from ._core.random_state import as_seed, child_seed
-from .fitted.history import History
-from .model.network import BayesianNetwork
-from .prediction.predictions import ClassificationPrediction, RegressionPrediction, make_prediction
-from .prediction.sampling import (
+from .. import storage
+from .._core.arrays import ArrayLike, check_count
+from .._core.random_state import as_seed, child_seed
+from ..fitted.history import History
+from ..model.network import BayesianNetwork
+from ..prediction.predictions import ClassificationPrediction, RegressionPrediction, make_prediction
+from ..prediction.sampling import (
     WORKING_MEMORY,
     DrawnDistributions,
     Draws,
@@ -29,7 +29,7 @@ from .prediction.sampling import (
     join,
     prior_guide,
 )
-from .streams import Parquet, check_shard, chunks_of, plan_chunks
+from ..streams import Parquet, check_shard, chunks_of, plan_chunks
 
 logger = logging.getLogger(__name__)
 
@@ -246,12 +246,12 @@ class Posterior:
 
     def diagnose(self, x: ArrayLike, y: ArrayLike, **options: Any) -> Any:
         """Say, line by line, whether it can be relied on; see `pyrobbb.diagnostics.diagnose`."""
-        from .diagnostics.checks import diagnose
+        from ..diagnostics.checks import diagnose
 
         return diagnose(self, x, y, **options)
 
     def to_arviz(self, x: ArrayLike, y: ArrayLike, **options: Any) -> Any:
         """Give the posterior as an xarray DataTree for ArviZ; see `pyrobbb.arviz_io.to_arviz`."""
-        from .arviz_io.to_arviz import to_arviz
+        from ..arviz_io.to_arviz import to_arviz
 
         return to_arviz(self, x, y, **options)

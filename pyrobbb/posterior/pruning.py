@@ -9,9 +9,9 @@ import warnings
 
 import torch
 
-from ._core.arrays import check_number
-from .model.guides import MeanFieldGuide
-from .model.network import BayesianNetwork
+from .._core.arrays import check_number
+from ..model.guides import MeanFieldGuide
+from ..model.network import BayesianNetwork
 from .posterior import Posterior
 
 

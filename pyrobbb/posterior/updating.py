@@ -11,14 +11,14 @@ import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
-from ._core.arrays import ArrayLike
-from ._core.random_state import as_seed
-from .likelihoods import Conditional
-from .model.guides import MeanFieldGuide
-from .model.network import BayesianNetwork
+from .._core.arrays import ArrayLike
+from .._core.random_state import as_seed
+from ..likelihoods import Conditional
+from ..model.guides import MeanFieldGuide
+from ..model.network import BayesianNetwork
+from ..priors import Given
+from ..training.fitting import fit
 from .posterior import Posterior
-from .priors import Given
-from .training.fitting import fit
 
 UPDATE_STEPS = 2000
 """Fewer than a first fit takes: it starts at the last posterior."""

@@ -19,8 +19,8 @@ from pyrobbb.fitted.history import History
 from pyrobbb.likelihoods import Categorical, Gaussian
 from pyrobbb.model.guides import NormalOrPoint, inverse_softplus
 from pyrobbb.plots import plot_snr
+from pyrobbb.posterior.pruning import sparse_weights
 from pyrobbb.priors import ByName, Normal
-from pyrobbb.pruning import sparse_weights
 
 N_WEIGHTS = 3 * 5 + 5 + 5 * 2 + 2
 FRACTIONS = [0.0, 0.1, 0.25, 0.5, 0.77, 0.98, 0.999]
