@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from .diagnostics.importance import loo
+from ..diagnostics.importance import loo
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
-    from .diagnostics.sbc import SBC
+    from ..diagnostics.sbc import SBC
 
 
 def plot_ppc(tree: xarray.DataTree, *, n_draws: int = 50) -> Axes:

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ._core.arrays import ArrayLike, to_numpy
-from .fitted.history import History
-from .likelihoods import base_of
-from .posterior.posterior import Posterior
-from .prediction.predictions import ClassificationPrediction, RegressionPrediction
-from .scores import coverage_curve, reliability
-from .tree_plots import plot_forest, plot_khat, plot_loo_pit, plot_ppc, plot_sbc
+from .._core.arrays import ArrayLike, to_numpy
+from ..fitted.history import History
+from ..likelihoods import base_of
+from ..posterior.posterior import Posterior
+from ..prediction.predictions import ClassificationPrediction, RegressionPrediction
+from ..scores import coverage_curve, reliability
+from .trees import plot_forest, plot_khat, plot_loo_pit, plot_ppc, plot_sbc
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .diagnostics.nuts import NUTSComparison
+    from ..diagnostics.nuts import NUTSComparison
 
 __all__ = [
     "plot_band",
