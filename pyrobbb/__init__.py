@@ -23,7 +23,7 @@ from .prediction.scaling import Standardizer
 from .training.fitting import fit, fresh_start
 
 if _TYPE_CHECKING:
-    from .estimators import BBBClassifier, BBBRegressor
+    from .estimators.base import BBBClassifier, BBBRegressor
 
 __version__ = _version("pyrobbb")
 

@@ -173,7 +173,7 @@ def fit(
         raise TableError(f"--likelihood {likelihood} is for a regression; leave it out.")
 
     from ._core.distributed import Team
-    from .estimators import BBBClassifier, BBBRegressor
+    from .estimators.base import BBBClassifier, BBBRegressor
     from .table_model import TableModel
 
     options: dict[str, Any] = {

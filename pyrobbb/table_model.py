@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from . import estimator_storage, scores
-from .estimators import KINDS, BBBClassifier, BBBRegressor
+from . import scores
+from .estimators import storage as estimator_storage
+from .estimators.base import KINDS, BBBClassifier, BBBRegressor
 from .posterior.posterior import Posterior
 from .schema import Schema
 from .table_error import TableError, naming

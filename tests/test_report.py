@@ -12,7 +12,7 @@ from matplotlib.image import imread
 
 from pyrobbb import report, report_findings, report_html, scores
 from pyrobbb.diagnostics.checks import Check, Diagnosis
-from pyrobbb.estimators import BBBClassifier, BBBRegressor
+from pyrobbb.estimators.base import BBBClassifier, BBBRegressor
 from pyrobbb.report_findings import OF_THE_FIT, Findings
 from pyrobbb.report_html import aligned, cell, number
 from pyrobbb.report_scores import _constant_number, of_numbers

@@ -19,7 +19,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pyrobbb import BBBClassifier, BBBRegressor, Posterior, likelihoods, priors, scores
-from pyrobbb.estimators import drawn_in
+from pyrobbb.estimators.base import drawn_in
 
 QUICK = {"epochs": 60, "restarts": 1, "n_draws": 50, "random_state": 0}
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from . import storage
-from .posterior.posterior import Posterior
-from .prediction.scaling import Standardizer
-from .storage.specs import build, custom_names, describe
+from .. import storage
+from ..posterior.posterior import Posterior
+from ..prediction.scaling import Standardizer
+from ..storage.specs import build, custom_names, describe
 
 logger = logging.getLogger(__name__)
 

@@ -29,18 +29,19 @@ from sklearn.utils.validation import (
 )
 from torch import nn
 
-from . import estimator_storage, likelihoods, priors
-from ._core.arrays import check_count, check_number, has_float64
-from .model.mlp import Activation, mlp
-from .model.network import BayesianNetwork
-from .posterior.posterior import Posterior
-from .posterior.updating import update
-from .prediction.calibration import Calibration
-from .prediction.predictions import ClassificationPrediction, RegressionPrediction
-from .prediction.scaling import Standardizer
-from .training.checkpoints import stored_seed
-from .training.fitting import EngineName, fit
-from .training.placement import Device, as_device
+from .. import likelihoods, priors
+from .._core.arrays import check_count, check_number, has_float64
+from ..model.mlp import Activation, mlp
+from ..model.network import BayesianNetwork
+from ..posterior.posterior import Posterior
+from ..posterior.updating import update
+from ..prediction.calibration import Calibration
+from ..prediction.predictions import ClassificationPrediction, RegressionPrediction
+from ..prediction.scaling import Standardizer
+from ..training.checkpoints import stored_seed
+from ..training.fitting import EngineName, fit
+from ..training.placement import Device, as_device
+from . import storage as estimator_storage
 
 __all__ = ["BBBClassifier", "BBBRegressor"]
 

@@ -1,0 +1,5 @@
+"""scikit-learn estimators."""
+
+from .base import BBBClassifier, BBBRegressor
+
+__all__ = ["BBBClassifier", "BBBRegressor"]
