@@ -20,20 +20,20 @@ import pyro
 import torch
 from torch import Tensor
 
-from . import bandit_storage
-from ._core.arrays import ArrayLike, check_count, check_number
-from ._core.random_state import ONE_AT_A_TIME
-from .bandit_plan import ACT, BATCHES, LEARN, Plan
-from .engines.auto import few_threads
-from .engines.base import Steps
-from .engines.optimizers import FlatAdam
-from .fitted.history import History
-from .model.guides import MeanFieldGuide
-from .model.network import BayesianNetwork
-from .posterior.posterior import Posterior
+from .._core.arrays import ArrayLike, check_count, check_number
+from .._core.random_state import ONE_AT_A_TIME
+from ..engines.auto import few_threads
+from ..engines.base import Steps
+from ..engines.optimizers import FlatAdam
+from ..fitted.history import History
+from ..model.guides import MeanFieldGuide
+from ..model.network import BayesianNetwork
+from ..posterior.posterior import Posterior
+from ..storage.strict_json import blaming
+from ..training.warm_start import take_up
+from . import storage as bandit_storage
+from .plan import ACT, BATCHES, LEARN, Plan
 from .replay import Replay
-from .storage.strict_json import blaming
-from .training.warm_start import take_up
 
 
 class Agent(ABC):

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm.auto import tqdm
 
-from ._core.arrays import ArrayLike, check_count
+from .._core.arrays import ArrayLike, check_count
 from .epsilon_greedy import EpsilonGreedy
 from .mushrooms import MushroomBandit
 from .thompson import ThompsonSampler

@@ -21,7 +21,7 @@ from pyrobbb import (
     mlp,
     priors,
 )
-from pyrobbb.bandits import EpsilonGreedy, MushroomBandit, ThompsonSampler
+from pyrobbb.bandits.interaction import EpsilonGreedy, MushroomBandit, ThompsonSampler
 from pyrobbb.engines.fused import FusedEngine
 from pyrobbb.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, Poisson
 

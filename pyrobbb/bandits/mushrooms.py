@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ._core.arrays import ArrayLike, as_tensor, check_count
-from ._core.random_state import as_seed
+from .._core.arrays import ArrayLike, as_tensor, check_count
+from .._core.random_state import as_seed
 
 PASS, EAT = 0, 1
 GOOD, BAD = 5.0, -35.0

@@ -9,16 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import priors
-from ._core.arrays import check_count, check_positive
-from ._core.random_state import as_seed, seeded
-from .bandit_agent import Agent
-from .bandit_plan import Plan
-from .engines.base import Engine, Steps
-from .engines.compiled import CompiledEngine
-from .engines.fused import Chain, FusedEngine
-from .engines.optimizers import FlatAdam
-from .likelihoods import (
+from .. import priors
+from .._core.arrays import check_count, check_positive
+from .._core.random_state import as_seed, seeded
+from ..engines.base import Engine, Steps
+from ..engines.compiled import CompiledEngine
+from ..engines.fused import Chain, FusedEngine
+from ..engines.optimizers import FlatAdam
+from ..likelihoods import (
     Bernoulli,
     Gaussian,
     HeteroscedasticGaussian,
@@ -27,9 +25,11 @@ from .likelihoods import (
     Poisson,
     StudentT,
 )
-from .model.guides import MeanFieldGuide
-from .model.mlp import Activation, mlp
-from .model.network import BayesianNetwork
+from ..model.guides import MeanFieldGuide
+from ..model.mlp import Activation, mlp
+from ..model.network import BayesianNetwork
+from .agent import Agent
+from .plan import Plan
 
 EngineName = Literal["fused", "compiled"]
 DEFAULT_PRIOR, DEFAULT_LIKELIHOOD = priors.Normal(0.5), Gaussian(0.1)

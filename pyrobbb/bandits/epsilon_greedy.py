@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import priors
-from ._core.arrays import check_number
-from ._core.random_state import as_seed
-from .bandit_agent import Agent
-from .bandit_plan import Plan
-from .elbo.fused_elbo import FastCall
-from .engines.base import Steps, non_finite
-from .engines.optimizers import FlatAdam, flat_optimizer
-from .likelihoods import Gaussian
-from .model.guides import MeanFieldGuide
-from .model.mlp import Activation, mlp
-from .model.network import BayesianNetwork
+from .. import priors
+from .._core.arrays import check_number
+from .._core.random_state import as_seed
+from ..elbo.fused_elbo import FastCall
+from ..engines.base import Steps, non_finite
+from ..engines.optimizers import FlatAdam, flat_optimizer
+from ..likelihoods import Gaussian
+from ..model.guides import MeanFieldGuide
+from ..model.mlp import Activation, mlp
+from ..model.network import BayesianNetwork
+from .agent import Agent
+from .plan import Plan
 
 
 class EpsilonGreedy(Agent):

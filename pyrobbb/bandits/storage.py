@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from . import storage
-from .posterior.posterior import Posterior
-from .storage.specs import PARTS, custom_names, describe
-from .storage.strict_json import blaming, check_fields
+from .. import storage
+from ..posterior.posterior import Posterior
+from ..storage.specs import PARTS, custom_names, describe
+from ..storage.strict_json import blaming, check_fields
 
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "class": str,

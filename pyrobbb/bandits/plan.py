@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._core.arrays import ArrayLike, check_count, check_positive, to_numpy
-from .model.mlp import Activation
+from .._core.arrays import ArrayLike, check_count, check_positive, to_numpy
+from ..model.mlp import Activation
 
 ACT, LEARN, BATCHES = range(3)
 """What a seed is for. Each action and each update has its own, made of the agent's seed and its
