@@ -25,13 +25,13 @@ from .cli_options import (
 )
 from .cli_output import Output, facts, table_of
 from .engines.base import NonFiniteLossError
-from .tables import CHUNK_ROWS, TableError, TableFile, naming
+from .tables.reader import CHUNK_ROWS, TableError, TableFile, naming
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from .schema import Schema
+    from .tables.schema import Schema
 
 # What has to do with estimators and pandas is imported in the commands: --help is quick.
 
@@ -154,8 +154,8 @@ def fit(
 
     In several processes: torchrun --nproc-per-node 2 --no-python pyrobbb fit ...
     """
-    from .schema import Schema
-    from .table_writer import check_folder
+    from .tables.schema import Schema
+    from .tables.writer import check_folder
 
     output: Output = context.obj
     layers = units_in(hidden)
@@ -174,7 +174,7 @@ def fit(
 
     from ._core.distributed import Team
     from .estimators.base import BBBClassifier, BBBRegressor
-    from .table_model import TableModel
+    from .tables.model import TableModel
 
     options: dict[str, Any] = {
         "prior": prior,
@@ -247,9 +247,9 @@ def predict(
     """
     from tqdm import tqdm
 
-    from .columns import Tally
-    from .table_model import TableModel
-    from .table_writer import ENDINGS, check_file, writing
+    from .tables.encoding import Tally
+    from .tables.model import TableModel
+    from .tables.writer import ENDINGS, check_file, writing
 
     output: Output = context.obj
     if as_json and out == "-":
@@ -310,7 +310,7 @@ def diagnose(
 
     DATA is the table that it was fitted to.
     """
-    from .table_model import TableModel
+    from .tables.model import TableModel
 
     output: Output = context.obj
     fitted = TableModel.load(model)
@@ -353,8 +353,8 @@ def report(
 ) -> None:
     """Write a report on a model and the table that it was fitted to, with pictures."""
     from .report import write
-    from .table_model import TableModel
-    from .table_writer import check_file
+    from .tables.model import TableModel
+    from .tables.writer import check_file
 
     output: Output = context.obj
     check_file(out, (".html", ".htm"))
@@ -387,8 +387,8 @@ def prune(
 ) -> None:
     """Set the weights with the most noise to zero: those with the lowest |mean| / sd."""
     from .posterior.pruning import prune as prune_
-    from .table_model import TableModel
-    from .table_writer import check_folder
+    from .tables.model import TableModel
+    from .tables.writer import check_folder
 
     output: Output = context.obj
     check_folder(out)
@@ -458,7 +458,7 @@ def _examples(
     output: Output, schema: Schema, table: TableFile
 ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Read rows with their target: the frame, the matrix and the target."""
-    from .columns import Tally
+    from .tables.encoding import Tally
 
     with naming(table.path):
         frame, n_left_out = schema.with_target(table.read())

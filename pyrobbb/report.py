@@ -14,7 +14,7 @@ from .report_html import Markup, page, paragraph, share, text, write_whole
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .schema import Schema
+    from .tables.schema import Schema
 
 __all__ = ["write"]
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import Categorical, Column, Numeric
 from .diagnostics.checks import Check
 from .likelihoods import NegativeBinomial, Poisson
 from .report_scores import Score, of_classes, of_numbers
+from .tables.encoding import Categorical, Column, Numeric
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .schema import Schema
+    from .tables.schema import Schema
 
 MOST_CHOSEN = 1000
 """Rows for what takes quantiles of the predictive mixture, each found by iteration."""

@@ -6,7 +6,6 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from . import report_figures as figures
-from .columns import Categorical, Column
 from .report_findings import Findings
 from .report_html import (
     Cell,
@@ -18,6 +17,7 @@ from .report_html import (
     table,
     text,
 )
+from .tables.encoding import Categorical, Column
 
 MOST_COLUMNS = 30
 MOST_CLASSES = 30

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from . import report_figures as figures
-from .columns import Numeric
 from .report_findings import LEVEL, Findings
 from .report_html import (
     Cell,
@@ -22,6 +21,7 @@ from .report_html import (
     table,
     text,
 )
+from .tables.encoding import Numeric
 
 N_ROWS = 10
 N_VALUES = 4

@@ -21,9 +21,9 @@ from pyrobbb import fit as fit_posterior
 from pyrobbb.cli import main
 from pyrobbb.cli_options import names_in
 from pyrobbb.diagnostics.checks import Check, Diagnosis
-from pyrobbb.schema import Schema
-from pyrobbb.table_model import TableModel
-from pyrobbb.tables import TableFile
+from pyrobbb.tables.model import TableModel
+from pyrobbb.tables.reader import TableFile
+from pyrobbb.tables.schema import Schema
 
 N = 60
 QUICK = ["--epochs", "2", "--restarts", "1", "--hidden", "3"]

@@ -16,7 +16,7 @@ from pyrobbb.estimators.base import BBBClassifier, BBBRegressor
 from pyrobbb.report_findings import OF_THE_FIT, Findings
 from pyrobbb.report_html import aligned, cell, number
 from pyrobbb.report_scores import _constant_number, of_numbers
-from pyrobbb.schema import Schema
+from pyrobbb.tables.schema import Schema
 
 N = 80
 BUDGET = {"hidden": (3,), "epochs": 3, "restarts": 2, "n_draws": 50, "random_state": 0}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from .table_error import TableError
+from .errors import TableError
 
 if TYPE_CHECKING:
     import pandas as pd

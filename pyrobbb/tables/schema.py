@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .cells import EXACT, Cells
-from .columns import NEARLY_ALL, Categorical, Column, Dropped, Numeric, Tally, is_constant, judge
-from .table_error import TableError
+from .encoding import NEARLY_ALL, Categorical, Column, Dropped, Numeric, Tally, is_constant, judge
+from .errors import TableError
 
 if TYPE_CHECKING:
     import pandas as pd

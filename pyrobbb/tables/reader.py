@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .delimited import DelimitedText
-from .table_error import TableError, naming, readable
+from .errors import TableError, naming, readable
 
 if TYPE_CHECKING:
     import pandas as pd

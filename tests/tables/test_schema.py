@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pyrobbb.columns import Tally
-from pyrobbb.schema import MAX_INPUTS, Schema
-from pyrobbb.tables import TableError
+from pyrobbb.tables.encoding import Tally
+from pyrobbb.tables.reader import TableError
+from pyrobbb.tables.schema import MAX_INPUTS, Schema
 
 N = 40
 Y = [f"{0.5 * i}" for i in range(N)]

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from . import scores
-from .estimators import storage as estimator_storage
-from .estimators.base import KINDS, BBBClassifier, BBBRegressor
-from .posterior.posterior import Posterior
+from .. import scores
+from ..estimators import storage as estimator_storage
+from ..estimators.base import KINDS, BBBClassifier, BBBRegressor
+from ..posterior.posterior import Posterior
+from .errors import TableError, naming
 from .schema import Schema
-from .table_error import TableError, naming
 
 __all__ = ["TableModel"]
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyrobbb import table_writer
-from pyrobbb.tables import TableError, TableFile
+from pyrobbb.tables.reader import TableError, TableFile
 
 CELLS = [["1", "a"], ["2", "b, c"], ["", 'd "e"']]
 FRAME = pd.DataFrame(CELLS, columns=["x", "y"])

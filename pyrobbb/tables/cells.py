@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .table_error import TableError
+from .errors import TableError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TextIO, cast
 
-from .table_error import TableError, readable
+from .errors import TableError, readable
 
 __all__ = ["DelimitedText"]
 

@@ -1,0 +1,1 @@
+"""Tables in files: csv, tsv and parquet, read, encoded and written."""
