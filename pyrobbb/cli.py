@@ -352,7 +352,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write a report on a model and the table that it was fitted to, with pictures."""
-    from .report import write
+    from .report.report import write
     from .tables.model import TableModel
     from .tables.writer import check_file
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import plots
-from .plots.fits import ACCENT, INK, SECOND, SOFT
-from .report_findings import LEVEL, Curve, Findings
+from .. import plots
+from ..plots.fits import ACCENT, INK, SECOND, SOFT
+from .findings import LEVEL, Curve, Findings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

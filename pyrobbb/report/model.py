@@ -5,9 +5,10 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from . import report_figures as figures
-from .report_findings import Findings
-from .report_html import (
+from ..tables.encoding import Categorical, Column
+from . import figures
+from .findings import Findings
+from .html import (
     Cell,
     Markup,
     Section,
@@ -17,7 +18,6 @@ from .report_html import (
     table,
     text,
 )
-from .tables.encoding import Categorical, Column
 
 MOST_COLUMNS = 30
 MOST_CLASSES = 30

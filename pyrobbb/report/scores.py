@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch.distributions import Categorical, NegativeBinomial, Normal, Poisson
 
-from . import scores
-from .prediction.predictions import ClassificationPrediction, RegressionPrediction
+from .. import scores
+from ..prediction.predictions import ClassificationPrediction, RegressionPrediction
 
 CRPS_LEVELS = 99
 LEVELS = (0.5, 0.9)

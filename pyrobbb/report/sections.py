@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from . import report_figures as figures
-from .report_findings import LEVEL, Findings
-from .report_html import (
+from ..tables.encoding import Numeric
+from . import figures
+from .findings import LEVEL, Findings
+from .html import (
     Cell,
     Markup,
     Section,
@@ -21,7 +22,6 @@ from .report_html import (
     table,
     text,
 )
-from .tables.encoding import Numeric
 
 N_ROWS = 10
 N_VALUES = 4

@@ -13,9 +13,9 @@ from matplotlib.image import imread
 from pyrobbb import report, report_findings, report_html, scores
 from pyrobbb.diagnostics.checks import Check, Diagnosis
 from pyrobbb.estimators.base import BBBClassifier, BBBRegressor
-from pyrobbb.report_findings import OF_THE_FIT, Findings
-from pyrobbb.report_html import aligned, cell, number
-from pyrobbb.report_scores import _constant_number, of_numbers
+from pyrobbb.report.findings import OF_THE_FIT, Findings
+from pyrobbb.report.html import aligned, cell, number
+from pyrobbb.report.scores import _constant_number, of_numbers
 from pyrobbb.tables.schema import Schema
 
 N = 80
@@ -276,7 +276,7 @@ def test_the_same_seed_gives_the_same_page(quick, tmp_path):
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-@pytest.mark.parametrize("broken", ["os.replace", "pyrobbb.report_model.fitted"])
+@pytest.mark.parametrize("broken", ["os.replace", "pyrobbb.report.model.fitted"])
 def test_the_page_is_written_whole_or_not_at_all(quick, monkeypatch, tmp_path, broken):
     def fail(*_):
         raise OSError("no space")

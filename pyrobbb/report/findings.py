@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .diagnostics.checks import Check
-from .likelihoods import NegativeBinomial, Poisson
-from .report_scores import Score, of_classes, of_numbers
-from .tables.encoding import Categorical, Column, Numeric
+from ..diagnostics.checks import Check
+from ..likelihoods import NegativeBinomial, Poisson
+from ..tables.encoding import Categorical, Column, Numeric
+from .scores import Score, of_classes, of_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .tables.schema import Schema
+    from ..tables.schema import Schema
 
 MOST_CHOSEN = 1000
 """Rows for what takes quantiles of the predictive mixture, each found by iteration."""

@@ -6,15 +6,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import report_model as model
-from . import report_sections as sections
-from .report_findings import Findings
-from .report_html import Markup, page, paragraph, share, text, write_whole
+from . import model, sections
+from .findings import Findings
+from .html import Markup, page, paragraph, share, text, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .tables.schema import Schema
+    from ..tables.schema import Schema
 
 __all__ = ["write"]
 
