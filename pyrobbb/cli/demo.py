@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from . import likelihoods, plots, priors, scores
-from .diagnostics.crosscheck import CrossCheck, crosscheck
-from .model.mlp import mlp
-from .model.network import BayesianNetwork
-from .posterior.posterior import Posterior
-from .prediction.predictions import ClassificationPrediction, RegressionPrediction
-from .prediction.scaling import Standardizer
-from .training.fitting import fit
+from .. import likelihoods, plots, priors, scores
+from ..diagnostics.crosscheck import CrossCheck, crosscheck
+from ..model.mlp import mlp
+from ..model.network import BayesianNetwork
+from ..posterior.posterior import Posterior
+from ..prediction.predictions import ClassificationPrediction, RegressionPrediction
+from ..prediction.scaling import Standardizer
+from ..training.fitting import fit
 
 SEED = 0
 FIRST_SPLIT = 5000

@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from pyrobbb import BayesianNetwork, fit, mlp, plots
-from pyrobbb.cli import main
+from pyrobbb.cli.main import main
 from pyrobbb.prediction.predictions import make_prediction
 
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from pyrobbb import BayesianNetwork, cli, demo, estimators, mlp, table_writer
 from pyrobbb import fit as fit_posterior
-from pyrobbb.cli import main
-from pyrobbb.cli_options import names_in
+from pyrobbb.cli.main import main
+from pyrobbb.cli.options import names_in
 from pyrobbb.diagnostics.checks import Check, Diagnosis
 from pyrobbb.tables.model import TableModel
 from pyrobbb.tables.reader import TableFile

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .cli_options import (
+from ..engines.base import NonFiniteLossError
+from ..tables.reader import CHUNK_ROWS, TableError, TableFile, naming
+from .options import (
     AsJson,
     Data,
     Decimal,
@@ -23,15 +25,13 @@ from .cli_options import (
     probabilities_in,
     units_in,
 )
-from .cli_output import Output, facts, table_of
-from .engines.base import NonFiniteLossError
-from .tables.reader import CHUNK_ROWS, TableError, TableFile, naming
+from .output import Output, facts, table_of
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from .tables.schema import Schema
+    from ..tables.schema import Schema
 
 # What has to do with estimators and pandas is imported in the commands: --help is quick.
 
@@ -154,8 +154,8 @@ def fit(
 
     In several processes: torchrun --nproc-per-node 2 --no-python pyrobbb fit ...
     """
-    from .tables.schema import Schema
-    from .tables.writer import check_folder
+    from ..tables.schema import Schema
+    from ..tables.writer import check_folder
 
     output: Output = context.obj
     layers = units_in(hidden)
@@ -172,9 +172,9 @@ def fit(
     if schema.task == "classification" and likelihood != "auto":
         raise TableError(f"--likelihood {likelihood} is for a regression; leave it out.")
 
-    from ._core.distributed import Team
-    from .estimators.base import BBBClassifier, BBBRegressor
-    from .tables.model import TableModel
+    from .._core.distributed import Team
+    from ..estimators.base import BBBClassifier, BBBRegressor
+    from ..tables.model import TableModel
 
     options: dict[str, Any] = {
         "prior": prior,
@@ -247,9 +247,9 @@ def predict(
     """
     from tqdm import tqdm
 
-    from .tables.encoding import Tally
-    from .tables.model import TableModel
-    from .tables.writer import ENDINGS, check_file, writing
+    from ..tables.encoding import Tally
+    from ..tables.model import TableModel
+    from ..tables.writer import ENDINGS, check_file, writing
 
     output: Output = context.obj
     if as_json and out == "-":
@@ -310,7 +310,7 @@ def diagnose(
 
     DATA is the table that it was fitted to.
     """
-    from .tables.model import TableModel
+    from ..tables.model import TableModel
 
     output: Output = context.obj
     fitted = TableModel.load(model)
@@ -352,9 +352,9 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write a report on a model and the table that it was fitted to, with pictures."""
-    from .report.report import write
-    from .tables.model import TableModel
-    from .tables.writer import check_file
+    from ..report.report import write
+    from ..tables.model import TableModel
+    from ..tables.writer import check_file
 
     output: Output = context.obj
     check_file(out, (".html", ".htm"))
@@ -386,9 +386,9 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Set the weights with the most noise to zero: those with the lowest |mean| / sd."""
-    from .posterior.pruning import prune as prune_
-    from .tables.model import TableModel
-    from .tables.writer import check_folder
+    from ..posterior.pruning import prune as prune_
+    from ..tables.model import TableModel
+    from ..tables.writer import check_folder
 
     output: Output = context.obj
     check_folder(out)
@@ -458,7 +458,7 @@ def _examples(
     output: Output, schema: Schema, table: TableFile
 ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Read rows with their target: the frame, the matrix and the target."""
-    from .tables.encoding import Tally
+    from ..tables.encoding import Tally
 
     with naming(table.path):
         frame, n_left_out = schema.with_target(table.read())

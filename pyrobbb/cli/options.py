@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .tables.errors import TableError
+from ..tables.errors import TableError
 
 Data = Annotated[str, typer.Argument(help="csv, tsv (also .gz) or parquet file.", metavar="DATA")]
 Model = Annotated[str, typer.Argument(help="Folder written by `pyrobbb fit`.", metavar="MODEL")]
