@@ -20,11 +20,11 @@ MAY_HAVE_NEAR_PLACES = {"index", "index_put", "index_put_", "_index_put_impl_"}
 
 
 class Far(torch.Tensor):
-    has_float64 = True
+    supports_float64 = True
 
     @staticmethod
     def __new__(cls, near):
-        if near.dtype == torch.float64 and not Far.has_float64:
+        if near.dtype == torch.float64 and not Far.supports_float64:
             raise TypeError("The far device has no float64.")
         far = torch.Tensor._make_wrapper_subclass(
             cls,
@@ -80,10 +80,10 @@ _make_generator = torch.Generator
 
 
 @contextmanager
-def far_device(has_float64=True):
+def far_device(supports_float64=True):
     """Let the device "meta" hold numbers; without float64, as Apple's GPUs."""
     torch.Generator = _Generator
-    Far.has_float64 = has_float64
+    Far.supports_float64 = supports_float64
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
     # A wrapper is no storage that a parameter could be pointed at.
     torch.__future__.set_overwrite_module_params_on_conversion(True)
@@ -94,7 +94,7 @@ def far_device(has_float64=True):
             yield DEVICE
     finally:
         torch.Generator = _make_generator
-        Far.has_float64 = True
+        Far.supports_float64 = True
         torch.__future__.set_overwrite_module_params_on_conversion(overwrites)
 
 

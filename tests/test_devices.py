@@ -294,8 +294,8 @@ def test_a_device_that_is_not_there_is_refused_by_an_estimator():
 @pytest.fixture
 def _no_float64(monkeypatch):
     for module in ("estimators", "network", "placement", "sampling"):
-        monkeypatch.setattr(f"pyrobbb.{module}.has_float64", lambda device: device != DEVICE)
-    with far_device(has_float64=False):
+        monkeypatch.setattr(f"pyrobbb.{module}.supports_float64", lambda device: device != DEVICE)
+    with far_device(supports_float64=False):
         yield
 
 

@@ -16,12 +16,12 @@ from pyrobbb import (
     FusedELBO,
     MeanFieldGuide,
     compare_with_nuts,
-    compiled_engine,
     fit,
     likelihoods,
     mlp,
     priors,
 )
+from pyrobbb.engines import compiled as compiled_engine
 from pyrobbb.engines.base import Steps, SVIEngine
 from pyrobbb.engines.fused import Chain, FusedEngine
 

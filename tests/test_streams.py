@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from test_checkpoints import Crash, assert_equal, crash_at
+from support import Crash, assert_equal, crash_at
 from torch import nn
 from torch.utils.data import (
     BatchSampler,
@@ -24,9 +24,10 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from pyrobbb import BayesianNetwork, batches, fit, likelihoods, mlp, streams
+from pyrobbb import BayesianNetwork, fit, likelihoods, mlp, streams
 from pyrobbb._core.distributed import Team
 from pyrobbb.streams import MappedRows, Parquet
+from pyrobbb.training import batches
 from pyrobbb.training.batches import LoaderBatches, StreamBatches
 
 RNG = np.random.default_rng(0)

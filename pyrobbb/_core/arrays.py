@@ -52,7 +52,7 @@ def as_tensor(name: str, value: ArrayLike) -> Tensor:
     return tensor
 
 
-def has_float64(device: torch.device) -> bool:
+def supports_float64(device: torch.device) -> bool:
     """Say whether a device computes in double precision: Apple's GPUs do not."""
     return device.type != "mps"
 

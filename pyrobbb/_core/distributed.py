@@ -42,7 +42,7 @@ class Team:
         self.rank, self.size = rank, size
 
     @classmethod
-    def here(cls) -> Team:
+    def current(cls) -> Team:
         """Give the processes of torch's default group; joined now if torchrun has started us."""
         if not dist.is_available():
             return cls()
@@ -53,7 +53,7 @@ class Team:
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
-    def is_first(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this process speaks for all."""
         return self.rank == 0
 
@@ -74,7 +74,7 @@ class Team:
         """Say whether something is so in any process."""
         return any(self.gather(bool(flag)))
 
-    def first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """Give all processes what the first one has."""
         if self.size == 1:
             return value
@@ -92,7 +92,7 @@ class Team:
             dist.all_gather_object(held, value)
         return held
 
-    def share(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
         """Set tensors to the values that they have in the first process."""
         if self.size == 1:
             return

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from .arrays import check_count
 
-ONE_AT_A_TIME = threading.RLock()
+GLOBAL_STATE_LOCK = threading.RLock()
 """torch's random state and Pyro's stack of handlers belong to the process: threads take turns."""
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw from a given seed, and leave the caller's random state as it was."""
-    with ONE_AT_A_TIME:
+    with GLOBAL_STATE_LOCK:
         before = RandomState.now()
         try:
             reseed(seed)
@@ -76,7 +76,7 @@ def reseed(seed: int) -> None:
         torch.mps.manual_seed(seed)
 
 
-class OwnRandom:
+class PrivateRandomState:
     """A random state of torch's for one purpose: what is drawn from it leaves the other as it is.
 
     Parameters
@@ -88,9 +88,9 @@ class OwnRandom:
         self._state = torch.Generator().manual_seed(seed).get_state()
 
     @contextmanager
-    def drawing(self) -> Iterator[None]:
+    def active(self) -> Iterator[None]:
         """Draw from this state instead of the process's own."""
-        with ONE_AT_A_TIME:
+        with GLOBAL_STATE_LOCK:
             outside = torch.get_rng_state()
             torch.set_rng_state(self._state)
             try:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 
-def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Give the tensors whose names begin with a prefix, without it."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def are_equal(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
+def equal_tensors(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
     """Say whether two sets of named tensors are the same."""
     return some.keys() == others.keys() and all(
         torch.equal(tensor.cpu(), others[name].cpu()) for name, tensor in some.items()
@@ -33,7 +33,7 @@ def check_shapes(
             )
 
 
-def fill(
+def load_tensors(
     what: str, module: nn.Module, stored: Mapping[str, Tensor], *, exact: bool = False
 ) -> None:
     """Fill a module from stored tensors of its names and shapes.

@@ -21,15 +21,15 @@ import torch
 from torch import Tensor
 
 from .._core.arrays import ArrayLike, check_count, check_number
-from .._core.random_state import ONE_AT_A_TIME
-from ..engines.auto import few_threads
+from .._core.random_state import GLOBAL_STATE_LOCK
+from ..engines.auto import limit_threads
 from ..engines.base import Steps
 from ..engines.optimizers import FlatAdam
 from ..fitted.history import History
 from ..model.guides import MeanFieldGuide
 from ..model.network import BayesianNetwork
 from ..posterior.posterior import Posterior
-from ..storage.strict_json import blaming
+from ..storage.strict_json import prefix_errors
 from ..training.warm_start import take_up
 from . import storage as bandit_storage
 from .plan import ACT, BATCHES, LEARN, Plan
@@ -222,7 +222,7 @@ class Agent(ABC):
             If the folder is not there, is damaged, or holds no agent of this class.
         """
         stored = bandit_storage.read(path, cls.__name__)
-        with blaming(f"`path` {os.fspath(path)!r} is damaged"):
+        with prefix_errors(f"`path` {os.fspath(path)!r} is damaged"):
             agent = cls._made(dict(stored.arguments), stored.posterior.network)
             agent._restore(stored)
         return agent
@@ -268,7 +268,7 @@ class Agent(ABC):
             lr=np.full(n, plan.lr),
         )
         losses = np.full((n, 2, 1), np.nan)
-        with ONE_AT_A_TIME, few_threads(self._guide.loc.numel()):
+        with GLOBAL_STATE_LOCK, limit_threads(self._guide.loc.numel()):
             self._learn(steps, losses, self._plan.seed_of(LEARN, number))
         self._losses = losses
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import storage
 from ..posterior.posterior import Posterior
 from ..storage.specs import PARTS, custom_names, describe
-from ..storage.strict_json import blaming, check_fields
+from ..storage.strict_json import check_fields, prefix_errors
 
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "class": str,
@@ -84,7 +84,7 @@ def read(path: str | os.PathLike[str], kind: str) -> Stored:
         raise ValueError(
             f"`path` {name} holds a posterior but no bandit agent: read it by Posterior.load."
         )
-    with blaming(f"`path` {name} is damaged"):
+    with prefix_errors(f"`path` {name} is damaged"):
         found = check_fields("'bandit'", extra["bandit"], FIELDS)
         for count in ("n_acted", "n_seen"):
             if found[count] < 0:

@@ -18,6 +18,7 @@ from .. import likelihoods, plots, priors, scores
 from ..diagnostics.crosscheck import CrossCheck, crosscheck
 from ..model.mlp import mlp
 from ..model.network import BayesianNetwork
+from ..plots import fits
 from ..posterior.posterior import Posterior
 from ..prediction.predictions import ClassificationPrediction, RegressionPrediction
 from ..prediction.scaling import Standardizer
@@ -288,7 +289,7 @@ def _draw(
     plots.plot_history(posterior.history, ax=history)
     history.set_title("Training: negative ELBO and its parts")
     for (name, prediction), color in zip(
-        predictions.items(), (plots.ACCENT, plots.SECOND, plots.INK), strict=True
+        predictions.items(), (fits.ACCENT, fits.SECOND, fits.INK), strict=True
     ):
         draw: Any = (
             plots.plot_coverage

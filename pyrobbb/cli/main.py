@@ -192,7 +192,7 @@ def fit(
     else:
         estimator = BBBClassifier(layers, **options)
     estimator.fit(x, y)
-    if not Team.here().is_first:  # started by torchrun: the first process speaks for all
+    if not Team.current().is_rank_zero:  # started by torchrun: the first process speaks for all
         output.notes.clear()
         return
     TableModel(estimator, schema).save(out)

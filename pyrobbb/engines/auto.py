@@ -137,7 +137,7 @@ def can_compile(fused: FusedEngine) -> bool:
 
 
 @contextmanager
-def few_threads(n_numbers: int) -> Iterator[None]:
+def limit_threads(n_numbers: int) -> Iterator[None]:
     """Run torch on one thread where that is faster, unless the user has set how many.
 
     Parameters

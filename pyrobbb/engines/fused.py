@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .._core.distributed import Team
 from .._core.random_state import rank_seed
-from .._core.state_dicts import under
+from .._core.state_dicts import with_prefix
 from ..elbo.fused_elbo import FusedLoss, Step
 from ..elbo.gradient_estimators import Estimator
 from ..model.guides import MeanFieldGuide
@@ -174,9 +174,9 @@ class FusedEngine:
 
     def take_up(self, memory: Mapping[str, Tensor]) -> None:
         """Go on from there."""
-        self.optimizer.take_up(under(memory, "optimizer."))
+        self.optimizer.take_up(with_prefix(memory, "optimizer."))
         for c, source in enumerate(self._noise):
-            own = under(memory, f"noise.{c}.")
+            own = with_prefix(memory, f"noise.{c}.")
             source.take_up([own[str(i)] for i in range(len(own))])
         self.n_steps = int(memory["n_steps"])
 

@@ -30,7 +30,7 @@ from sklearn.utils.validation import (
 from torch import nn
 
 from .. import likelihoods, priors
-from .._core.arrays import check_count, check_number, has_float64
+from .._core.arrays import check_count, check_number, supports_float64
 from ..model.mlp import Activation, mlp
 from ..model.network import BayesianNetwork
 from ..posterior.posterior import Posterior
@@ -280,7 +280,7 @@ class _BBBEstimator(BaseEstimator):
             weight = None if weight is None else weight[fitted]
         network = self._network(self.likelihood_, x.shape[1])
         device = as_device(self.device)
-        if len(x) <= self.batch_size and (device is None or has_float64(device)):
+        if len(x) <= self.batch_size and (device is None or supports_float64(device)):
             network.double()  # costs little, and equal data give equal fits, however they are told
         how = self._how(len(x), weight)
         how |= {"epochs": math.ceil(part * how["epochs"]), "lr": part * how["lr"]}
@@ -912,7 +912,7 @@ def _weighted(
 
 def _in_double(posterior: Posterior) -> Posterior:
     """Give a posterior in double precision: a target may be 1e9 with a spread of 1."""
-    if not has_float64(posterior.example.device):
+    if not supports_float64(posterior.example.device):
         return posterior
     if posterior.chains:
         return Posterior.of_chains([_in_double(own) for own in posterior.chains])

@@ -23,7 +23,7 @@ from torch.distributions import biject_to, constraints
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
-from .._core.arrays import ArrayLike, as_tensor, check_count, has_float64
+from .._core.arrays import ArrayLike, as_tensor, check_count, supports_float64
 from ..likelihoods import (
     Conditional,
     Gaussian,
@@ -340,7 +340,7 @@ class BayesianNetwork(nn.Module):
         """
         x, output = self._prepare_inputs(x)
         y = as_tensor("y", y)
-        if y.dtype == torch.float64 and not has_float64(x.device):
+        if y.dtype == torch.float64 and not supports_float64(x.device):
             y = y.to(output.dtype)
         y = y.to(x.device)
         if len(x) != len(y):
@@ -576,7 +576,7 @@ def is_real(support: constraints.Constraint | None) -> bool:
 def start_of(prior: TorchDistribution) -> Tensor:
     """Give a fixed point to start from: the prior's median where it is known in closed form."""
     base, device = base_of(prior), _device_of(prior)
-    dtype = torch.float64 if device is None or has_float64(device) else torch.float32
+    dtype = torch.float64 if device is None or supports_float64(device) else torch.float32
     try:
         start = base.icdf(torch.full(base.batch_shape, 0.5, dtype=dtype, device=device))
     except NotImplementedError:

@@ -240,7 +240,7 @@ class Posterior:
             own.network.eval()
         return chains[0] if len(chains) == 1 else cls.of_chains(chains)
 
-    def parts(self) -> storage.Parts:
+    def parts(self) -> tuple[Any, ...]:
         """Give what is stored of a single fit."""
         return self.network, self.guide, self.history, self.example, self.settings
 

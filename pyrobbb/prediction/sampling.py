@@ -16,8 +16,8 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
-from .._core.arrays import has_float64
-from .._core.random_state import ONE_AT_A_TIME, seeded
+from .._core.arrays import supports_float64
+from .._core.random_state import GLOBAL_STATE_LOCK, seeded
 from ..likelihoods import log_density
 from ..model.guides import MeanFieldGuide
 from ..model.network import BayesianNetwork
@@ -139,7 +139,7 @@ class Source:
 
     def _draws_without_trace(self, guide: MeanFieldGuide) -> Iterator[Draws]:
         """Give the numbers of a trace, which for a small net takes longer than to run it."""
-        with ONE_AT_A_TIME, pyro.validation_enabled(False), torch.no_grad():
+        with GLOBAL_STATE_LOCK, pyro.validation_enabled(False), torch.no_grad():
             distributions = guide.distributions
         for child, size in _seeds_of_blocks(self.n_draws, self.seed):
             with seeded(child), torch.no_grad():
@@ -254,13 +254,13 @@ class DrawnDistributions:
             yield distribution
 
     def _compute(self, rows: Tensor) -> TorchDistribution:
-        with ONE_AT_A_TIME, torch.no_grad(), pyro.validation_enabled(False):
+        with GLOBAL_STATE_LOCK, torch.no_grad(), pyro.validation_enabled(False):
             outputs = (
                 {"": net.output(draws, rows, rows_at_once=self._rows_at_once)}
                 for net, draws in self._weights()
             )
             output, latents = join(outputs, self.n_draws)[""], self._latents
-            if not has_float64(output.device):  # which moments and quantiles are taken in
+            if not supports_float64(output.device):  # which moments and quantiles are taken in
                 output, latents = output.cpu(), {n: v.cpu() for n, v in latents.items()}
             return self._network.distribution(output, latents)
 

@@ -23,7 +23,7 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import Tensor
 
-from .strict_json import blaming, check_fields, parse_object
+from .strict_json import check_fields, parse_object, prefix_errors
 
 FORMAT = 2
 HEADER = "posterior.json"
@@ -189,7 +189,7 @@ def read_folder(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
     folder = Path(path)
     before, header = None, _read_header(folder)
     while header != before:  # who saves now takes away the tensors of the header just read
-        with blaming(f"`path` {str(folder)!r} is damaged"):
+        with prefix_errors(f"`path` {str(folder)!r} is damaged"):
             reference = check_fields(
                 "'tensors'", header.get("tensors"), {"file": str, "bytes": int, "sha256": str}
             )
@@ -211,7 +211,7 @@ def _read_header(folder: Path) -> dict[str, Any]:
     if not (folder / HEADER).is_file():
         raise FileNotFoundError(f"`path` {str(folder)!r} holds no posterior (no {HEADER}).")
     content = (folder / HEADER).read_bytes()
-    with blaming(f"`path` {str(folder)!r} is damaged"):
+    with prefix_errors(f"`path` {str(folder)!r} is damaged"):
         header = parse_object(HEADER, content)
         number = header.get("format")
         if isinstance(number, bool) or not isinstance(number, int):

@@ -17,14 +17,14 @@ from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 
 from .._core.random_state import seeded
-from .._core.state_dicts import are_equal, check_shapes, fill, under
+from .._core.state_dicts import check_shapes, equal_tensors, load_tensors, with_prefix
 from ..fitted.history import History
 from ..model.guides import MeanFieldGuide, auto_normal
 from ..model.mlp import mlp, mlp_spec
 from ..model.network import BayesianNetwork
 from .folders import read_folder, write_folder
 from .specs import PARTS, build, check_spec, custom_names, describe, name_of, shapes_of
-from .strict_json import as_json, blaming, check_fields
+from .strict_json import as_json, check_fields, prefix_errors
 
 GUIDES: dict[str, Callable[[BayesianNetwork, Tensor], Any]] = {
     "mean_field": MeanFieldGuide,
@@ -84,7 +84,7 @@ def write(
     for i, parts in enumerate(chains[1:], 1):
         other, others_named = _describe_chain(*parts[:-1])
         differing = [name for name, value in other.items() if value != described[name]]
-        if differing or not are_equal(named, others_named):
+        if differing or not equal_tensors(named, others_named):
             raise ValueError(
                 f"`chains` must have one {', '.join(differing) or 'prior'} to be saved together: "
                 f"chain {i} has another than chain 0."
@@ -130,15 +130,15 @@ def read(path: str | os.PathLike[str], network: BayesianNetwork | None = None) -
         _check_complete(name, header)
     chains = []
     for i, settings in enumerate(header["settings"]):
-        stored = under(tensors, f"chain-{i}.")
-        with blaming(f"`path` {name} is damaged"):
+        stored = with_prefix(tensors, f"chain-{i}.")
+        with prefix_errors(f"`path` {name} is damaged"):
             _check_names(stored)
         if network is None:
-            with blaming(f"`path` {name} is damaged"):
+            with prefix_errors(f"`path` {name} is damaged"):
                 own = _rebuild(header, tensors, stored)
                 chains.append((*_read_chain(header, stored, own), settings))
         else:
-            with blaming(f"`network` does not fit `path` {name}"):
+            with prefix_errors(f"`network` does not fit `path` {name}"):
                 own = network if i == 0 else copy.deepcopy(network)
                 _check_same(own, header, tensors, stored)
                 chains.append((*_read_chain(header, stored, own), settings))
@@ -154,7 +154,7 @@ def read_extra(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
         If the folder is not there, or is damaged.
     """
     header, tensors = _read_checked(path)
-    return header["extra"], under(tensors, "extra.")
+    return header["extra"], with_prefix(tensors, "extra.")
 
 
 # Writing
@@ -220,7 +220,7 @@ def _schema_of_y(network: BayesianNetwork, example: Tensor) -> dict[str, Any] | 
 def _read_checked(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read a folder and check all that can be checked without building a network."""
     header, tensors = read_folder(path)
-    with blaming(f"`path` {str(Path(path))!r} is damaged"):
+    with prefix_errors(f"`path` {str(Path(path))!r} is damaged"):
         check_fields("posterior.json", header, FIELDS)
         check_fields("'versions'", header["versions"], dict.fromkeys(header["versions"], str))
         settings = header["settings"]
@@ -287,7 +287,7 @@ def _check_names(stored: Mapping[str, Tensor]) -> None:
             raise ValueError(f"its tensors hold {name!r}, of no use to a chain.")
     if "example" not in stored or stored["example"].dim() < 1 or len(stored["example"]) != 1:
         raise ValueError("its tensors must hold 'example', one row of x.")
-    _check_history(under(stored, "history."))
+    _check_history(with_prefix(stored, "history."))
 
 
 def _rebuild(
@@ -295,9 +295,9 @@ def _rebuild(
 ) -> BayesianNetwork:
     spec = check_spec(header["net"])
     # Before anything of these sizes is made, which a header may state as it likes.
-    check_shapes("net", shapes_of(spec), under(stored, "net."))
+    check_shapes("net", shapes_of(spec), with_prefix(stored, "net."))
     net = mlp(spec.n_in, spec.hidden, spec.n_out, spec.activation, seed=0)
-    fill("net", net, under(stored, "net."))
+    load_tensors("net", net, with_prefix(stored, "net."))
     return BayesianNetwork(net, *(_build_part(part, header, tensors)[0] for part in PARTS))
 
 
@@ -312,10 +312,10 @@ def _check_same(
         given = describe(part, getattr(network, part), named)
         if given != header[part]:
             raise ValueError(f"it has the {part} {given}, the stored posterior {header[part]}.")
-        if not are_equal(named, _build_part(part, header, tensors)[1]):
+        if not equal_tensors(named, _build_part(part, header, tensors)[1]):
             raise ValueError(f"its {part} has other values than that of the stored posterior.")
     own = {name: tuple(tensor.shape) for name, tensor in network.net.state_dict().items()}
-    check_shapes("net", own, under(stored, "net."))
+    check_shapes("net", own, with_prefix(stored, "net."))
     spec = mlp_spec(network.net)
     if None not in (spec, header["net"]) and spec != check_spec(header["net"]):
         raise ValueError(f"its net is {spec}, the stored one {check_spec(header['net'])}.")
@@ -325,7 +325,7 @@ def _read_chain(
     header: Mapping[str, Any], stored: Mapping[str, Tensor], network: BayesianNetwork
 ) -> tuple[BayesianNetwork, Any, History, Tensor]:
     """Fill a network and make what belongs to it."""
-    fill("net", network.net, under(stored, "net."))
+    load_tensors("net", network.net, with_prefix(stored, "net."))
     network.eval()  # or building the guide would move the buffers of batch norm
     example = stored["example"].to(next(network.net.parameters()).device)
     data = header["data"]
@@ -336,8 +336,8 @@ def _read_chain(
     if isinstance(guide, AutoNormal):  # it makes its parameters when it first runs
         with seeded(0):
             guide(example)
-    fill("guide", guide, under(stored, "guide."), exact=True)
-    history = {name: np.asarray(value) for name, value in under(stored, "history.").items()}
+    load_tensors("guide", guide, with_prefix(stored, "guide."), exact=True)
+    history = {name: np.asarray(value) for name, value in with_prefix(stored, "history.").items()}
     return network, guide, History(**history), example
 
 

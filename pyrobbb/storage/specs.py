@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import likelihoods, priors
 from ..model.mlp import ACTIVATIONS, MLPSpec
 from ..priors import ByName
-from .strict_json import as_json, blaming, check_fields
+from .strict_json import as_json, check_fields, prefix_errors
 
 PARTS: dict[str, ModuleType] = {"prior": priors, "likelihood": likelihoods}
 
@@ -84,7 +84,7 @@ def build(where: str, description: Any, tensors: Mapping[str, Tensor]) -> Any:
         allowed = (int, float, list, dict, type(None))
         check_fields(where, values, {f.name: allowed for f in dataclasses.fields(kinds[kind])})
         values = {name: _resolve(where, value, tensors) for name, value in values.items()}
-    with blaming(f"its {where}"):
+    with prefix_errors(f"its {where}"):
         return kinds[kind](**values)
 
 

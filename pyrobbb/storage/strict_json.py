@@ -119,7 +119,7 @@ def check_fields(
 
 
 @contextmanager
-def blaming(culprit: str) -> Iterator[None]:
+def prefix_errors(culprit: str) -> Iterator[None]:
     """Turn whatever wrong values bring about into a ValueError that begins with the culprit."""
     try:
         yield

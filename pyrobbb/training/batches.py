@@ -23,7 +23,7 @@ from torch.utils.data import (
 
 from .._core.arrays import ArrayLike, as_tensor, check_count
 from .._core.distributed import Team
-from .._core.random_state import OwnRandom, child_seed
+from .._core.random_state import PrivateRandomState, child_seed
 from ..model.network import BayesianNetwork
 from ..streams import MappedRows, Parquet, Rows, Shuffle
 
@@ -215,7 +215,7 @@ class StreamBatches:
 def told(name: str) -> Iterator[None]:
     """Look at rows without drawing from the fit's random state, and name them in an error."""
     try:
-        with OwnRandom(0).drawing():
+        with PrivateRandomState(0).active():
             yield
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from None
@@ -243,7 +243,7 @@ class LoaderBatches:
         self._is_stream = isinstance(loader.dataset, IterableDataset)
         self._counts = self._is_stream or loader.batch_sampler is None
         self._check_shared()
-        first = next(self._pairs(OwnRandom(0)), None)
+        first = next(self._pairs(PrivateRandomState(0)), None)
         if first is None:
             raise ValueError(
                 "`x` is a DataLoader that gives no batch: is it empty, or `drop_last`?"
@@ -265,7 +265,7 @@ class LoaderBatches:
         for epoch in which:
             if isinstance(sampler := sampler_of(self._loader), DistributedSampler):
                 sampler.set_epoch(epoch)
-            pairs = self._pairs(OwnRandom(child_seed(seed, epoch)))
+            pairs = self._pairs(PrivateRandomState(child_seed(seed, epoch)))
             if self._is_stream:
                 pairs = cut_anew(pairs, self.batch_size // self._team.size)
             n_given = 0
@@ -294,13 +294,13 @@ class LoaderBatches:
                     "gives, and let a stream without an end stop there (itertools.islice)."
                 )
 
-    def _pairs(self, random: OwnRandom) -> Iterator[tuple[Tensor, Tensor]]:
+    def _pairs(self, random: PrivateRandomState) -> Iterator[tuple[Tensor, Tensor]]:
         """Give the batches of an epoch as they come."""
-        with random.drawing():
+        with random.active():
             batches = iter(self._loader)
         device = self._network.bayesian_parameters()[0][1].device
         while True:
-            with random.drawing():
+            with random.active():
                 batch = next(batches, None)
             if batch is None:
                 return
@@ -311,7 +311,7 @@ class LoaderBatches:
                 )
             if self._loader.pin_memory and device.type == "cuda":
                 batch = [part.to(device, non_blocking=True) for part in batch]
-            with random.drawing():
+            with random.active():
                 pair = self._network.prepare(*batch)
             yield pair
 

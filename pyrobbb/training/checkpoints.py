@@ -20,7 +20,7 @@ from .. import storage
 from ..model.network import BayesianNetwork
 from ..posterior.posterior import Posterior
 from ..storage.folders import remove_strays
-from ..storage.strict_json import blaming, check_fields
+from ..storage.strict_json import check_fields, prefix_errors
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class Checkpoints:
         for name in NAMES:
             try:
                 extra, tensors[name] = storage.read_extra(self.folder / name)
-                with blaming(f"`checkpoint` {str(self.folder / name)!r} is damaged"):
+                with prefix_errors(f"`checkpoint` {str(self.folder / name)!r} is damaged"):
                     found[name] = check_fields("'fit'", extra.get("fit", {}), FIELDS)
             except FileNotFoundError:
                 continue

@@ -253,7 +253,7 @@ def fit(
         raise ValueError(
             f"`processes` must be one of {', '.join(get_args(Together))}, got {processes!r}."
         )
-    team = Team() if processes == "alone" else Team.here()
+    team = Team() if processes == "alone" else Team.current()
     if every is not None:
         check_count("every", every)
     folder = None
@@ -266,7 +266,7 @@ def fit(
             )
         if seed is None:
             seed = stored_seed(folder)
-    seed = team.first(as_seed(seed))
+    seed = team.broadcast(as_seed(seed))
     if restarts > 1 and not isinstance(guide, str):
         raise ValueError("`restarts` needs a guide made by name, 'mean_field' or 'auto_normal'.")
     if restarts > 1 and isinstance(x, DataLoader | Parquet | np.memmap):

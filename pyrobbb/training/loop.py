@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .._core.random_state import RandomState, rank_seed, reseed, seeded
-from .._core.state_dicts import under
+from .._core.state_dicts import with_prefix
 from ..elbo.fused_elbo import CannotFuseError, FusedELBO
 from ..elbo.objectives import kl_weights, traced
-from ..engines.auto import AutoEngine, few_threads
+from ..engines.auto import AutoEngine, limit_threads
 from ..engines.base import Engine, Steps, SVIEngine
 from ..engines.compiled import CompiledEngine
 from ..engines.fused import Chain, FusedEngine
@@ -118,7 +118,7 @@ class Run:
         if self._engine is None:
             for network, guide in zip(self.networks, self.guides, strict=True):
                 shared = learnt_by(network, guide)
-                self.plan.team.share([*shared, *network.buffers()])
+                self.plan.team.broadcast_tensors([*shared, *network.buffers()])
             self._engine = make_engine(
                 self.plan,
                 self.networks,
@@ -160,10 +160,10 @@ class Run:
         n_learnt = len(self.networks) * sum(tensor.numel() for tensor in self.learnt)
         engine = self.engine
         self._tell_start()
-        is_shown = self.plan.progress and self.plan.team.is_first
+        is_shown = self.plan.progress and self.plan.team.is_rank_zero
         bar = tqdm(total=self.epochs, desc="fit", unit="epoch", disable=not is_shown)
         try:
-            with bar, few_threads(n_learnt):
+            with bar, limit_threads(n_learnt):
                 bar.update(self.n_done // self.data.n_batches)
                 while self.n_done < n_steps and not self.is_over:
                     self._go_on(bar)
@@ -239,7 +239,7 @@ class Run:
 
     def _tell(self, steps: Steps) -> bool:
         """Call the callbacks at the end of an epoch; say whether one ends the fit."""
-        if not self.plan.team.is_first:
+        if not self.plan.team.is_rank_zero:
             return False
         n_batches = self.data.n_batches
         nll, kl = np.concatenate(self._losses[-n_batches:])[-n_batches:].mean((0, 2))
@@ -300,14 +300,14 @@ class Run:
     def _write_if_due(self) -> None:
         if self._checkpoints is None:
             return
-        if self.is_over or self.plan.team.first(self._checkpoints.is_due(self.n_done)):
+        if self.is_over or self.plan.team.broadcast(self._checkpoints.is_due(self.n_done)):
             self._write()
 
     def _write(self) -> None:
         assert self._checkpoints is not None
         self.engine.sync()
         tensors = self._state()
-        if not self.plan.team.is_first:
+        if not self.plan.team.is_rank_zero:
             return
         with contextlib.ExitStack() as modes:
             for network in self.networks:
@@ -342,7 +342,7 @@ class Run:
             self._check_agreed(team.gather(self._outline()))
         if self._checkpoints is None:
             return
-        if team.is_first:
+        if team.is_rank_zero:
             like = copy.deepcopy(self.networks[0])
             progress = self._checkpoints.latest(like, self._outline())
         held = None
@@ -353,17 +353,17 @@ class Run:
                 take_up(chain, network, guide)
             histories = [chain.history for chain in progress.chains]
             held = progress.n_done, progress.is_over, progress.seconds, progress.tensors, histories
-        held = team.first(held)
+        held = team.broadcast(held)
         if held is None:
             return
         self.n_done, self.is_over, self._seconds, tensors, histories = held
         self._losses = [np.stack([np.stack([h.nll, h.kl], 1) for h in histories], -1)]
         self._n_rows = [histories[0].n_rows]
-        own = under(tensors, f"rank-{team.rank}.")
-        self.engine.take_up(under(tensors, "engine.") | own)
+        own = with_prefix(tensors, f"rank-{team.rank}.")
+        self.engine.take_up(with_prefix(tensors, "engine.") | own)
         if self.watch is not None:
-            self.watch.take_up(histories[0].validation_nll.tolist(), under(tensors, "best."))
-        RandomState.of(under(own, "random.")).restore()
+            self.watch.take_up(histories[0].validation_nll.tolist(), with_prefix(tensors, "best."))
+        RandomState.of(with_prefix(own, "random.")).restore()
         what = "is over" if self.is_over else "goes on"
         logger.info("The fit %s: its checkpoint is of step %d.", what, self.n_done)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .._core.arrays import has_float64
+from .._core.arrays import supports_float64
 from ..model.network import BayesianNetwork
 
 Device = str | int | torch.device
@@ -45,7 +45,7 @@ class Placement:
         placement = cls(as_device(device), _dtype(dtype), _autocast(autocast))
         where = placement.device or like.device
         own = placement.dtype or like.dtype
-        if own == torch.float64 and not has_float64(where):
+        if own == torch.float64 and not supports_float64(where):
             raise ValueError(
                 f"`device` {str(where)!r} has no float64, which `dtype` is or the network has: "
                 "pass dtype=torch.float32."

@@ -46,8 +46,8 @@ CASES = {
 CHILD = """
 import sys
 sys.path.insert(0, {here!r})
-import test_processes
-test_processes.child({out!r})
+import test_distributed
+test_distributed.child({out!r})
 """
 
 
@@ -191,7 +191,7 @@ def test_a_batch_is_cut_into_parts_that_make_it_up():
 DYING = """
 import os, signal, sys
 sys.path.insert(0, {here!r})
-import test_processes
+import test_distributed
 from pyrobbb.engines.fused import FusedEngine
 
 original = FusedEngine.run
@@ -204,7 +204,8 @@ def run(self, steps, losses):
 FusedEngine.run = run
 EVERY = {{"every": 64}}
 is_first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
-posterior = test_processes.a_fit(epochs=40, checkpoint={out!r} + "/c", processes={noise!r}, **EVERY)
+options = dict(epochs=40, checkpoint={out!r} + "/c", processes={noise!r}, **EVERY)
+posterior = test_distributed.a_fit(**options)
 posterior.save({out!r} + "/" + os.environ["RANK"])
 """
 
@@ -281,7 +282,8 @@ def test_the_command_line_fits_in_several_processes(tmp_path):
 
 DYING_COMMAND = """
 import os, signal, sys
-from pyrobbb import checkpoints, cli
+from pyrobbb import cli
+from pyrobbb.training import checkpoints
 from pyrobbb.engines.fused import FusedEngine
 
 original = FusedEngine.run
@@ -328,8 +330,8 @@ def tell():
     names = " ".join((task / "comm").read_text().strip() for task in tasks)
     os.write(1, f"threads: {{names}}\\n".encode())  # at once: the others write to the same pipe
 
-import test_processes
-test_processes.a_fit()
+import test_distributed
+test_distributed.a_fit()
 import torch._dynamo  # what torch's optimisers do
 """
 

@@ -11,17 +11,9 @@ import pytest
 import torch
 from pyro.distributions import Normal
 
-from pyrobbb import (
-    BayesianNetwork,
-    MeanFieldGuide,
-    Posterior,
-    bandits,
-    compiled_engine,
-    fit,
-    mlp,
-    priors,
-)
+from pyrobbb import BayesianNetwork, MeanFieldGuide, Posterior, bandits, fit, mlp, priors
 from pyrobbb.bandits.interaction import EpsilonGreedy, MushroomBandit, ThompsonSampler
+from pyrobbb.engines import compiled as compiled_engine
 from pyrobbb.engines.fused import FusedEngine
 from pyrobbb.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, Poisson
 
@@ -344,7 +336,7 @@ GOES_ON = """
     import sys, numpy as np, torch
     torch.set_num_threads(1)
     sys.path.insert(0, sys.argv[3])
-    from test_bandits import advance, bandits, state_of
+    from test_interaction import advance, bandits, state_of
     agent = getattr(bandits, sys.argv[1]).load(sys.argv[2])
     print(advance(agent, 60, agent.n_seen))
     agent.save(sys.argv[2])

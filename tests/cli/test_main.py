@@ -16,11 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyrobbb import BayesianNetwork, cli, demo, estimators, mlp, table_writer
+from pyrobbb import BayesianNetwork, cli, estimators, mlp
 from pyrobbb import fit as fit_posterior
+from pyrobbb.cli import demo
 from pyrobbb.cli.main import main
 from pyrobbb.cli.options import names_in
 from pyrobbb.diagnostics.checks import Check, Diagnosis
+from pyrobbb.tables import writer as table_writer
 from pyrobbb.tables.model import TableModel
 from pyrobbb.tables.reader import TableFile
 from pyrobbb.tables.schema import Schema

@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from pyrobbb import report, report_findings, report_html, scores
+from pyrobbb import report, scores
 from pyrobbb.diagnostics.checks import Check, Diagnosis
 from pyrobbb.estimators.base import BBBClassifier, BBBRegressor
+from pyrobbb.report import findings as report_findings
+from pyrobbb.report import html as report_html
 from pyrobbb.report.findings import OF_THE_FIT, Findings
 from pyrobbb.report.html import aligned, cell, number
 from pyrobbb.report.scores import _constant_number, of_numbers

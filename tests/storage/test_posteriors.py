@@ -42,7 +42,7 @@ from pyrobbb.fitted.history import History
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype(np.float32)
 Y = np.sin(X.sum(1, keepdims=True))
-STORED = Path(__file__).parent / "stored"
+STORED = Path(__file__).parents[1] / "stored"
 
 
 def fitted(net=None, prior=None, likelihood=None, y=Y, **kwargs):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyrobbb import table_writer
+from pyrobbb.tables import writer as table_writer
 from pyrobbb.tables.reader import TableError, TableFile
 
 CELLS = [["1", "a"], ["2", "b, c"], ["", 'd "e"']]

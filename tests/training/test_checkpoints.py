@@ -14,34 +14,21 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from support import Crash, assert_equal, crash_at
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyrobbb
-from pyrobbb import (
-    BayesianNetwork,
-    BBBRegressor,
-    MeanFieldGuide,
-    Posterior,
-    checkpoints,
-    compiled_engine,
-    fit,
-    folders,
-    mlp,
-)
+from pyrobbb import BayesianNetwork, BBBRegressor, MeanFieldGuide, Posterior, fit, mlp
+from pyrobbb.engines import compiled as compiled_engine
 from pyrobbb.engines.auto import AutoEngine
-from pyrobbb.engines.base import SVIEngine
-from pyrobbb.engines.compiled import CompiledEngine
-from pyrobbb.engines.fused import FusedEngine
+from pyrobbb.storage import folders
+from pyrobbb.training import checkpoints
 from pyrobbb.training.checkpoints import NAMES
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(103, 3)).astype(np.float32)
 Y = (X.sum(1, keepdims=True) + RNG.normal(size=(103, 1))).astype(np.float32)
-
-
-class Crash(BaseException):
-    """What no code here catches, like a power cut."""
 
 
 def a_fit(engine="fused", net=None, **options):
@@ -54,37 +41,6 @@ def a_fit(engine="fused", net=None, **options):
 @pytest.fixture(autouse=True)
 def _several_compiled_calls(monkeypatch):
     monkeypatch.setattr(compiled_engine, "MOST_AT_ONCE", 60)
-
-
-def crash_at(monkeypatch, n_steps):
-    """Let whatever engine crash in mid-step when so many have been taken."""
-    taken = 0
-
-    def crashing(original):
-        def run(self, steps, losses):
-            nonlocal taken
-            if taken >= n_steps:
-                raise Crash
-            taken += len(steps)
-            original(self, steps, losses)
-
-        return run
-
-    for kind in (SVIEngine, FusedEngine, CompiledEngine):
-        monkeypatch.setattr(kind, "run", crashing(kind.run))
-
-
-def assert_equal(one, other):
-    for a, b in zip(one.chains or [one], other.chains or [other], strict=True):
-        for mine, theirs in ((a.guide, b.guide), (a.network.net, b.network.net)):
-            own = mine.state_dict()
-            assert own.keys() == theirs.state_dict().keys()
-            for name, tensor in theirs.state_dict().items():
-                assert torch.equal(own[name], tensor), name
-        for name, values in vars(a.history).items():
-            np.testing.assert_array_equal(values, getattr(b.history, name), err_msg=name)
-        assert a.settings == b.settings
-        assert a.network.training is b.network.training is False
 
 
 def dropout_net():
@@ -183,6 +139,7 @@ def test_a_loader_goes_on_with_the_rows_that_are_left(tmp_path, monkeypatch, eng
 KILLED = """
 import sys
 sys.path.insert(0, {tests!r})
+sys.path.insert(1, {shared!r})
 from test_checkpoints import a_fit
 a_fit(sys.argv[1], epochs=400, every=10, checkpoint=sys.argv[2])
 """
@@ -190,7 +147,7 @@ a_fit(sys.argv[1], epochs=400, every=10, checkpoint=sys.argv[2])
 
 @pytest.mark.parametrize(("engine", "n_kills"), [("fused", 3), ("compiled", 1)])
 def test_killed_at_random_moments_nothing_is_lost(tmp_path, engine, n_kills):
-    script = KILLED.format(tests=str(Path(__file__).parent))
+    script = KILLED.format(tests=str(Path(__file__).parent), shared=str(Path(__file__).parents[1]))
     moments = random.Random(0)
     for _ in range(n_kills):
         process = subprocess.Popen(

@@ -14,12 +14,12 @@ from pyrobbb import (
     MeanFieldGuide,
     NonFiniteLossError,
     fit,
-    fitting,
-    fused_engine,
     likelihoods,
     mlp,
     priors,
 )
+from pyrobbb.engines import fused as fused_engine
+from pyrobbb.training import fitting
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(23, 3))

@@ -22,14 +22,14 @@ from pyrobbb import (
     BayesianNetwork,
     MeanFieldGuide,
     NonFiniteLossError,
-    auto_engine,
-    compiled_engine,
     fit,
-    fused_engine,
     likelihoods,
     mlp,
     priors,
 )
+from pyrobbb.engines import auto as auto_engine
+from pyrobbb.engines import compiled as compiled_engine
+from pyrobbb.engines import fused as fused_engine
 from pyrobbb.engines.base import Steps
 
 RNG = np.random.default_rng(0)

@@ -1,0 +1,43 @@
+"""Shared by several test files: crashes in the middle of a fit, bitwise comparison of fits."""
+
+import numpy as np
+import torch
+
+from pyrobbb.engines.base import SVIEngine
+from pyrobbb.engines.compiled import CompiledEngine
+from pyrobbb.engines.fused import FusedEngine
+
+
+class Crash(BaseException):
+    """What no code here catches, like a power cut."""
+
+
+def crash_at(monkeypatch, n_steps):
+    """Let whatever engine crash in mid-step when so many have been taken."""
+    taken = 0
+
+    def crashing(original):
+        def run(self, steps, losses):
+            nonlocal taken
+            if taken >= n_steps:
+                raise Crash
+            taken += len(steps)
+            original(self, steps, losses)
+
+        return run
+
+    for kind in (SVIEngine, FusedEngine, CompiledEngine):
+        monkeypatch.setattr(kind, "run", crashing(kind.run))
+
+
+def assert_equal(one, other):
+    for a, b in zip(one.chains or [one], other.chains or [other], strict=True):
+        for mine, theirs in ((a.guide, b.guide), (a.network.net, b.network.net)):
+            own = mine.state_dict()
+            assert own.keys() == theirs.state_dict().keys()
+            for name, tensor in theirs.state_dict().items():
+                assert torch.equal(own[name], tensor), name
+        for name, values in vars(a.history).items():
+            np.testing.assert_array_equal(values, getattr(b.history, name), err_msg=name)
+        assert a.settings == b.settings
+        assert a.network.training is b.network.training is False
