@@ -6,21 +6,22 @@ from typing import Any as _Any
 
 from . import bandits, datasets, diagnostics, likelihoods, plots, priors, reference, scores, streams
 from .arviz_io.from_pyro import from_pyro
-from .diagnostics.crosscheck import crosscheck
-from .diagnostics.nuts import compare_with_nuts
-from .diagnostics.sbc import sbc
+from .comparisons.crosscheck import crosscheck
+from .comparisons.nuts import compare_with_nuts
+from .comparisons.sbc import sbc
 from .elbo.fused_elbo import FusedELBO
 from .engines.base import NonFiniteLossError
 from .model.guides import MeanFieldGuide, auto_normal
 from .model.mlp import mlp
 from .model.network import BayesianNetwork
+from .posterior.fitting import fit
 from .posterior.posterior import Posterior
 from .posterior.pruning import prune
 from .posterior.updating import update
 from .prediction.calibration import Calibration
 from .prediction.predictions import ClassificationPrediction, Prediction, RegressionPrediction
 from .prediction.scaling import Standardizer
-from .training.fitting import fit, fresh_start
+from .training.restarts import fresh_start
 
 if _TYPE_CHECKING:
     from .estimators.base import BBBClassifier, BBBRegressor

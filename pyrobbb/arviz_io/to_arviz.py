@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from .._core.arrays import ArrayLike, check_count, to_numpy
 from .._core.random_state import as_seed, seeded
+from ..fitted import HasChains
+from ..fitted.draws import prior_source_of, sources_of
 from ..likelihoods import base_of
 from ..model.network import BayesianNetwork
 from ..prediction.predictions import CLASSES
@@ -30,7 +32,6 @@ from .datatree import build_tree
 if TYPE_CHECKING:
     import xarray
 
-    from ..posterior.posterior import Posterior
 
 Function = Callable[[Draws], Tensor]
 
@@ -38,7 +39,7 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def to_arviz(
-    posterior: Posterior,
+    posterior: HasChains,
     x: ArrayLike,
     y: ArrayLike,
     *,
@@ -103,13 +104,13 @@ def to_arviz(
     check_count("n_draws", n_draws)
     check_count("max_memory", max_memory)
     seed = as_seed(seed)
-    network, functions = posterior.network, dict(functions or {})
+    network, functions = posterior.chains[0].network, dict(functions or {})
     rows, targets = network.prepare(x, y)
     new_rows = None if x_new is None else network.prepare_inputs(x_new)
-    n_chains = max(len(posterior.chains), 1)
-    sources = posterior.sources(n_chains * n_draws, seed)
-    prior = [posterior.prior_source(n_draws, seed)]
-    names = _wanted(sites, functions, next(sources[0].draws(posterior.example)))
+    n_chains = len(posterior.chains)
+    sources = sources_of(posterior.chains, n_chains * n_draws, seed)
+    prior = [prior_source_of(posterior.chains, n_draws, seed)]
+    names = _wanted(sites, functions, next(sources[0].draws(posterior.chains[0].example)))
     n_outputs = [len(rows), 0 if new_rows is None else len(new_rows)]
     _check_size(network, names, rows, n_outputs, n_chains * n_draws, n_draws, max_memory)
 
@@ -117,18 +118,18 @@ def to_arviz(
         return {k: to_numpy(v.reshape((n, -1, *v.shape[1:]))) for k, v in variables.items()}
 
     def variables(of: Sequence[Source | FixedDraws]) -> Draws:
-        blocks = chain.from_iterable(source.draws(posterior.example) for source in of)
+        blocks = chain.from_iterable(source.draws(posterior.chains[0].example) for source in of)
         pieces = (_variables(draws, names, functions) for draws in blocks)
         return join(pieces, sum(source.n_draws for source in of))
 
     latents, prior_latents = variables(sources), variables(prior)
-    log_prior, log_q = log_densities(sources, posterior.example)
+    log_prior, log_q = log_densities(sources, posterior.chains[0].example)
     expected, predicted, log_likelihood = _outputs(sources, rows, targets, seed)
     assert log_likelihood is not None
     prior_expected, prior_predicted, _ = _outputs(prior, rows, None, seed)
     log_joint = log_prior + log_likelihood.sum(1)
     stats = {"lp": log_joint, "logq": log_q, "log_weight": log_joint - log_q}
-    if posterior.settings.get("is_weighted"):
+    if posterior.chains[0].settings.get("is_weighted"):
         stats = {"logq": log_q}
     groups = {
         "posterior": by_chain({**latents, **expected}),
@@ -306,15 +307,15 @@ def _dims_of_sites(
     return dims, coords
 
 
-def _attrs(posterior: Posterior, seed: int) -> dict[str, Any]:
-    fits = posterior.chains or (posterior,)
+def _attrs(posterior: HasChains, seed: int) -> dict[str, Any]:
+    fits = posterior.chains
     nelbo = [float(own.history.per_epoch().nelbo[-1]) for own in fits if len(own.history.nelbo)]
     seeds = [own.settings.get("seed") for own in fits]
     return {
-        **posterior.settings,
+        **posterior.chains[0].settings,
         "inference_method": "variational",
-        "guide": type(posterior.guide).__name__,
-        "steps": len(posterior.history.nelbo),
+        "guide": type(posterior.chains[0].guide).__name__,
+        "steps": len(posterior.chains[0].history.nelbo),
         "seed": seeds if len(seeds) > 1 else seeds[0],
         "nelbo": nelbo if len(nelbo) > 1 else nelbo[0] if nelbo else None,
         "draws_seed": seed,

@@ -25,12 +25,12 @@ from .._core.random_state import GLOBAL_STATE_LOCK
 from ..engines.auto import limit_threads
 from ..engines.base import Steps
 from ..engines.optimizers import FlatAdam
-from ..fitted.history import History
+from ..fitted import FitSettings, FittedChain, History
 from ..model.guides import MeanFieldGuide
 from ..model.network import BayesianNetwork
 from ..posterior.posterior import Posterior
 from ..storage.strict_json import prefix_errors
-from ..training.warm_start import take_up
+from ..training.warm_start import load_chain
 from . import storage as bandit_storage
 from .plan import ACT, BATCHES, LEARN, Plan
 from .replay import Replay
@@ -97,7 +97,10 @@ class Agent(ABC):
         }
         example = self._replay.x[:1].clone()
         network = copy.deepcopy(self._network).eval()
-        return Posterior(network, copy.deepcopy(self._guide), history, example, settings)
+        guide = copy.deepcopy(self._guide)
+        return Posterior(
+            (FittedChain(network, guide, history, example, FitSettings.from_mapping(settings)),)
+        )
 
     def inputs(self, context: ArrayLike) -> np.ndarray:
         """Give the rows that the network sees of a context, one for each action.
@@ -301,7 +304,7 @@ class Agent(ABC):
         return tensors
 
     def _restore(self, stored: bandit_storage.Stored) -> None:
-        take_up(stored.posterior, self._network, self._guide)
+        load_chain(stored.posterior.chains[0], self._network, self._guide)
         self._n_acted, self._replay.n_seen = stored.n_acted, stored.n_seen
         bandit_storage.fill(self._tensors(), stored.tensors)
         self._adam.n_steps = self.n_seen // self._plan.update_every * self._plan.n_steps

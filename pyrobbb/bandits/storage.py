@@ -66,7 +66,7 @@ def write(path: str | os.PathLike[str], kind: str, stored: Stored) -> None:
         "n_seen": stored.n_seen,
     }
     storage.write(
-        path, [stored.posterior.parts()], extra={"bandit": description}, tensors=stored.tensors
+        path, stored.posterior.chains, extra={"bandit": description}, tensors=stored.tensors
     )
 
 

@@ -195,7 +195,7 @@ class ThompsonSampler(Agent):
 
     def _learn(self, steps: Steps, losses: np.ndarray, seed: int) -> None:
         self._fused.reseed(seed)
-        at_once = self._engine.at_once
+        at_once = self._engine.max_steps_per_call
         try:
             for first in range(0, len(steps), at_once):
                 part = slice(first, first + at_once)

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 
 from .. import likelihoods, plots, priors, scores
-from ..diagnostics.crosscheck import CrossCheck, crosscheck
+from ..comparisons.crosscheck import CrossCheck, crosscheck
 from ..model.mlp import mlp
 from ..model.network import BayesianNetwork
 from ..plots import fits
+from ..posterior.fitting import fit
 from ..posterior.posterior import Posterior
 from ..prediction.predictions import ClassificationPrediction, RegressionPrediction
 from ..prediction.scaling import Standardizer
-from ..training.fitting import fit
 
 SEED = 0
 FIRST_SPLIT = 5000
@@ -286,7 +286,7 @@ def _draw(
     else:
         plots.plot_uncertainty(bayes, y_test, ax=first)
         first.set_title("Doubt, where the prediction is right and where it is wrong")
-    plots.plot_history(posterior.history, ax=history)
+    plots.plot_history(posterior.chains[0].history, ax=history)
     history.set_title("Training: negative ELBO and its parts")
     for (name, prediction), color in zip(
         predictions.items(), (fits.ACCENT, fits.SECOND, fits.INK), strict=True

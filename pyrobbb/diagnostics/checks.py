@@ -7,7 +7,7 @@ import copy
 import math
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,11 +22,12 @@ from .._core.random_state import as_seed
 from ..arviz_io.datatree import SAMPLE_DIMS
 from ..arviz_io.to_arviz import to_arviz
 from ..engines.base import NonFiniteLossError
+from ..fitted import FittedChain, HasChains
+from ..fitted.draws import draws_of, predict_from
 from ..likelihoods import base_of
 from ..model.guides import MeanFieldGuide
-from ..posterior.posterior import Posterior
 from ..prediction.predictions import ClassificationPrediction, RegressionPrediction
-from ..training.fitting import fit
+from ..training import FitConfig, fit_chains
 from .importance import khat_of_chains, khat_threshold, log_ratios, loo
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class Diagnosis:
 
 
 def diagnose(
-    posterior: Posterior,
+    posterior: HasChains,
     x: ArrayLike,
     y: ArrayLike,
     *,
@@ -173,11 +174,11 @@ def diagnose(
     """
     check_count("n_draws", n_draws, least=100)
     seed = as_seed(seed)
-    latents = list(posterior.network.latents_of(posterior.draws(1, seed)))
+    latents = list(posterior.chains[0].network.latents_of(draws_of(posterior.chains, 1, seed)))
     tree = to_arviz(posterior, x, y, sites=latents, n_draws=n_draws, seed=seed)
     by_layer = layers(posterior)
     x_scored, y_scored = (x, y) if test is None else test
-    prediction = posterior.predict(x_scored, n_draws=n_draws, seed=seed)
+    prediction = predict_from(posterior.chains, x_scored, n_draws, seed)
     where = "data of the fit" if test is None else "test data"
     skill = _check_skill(tree)
     has_learnt = skill.verdict != "bad"
@@ -221,7 +222,7 @@ class ElboGain:
 
 
 def elbo_gain(
-    posterior: Posterior,
+    posterior: HasChains,
     x: ArrayLike,
     y: ArrayLike,
     *,
@@ -253,11 +254,11 @@ def elbo_gain(
     ValueError
         If it is not known how the posterior was fitted, or it was with a `sample_weight`.
     """
-    return _elbo_gains(posterior, x, y, share=share, n_draws=n_draws, seed=seed)[0]
+    return _elbo_gains(posterior.chains, x, y, share=share, n_draws=n_draws, seed=seed)[0]
 
 
 def _elbo_gains(
-    posterior: Posterior,
+    chains: Sequence[FittedChain],
     x: ArrayLike,
     y: ArrayLike,
     *,
@@ -266,10 +267,10 @@ def _elbo_gains(
     seed: int | None = None,
 ) -> list[ElboGain]:
     """Give the `elbo_gain` of each chain; they go on side by side."""
-    settings, guide = posterior.settings, posterior.guide
+    settings, guide = chains[0].settings, chains[0].guide
     kl_weight = settings.get("kl_weight")
     known = kl_weight in ("uniform", "blundell") or isinstance(kl_weight, float)
-    if not known or not isinstance(guide, nn.Module) or not len(posterior.history.nelbo):
+    if not known or not isinstance(guide, nn.Module) or not len(chains[0].history.nelbo):
         raise ValueError(
             "`posterior` must come from `fit` with a KL weight that is no callable: otherwise it "
             "is not known what to go on with."
@@ -277,15 +278,15 @@ def _elbo_gains(
     if settings.get("is_weighted"):
         raise ValueError("`posterior` was fitted with a `sample_weight`, which is not known here.")
     seed = as_seed(seed)
-    history = posterior.history
+    history = chains[0].history
     least = LEAST_STEPS * history.n_epochs / len(history.nelbo)
     epochs = math.ceil(max(share * history.n_epochs, least))
     if isinstance(guide, MeanFieldGuide):
-        where_it_is: dict[str, Any] = {"start": posterior}
+        where_it_is: dict[str, Any] = {"start": tuple(chains)}
     else:
         where_it_is = {"guide": copy.deepcopy(guide)}
-    longer = fit(
-        posterior.network,
+    config = FitConfig(
+        chains[0].network,
         x,
         y,
         **where_it_is,
@@ -300,24 +301,21 @@ def _elbo_gains(
         seed=seed,
         progress=False,
     )
+    longer = fit_chains(config)
 
-    def elbos(own: Posterior) -> Tensor:
+    def elbos(own: FittedChain) -> Tensor:
         factor = kl_weight if isinstance(kl_weight, float) else 1.0
-        return log_ratios(own, x, y, n_draws=n_draws, seed=seed, kl_weight=factor)
+        return log_ratios((own,), x, y, n_draws=n_draws, seed=seed, kl_weight=factor)
 
     found = []
-    for before, after in zip(_fits(posterior), _fits(longer), strict=True):
+    for before, after in zip(chains, longer, strict=True):
         gains = elbos(after) - elbos(before)
         error = float(gains.std() / math.sqrt(n_draws))
         found.append(ElboGain(float(gains.mean()), error, len(to_numpy(x)), epochs))
     return found
 
 
-def _fits(posterior: Posterior) -> tuple[Posterior, ...]:
-    return posterior.chains or (posterior,)
-
-
-def layers(posterior: Posterior) -> pd.DataFrame:
+def layers(posterior: HasChains) -> pd.DataFrame:
     """Tell, for each Bayesian parameter, how much it has learnt.
 
     Returns
@@ -332,13 +330,13 @@ def layers(posterior: Posterior) -> pd.DataFrame:
     import pandas as pd
 
     rows = {}
-    fits = posterior.chains or (posterior,)
+    fits = posterior.chains
     moments = [_moments(own) for own in fits]
-    for name, parameter in posterior.network.bayesian_parameters():
+    for name, parameter in posterior.chains[0].network.bayesian_parameters():
         loc = torch.stack([own[name][0] for own in moments])
         scale = torch.stack([own[name][1] for own in moments])
         snr = torch.where(scale == 0, 0.0, loc.abs() / scale)
-        kl = _kl_of_weights(posterior.network.prior(name, parameter), loc, scale)
+        kl = _kl_of_weights(posterior.chains[0].network.prior(name, parameter), loc, scale)
         rows[name] = {
             "n": parameter.numel(),
             "snr": float(snr.median()),
@@ -349,18 +347,18 @@ def layers(posterior: Posterior) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def dead_units(posterior: Posterior) -> float | None:
+def dead_units(posterior: HasChains) -> float | None:
     """Give the share of hidden units of which no outgoing weight has more signal than noise.
 
     Of linear layers that follow one another, over all chains; None if there are none.
     """
     linears = [
         (name, module)
-        for name, module in posterior.network.net.named_modules()
+        for name, module in posterior.chains[0].network.net.named_modules()
         if isinstance(module, nn.Linear)
     ]
     dead: list[Tensor] = []
-    for own in posterior.chains or (posterior,):
+    for own in posterior.chains:
         moments = _moments(own)
         for (_, layer), (name, following) in pairwise(linears):
             outgoing = moments.get(f"{name}.weight")
@@ -423,13 +421,13 @@ def _functions(tree: xarray.DataTree, var_names: list[str] | None) -> xarray.Dat
     return group.to_dataset()[names]
 
 
-def _moments(posterior: Posterior) -> dict[str, tuple[Tensor, Tensor]]:
+def _moments(chain: FittedChain) -> dict[str, tuple[Tensor, Tensor]]:
     """Give mean and standard deviation of each weight, in float64."""
-    guide = posterior.guide
+    guide = chain.guide
     if isinstance(guide, MeanFieldGuide):
         loc, scale = guide.split(guide.loc.detach()), guide.split(guide.scale.detach())
         return {name: (loc[name].double(), scale[name].double()) for name in loc}
-    draws = posterior.draws(500, seed=0)
+    draws = draws_of((chain,), 500, seed=0)
     return {name: (d.double().mean(0), d.double().std(0)) for name, d in draws.items()}
 
 
@@ -445,13 +443,13 @@ def _kl_of_weights(prior: Any, loc: Tensor, scale: Tensor) -> Tensor:
     return -0.5 * math.log(2 * math.pi * math.e) - scale.log() - log_p
 
 
-def _check_elbo(posterior: Posterior, x: ArrayLike, y: ArrayLike, seed: int) -> Check:
+def _check_elbo(posterior: HasChains, x: ArrayLike, y: ArrayLike, seed: int) -> Check:
     name = "ELBO"
     try:
-        if isinstance(posterior.guide, MeanFieldGuide):
-            gains = _elbo_gains(posterior, x, y, seed=seed)
+        if isinstance(posterior.chains[0].guide, MeanFieldGuide):
+            gains = _elbo_gains(posterior.chains, x, y, seed=seed)
         else:
-            gains = [elbo_gain(own, x, y, seed=seed) for own in _fits(posterior)]
+            gains = [_elbo_gains((own,), x, y, seed=seed)[0] for own in posterior.chains]
     except ValueError as error:
         return Check(name, "-", "not measured", str(error))
     except NonFiniteLossError as error:
@@ -512,7 +510,7 @@ def _check_layers(by_layer: pd.DataFrame, has_learnt: bool) -> Check:
     )
 
 
-def _check_units(posterior: Posterior, has_learnt: bool) -> Check:
+def _check_units(posterior: HasChains, has_learnt: bool) -> Check:
     name, share = "dead hidden units", dead_units(posterior)
     if share is None:
         return Check(name, "-", "not measured", "There are no linear layers in a row.")
@@ -550,9 +548,9 @@ def _check_idle(
     return Check(name, value, "good", few)
 
 
-def _check_importance(posterior: Posterior, tree: xarray.DataTree) -> Iterator[Check]:
+def _check_importance(posterior: HasChains, tree: xarray.DataTree) -> Iterator[Check]:
     name = "k-hat of the weights"
-    if posterior.settings.get("is_weighted"):
+    if posterior.chains[0].settings.get("is_weighted"):
         reason = "The fit had a `sample_weight`, which is not known here."
         yield Check(name, "-", "not measured", reason)
         yield Check("PSIS-LOO", "-", "not measured", reason)

@@ -13,6 +13,7 @@ Yao, Vehtari, Simpson and Gelman (2018), "Yes, but did it work? Evaluating varia
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,13 @@ from torch import Tensor
 
 from .._core.arrays import ArrayLike, to_numpy
 from ..arviz_io.datatree import SAMPLE_DIMS
+from ..fitted import FittedChain
+from ..fitted.draws import sources_of
 from ..prediction.sampling import WORKING_MEMORY, DrawnDistributions, log_densities
 
 if TYPE_CHECKING:
     import xarray
 
-    from ..posterior.posterior import Posterior
 
 LEAST_DRAWS = 25
 """Fewer draws have no tail to fit."""
@@ -113,7 +115,7 @@ def pareto_khat(log_ratios: ArrayLike) -> ParetoFit:
 
 
 def log_ratios(
-    posterior: Posterior,
+    chains: Sequence[FittedChain],
     x: ArrayLike,
     y: ArrayLike,
     *,
@@ -121,15 +123,15 @@ def log_ratios(
     seed: int,
     kl_weight: float = 1.0,
 ) -> Tensor:
-    """Give log p(w, D) - log q(w) of draws w from a posterior.
+    """Return log p(w, D) - log q(w) of draws w from fitted chains.
 
     Parameters
     ----------
-    posterior : Posterior
+    chains : sequence of FittedChain
     x, y : array-like of shape (n, ...)
         All the data that it was fitted to.
     n_draws, seed : int
-        The draws are those of ``posterior.draws(n_draws, seed)``.
+        The draws are those of ``draws(n_draws, seed)`` of a posterior of these chains.
     kl_weight : float
         Factor on log p(w) - log q(w): the mean is then the ELBO of a fit with that weight.
 
@@ -137,9 +139,9 @@ def log_ratios(
     -------
     Tensor of shape (n_draws,), float64, in nats
     """
-    rows, targets = posterior.network.prepare(x, y)
-    sources = posterior.sources(n_draws, seed)
-    log_prior, log_q = log_densities(sources, posterior.example)
+    rows, targets = chains[0].network.prepare(x, y)
+    sources = sources_of(chains, n_draws, seed)
+    log_prior, log_q = log_densities(sources, chains[0].example)
     ratios, start = kl_weight * (log_prior - log_q), 0
     for distribution in DrawnDistributions(sources, rows, max_memory=WORKING_MEMORY):
         own = targets[start : (start := start + distribution.batch_shape[1])]

@@ -69,10 +69,10 @@ class AutoEngine:
         return self._engine.name
 
     @property
-    def at_once(self) -> int:
+    def max_steps_per_call(self) -> int:
         """How many steps it is best given in one call."""
         is_probing = self._engine is self._fused and len(self._seconds) < PROBES
-        return min(self._engine.at_once, PROBE_STEPS) if is_probing else self._engine.at_once
+        return min(self._engine.max_steps_per_call, PROBE_STEPS) if is_probing else self._engine.max_steps_per_call
 
     def run(self, steps: Steps, losses: np.ndarray) -> None:
         """Take the steps, and write down the nll and the KL divergence before each."""
@@ -88,18 +88,18 @@ class AutoEngine:
         """Hand the learnt values over."""
         self._engine.sync()
 
-    def memory(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Give the state of the engine, and which one it is: that goes by the clock."""
         return {
-            **self._engine.memory(),
+            **self._engine.state_dict(),
             "n_left": torch.tensor(self._n_left),
             "n_probes": torch.tensor(len(self._seconds)),
             "is_compiled": torch.tensor(self._engine is not self._fused),
         }
 
-    def take_up(self, memory: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, memory: Mapping[str, Tensor]) -> None:
         """Go on from there, by the engine that took the steps then."""
-        self._fused.take_up(memory)
+        self._fused.load_state_dict(memory)
         self._n_left = int(memory["n_left"])
         self._seconds = [math.inf] * int(memory["n_probes"])
         if bool(memory["is_compiled"]):

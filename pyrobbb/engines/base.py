@@ -144,7 +144,7 @@ class Engine(Protocol):
         ...
 
     @property
-    def at_once(self) -> int:
+    def max_steps_per_call(self) -> int:
         """How many steps it is best given in one call."""
         ...
 
@@ -164,11 +164,11 @@ class Engine(Protocol):
         """Hand the learnt values over to the networks and guides."""
         ...
 
-    def memory(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Give what the next step depends on, beyond what `sync` has handed over."""
         ...
 
-    def take_up(self, memory: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, memory: Mapping[str, Tensor]) -> None:
         """Go on from there: the same engine, at the same learnt values."""
         ...
 
@@ -193,7 +193,7 @@ class SVIEngine:
     """
 
     name = "svi"
-    at_once = 1
+    max_steps_per_call = 1
 
     def __init__(
         self,
@@ -238,11 +238,11 @@ class SVIEngine:
     def sync(self) -> None:
         """Nothing is held back here."""
 
-    def memory(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Give the state of the optimiser: the noise is drawn from torch's random state."""
         return {"optimizer": packed(self._optim.of_torch), "n_steps": torch.tensor(self._n_steps)}
 
-    def take_up(self, memory: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, memory: Mapping[str, Tensor]) -> None:
         """Go on from there."""
         unpack(self._optim.of_torch, memory["optimizer"])
         self._n_steps = int(memory["n_steps"])

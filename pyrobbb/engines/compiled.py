@@ -54,7 +54,7 @@ class CompiledEngine:
         self._fused, self._ragged = fused, ragged
         n_rows = batch_size * len(fused.chains)
         most = min(NUMBERS_AT_ONCE // fused.noise_size, ROWS_AT_ONCE // n_rows, MOST_AT_ONCE)
-        self.at_once = max(most, LEAST_AT_ONCE)
+        self.max_steps_per_call = max(most, LEAST_AT_ONCE)
         self._call: Callable[..., Any] | None = None
         self._carry: list[Tensor] | None = None
         self._failed = False
@@ -92,13 +92,13 @@ class CompiledEngine:
             self._carry = None
         self._fused.sync()
 
-    def memory(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Give the state of the fused engine, which is that of this one after `sync`."""
-        return self._fused.memory()
+        return self._fused.state_dict()
 
-    def take_up(self, memory: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, memory: Mapping[str, Tensor]) -> None:
         """Go on from there."""
-        self._fused.take_up(memory)
+        self._fused.load_state_dict(memory)
 
     @property
     def _autocast(self) -> torch.dtype | None:
@@ -134,7 +134,7 @@ class CompiledEngine:
                 step = self._step_function(
                     has_rows=steps.rows is not None, is_weighted=steps.row_weight is not None
                 )
-                call = compile_loop(step, carry, by_step, data, self.at_once)
+                call = compile_loop(step, carry, by_step, data, self.max_steps_per_call)
                 start = carry
                 carry, parts = call(carry, by_step, data)
                 first = self._fused.noise_at(places[:1])[0]

@@ -101,7 +101,7 @@ class FusedEngine:
         rank = self.team.rank if noise == "own" else 0
         self._noise = [NoiseSource(shape, rank_seed(c.seed, rank), loc) for c in self.chains]
         self.noise_size = len(self.chains) * n_particles * len(loc)
-        self.at_once = AT_ONCE
+        self.max_steps_per_call = AT_ONCE
 
     def run(self, steps: Steps, losses: np.ndarray) -> None:
         """Take the steps, and write down the nll and the KL divergence before each."""
@@ -165,14 +165,14 @@ class FusedEngine:
                     for own, values in zip(chain.learnt(), self.state, strict=True):
                         own.copy_(values[i])
 
-    def memory(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Give the state of the optimiser and of the noise."""
         memory = {f"optimizer.{n}": tensor for n, tensor in self.optimizer.state().items()}
         for c, source in enumerate(self._noise):
             memory |= {f"noise.{c}.{i}": tensor for i, tensor in enumerate(source.state())}
         return {**memory, "n_steps": torch.tensor(self.n_steps)}
 
-    def take_up(self, memory: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, memory: Mapping[str, Tensor]) -> None:
         """Go on from there."""
         self.optimizer.take_up(with_prefix(memory, "optimizer."))
         for c, source in enumerate(self._noise):

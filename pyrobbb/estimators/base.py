@@ -33,13 +33,14 @@ from .. import likelihoods, priors
 from .._core.arrays import check_count, check_number, supports_float64
 from ..model.mlp import Activation, mlp
 from ..model.network import BayesianNetwork
+from ..posterior.fitting import fit
 from ..posterior.posterior import Posterior
 from ..posterior.updating import update
 from ..prediction.calibration import Calibration
 from ..prediction.predictions import ClassificationPrediction, RegressionPrediction
 from ..prediction.scaling import Standardizer
 from ..training.checkpoints import stored_seed
-from ..training.fitting import EngineName, fit
+from ..training.config import EngineName
 from ..training.placement import Device, as_device
 from . import storage as estimator_storage
 
@@ -697,7 +698,7 @@ class BBBRegressor(RegressorMixin, _BBBEstimator):
         self._y_shape = tuple(description["y_shape"])
         stored = description.get("calibration")
         self.calibration_ = None if stored is None else Calibration(**stored)
-        self.posterior_, self.likelihood_ = posterior, posterior.network.likelihood
+        self.posterior_, self.likelihood_ = posterior, posterior.chains[0].network.likelihood
         if not hasattr(self, "target_scaling_"):
             self.target_scaling_ = None
         elif self.target_scaling_ is not None:
@@ -863,7 +864,7 @@ class BBBClassifier(ClassifierMixin, _BBBEstimator):
     def restore(self, description: Mapping[str, Any], posterior: Posterior) -> None:
         """Take up what `described` gave, and the posterior."""
         self.classes_ = estimator_storage.labels_from_json(description["classes"])
-        self.posterior_, self.likelihood_ = posterior, posterior.network.likelihood
+        self.posterior_, self.likelihood_ = posterior, posterior.chains[0].network.likelihood
 
     def _n_units(self, likelihood: likelihoods.Likelihood) -> int:
         return len(self.classes_)
@@ -912,11 +913,12 @@ def _weighted(
 
 def _in_double(posterior: Posterior) -> Posterior:
     """Give a posterior in double precision: a target may be 1e9 with a spread of 1."""
-    if not supports_float64(posterior.example.device):
+    if not supports_float64(posterior.chains[0].example.device):
         return posterior
-    if posterior.chains:
-        return Posterior.of_chains([_in_double(own) for own in posterior.chains])
-    posterior.network.double()
-    if isinstance(posterior.guide, nn.Module):
-        posterior.guide.double()
-    return dataclasses.replace(posterior, example=posterior.example.double())
+    chains = []
+    for chain in posterior.chains:
+        chain.network.double()
+        if isinstance(chain.guide, nn.Module):
+            chain.guide.double()
+        chains.append(dataclasses.replace(chain, example=chain.example.double()))
+    return Posterior(tuple(chains))

@@ -68,8 +68,9 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
         if scaling is not None:
             tensors |= {f"{name}.loc": scaling.loc, f"{name}.scale": scaling.scale}
     posterior = estimator.posterior_
-    chains = [own.parts() for own in posterior.chains or [posterior]]
-    storage.write(path, chains, extra={**extra, "estimator": description}, tensors=tensors)
+    storage.write(
+        path, posterior.chains, extra={**extra, "estimator": description}, tensors=tensors
+    )
 
 
 def read(
@@ -134,7 +135,10 @@ def _rebuilt(
             _check(bool((scaling.scale > 0).all()), f"positive scales in {name}")
             setattr(estimator, name, scaling)
     _check(estimator.input_scaling_.loc.shape == (n_features,), "a scaling for each feature")
-    _check(posterior.example.shape[1:] == (n_features,), "a network of as many inputs as features")
+    _check(
+        posterior.chains[0].example.shape[1:] == (n_features,),
+        "a network of as many inputs as features",
+    )
     estimator.restore(description, posterior)
     return estimator
 

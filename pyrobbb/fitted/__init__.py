@@ -1,5 +1,7 @@
-"""The result of one fit, which training, storage and diagnostics share."""
+"""The result of one fit, which training, storage, diagnostics and the posterior share."""
 
+from .chain import FittedChain, HasChains
 from .history import History
+from .settings import FitSettings
 
-__all__ = ["History"]
+__all__ = ["FitSettings", "FittedChain", "HasChains", "History"]

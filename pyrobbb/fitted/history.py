@@ -1,4 +1,4 @@
-"""History: what a fit recorded at each step."""
+"""The losses of a fit, recorded at each step."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """The course of a fit; all losses in nats, at the scale of the whole data set.
+    """The losses of a fit, in nats at the scale of the whole data set.
 
     Attributes
     ----------
     nelbo, nll, kl : ndarray of shape (n_steps,)
         A sampled estimate of the negative ELBO and of its two parts, ``nelbo = nll + kl``. The KL
-        divergence counts in full here, whatever weight it had in the step.
+        divergence is not weighted here, whatever weight it had in the step.
     epoch : ndarray of shape (n_steps,)
         The epoch of each step, from 0.
     n_rows : ndarray of shape (n_steps,)
@@ -34,11 +34,11 @@ class History:
 
     @property
     def n_epochs(self) -> int:
-        """Number of epochs begun."""
+        """Number of epochs started."""
         return int(self.epoch[-1]) + 1 if len(self.epoch) else 0
 
     def per_epoch(self) -> History:
-        """Average over the steps of each epoch, each step by the rows it saw."""
+        """Return averages over the steps of each epoch, weighted by the rows of each step."""
         rows = np.bincount(self.epoch, self.n_rows, self.n_epochs)
 
         def mean(values: np.ndarray) -> np.ndarray:

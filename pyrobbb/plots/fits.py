@@ -18,7 +18,7 @@ from .trees import plot_forest, plot_khat, plot_loo_pit, plot_ppc, plot_sbc
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..diagnostics.nuts import NUTSComparison
+    from ..comparisons.nuts import NUTSComparison
 
 __all__ = [
     "plot_band",
@@ -220,7 +220,9 @@ def plot_snr(posterior: Posterior, *, ax: Axes | None = None, n_draws: int = 200
     """
     ax = _axes(ax)
     draws = posterior.draws(n_draws, seed=0)
-    weights = [draws[name].flatten(1) for name, _ in posterior.network.bayesian_parameters()]
+    weights = [
+        draws[name].flatten(1) for name, _ in posterior.chains[0].network.bayesian_parameters()
+    ]
     flat = torch.cat(weights, 1)
     flat = flat[:, (flat != 0).any(0)]
     if not flat.shape[1]:
@@ -258,14 +260,14 @@ def plot_weights(posterior: Posterior, name: str, *, ax: Axes | None = None) -> 
     ax : Axes, optional
         None: a new figure's.
     """
-    parameters = dict(posterior.network.bayesian_parameters())
+    parameters = dict(posterior.chains[0].network.bayesian_parameters())
     if name not in parameters:
         raise ValueError(f"`name` must be one of {', '.join(parameters)}, got {name!r}.")
     ax = _axes(ax)
     draws = posterior.draws(100, seed=0)[name].reshape((100, -1))
     means = draws.mean(0)
     values = _flat(draws)
-    prior = base_of(posterior.network.prior(name, parameters[name]))
+    prior = base_of(posterior.chains[0].network.prior(name, parameters[name]))
     spread = 1.2 * float(np.abs(np.quantile(values, [0.001, 0.999])).max())
     bins = np.linspace(-spread, spread, 81)
     ax.hist(values, bins.tolist(), density=True, color=SOFT, label="posterior draws")

@@ -1,75 +1,110 @@
-"""Posterior: what a fit gives. Draws, predictions, files."""
+"""Posterior: draws, predictions and files of one or several fitted chains."""
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from .. import storage
 from .._core.arrays import ArrayLike, check_count
-from .._core.random_state import as_seed, child_seed
-from ..fitted.history import History
+from .._core.random_state import as_seed
+from ..fitted import FitSettings, FittedChain, History
+from ..fitted.draws import draws_of, predict_from, prior_source_of, sources_of
 from ..model.network import BayesianNetwork
-from ..prediction.predictions import ClassificationPrediction, RegressionPrediction, make_prediction
-from ..prediction.sampling import (
-    WORKING_MEMORY,
-    DrawnDistributions,
-    Draws,
-    FixedDraws,
-    Source,
-    draw_one_by_one,
-    join,
-    prior_guide,
-)
+from ..prediction.predictions import ClassificationPrediction, RegressionPrediction
+from ..prediction.sampling import WORKING_MEMORY, Draws, FixedDraws, Source
 from ..streams import Parquet, check_shard, chunks_of, plan_chunks
 
-logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Posterior:
     """An approximate posterior over the weights of a network.
 
+    Parameters
+    ----------
+    chains : sequence of FittedChain
+        At least one: the results of independent fits, such as those of ``fit(..., restarts=4)``.
+        Draws and predictions come in equal numbers from all of them.
+
     Attributes
     ----------
+    chains : tuple of FittedChain
     network : BayesianNetwork
-        The fitted network, in evaluation mode: a copy of the one given to `fit`, whose point
-        parameters and buffers are the learnt ones.
+        The fitted network, in evaluation mode: a copy of the one passed to `fit`, with the fitted
+        point parameters and buffers.
     guide : callable
         The Pyro guide.
     history : History
         Losses at each step.
     example : Tensor of shape (1, ...)
-        The first row of x, for guides that look at the model's arguments.
-    settings : dict
-        How it was fitted: engine, objective, epochs, seed and so on.
-    chains : tuple of Posterior
-        The fits of ``fit(..., restarts=n)``; empty for a single one. The other attributes are then
-        the first's, while draws and predictions come from all of them alike.
+        The first row of x, for guides that use the model's arguments.
+    settings : FitSettings
+        Settings of the fit: engine, objective, epochs, seed and so on.
+
+    Notes
+    -----
+    `network`, `guide`, `history`, `example` and `settings` belong to a chain. They are attributes
+    of a posterior with a single chain only; with several, an AttributeError names the remedy:
+    ``posterior.chains[i].guide``.
     """
 
-    network: BayesianNetwork
-    guide: nn.Module | Callable[..., Any]
-    history: History
-    example: Tensor
-    settings: dict[str, Any] = field(default_factory=dict)
-    chains: tuple[Posterior, ...] = ()
+    chains: tuple[FittedChain, ...]
 
-    @classmethod
-    def of_chains(cls, chains: Sequence[Posterior]) -> Posterior:
-        """Make one posterior of independent fits."""
-        first = chains[0]
-        return cls(
-            first.network, first.guide, first.history, first.example, first.settings, tuple(chains)
-        )
+    def __post_init__(self) -> None:
+        if isinstance(self.chains, FittedChain):
+            raise TypeError("`chains` must be a sequence of FittedChain, got a FittedChain.")
+        chains = tuple(self.chains)
+        for own in chains:
+            if not isinstance(own, FittedChain):
+                raise TypeError(
+                    f"`chains` must be a sequence of FittedChain, got a {type(own).__name__} in it."
+                )
+        if not chains:
+            raise ValueError("`chains` must hold at least one FittedChain, got none.")
+        object.__setattr__(self, "chains", chains)
+
+    @property
+    def network(self) -> BayesianNetwork:
+        """The fitted network of a single chain."""
+        return self._only_chain("network").network
+
+    @property
+    def guide(self) -> nn.Module | Callable[..., Any]:
+        """The guide of a single chain."""
+        return self._only_chain("guide").guide
+
+    @property
+    def history(self) -> History:
+        """The losses of a single chain."""
+        return self._only_chain("history").history
+
+    @property
+    def example(self) -> Tensor:
+        """The first row of x, of a single chain."""
+        return self._only_chain("example").example
+
+    @property
+    def settings(self) -> FitSettings:
+        """The settings of the fit of a single chain."""
+        return self._only_chain("settings").settings
+
+    def __repr__(self) -> str:
+        network = self.chains[0].network
+        n_weights = sum(weight.numel() for _, weight in network.bayesian_parameters())
+        return f"Posterior({len(self.chains)} chain(s), {n_weights} weights)"
+
+    def _only_chain(self, attribute: str) -> FittedChain:
+        if len(self.chains) > 1:
+            raise AttributeError(
+                f"`{attribute}` belongs to a chain, and this posterior has {len(self.chains)} "
+                f"chains: choose one, as in posterior.chains[0].{attribute}."
+            )
+        return self.chains[0]
 
     def draws(self, n: int, seed: int | None = None) -> Draws:
         """Draw weights, and the likelihood's latent sites, from the posterior.
@@ -86,30 +121,15 @@ class Posterior:
         dict of str to Tensor of shape (n, *site)
         """
         check_count("n", n)
-        sources = self.sources(n, as_seed(seed))
-        return join(chain.from_iterable(s.draws(self.example) for s in sources), n)
+        return draws_of(self.chains, n, as_seed(seed))
 
     def sources(self, n: int, seed: int) -> list[Source]:
-        """Say where draws come from: as many from each chain, those of the first chain first."""
-        if not self.chains:
-            return [Source(self.network, self.guide, n, seed)]
-        sizes = [len(part) for part in np.array_split(np.arange(n), len(self.chains))]
-        return [
-            Source(own.network, own.guide, size, child_seed(seed, i))
-            for i, (own, size) in enumerate(zip(self.chains, sizes, strict=True))
-            if size
-        ]
+        """Return the sources of n draws, an equal number from each chain, in their order."""
+        return sources_of(self.chains, n, seed)
 
     def prior_source(self, n: int, seed: int) -> Source | FixedDraws:
-        """Say where draws from the prior come from; they are others than those of the chains."""
-        prior = prior_guide(self.network)
-        source = Source(self.network, prior, n, child_seed(seed, max(len(self.chains), 1)))
-        try:
-            next(source.draws(self.example))
-        except ValueError:  # latent sites of a likelihood of the user's own that depend on another
-            logger.info("The prior is drawn from one by one: its sites cannot be vectorised.")
-            return FixedDraws(self.network, draw_one_by_one(prior, self.example, n, source.seed))
-        return source
+        """Return the source of n draws from the prior, independent of those of the chains."""
+        return prior_source_of(self.chains, n, seed)
 
     def predict(
         self,
@@ -130,21 +150,17 @@ class Posterior:
             Makes the prediction repeatable.
         max_memory : int
             Bound in bytes on the working memory, beyond x and the results. Rows and draws are
-            taken in chunks that keep to it; no result but that of ``sample`` depends on it.
+            processed in chunks that respect it. No result depends on it, except ``sample``.
 
         Returns
         -------
         RegressionPrediction or ClassificationPrediction
             NumPy arrays for NumPy input, tensors for a tensor: on the network's device, or on the
-            processor where that device has no float64 (Apple's GPUs).
+            CPU if that device has no float64 (Apple's GPUs).
         """
         check_count("n_draws", n_draws)
         check_count("max_memory", max_memory)
-        rows = self.network.prepare_inputs(x).clone()  # computed on demand, whatever becomes of x
-        distributions = DrawnDistributions(
-            self.sources(n_draws, as_seed(seed)), rows, max_memory=max_memory
-        )
-        return make_prediction(distributions, x)
+        return predict_from(self.chains, x, n_draws, as_seed(seed), max_memory=max_memory)
 
     def predict_chunks(
         self,
@@ -156,28 +172,28 @@ class Posterior:
         shard: tuple[int, int] = (0, 1),
         max_memory: int = WORKING_MEMORY,
     ) -> Iterator[RegressionPrediction | ClassificationPrediction]:
-        """Predict y at more rows than fit into memory, chunk by chunk, by the same draws.
+        """Predict y at more rows than fit into memory, chunk by chunk, with the same draws.
 
         Parameters
         ----------
         x : array-like, numpy.memmap, streams.Parquet, or iterable of arrays of shape (m, ...)
-            An iterable gives the chunks as they are.
+            An iterable yields the chunks itself.
         n_draws, seed
             As for `predict`.
         rows : int, optional
-            Of a chunk. None: 65,536, or as many as take a quarter of `max_memory`.
+            Rows per chunk. None: 65,536, or as many as fit in a quarter of `max_memory`.
         shard : tuple (i, n)
-            Read and predict the i-th of every n chunks only, from 0: what one of n processes does.
-            They need the same `seed`, `rows` and `max_memory`.
+            Read and predict the i-th of every n chunks only, from 0: the share of one of n
+            processes, which need the same `seed`, `rows` and `max_memory`.
         max_memory : int
-            Bound in bytes on all that is held: by what reads x, the chunks (but those of an
-            iterable), and as working memory. It is for a loop that keeps no more than the last
-            prediction. Warned of where it is too little for the rows of a chunk.
+            Bound in bytes on the memory of the reader, the chunks (except those of an iterable)
+            and the computation, for a loop that keeps only the last prediction. A warning is
+            raised if it is too small for the rows of a chunk.
 
         Returns
         -------
         iterator of RegressionPrediction or ClassificationPrediction
-            One of each chunk, in order, made when it is asked for.
+            One per chunk, in order, computed when it is requested.
         """
         check_count("n_draws", n_draws)
         check_count("max_memory", max_memory)
@@ -188,31 +204,31 @@ class Posterior:
             check_count("rows", rows)
         seed = as_seed(seed)
         rows, left = plan_chunks(x, rows, max_memory)
-        left = max(4 * left // 5, 1)  # the last prediction may keep a quarter
+        left = max(4 * left // 5, 1)  # the last prediction may hold a quarter of it
         predict = partial(self.predict, n_draws=n_draws, seed=seed, max_memory=left)
         return map(predict, chunks_of(x, rows, shard))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the posterior into a folder: safetensors and JSON, no pickle.
+        """Write the posterior to a folder: safetensors and JSON, no pickle.
 
-        A posterior that the folder holds already is replaced at one moment: a crash leaves the old
-        one or the new one, whole.
+        A posterior already in the folder is replaced atomically: after a crash the folder holds
+        either the old or the new one.
 
         Parameters
         ----------
         path : path-like
-            A folder that is new or empty, or holds a posterior.
+            A new or empty folder, or one that holds a posterior.
 
         Raises
         ------
         TypeError
             If the guide is neither a `MeanFieldGuide` nor an `AutoNormal`.
         FileExistsError
-            If the path is a file, or a folder that holds other things.
+            If the path is a file, or a folder with other contents.
         OSError
-            If the folder cannot be written; it is then as it was.
+            If the folder cannot be written; it is then unchanged.
         """
-        storage.write(path, [own.parts() for own in self.chains or [self]])
+        storage.write(path, self.chains)
 
     @classmethod
     def load(
@@ -224,34 +240,27 @@ class Posterior:
         ----------
         path : path-like
         network : BayesianNetwork, optional
-            Needed unless the module is an `mlp` and prior and likelihood are pyrobbb's: code is
-            not stored. It is filled with the stored point parameters and buffers, and the posterior
-            is where it is. Without it the posterior is on the processor, wherever it was saved.
+            Required unless the module is an `mlp` and prior and likelihood are pyrobbb's: code is
+            not stored. The stored point parameters and buffers are loaded into it, and the
+            posterior is on its device. Without it the posterior is on the CPU.
 
         Raises
         ------
         FileNotFoundError
             If there is no folder, or no posterior in it.
         ValueError
-            If it is truncated, changed, of another format, or does not fit `network`.
+            If the folder is truncated, modified, of another format, or does not match `network`.
         """
-        chains = [cls(*parts) for parts in storage.read(path, network)]
-        for own in chains:
-            own.network.eval()
-        return chains[0] if len(chains) == 1 else cls.of_chains(chains)
-
-    def parts(self) -> tuple[Any, ...]:
-        """Give what is stored of a single fit."""
-        return self.network, self.guide, self.history, self.example, self.settings
+        return cls(storage.read(path, network))
 
     def diagnose(self, x: ArrayLike, y: ArrayLike, **options: Any) -> Any:
-        """Say, line by line, whether it can be relied on; see `pyrobbb.diagnostics.diagnose`."""
-        from ..diagnostics.checks import diagnose
+        """Check whether the approximation can be relied on; see `pyrobbb.diagnostics.diagnose`."""
+        from ..diagnostics import diagnose
 
         return diagnose(self, x, y, **options)
 
     def to_arviz(self, x: ArrayLike, y: ArrayLike, **options: Any) -> Any:
-        """Give the posterior as an xarray DataTree for ArviZ; see `pyrobbb.arviz_io.to_arviz`."""
-        from ..arviz_io.to_arviz import to_arviz
+        """Return the posterior as an xarray DataTree for ArviZ; see `pyrobbb.arviz_io.to_arviz`."""
+        from ..arviz_io import to_arviz
 
         return to_arviz(self, x, y, **options)

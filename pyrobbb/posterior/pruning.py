@@ -1,4 +1,4 @@
-"""Pruning: the weights that are mostly noise are removed."""
+"""Pruning: weights with a low signal-to-noise ratio are set to exactly 0."""
 
 from __future__ import annotations
 
@@ -10,38 +10,39 @@ import warnings
 import torch
 
 from .._core.arrays import check_number
+from ..fitted import FittedChain
 from ..model.guides import MeanFieldGuide
 from ..model.network import BayesianNetwork
 from .posterior import Posterior
 
 
 def prune(posterior: Posterior, fraction: float) -> Posterior:
-    """Remove the weights of the lowest signal-to-noise ratio, ``|loc| / scale``.
+    """Remove the weights with the lowest signal-to-noise ratio, ``|loc| / scale``.
 
-    A removed weight is exactly 0, and so is its scale (its rho is minus infinity): a point mass.
-    All weights and biases are ranked together, never the latents of the likelihood; of equal ratios
-    the first in the order of ``guide.loc`` go first. Of a posterior with restarts each chain is
-    pruned by its own ranking. The remaining weights keep their distributions, and their draws at a
-    given seed.
+    A removed weight is exactly 0 and so is its scale (its rho is minus infinity): a point mass.
+    All weights and biases are ranked together, latents of the likelihood are not; ties are broken
+    by the order of ``guide.loc``. Each chain is pruned by its own ranking. The remaining weights
+    keep their distributions, and their draws for a given seed.
 
     Parameters
     ----------
     posterior : Posterior
-        With a `MeanFieldGuide`; it stays as it is.
+        With a `MeanFieldGuide`. It is not changed.
     fraction : float
-        Of all Bayesian weights, at least 0 and below 1: ``round(fraction * n_weights)`` are
-        removed. Those of a posterior that is pruned already count, and stay removed.
+        Fraction of all Bayesian weights to remove, at least 0 and below 1:
+        ``round(fraction * n_weights)`` weights. Weights that are pruned already are included, and
+        stay removed.
 
     Returns
     -------
     Posterior
         For draws, predictions and files. Point masses have no density: ``logq`` is infinite in
-        `to_arviz`, importance ratios are refused, and `fit` does not go on from the guide.
+        `to_arviz`, importance ratios raise an error, and `fit` cannot continue from the guide.
 
     Raises
     ------
     TypeError
-        If the guide is none that has a scale for each weight.
+        If the guide is not a `MeanFieldGuide`.
     ValueError
         If `fraction` is not in [0, 1).
 
@@ -55,68 +56,68 @@ def prune(posterior: Posterior, fraction: float) -> Posterior:
     check_number("fraction", fraction)
     if not 0 <= fraction < 1:
         raise ValueError(f"`fraction` must be at least 0 and below 1, got {fraction}.")
-    pruned = [_prune_one(own, fraction) for own in posterior.chains or (posterior,)]
-    return Posterior.of_chains(pruned) if posterior.chains else pruned[0]
+    return Posterior(tuple(_prune_chain(chain, fraction) for chain in posterior.chains))
 
 
-def _prune_one(posterior: Posterior, fraction: float) -> Posterior:
-    guide = _mean_field(posterior)
+def _prune_chain(chain: FittedChain, fraction: float) -> FittedChain:
+    guide = _mean_field(chain)
     pruned = copy.deepcopy(guide)
     with torch.no_grad():
-        removed = _noisiest(guide, posterior.network, fraction)
+        removed = _lowest_snr(guide, chain.network, fraction)
         pruned.loc[removed] = 0.0
         pruned.rho[removed] = -math.inf
-    return dataclasses.replace(posterior, guide=pruned)
+    return dataclasses.replace(chain, guide=pruned)
 
 
-def _noisiest(guide: MeanFieldGuide, network: BayesianNetwork, fraction: float) -> torch.Tensor:
-    """Give the places of the weights to remove in the guide's flat vectors."""
+def _lowest_snr(guide: MeanFieldGuide, network: BayesianNetwork, fraction: float) -> torch.Tensor:
+    """Return the indices, into the guide's flat vectors, of the weights to remove."""
     weights = {name for name, _ in network.bayesian_parameters()}
     is_weight = torch.cat(
         [torch.full((shape.numel(),), name in weights) for name, shape in guide.shapes.items()]
     )
-    places = is_weight.nonzero()[:, 0].to(guide.loc.device)
-    loc, scale = guide.loc[places].double(), guide.scale[places].double()
-    # Those removed already come before all others, even before means of exactly 0.
+    indices = is_weight.nonzero()[:, 0].to(guide.loc.device)
+    loc, scale = guide.loc[indices].double(), guide.scale[indices].double()
+    # Weights that are pruned already come first, even before means of exactly 0.
     ratio = torch.where(scale == 0, -1.0, loc.abs() / scale)
-    return places[ratio.argsort(stable=True)[: round(fraction * len(places))]]
+    return indices[ratio.argsort(stable=True)[: round(fraction * len(indices))]]
 
 
 def sparse_weights(posterior: Posterior) -> dict[str, torch.Tensor]:
-    """Give the posterior means of the weights, matrices without their zeros.
+    """Return the posterior means of the weights, with matrices in sparse layout.
 
-    For a network that is used at its means after `prune`: ``torch.func.functional_call(net,
-    sparse_weights(pruned), x)`` gives its output. Below about half of the elements, compressed
-    rows take less room than the dense matrix.
+    For predictions at the posterior means after `prune`: the output of the network is
+    ``torch.func.functional_call(net, sparse_weights(pruned), x)``. If fewer than about half of the
+    elements are nonzero, the sparse layout takes less memory than the dense one.
 
     Parameters
     ----------
     posterior : Posterior
-        Of a single fit, with a `MeanFieldGuide`.
+        With a single chain and a `MeanFieldGuide`.
 
     Returns
     -------
     dict of str to Tensor
-        For each Bayesian parameter. Matrices are in the layout ``torch.sparse_csr``, their indices
-        of 32 bits; all else is dense.
+        For each Bayesian parameter. Matrices have the layout ``torch.sparse_csr`` with 32-bit
+        indices, all other tensors are dense.
 
     Raises
     ------
     TypeError
-        If the guide is none that has a mean for each weight.
+        If the guide is not a `MeanFieldGuide`.
     ValueError
-        If the posterior has several chains: take one of ``posterior.chains``.
+        If the posterior has several chains: choose one, ``Posterior(posterior.chains[:1])``.
     """
-    if posterior.chains:
+    if len(posterior.chains) > 1:
         raise ValueError(
-            "`posterior` must be a single fit, got one of "
-            f"{len(posterior.chains)} chains: take one of posterior.chains."
+            f"`posterior` must have a single chain, got {len(posterior.chains)}: choose one, as in "
+            "Posterior(posterior.chains[:1])."
         )
-    guide = _mean_field(posterior)
+    chain = posterior.chains[0]
+    guide = _mean_field(chain)
     means = guide.split(guide.loc.detach())
     return {
         name: _compressed(means[name]) if means[name].dim() == 2 else means[name].clone()
-        for name, _ in posterior.network.bayesian_parameters()
+        for name, _ in chain.network.bayesian_parameters()
     }
 
 
@@ -130,10 +131,10 @@ def _compressed(matrix: torch.Tensor) -> torch.Tensor:
         )
 
 
-def _mean_field(posterior: Posterior) -> MeanFieldGuide:
-    if not isinstance(posterior.guide, MeanFieldGuide):
+def _mean_field(chain: FittedChain) -> MeanFieldGuide:
+    if not isinstance(chain.guide, MeanFieldGuide):
         raise TypeError(
             f"`posterior` must have a MeanFieldGuide, which has a scale for each weight, got "
-            f"{type(posterior.guide).__name__}."
+            f"{type(chain.guide).__name__}."
         )
-    return posterior.guide
+    return chain.guide

@@ -1,4 +1,4 @@
-"""Streams: the posterior so far is the prior of what comes."""
+"""Updating: the posterior of earlier rows is the prior of further rows."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from torch import Tensor
 
 from .._core.arrays import ArrayLike
 from .._core.random_state import as_seed
+from ..fitted import FittedChain
 from ..likelihoods import Conditional
 from ..model.guides import MeanFieldGuide
 from ..model.network import BayesianNetwork
 from ..priors import Given
-from ..training.fitting import fit
+from .fitting import fit
 from .posterior import Posterior
 
 UPDATE_STEPS = 2000
-"""Fewer than a first fit takes: it starts at the last posterior."""
+"""Fewer than for a first fit, as it starts at the posterior so far."""
 
 
 def update(
@@ -34,19 +35,19 @@ def update(
     seed: int | None = None,
     **options: Any,
 ) -> Posterior:
-    """Learn from further rows, without the earlier ones: the last posterior is the prior.
+    """Update a posterior by further rows, without the earlier ones: it serves as their prior.
 
-    Of everything before, only the posterior is known, and that is an approximation: the result is
-    near, not equal, to a fit to all rows at once. The order of the rows matters.
+    As the posterior is an approximation, the result is close but not equal to a fit to all rows at
+    once, and depends on the order of the rows.
 
     Parameters
     ----------
     posterior : Posterior
-        With a `MeanFieldGuide`; it is not changed. Each of its chains goes on by itself.
+        With a `MeanFieldGuide`. It is not changed. Each of its chains is updated separately.
     x, y : array-like of shape (n, ...)
-        The further rows alone.
+        The further rows only.
     epochs : int, optional
-        None: as many as make 2,000 steps.
+        None: enough for 2,000 steps.
     batch_size : int
     seed : int, optional
     **options
@@ -55,12 +56,12 @@ def update(
     Returns
     -------
     Posterior
-        Its network has the first prior: that is the prior of all rows together.
+        Its networks have the original prior: that is the prior of all rows together.
 
     Raises
     ------
     TypeError
-        If the posterior has another guide or likelihood than pyrobbb's.
+        If the guide is not a `MeanFieldGuide` or the likelihood is not one of pyrobbb's.
 
     References
     ----------
@@ -69,28 +70,28 @@ def update(
     seed = as_seed(seed)
     if epochs is None:
         epochs = math.ceil(UPDATE_STEPS / math.ceil(len(x) / batch_size))
-    updated = []
-    for i, own in enumerate(posterior.chains or (posterior,)):
-        network = own.network
+    updated: list[FittedChain] = []
+    for i, chain in enumerate(posterior.chains):
         later = fit(
-            as_prior(own),
+            as_prior(chain),
             x,
             y,
-            start=own,
+            start=Posterior((chain,)),
             epochs=epochs,
             batch_size=batch_size,
             kl_warmup=0.0,
             seed=seed + i,
             **options,
         )
-        later.network.prior, later.network.likelihood = network.prior, network.likelihood
-        updated.append(later)
-    return Posterior.of_chains(updated) if posterior.chains else updated[0]
+        network = later.network
+        network.prior, network.likelihood = chain.network.prior, chain.network.likelihood
+        updated += later.chains
+    return Posterior(tuple(updated))
 
 
-def as_prior(posterior: Posterior) -> BayesianNetwork:
-    """Give the network with its posterior, that of a single fit, in the place of its prior."""
-    network, guide = posterior.network, posterior.guide
+def as_prior(chain: FittedChain) -> BayesianNetwork:
+    """Return the network of a chain with the chain's posterior as its prior."""
+    network, guide = chain.network, chain.guide
     likelihood = network.likelihood
     if not isinstance(guide, MeanFieldGuide):
         raise TypeError(
@@ -104,7 +105,7 @@ def as_prior(posterior: Posterior) -> BayesianNetwork:
     loc, scale = guide.split(guide.loc.detach().clone()), guide.split(guide.scale.detach().clone())
     weights = [name for name, _ in network.bayesian_parameters()]
     prior = Given({name: loc[name] for name in weights}, {name: scale[name] for name in weights})
-    latents = {  # all are positive, and the guide is normal in their logarithm
+    latents = {  # all are positive, and the guide is normal in their logarithms
         name: dist.LogNormal(loc[name], scale[name]).to_event(loc[name].dim())
         for name in likelihood.latents
     }
@@ -113,18 +114,18 @@ def as_prior(posterior: Posterior) -> BayesianNetwork:
 
 @dataclass(frozen=True)
 class _WithLatents(Conditional):
-    """A likelihood whose latent sites have other priors."""
+    """A likelihood with other priors for its latent sites."""
 
     likelihood: Conditional
-    learnt: Mapping[str, TorchDistribution]
+    posteriors: Mapping[str, TorchDistribution]
 
-    hint: ClassVar[str] = "y must be as it was in the first fit"
+    hint: ClassVar[str] = "y must be as in the first fit"
 
     @property
     def latents(self) -> Mapping[str, TorchDistribution]:
         """The latent sites and their priors."""
-        return self.learnt
+        return self.posteriors
 
     def given(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
-        """Give the distribution of y, the latents in line with the output."""
+        """Return the distribution of y, with latents aligned with the output."""
         return self.likelihood.given(output, latents)

@@ -122,7 +122,7 @@ def history(found: Findings) -> str:
     """Draw the course of the training."""
 
     def draw(ax: Axes) -> None:
-        plots.plot_history(found.estimator.posterior_.history, ax=ax)
+        plots.plot_history(found.estimator.posterior_.chains[0].history, ax=ax)
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         ax.yaxis.set_minor_formatter(lambda *_: "")
 

@@ -118,7 +118,7 @@ class Findings:
     @property
     def n_fitted(self) -> int | None:
         """Rows that the fit saw in an epoch; None if that is not known."""
-        history = self.estimator.posterior_.history
+        history = self.estimator.posterior_.chains[0].history
         return int(history.n_rows[history.epoch == 0].sum()) or None
 
     @cached_property

@@ -57,10 +57,10 @@ def diagnosis(found: Findings) -> Section:
 def training(found: Findings) -> Section:
     """Show the course of the training."""
     posterior = found.estimator.posterior_
-    if not len(posterior.history.nelbo):
+    if not len(posterior.chains[0].history.nelbo):
         words = "The course of the training was not kept."
         return Section("training", "The course of the training", paragraph(words))
-    n_fits = len(posterior.chains) or 1
+    n_fits = len(posterior.chains)
     which = f" Drawn is the first of {n_fits} fits." if n_fits > 1 else ""
     picture = figure(
         figures.history(found),
@@ -79,9 +79,9 @@ def fitted(found: Findings) -> Section:
     estimator, posterior = found.estimator, found.estimator.posterior_
     params = estimator.get_params(deep=False)
     widths = [found.x.shape[1], *params["hidden"]]
-    n_weights = sum(own.numel() for _, own in posterior.network.bayesian_parameters())
+    n_weights = sum(own.numel() for _, own in posterior.chains[0].network.bayesian_parameters())
     likelihood = type(estimator.likelihood_).__name__
-    history = posterior.history
+    history = posterior.chains[0].history
     n_steps = len(history.nelbo)
     facts = {
         "task": f"{found.schema.task} of {found.schema.target_name}",
@@ -92,8 +92,8 @@ def fitted(found: Findings) -> Section:
         f"{n_weights:,} weights",
         "prior": str(params["prior"]),
         "likelihood": f"{likelihood}: {LIKELIHOODS.get(likelihood, 'of your own')}",
-        "restarts": f"{len(posterior.chains) or 1} independent fits, predictions average over them"
-        if posterior.chains
+        "restarts": f"{len(posterior.chains)} independent fits, predictions average over them"
+        if len(posterior.chains) > 1
         else "none, a single fit",
         "steps": f"{n_steps:,} in {history.n_epochs:,} epochs" if n_steps else "not known",
         "draws": f"{params['n_draws']} of the weights in each prediction",

@@ -1,4 +1,7 @@
-"""A posterior on disk: what its folder's header and tensors mean. Loading runs no code from it."""
+"""A posterior on disk: what the header and the tensors of its folder mean.
+
+Loading runs no code from the folder.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from torch import Tensor
 
 from .._core.random_state import seeded
 from .._core.state_dicts import check_shapes, equal_tensors, load_tensors, with_prefix
-from ..fitted.history import History
+from ..fitted import FitSettings, FittedChain, History
 from ..model.guides import MeanFieldGuide, auto_normal
 from ..model.mlp import mlp, mlp_spec
 from ..model.network import BayesianNetwork
@@ -46,33 +49,30 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 
 REALS = [torch.float64, torch.float32, torch.int64, torch.int32]
 
-Parts = tuple[BayesianNetwork, Callable[..., Any], History, Tensor, dict[str, Any]]
-"""Network, guide, history, example and settings of a fit."""
-
 
 def write(
     path: str | os.PathLike[str],
-    chains: Sequence[Parts],
+    chains: Sequence[FittedChain],
     *,
     extra: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a posterior into a folder, in the place of an older one, at once or not at all.
+    """Write a posterior to a folder, replacing an older one there atomically.
 
     Parameters
     ----------
     path : path-like
-    chains : sequence of Parts
-        At least one; several differ in their tensors and settings only.
+    chains : sequence of FittedChain
+        At least one; they may differ in their tensors and settings only.
     extra : mapping, optional
-        More that belongs to it, of what JSON can hold; `read_extra` gives it back.
+        Further values to store, of what JSON can hold; `read_extra` returns them.
     tensors : mapping of str to Tensor, optional
-        More tensors that belong to it.
+        Further tensors to store.
 
     Raises
     ------
     TypeError, ValueError
-        If there is something in it that cannot be stored.
+        If a part of it cannot be stored.
     FileExistsError
         If the path is a file, or a folder that holds other things.
     OSError
@@ -80,16 +80,16 @@ def write(
     """
     if not chains:
         raise ValueError("`chains` must hold at least one fit, got none.")
-    described, named = _describe_chain(*chains[0][:-1])
-    for i, parts in enumerate(chains[1:], 1):
-        other, others_named = _describe_chain(*parts[:-1])
+    described, named = _describe_chain(chains[0])
+    for i, chain in enumerate(chains[1:], 1):
+        other, others_named = _describe_chain(chain)
         differing = [name for name, value in other.items() if value != described[name]]
         if differing or not equal_tensors(named, others_named):
             raise ValueError(
                 f"`chains` must have one {', '.join(differing) or 'prior'} to be saved together: "
                 f"chain {i} has another than chain 0."
             )
-    settings = [as_json("settings", parts[-1], _name_callable) for parts in chains]
+    settings = [as_json("settings", chain.settings, _name_callable) for chain in chains]
     n_data = settings[0].get("n_data")
     described["data"]["n_data"] = n_data if type(n_data) is int and n_data > 0 else None
     header = {
@@ -100,8 +100,8 @@ def write(
         "extra": as_json("extra", extra or {}),
     }
     named |= {f"extra.{name}": tensor for name, tensor in (tensors or {}).items()}
-    for i, parts in enumerate(chains):
-        named |= {f"chain-{i}.{name}": tensor for name, tensor in _tensors_of(*parts[:-1]).items()}
+    for i, chain in enumerate(chains):
+        named |= {f"chain-{i}.{name}": tensor for name, tensor in _tensors_of(chain).items()}
     for name, tensor in named.items():
         if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
             kind = tensor.layout if isinstance(tensor, Tensor) else type(tensor).__name__
@@ -109,15 +109,17 @@ def write(
     write_folder(path, header, named)
 
 
-def read(path: str | os.PathLike[str], network: BayesianNetwork | None = None) -> list[Parts]:
-    """Read what `write` wrote: network, guide, history, example and settings of each chain.
+def read(
+    path: str | os.PathLike[str], network: BayesianNetwork | None = None
+) -> tuple[FittedChain, ...]:
+    """Read the chains that `write` stored.
 
     Parameters
     ----------
     path : path-like
     network : BayesianNetwork, optional
-        Needed where the module is not a plain `mlp`, or the prior or the likelihood is a callable
-        of your own: code is not stored. It is filled with the stored values.
+        Required unless the module is an `mlp` and prior and likelihood are pyrobbb's: code is not
+        stored. The stored values are loaded into it.
 
     Raises
     ------
@@ -136,17 +138,17 @@ def read(path: str | os.PathLike[str], network: BayesianNetwork | None = None) -
         if network is None:
             with prefix_errors(f"`path` {name} is damaged"):
                 own = _rebuild(header, tensors, stored)
-                chains.append((*_read_chain(header, stored, own), settings))
+                chains.append(_read_chain(header, stored, own, settings))
         else:
             with prefix_errors(f"`network` does not fit `path` {name}"):
                 own = network if i == 0 else copy.deepcopy(network)
                 _check_same(own, header, tensors, stored)
-                chains.append((*_read_chain(header, stored, own), settings))
-    return chains
+                chains.append(_read_chain(header, stored, own, settings))
+    return tuple(chains)
 
 
 def read_extra(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read what `write` was given as `extra` and `tensors`.
+    """Read the `extra` and `tensors` that were passed to `write`.
 
     Raises
     ------
@@ -160,14 +162,10 @@ def read_extra(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
 # Writing
 
 
-def _describe_chain(
-    network: BayesianNetwork,
-    guide: Callable[..., Any],
-    history: History,
-    example: Tensor,
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Give what stands in the header, and the tensors of prior and likelihood."""
-    # A guide derived from ours may draw in another way, which would be lost without a word.
+def _describe_chain(chain: FittedChain) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the entries of the header, and the tensors of prior and likelihood."""
+    network, guide, history = chain.network, chain.guide, chain.history
+    # A subclass of our guide may draw differently, which the stored tensors would not show.
     if type(guide) is not MeanFieldGuide and not isinstance(guide, AutoNormal):
         raise TypeError(
             f"A guide of type {type(guide).__name__} cannot be saved: only MeanFieldGuide and "
@@ -182,24 +180,23 @@ def _describe_chain(
         "net": None if spec is None else as_json("net", dataclasses.asdict(spec)),
         **{part: describe(part, getattr(network, part), named) for part in PARTS},
         "guide": "auto_normal" if isinstance(guide, AutoNormal) else "mean_field",
-        "data": {"x": _schema(example), "y": _schema_of_y(network, example)},
+        "data": {"x": _schema(chain.example), "y": _schema_of_y(network, chain.example)},
     }
     return described, named
 
 
-def _tensors_of(
-    network: BayesianNetwork, guide: Any, history: History, example: Tensor
-) -> dict[str, Tensor]:
-    tensors = {f"net.{name}": tensor for name, tensor in network.net.state_dict().items()}
+def _tensors_of(chain: FittedChain) -> dict[str, Tensor]:
+    guide: Any = chain.guide
+    tensors = {f"net.{name}": tensor for name, tensor in chain.network.net.state_dict().items()}
     tensors |= {f"guide.{name}": tensor for name, tensor in guide.state_dict().items()}
-    tensors |= {f"history.{name}": torch.as_tensor(v) for name, v in vars(history).items()}
-    return tensors | {"example": example}
+    tensors |= {f"history.{name}": torch.as_tensor(v) for name, v in vars(chain.history).items()}
+    return tensors | {"example": chain.example}
 
 
 def _name_callable(where: str, value: Any) -> str:
     if callable(value):
         return name_of(value)
-    return as_json(where, value)  # which says what is wrong with it
+    return as_json(where, value)  # raises the error that names the value
 
 
 def _schema(rows: Tensor) -> dict[str, Any]:
@@ -210,7 +207,7 @@ def _schema_of_y(network: BayesianNetwork, example: Tensor) -> dict[str, Any] | 
     try:
         with seeded(0):
             return _schema(network.targets_like(example))
-    except Exception:  # the user's own code may take no single row
+    except Exception:  # a custom module or likelihood may not accept a single row
         return None
 
 
@@ -218,7 +215,7 @@ def _schema_of_y(network: BayesianNetwork, example: Tensor) -> dict[str, Any] | 
 
 
 def _read_checked(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a folder and check all that can be checked without building a network."""
+    """Read a folder and make all checks that need no network."""
     header, tensors = read_folder(path)
     with prefix_errors(f"`path` {str(Path(path))!r} is damaged"):
         check_fields("posterior.json", header, FIELDS)
@@ -243,7 +240,9 @@ def _read_checked(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
         for part in PARTS:
             known |= _build_part(part, header, tensors)[1].keys()
         if tensors.keys() - known:
-            raise ValueError(f"its tensors hold {min(tensors.keys() - known)!r}, of no use to it.")
+            raise ValueError(
+                f"its tensors hold {min(tensors.keys() - known)!r}, which belongs to no part of it."
+            )
     return header, tensors
 
 
@@ -254,7 +253,7 @@ def _prefixes(header: Mapping[str, Any]) -> list[str]:
 def _build_part(
     part: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> tuple[Any, dict[str, Tensor]]:
-    """Make the prior or the likelihood, and give the tensors that it took."""
+    """Build the prior or the likelihood, and return it with the tensors it uses."""
     own = {name: tensor for name, tensor in tensors.items() if name.startswith(part)}
     built = build(part, header[part], own)
     named: dict[str, Tensor] = {}
@@ -284,7 +283,7 @@ def _check_complete(name: str, header: Mapping[str, Any]) -> None:
 def _check_names(stored: Mapping[str, Tensor]) -> None:
     for name in stored:
         if name != "example" and not name.startswith(("net.", "guide.", "history.")):
-            raise ValueError(f"its tensors hold {name!r}, of no use to a chain.")
+            raise ValueError(f"its tensors hold {name!r}, which belongs to no part of a chain.")
     if "example" not in stored or stored["example"].dim() < 1 or len(stored["example"]) != 1:
         raise ValueError("its tensors must hold 'example', one row of x.")
     _check_history(with_prefix(stored, "history."))
@@ -294,7 +293,7 @@ def _rebuild(
     header: Mapping[str, Any], tensors: Mapping[str, Tensor], stored: Mapping[str, Tensor]
 ) -> BayesianNetwork:
     spec = check_spec(header["net"])
-    # Before anything of these sizes is made, which a header may state as it likes.
+    # Checked before anything is allocated: the sizes in a header may be arbitrary.
     check_shapes("net", shapes_of(spec), with_prefix(stored, "net."))
     net = mlp(spec.n_in, spec.hidden, spec.n_out, spec.activation, seed=0)
     load_tensors("net", net, with_prefix(stored, "net."))
@@ -322,23 +321,28 @@ def _check_same(
 
 
 def _read_chain(
-    header: Mapping[str, Any], stored: Mapping[str, Tensor], network: BayesianNetwork
-) -> tuple[BayesianNetwork, Any, History, Tensor]:
-    """Fill a network and make what belongs to it."""
+    header: Mapping[str, Any],
+    stored: Mapping[str, Tensor],
+    network: BayesianNetwork,
+    settings: Mapping[str, Any],
+) -> FittedChain:
+    """Load a chain's tensors into a network, and rebuild its guide and history."""
     load_tensors("net", network.net, with_prefix(stored, "net."))
-    network.eval()  # or building the guide would move the buffers of batch norm
+    network.eval()  # in training mode, building the guide would update the buffers of batch norm
     example = stored["example"].to(next(network.net.parameters()).device)
     data = header["data"]
     for name, own in (("x", _schema(example)), ("y", _schema_of_y(network, example))):
         if data[name] != own and (name == "x" or data[name] is not None):
             raise ValueError(f"a row of {name} is {own} here and {data[name]} in posterior.json.")
     guide = GUIDES[header["guide"]](network, example)
-    if isinstance(guide, AutoNormal):  # it makes its parameters when it first runs
+    if isinstance(guide, AutoNormal):  # it creates its parameters when it first runs
         with seeded(0):
             guide(example)
     load_tensors("guide", guide, with_prefix(stored, "guide."), exact=True)
     history = {name: np.asarray(value) for name, value in with_prefix(stored, "history.").items()}
-    return network, guide, History(**history), example
+    return FittedChain(
+        network, guide, History(**history), example, FitSettings.from_mapping(settings)
+    )
 
 
 def _check_history(values: Mapping[str, Tensor]) -> None:

@@ -1,1 +1,7 @@
-"""Fitting: the checked configuration, the training loop and what it reads and writes."""
+"""Fitting chains: the checked configuration, batches, the training loop, checkpoints."""
+
+from .callbacks import EpochEnd
+from .config import FitConfig
+from .restarts import fit_chains, fresh_start
+
+__all__ = ["EpochEnd", "FitConfig", "fit_chains", "fresh_start"]

@@ -1,126 +1,229 @@
-"""What a fit is to do: the arguments of `fit`, checked."""
+"""FitConfig: the arguments of `fit`, checked."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
 
+import numpy as np
+import torch
 from pyro.infer import ELBO
-from torch import nn
+from torch.utils.data import DataLoader
 
+from .._core.arrays import check_count, check_number, check_positive
 from .._core.distributed import Team
-from ..elbo.fused_elbo import FusedELBO
-from ..elbo.objectives import KLWeight, Objective
-from ..engines.optimizers import OptimizerFactory, adam_settings
+from ..elbo.gradient_estimators import Estimator
+from ..elbo.objectives import KLWeight, Objective, make_elbo
+from ..engines.optimizers import OptimizerFactory, as_factory
+from ..fitted import FitSettings, FittedChain
 from ..model.network import BayesianNetwork
-from ..posterior.posterior import Posterior
 from ..storage.specs import name_of
-from .batches import AnyBatches
+from ..streams import Parquet
 from .callbacks import Callback
-from .placement import Placement
-from .schedules import Schedule
+from .placement import Device, DType, Placement
+from .schedules import Schedule, factor_of
+from .warm_start import chains_of
 
 EngineName = Literal["auto", "svi", "fused", "compiled"]
-Together = Literal["same_noise", "own_noise", "alone"]
+ProcessMode = Literal["same_noise", "own_noise", "alone"]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The arguments of `fit`, checked."""
+class FitConfig:
+    """The arguments of `pyrobbb.fit`, with its names and defaults.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is invalid. The data are checked when they are read.
+    """
+
+    network: BayesianNetwork
     x: Any
-    y: Any
-    n_data: int | None
-    sample_weight: Any
-    epochs: int | None
-    batch_size: int
-    lr: float
-    schedule: Schedule
-    optimizer: OptimizerFactory
-    clip_norm: float | None
-    engine: EngineName
-    objective: Objective
-    elbo: ELBO
-    kl_weight: KLWeight
-    kl_warmup: float
-    guide: Any
-    validation: Any
-    patience: int | None
-    callbacks: tuple[Callback, ...]
-    every: int | None
-    team: Team
-    processes: Together
-    progress: bool
-    placement: Placement
+    y: Any = None
+    n_data: int | None = None
+    sample_weight: Any = None
+    epochs: int | None = None
+    batch_size: int = 128
+    lr: float = 0.01
+    schedule: Schedule = "one_cycle"
+    optimizer: OptimizerFactory = torch.optim.Adam
+    clip_norm: float | None = None
+    engine: EngineName = "auto"
+    objective: Objective = "trace"
+    n_particles: int = 1
+    estimator: Estimator = "reparam"
+    kl_weight: KLWeight = "uniform"
+    kl_warmup: float = 0.5
+    guide: Literal["mean_field", "auto_normal"] | Callable[..., Any] = "mean_field"
+    validation: Any = None
+    patience: int | None = None
+    callbacks: Callback | Sequence[Callback] = ()
+    checkpoint: str | os.PathLike[str] | None = None
+    every: int | None = None
+    processes: ProcessMode = "same_noise"
+    start: Any = None
+    restarts: int = 1
+    seed: int | None = None
+    progress: bool = True
+    device: Device | None = None
+    dtype: DType | None = None
+    autocast: DType | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.network, BayesianNetwork):
+            raise TypeError(
+                f"`network` must be a BayesianNetwork, got {type(self.network).__name__}: wrap the "
+                "module with BayesianNetwork(net)."
+            )
+        check_positive("lr", self.lr)
+        check_count("batch_size", self.batch_size)
+        check_number("kl_warmup", self.kl_warmup)
+        if not 0 <= self.kl_warmup < 1:
+            raise ValueError(f"`kl_warmup` must lie in [0, 1), got {self.kl_warmup}.")
+        if self.clip_norm is not None:
+            check_positive("clip_norm", self.clip_norm)
+        for argument in ("epochs", "patience", "every"):
+            if (value := getattr(self, argument)) is not None:
+                check_count(argument, value)
+        if self.patience is not None and self.validation is None:
+            raise ValueError("`patience` needs `validation` data.")
+        for callback in self.callback_list:
+            if not callable(callback):
+                raise TypeError(
+                    "`callbacks` must be callables that take an EpochEnd, got a "
+                    f"{type(callback).__name__}."
+                )
+        _check_choice("engine", self.engine, EngineName)
+        _check_choice("processes", self.processes, ProcessMode)
+        check_count("restarts", self.restarts)
+        if self.start is not None:
+            self._check_named_guide("start", "it already starts at its own parameters")
+            chains_of(self.start, self.restarts)
+        if getattr(self.elbo, "estimator", "reparam") != "reparam" and self.engine == "svi":
+            raise ValueError(
+                "`estimator` 'local' or 'flipout' needs engine='fused' or 'auto': Pyro's SVI uses "
+                "one draw per batch."
+            )
+        factor_of(self.schedule)
+        check_positive("lr", self.optimizer_and_lr[1])
+        if self.checkpoint is not None:
+            self._check_named_guide("checkpoint", "it is not stored")
+        if self.restarts > 1:
+            self._check_named_guide("restarts", "all chains would share its parameters")
+            if isinstance(self.x, DataLoader | Parquet | np.memmap):
+                raise ValueError(
+                    f"`restarts` needs x and y in memory, got a {type(self.x).__name__}: call fit "
+                    "once per restart."
+                )
+        if not isinstance(self.guide, str) and self.placement.moves(self.network):
+            raise ValueError(
+                "`device` and `dtype` move the network, but not a `guide` of your own, which was "
+                "made for the network where it is: move both before the fit, network.to(...) and "
+                "guide.to(...)."
+            )
+
+    def _check_named_guide(self, argument: str, reason: str) -> None:
+        if not isinstance(self.guide, str):
+            raise ValueError(
+                f"`{argument}` needs guide='mean_field' or 'auto_normal', got a guide of your own: "
+                f"{reason}."
+            )
+
+    @cached_property
+    def elbo(self) -> ELBO:
+        """The objective as an ELBO."""
+        return make_elbo(self.objective, self.n_particles, self.estimator)
+
+    @cached_property
+    def optimizer_and_lr(self) -> tuple[OptimizerFactory, float]:
+        """The optimizer as a factory, and the learning rate: an optimizer of Pyro's has its own."""
+        return as_factory(self.optimizer, self.lr)
+
+    @cached_property
+    def callback_list(self) -> tuple[Any, ...]:
+        """The callbacks, also if a single one was passed."""
+        if callable(self.callbacks) or not isinstance(self.callbacks, Iterable):
+            return (self.callbacks,)
+        return tuple(self.callbacks)
+
+    @cached_property
+    def placement(self) -> Placement:
+        """Device, dtype and autocast, checked against the network."""
+        like = self.network.bayesian_parameters()[0][1]
+        return Placement.of(self.device, self.dtype, self.autocast, like)
+
+    @cached_property
+    def team(self) -> Team:
+        """The processes that fit together."""
+        return Team() if self.processes == "alone" else Team.current()
+
+    @cached_property
+    def initial_chains(self) -> tuple[FittedChain | None, ...]:
+        """For each chain to fit, the fitted chain that it starts from, if any."""
+        if self.start is None:
+            return (None,) * self.restarts
+        return chains_of(self.start, self.restarts)
 
     @property
-    def stops_at_epochs(self) -> bool:
-        """Whether something looks at the parameters after each epoch."""
-        return self.validation is not None or bool(self.callbacks)
+    def checkpoint_folder(self) -> Path | None:
+        """The folder of the checkpoints."""
+        return None if self.checkpoint is None else Path(self.checkpoint)
 
-    def settings(self, data: AnyBatches, epochs: int) -> dict[str, Any]:
-        """Give what a posterior tells of how it was fitted."""
-        objective = self.objective
-        settings = {
-            "objective": objective if isinstance(objective, str) else type(objective).__name__,
-            "kl_weight": _told(self.kl_weight),
-            "kl_warmup": float(self.kl_warmup),
-            "epochs": int(epochs),
-            "batch_size": int(data.batch_size),
-            "n_data": int(data.n_data),
-            "lr": float(self.lr),
-            "n_particles": self.elbo.num_particles,
-        }
-        if self.sample_weight is not None:
-            settings["is_weighted"] = True
-        if self.placement.autocast is not None:
-            settings["autocast"] = str(self.placement.autocast).removeprefix("torch.")
-        if self.team.size > 1:
-            settings |= {"n_processes": self.team.size, "processes": self.processes}
-        return settings
+    @property
+    def pauses_at_epochs(self) -> bool:
+        """Whether validation or a callback reads the parameters after each epoch."""
+        return self.validation is not None or bool(self.callback_list)
 
-    def outline(self, data: AnyBatches, epochs: int) -> dict[str, Any]:
-        """Give what two fits must share to be the same one."""
+    def settings(self, *, epochs: int, batch_size: int, n_data: int) -> FitSettings:
+        """Return what a posterior records of its fit, without engine and seed."""
+        objective, autocast, kl_weight = self.objective, self.placement.autocast, self.kl_weight
+        number = None if isinstance(kl_weight, str) or callable(kl_weight) else float(kl_weight)
+        is_distributed = self.team.size > 1
+        return FitSettings(
+            objective=objective if isinstance(objective, str) else type(objective).__name__,
+            kl_weight=kl_weight if isinstance(kl_weight, str) else number or "custom",
+            kl_warmup=float(self.kl_warmup),
+            epochs=int(epochs),
+            batch_size=int(batch_size),
+            n_data=int(n_data),
+            lr=float(self.optimizer_and_lr[1]),
+            n_particles=self.elbo.num_particles,
+            is_weighted=True if self.sample_weight is not None else None,
+            autocast=None if autocast is None else str(autocast).removeprefix("torch."),
+            n_processes=self.team.size if is_distributed else None,
+            processes=self.processes if is_distributed else None,
+        )
+
+    def fingerprint(self, settings: FitSettings, checksum: str) -> dict[str, Any]:
+        """Return what two fits must have in common to be the same fit.
+
+        Parameters
+        ----------
+        settings : FitSettings
+            Those of this fit.
+        checksum : str
+            Of the data.
+        """
         return {
-            **self.settings(data, epochs),
+            **settings,
             "engine": self.engine,
             "estimator": getattr(self.elbo, "estimator", "reparam"),
             "guide": self.guide if isinstance(self.guide, str) else "custom",
             "schedule": self.schedule if isinstance(self.schedule, str) else "custom",
-            "optimizer": name_of(self.optimizer),
+            "optimizer": name_of(self.optimizer_and_lr[0]),
             "clip_norm": self.clip_norm,
             "patience": self.patience,
             "is_validated": self.validation is not None,
-            "data": data.checksum,
+            "data": checksum,
         }
 
 
-@dataclass(frozen=True)
-class Start:
-    """Where a fit starts: its network and seed, and an earlier fit that it takes up from."""
-
-    network: BayesianNetwork
-    seed: int
-    earlier: Posterior | None
-
-
-def can_run_side_by_side(plan: Plan, network: BayesianNetwork) -> bool:
-    """Say whether several fits can share each step, and each come out as it would alone."""
-    if plan.engine == "svi" or plan.guide != "mean_field" or plan.validation is not None:
-        return False
-    if not isinstance(plan.elbo, FusedELBO) or plan.elbo.estimator != "reparam":
-        return False
-    draws_or_counts = any(
-        isinstance(module, nn.modules.dropout._DropoutNd)
-        or any(True for _ in module.buffers(False))
-        for module in network.net.modules()
-    )
-    like = network.bayesian_parameters()[0][1].detach()
-    return not draws_or_counts and adam_settings(plan.optimizer, [like]) is not None
-
-
-def _told(kl_weight: KLWeight) -> str | float:
-    """Give what the settings say of a KL weight."""
-    if isinstance(kl_weight, str):
-        return kl_weight
-    return "custom" if callable(kl_weight) else float(kl_weight)
+def _check_choice(argument: str, value: Any, choices: Any) -> None:
+    names = get_args(choices)
+    if value not in names:
+        raise ValueError(f"`{argument}` must be one of {', '.join(names)}, got {value!r}.")

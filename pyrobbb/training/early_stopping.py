@@ -1,4 +1,4 @@
-"""Held-out data: when to stop, and which parameters to keep."""
+"""Validation data: when to stop, and which parameters to keep."""
 
 from __future__ import annotations
 
@@ -18,18 +18,28 @@ VALIDATION_DRAWS = 16
 
 
 class Validation:
-    """Watches the negative log predictive density of held-out data; keeps the best parameters."""
+    """Scores the parameters of each epoch on held-out data, and keeps the best.
+
+    Parameters
+    ----------
+    network : BayesianNetwork
+    data : tuple (x, y)
+    seed : int
+        Of the draws, which are the same in each epoch.
+    n_warmup_epochs : int
+        Number of first epochs that are scored but cannot be the best.
+    """
 
     def __init__(
         self,
         network: BayesianNetwork,
         data: tuple[ArrayLike, ArrayLike],
         seed: int,
-        unripe: int,
+        n_warmup_epochs: int,
     ) -> None:
         if not isinstance(data, tuple | list) or len(data) != 2:
             raise TypeError(f"`validation` must be a pair (x, y), got a {type(data).__name__}.")
-        self._network, self._seed, self._unripe = network, seed, unripe
+        self._network, self._seed, self._n_warmup_epochs = network, seed, n_warmup_epochs
         try:
             self._x, self._y = network.prepare(*data)
         except (TypeError, ValueError) as error:
@@ -37,41 +47,42 @@ class Validation:
         self.nll: list[float] = []
         self._best: list[Tensor] = []
 
-    def is_over(
-        self, guide: Callable[..., Any], learnt: list[nn.Parameter], patience: int | None
-    ) -> bool:
-        """Score the parameters of an epoch; say whether patience is at its end."""
+    def score(self, guide: Callable[..., Any], fitted: list[nn.Parameter]) -> None:
+        """Score the present parameters, and keep a copy of them if they are the best so far."""
         with evaluating(self._network):
             distributions = DrawnDistributions(
-                # The same noise each time, so that epochs are comparable.
+                # The same noise in each epoch, so that epochs can be compared.
                 [Source(self._network, guide, VALIDATION_DRAWS, self._seed)],
                 self._x,
                 max_memory=2**28,
             )
             prediction = make_prediction(distributions, self._x)
             self.nll.append(-float(prediction.log_prob(self._y).mean()))
-        ripe = self.nll[self._unripe :]
-        if not ripe:
-            return False
-        since_best = len(ripe) - 1 - int(np.argmin(ripe))
-        if since_best == 0:
-            self._best = [tensor.detach().clone() for tensor in self._state(learnt)]
-        return patience is not None and since_best >= patience
+        if self._epochs_since_best() == 0:
+            self._best = [tensor.detach().clone() for tensor in self._tensors(fitted)]
 
-    def restore(self, learnt: list[nn.Parameter]) -> None:
-        """Put the best parameters and buffers back."""
+    def is_exhausted(self, patience: int | None) -> bool:
+        """Return whether the score has not improved for as many epochs as the patience."""
+        since_best = self._epochs_since_best()
+        return patience is not None and since_best is not None and since_best >= patience
+
+    def _epochs_since_best(self) -> int | None:
+        eligible = self.nll[self._n_warmup_epochs :]
+        return len(eligible) - 1 - int(np.argmin(eligible)) if eligible else None
+
+    def restore(self, fitted: list[nn.Parameter]) -> None:
+        """Set the parameters and buffers to the best ones."""
         with torch.no_grad():
-            for tensor, best in zip(self._state(learnt), self._best, strict=False):
+            for tensor, best in zip(self._tensors(fitted), self._best, strict=False):
                 tensor.copy_(best)
 
-    def state(self) -> dict[str, Tensor]:
-        """Give the best parameters and buffers so far."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the best parameters and buffers so far; `nll` is part of the history."""
         return {str(i): tensor for i, tensor in enumerate(self._best)}
 
-    def take_up(self, nll: list[float], state: Mapping[str, Tensor]) -> None:
-        """Go on from the scores of the epochs so far, and from a state."""
-        self.nll = nll
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from a state; the caller restores `nll`."""
         self._best = [state[str(i)] for i in range(len(state))]
 
-    def _state(self, learnt: list[nn.Parameter]) -> list[Tensor]:
-        return [*learnt, *self._network.buffers()]
+    def _tensors(self, fitted: list[nn.Parameter]) -> list[Tensor]:
+        return [*fitted, *self._network.buffers()]

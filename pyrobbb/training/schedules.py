@@ -1,4 +1,4 @@
-"""How the learning rate goes over a fit."""
+"""Learning rate schedules."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ Schedule = Literal["one_cycle", "cosine", "constant"] | Callable[[float], float]
 
 
 def factor_of(schedule: Schedule) -> Callable[[float], float]:
-    """Give the factor on the learning rate as a function of the part of the fit that is done."""
+    """Return the factor on the learning rate as a function of the fraction of the fit done."""
 
-    def cosine(part: float) -> float:
-        return 0.5 * (1 + math.cos(math.pi * part))
+    def cosine(fraction: float) -> float:
+        return 0.5 * (1 + math.cos(math.pi * fraction))
 
-    def one_cycle(part: float) -> float:
+    def one_cycle(fraction: float) -> float:
         rise = 0.3
-        if part < rise:
-            return 0.04 + 0.96 * (1 - cosine(part / rise))
-        return cosine((part - rise) / (1 - rise))
+        if fraction < rise:
+            return 0.04 + 0.96 * (1 - cosine(fraction / rise))
+        return cosine((fraction - rise) / (1 - rise))
 
     named: dict[str, Callable[[float], float]] = {
         "one_cycle": one_cycle,
         "cosine": cosine,
-        "constant": lambda part: 1.0,
+        "constant": lambda fraction: 1.0,
     }
     if callable(schedule):
         return schedule

@@ -1,4 +1,4 @@
-"""Where a fit starts that takes up from an earlier posterior."""
+"""Warm starts: a fit that begins at the values of a fitted chain."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..fitted import FittedChain
 from ..model.guides import MeanFieldGuide
 from ..model.network import BayesianNetwork
-from ..posterior.posterior import Posterior
 
 
-def chains_of(start: Posterior, restarts: int) -> tuple[Posterior, ...]:
-    """Give the single fits of a posterior, of which each is the start of one.
+def chains_of(start: Any, restarts: int) -> tuple[FittedChain, ...]:
+    """Return the chains of an initial posterior, each of which one fit starts from.
 
     Raises
     ------
     TypeError, ValueError
-        If it is no posterior, it is pruned, or `restarts` is neither 1 nor the number of its
-        chains.
+        If `start` is not a posterior, it is pruned, or `restarts` is neither 1 nor the number of
+        its chains.
     """
-    if not isinstance(start, Posterior):
+    chains = start if isinstance(start, tuple) else getattr(start, "chains", None)
+    if not isinstance(chains, tuple) or not all(isinstance(own, FittedChain) for own in chains):
         raise TypeError(f"`start` must be a Posterior, got {type(start).__name__}.")
-    chains = start.chains or (start,)
     if restarts not in (1, len(chains)):
         raise ValueError(
             f"`restarts` must be the number of chains of `start`, {len(chains)}, got {restarts}: "
@@ -38,49 +38,49 @@ def chains_of(start: Posterior, restarts: int) -> tuple[Posterior, ...]:
     return chains
 
 
-def take_up(start: Posterior, network: BayesianNetwork, guide: Callable[..., Any]) -> None:
-    """Set what is learnt, and the buffers of the module, to the values of an earlier fit.
+def load_chain(chain: FittedChain, network: BayesianNetwork, guide: Callable[..., Any]) -> None:
+    """Load the fitted parameters of a chain, and the buffers of its module, into another.
 
     Parameters
     ----------
-    start : Posterior
-        Of a single fit; it is not changed.
+    chain : FittedChain
+        Not changed.
     network, guide
-        Are changed in place. The prior may be another than that of `start`.
+        Changed in place. The prior may differ from that of the chain.
 
     Raises
     ------
     ValueError
-        If kinds of guides, sites, point parameters, buffers or their shapes differ.
+        If the kinds of guides, sites, point parameters, buffers or their shapes differ.
     """
-    before = start.guide
-    if type(before) is not type(guide):
+    if type(chain.guide) is not type(guide):
         raise ValueError(
-            f"`start` has a {type(before).__name__}, but `guide` makes a {type(guide).__name__}: "
-            "choose the `guide` that `start` was fitted with."
+            f"`start` has a {type(chain.guide).__name__}, but `guide` makes a "
+            f"{type(guide).__name__}: choose the `guide` that `start` was fitted with."
         )
+    net = chain.network.net
     points = dict(network.point_parameters())
     pairs = [
-        *_pairs("sites of the guide", _by_site(before), _by_site(guide)),
+        *_pairs("sites of the guide", _by_site(chain.guide), _by_site(guide)),
         *_pairs(
             "point parameters of the network",
-            # What was a point may be frozen by now, and the other way round.
-            {name: p for name, p in start.network.net.named_parameters() if name in points},
+            # By name, as a point parameter of the one may be frozen in the other.
+            {name: p for name, p in net.named_parameters() if name in points},
             points,
         ),
         *_pairs(
             "buffers of the network",
-            dict(start.network.net.named_buffers()),
+            dict(net.named_buffers()),
             dict(network.net.named_buffers()),
         ),
     ]
     with torch.no_grad():
-        for own, value in pairs:
-            own.copy_(value)
+        for target, value in pairs:
+            target.copy_(value)
 
 
 def _by_site(guide: Any) -> dict[str, Tensor]:
-    """Give views of a guide's parameters, named by their sites."""
+    """Return views of a guide's parameters, named by their sites."""
     if not isinstance(guide, MeanFieldGuide):
         return dict(guide.named_parameters())
     parts = {"loc": guide.split(guide.loc.detach()), "rho": guide.split(guide.rho.detach())}
@@ -90,7 +90,7 @@ def _by_site(guide: Any) -> dict[str, Tensor]:
 def _pairs(
     what: str, before: Mapping[str, Tensor], now: Mapping[str, Tensor]
 ) -> Iterable[tuple[Tensor, Tensor]]:
-    """Pair tensors of the same names, or say which differ."""
+    """Pair tensors of the same names, or raise an error that names one that differs."""
     shapes = [{name: tuple(t.shape) for name, t in tensors.items()} for tensors in (before, now)]
     if shapes[0] != shapes[1]:
         name = next(n for n in (*now, *before) if shapes[0].get(n) != shapes[1].get(n))

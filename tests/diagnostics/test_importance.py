@@ -88,7 +88,7 @@ def test_an_exact_posterior_has_a_small_khat(exact):
 def test_the_ratios_alone_are_those_of_the_tree(exact):
     posterior = exact.posterior(width=1.3)
     tree = posterior.to_arviz(exact.x, exact.y, n_draws=50, seed=2)
-    ratios = log_ratios(posterior, exact.x, exact.y, n_draws=50, seed=2)
+    ratios = log_ratios(posterior.chains, exact.x, exact.y, n_draws=50, seed=2)
     np.testing.assert_allclose(ratios, tree["sample_stats"]["log_weight"].values[0], rtol=1e-12)
 
 

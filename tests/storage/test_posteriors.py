@@ -847,11 +847,11 @@ DAMAGE = {
     ),
     "a tensor astray": (
         lambda f: edit_tensors(f, stray=torch.zeros(1)),
-        "its tensors hold 'stray', of no use",
+        "its tensors hold 'stray', which belongs to no part",
     ),
     "a tensor of a chain astray": (
         lambda f: edit_tensors(f, **{"chain-0.stray": torch.zeros(1)}),
-        "its tensors hold 'stray', of no use",
+        "its tensors hold 'stray', which belongs to no part",
     ),
     "no example": (lambda f: edit_tensors(f, **{"chain-0.example": None}), "must hold 'example'"),
     "other example": (

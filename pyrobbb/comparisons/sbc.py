@@ -15,8 +15,8 @@ from .._core.arrays import ArrayLike, check_count, to_numpy
 from .._core.random_state import as_seed, child_seed, seeded
 from ..arviz_io.datatree import SAMPLE_DIMS
 from ..model.network import BayesianNetwork, evaluating
+from ..posterior.fitting import fit
 from ..prediction.sampling import Draws, Source, join, prior_guide
-from ..training.fitting import fit
 
 if TYPE_CHECKING:
     import xarray
@@ -116,7 +116,7 @@ def sbc(
         truth, y = simulate(network, rows, own_seed)
         posterior = fit(network, rows, y, seed=own_seed, progress=False, **fit_options)
         of_truth, of_draws = (
-            _quantities(posterior.network, draws, rows, at, y)
+            _quantities(posterior.chains[0].network, draws, rows, at, y)
             for draws in (truth, posterior.draws(n_draws, own_seed))
         )
         for name, value in of_truth.items():

@@ -7,7 +7,7 @@ from conjugate import LinearRegression
 from scipy import stats
 
 from pyrobbb import BayesianNetwork, mlp, plots, sbc
-from pyrobbb.diagnostics.sbc import simulate
+from pyrobbb.comparisons.sbc import simulate
 
 pytestmark = pytest.mark.arviz
 
@@ -23,7 +23,7 @@ def exact_fit(monkeypatch):
         def fit(network, x, y, **options):
             return LinearRegression(x, y).posterior(width=width)
 
-        monkeypatch.setattr("pyrobbb.diagnostics.sbc.fit", fit)
+        monkeypatch.setattr("pyrobbb.comparisons.sbc.fit", fit)
 
     return use
 

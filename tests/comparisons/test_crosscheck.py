@@ -14,7 +14,7 @@ from pyrobbb.elbo.fused_elbo import FusedLoss
 from pyrobbb.model.guides import _LocalAutoNormal
 
 Check = sys.modules[
-    "pyrobbb.diagnostics.crosscheck"
+    "pyrobbb.comparisons.crosscheck"
 ].Check  # the name in the package is the function's
 
 X = torch.randn(25, 3, generator=torch.Generator().manual_seed(0)).double()

@@ -16,10 +16,10 @@ from tqdm.auto import tqdm
 from .._core.arrays import ArrayLike, check_count, to_numpy
 from .._core.random_state import as_seed, child_seed, seeded
 from ..model.network import BayesianNetwork
+from ..posterior.fitting import fit
 from ..posterior.posterior import Posterior
 from ..prediction.predictions import RegressionPrediction, make_prediction
 from ..prediction.sampling import WORKING_MEMORY, DrawnDistributions, Draws, FixedDraws
-from ..training.fitting import fit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,7 +152,7 @@ def compare_with_nuts(
         logger.warning("NUTS on %d weights will take long; it suits small networks.", n_weights)
     if posterior is None:
         posterior = fit(network, x, y, seed=seed, progress=progress, **fit_options)
-    if posterior.settings.get("is_weighted"):
+    if posterior.chains[0].settings.get("is_weighted"):
         raise ValueError(
             "`posterior` was fitted with a `sample_weight`, while NUTS lets each row count once."
         )
@@ -167,8 +167,10 @@ def compare_with_nuts(
         progress=progress,
     )
     at = x if x_new is None else x_new
-    fixed = FixedDraws(posterior.network, {name: d.flatten(0, 1) for name, d in draws.items()})
-    rows = posterior.network.prepare_inputs(at)
+    fixed = FixedDraws(
+        posterior.chains[0].network, {name: d.flatten(0, 1) for name, d in draws.items()}
+    )
+    rows = posterior.chains[0].network.prepare_inputs(at)
     nuts = make_prediction(DrawnDistributions([fixed], rows, max_memory=WORKING_MEMORY), at)
     variational = posterior.predict(at, n_draws=n_chains * n_draws, seed=seed)
     return NUTSComparison(
@@ -178,7 +180,7 @@ def compare_with_nuts(
         variational,
         nuts,
         _by_input(variational, nuts, seed),
-        _rhat_of_outputs(posterior.network, draws, rows),
+        _rhat_of_outputs(posterior.chains[0].network, draws, rows),
         n_divergent,
     )
 

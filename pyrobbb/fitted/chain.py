@@ -1,0 +1,51 @@
+"""FittedChain: the result of one fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from ..model.network import BayesianNetwork
+from .history import History
+from .settings import FitSettings
+
+
+@dataclass(frozen=True, eq=False)
+class FittedChain:
+    """The result of one fit: what a posterior is made of, and all that is stored of it.
+
+    Attributes
+    ----------
+    network : BayesianNetwork
+        In evaluation mode. Its point parameters and buffers are the fitted ones.
+    guide : callable
+        The Pyro guide.
+    history : History
+        Losses at each step.
+    example : Tensor of shape (1, ...)
+        The first row of x, for guides that use the model's arguments.
+    settings : FitSettings
+        A mapping is converted.
+    """
+
+    network: BayesianNetwork
+    guide: nn.Module | Callable[..., Any]
+    history: History
+    example: Tensor
+    settings: FitSettings = field(default_factory=FitSettings)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.settings, Mapping):
+            object.__setattr__(self, "settings", FitSettings.from_mapping(self.settings))
+
+
+class HasChains(Protocol):
+    """What a `Posterior` is to code that does not depend on that class."""
+
+    @property
+    def chains(self) -> tuple[FittedChain, ...]:
+        """The chains, at least one."""
+        ...

@@ -1,0 +1,79 @@
+"""Draws and predictions from fitted chains, an equal number from each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+
+from .._core.arrays import ArrayLike
+from .._core.random_state import child_seed
+from ..prediction.predictions import (
+    ClassificationPrediction,
+    RegressionPrediction,
+    make_prediction,
+)
+from ..prediction.sampling import (
+    WORKING_MEMORY,
+    DrawnDistributions,
+    Draws,
+    FixedDraws,
+    Source,
+    draw_one_by_one,
+    join,
+    prior_guide,
+)
+from .chain import FittedChain
+
+logger = logging.getLogger(__name__)
+
+
+def sources_of(chains: Sequence[FittedChain], n: int, seed: int) -> list[Source]:
+    """Return the sources of n draws: an equal number from each chain, in the order of the chains.
+
+    A single chain draws from `seed` itself, so that its draws are those of the fit alone.
+    """
+    if len(chains) == 1:
+        return [Source(chains[0].network, chains[0].guide, n, seed)]
+    sizes = [len(part) for part in np.array_split(np.arange(n), len(chains))]
+    return [
+        Source(chain.network, chain.guide, size, child_seed(seed, i))
+        for i, (chain, size) in enumerate(zip(chains, sizes, strict=True))
+        if size
+    ]
+
+
+def prior_source_of(chains: Sequence[FittedChain], n: int, seed: int) -> Source | FixedDraws:
+    """Return the source of n draws from the prior, independent of those of the chains."""
+    network, example = chains[0].network, chains[0].example
+    prior = prior_guide(network)
+    source = Source(network, prior, n, child_seed(seed, len(chains)))
+    try:
+        next(source.draws(example))
+    except ValueError:  # a custom likelihood with latent sites that depend on one another
+        logger.info("The prior is drawn from one by one: its sites cannot be vectorised.")
+        return FixedDraws(network, draw_one_by_one(prior, example, n, source.seed))
+    return source
+
+
+def draws_of(chains: Sequence[FittedChain], n: int, seed: int) -> Draws:
+    """Draw the latent sites n times; see `Posterior.draws`."""
+    sources, example = sources_of(chains, n, seed), chains[0].example
+    return join(chain.from_iterable(source.draws(example) for source in sources), n)
+
+
+def predict_from(
+    chains: Sequence[FittedChain],
+    x: ArrayLike,
+    n_draws: int,
+    seed: int,
+    *,
+    max_memory: int = WORKING_MEMORY,
+) -> RegressionPrediction | ClassificationPrediction:
+    """Predict y at new rows; see `Posterior.predict`."""
+    # A copy, as results are computed on demand: the caller may change x meanwhile.
+    rows = chains[0].network.prepare_inputs(x).clone()
+    sources = sources_of(chains, n_draws, seed)
+    return make_prediction(DrawnDistributions(sources, rows, max_memory=max_memory), x)

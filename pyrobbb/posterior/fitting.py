@@ -1,0 +1,193 @@
+"""fit(): the one call from a network and data to a posterior."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch.utils.data import DataLoader
+
+from .._core.arrays import ArrayLike
+from ..elbo.gradient_estimators import Estimator
+from ..elbo.objectives import KLWeight, Objective
+from ..engines.optimizers import OptimizerFactory
+from ..model.network import BayesianNetwork
+from ..streams import Parquet
+from ..training.callbacks import Callback
+from ..training.config import EngineName, FitConfig, ProcessMode
+from ..training.placement import Device, DType
+from ..training.restarts import fit_chains
+from ..training.schedules import Schedule
+from .posterior import Posterior
+
+
+def fit(
+    network: BayesianNetwork,
+    x: ArrayLike | Parquet | DataLoader[Any],
+    y: ArrayLike | None = None,
+    *,
+    n_data: int | None = None,
+    sample_weight: ArrayLike | None = None,
+    epochs: int | None = None,
+    batch_size: int = 128,
+    lr: float = 0.01,
+    schedule: Schedule = "one_cycle",
+    optimizer: OptimizerFactory = torch.optim.Adam,
+    clip_norm: float | None = None,
+    engine: EngineName = "auto",
+    objective: Objective = "trace",
+    n_particles: int = 1,
+    estimator: Estimator = "reparam",
+    kl_weight: KLWeight = "uniform",
+    kl_warmup: float = 0.5,
+    guide: Literal["mean_field", "auto_normal"] | Callable[..., Any] = "mean_field",
+    validation: tuple[ArrayLike, ArrayLike] | None = None,
+    patience: int | None = None,
+    callbacks: Callback | Sequence[Callback] = (),
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int | None = None,
+    processes: ProcessMode = "same_noise",
+    start: Posterior | None = None,
+    restarts: int = 1,
+    seed: int | None = None,
+    progress: bool = True,
+    device: Device | None = None,
+    dtype: DType | None = None,
+    autocast: DType | None = None,
+) -> Posterior:
+    """Fit the posterior of a network by Bayes by Backprop.
+
+    Each step draws the weights once (or `n_particles` times) and takes a gradient step on
+    ``n_data / n_rows * nll + kl`` of a minibatch. The network is not changed: the posterior holds a
+    copy. Neither Pyro's param store nor the caller's random state is touched. Ctrl-C ends the fit
+    and returns the posterior so far. Fits in several threads wait for each other, because Pyro's
+    handlers and torch's random state belong to the process.
+
+    Parameters
+    ----------
+    network : BayesianNetwork
+    x : array-like of shape (n, ...), streams.Parquet, or DataLoader
+        Inputs; or files that contain y too; or a loader of batches ``(x, y)``, with `n_data`.
+        Memory-mapped arrays (`numpy.memmap`) and parquet files are read chunk by chunk, in constant
+        memory, and shuffled through a buffer of 2**17 rows or 128 MiB: see docs/scaling.md.
+    y : array-like of shape (n, ...)
+        Observations, in the shape of the likelihood's event.
+    n_data : int, optional
+        Number of different rows of a DataLoader; it is never guessed. For other data it is counted.
+    sample_weight : array-like of shape (n,), optional
+        Weight of each row in the log-likelihood: the objective is
+        ``sum_i sample_weight[i] * nll_i + kl``, as if row i had been observed that many times. The
+        weights are not normalised: their sum takes the place of the number of rows, so larger
+        weights make the posterior narrower. At least 0, not all 0; not with a DataLoader. None: 1.
+    epochs : int, optional
+        Passes over the data. None: enough for 10,000 steps, and at least 20.
+    batch_size : int
+        Rows per step. The last batch of an epoch may be smaller, and then has less weight.
+    lr : float
+        The highest learning rate of the schedule.
+    schedule : {"one_cycle", "cosine", "constant"} or callable
+        Learning rate schedule. ``"one_cycle"`` rises over the first 30 % of the steps and then
+        falls to nearly 0; ``"cosine"`` falls from the start. A callable takes the fraction of the
+        fit that is done, in [0, 1), and returns a factor on `lr`.
+    optimizer : callable
+        ``(parameters, lr=...) -> torch.optim.Optimizer``, such as a class of torch.optim; or an
+        optimizer of pyro.optim, whose learning rate then takes the place of `lr`.
+    clip_norm : float, optional
+        Upper bound on the norm of the gradient.
+    engine : {"auto", "svi", "fused", "compiled"}
+        How steps are taken. ``"svi"``: by Pyro's SVI, the reference. ``"fused"``: without effect
+        handling; see `FusedELBO`. ``"compiled"``: many fused steps in one compiled call.
+        ``"auto"``: the one expected to finish first. A model, guide or objective that cannot be
+        fused is fitted by ``"svi"``, and a module that cannot be compiled by ``"fused"``; the
+        reason is logged.
+    objective : {"trace", "mean_field"} or pyro.infer.ELBO
+        ``"trace"`` samples the KL divergence, ``"mean_field"`` computes it in closed form where
+        one is known.
+    n_particles : int
+        Draws of the weights per step.
+    estimator : {"reparam", "local", "flipout"}
+        ``"reparam"``: one draw per batch. ``"local"`` and ``"flipout"``: one draw per row, which
+        makes gradients less noisy, for networks whose Bayesian layers are linear or convolutions;
+        see `pyrobbb.elbo.gradient_estimators`.
+    kl_weight : {"uniform", "blundell"}, float or callable
+        The share of the KL divergence in each batch of an epoch; see
+        `pyrobbb.elbo.objectives.kl_weights`. A number is a factor on the whole KL divergence.
+    kl_warmup : float
+        Fraction of the fit, in [0, 1), during which the weight of the KL divergence rises linearly
+        to its full value. With the full weight from the start, wide networks often collapse to the
+        prior before they have fitted the data. 0: no warm-up.
+    guide : {"mean_field", "auto_normal"} or callable
+        `MeanFieldGuide`, Pyro's `AutoNormal` with the same initial values, or a Pyro guide of your
+        own (a `PyroModule`), whose parameters are fitted in place.
+    validation : tuple (x, y), optional
+        Held-out data, each row with weight 1. The parameters of the epoch with the lowest
+        validation NLL are kept; epochs of the warm-up are not considered.
+    patience : int, optional
+        Stop after this many epochs without a lower validation NLL, from the end of the warm-up on.
+    callbacks : callable or sequence of callables
+        Called at the end of each epoch with an `EpochEnd`: the progress of the fit, and on request
+        the posterior so far. A callback that returns True ends the fit. Steps are then taken one
+        epoch at a time, with the same result. Restarts that are not fitted side by side call them
+        one after another.
+    checkpoint : path-like, optional
+        Folder for checkpoints. Called again with the same arguments after a crash, the fit
+        continues from the last checkpoint, with a result that is bitwise that of an uninterrupted
+        fit; the result of a completed fit is returned at once. Two checkpoints, ``checkpoint-1``
+        and ``checkpoint-2``, are written alternately: if the last is damaged or could not be
+        written, a warning is logged and the previous one is used. `Posterior.load` reads either.
+        Needs a guide chosen by name; a DataLoader must derive its order from torch's random state.
+    every : int, optional
+        Steps between checkpoints, rounded up to a whole engine call. None: about a minute.
+    processes : {"same_noise", "own_noise", "alone"}
+        How several processes work together, started by torchrun or joined in a process group of
+        torch.distributed. Each is passed all of x and y, takes its share of every batch, and
+        returns the same posterior. With ``"same_noise"`` all draw the same weights in a step: the
+        result is that of one process, up to rounding. With ``"own_noise"`` each draws its own
+        weights, which divides that part of the gradient's variance by the number of processes.
+        ``"alone"``: this process fits by itself. See docs/scaling.md.
+    start : Posterior, optional
+        Initial posterior of a warm start, in place of the module's present weights: of a network
+        with the same sites, with the same kind of `guide`, chosen by name; its prior may differ.
+        Parameters of the guide, point parameters and buffers start at its values, chain by chain;
+        the state of the optimizer and the schedule start anew. The posterior is not changed. Pass
+        ``kl_warmup=0`` to stay near it.
+    restarts : int
+        Number of independent fits from different initial weights, which become the chains of one
+        posterior: predictions average over them. The first starts at the module's present weights,
+        restart r at those of `fresh_start` with the seed ``seed + r``, with the same result as a
+        separate fit from there. They are fitted side by side where possible. With `start`, one per
+        chain of it.
+    seed : int, optional
+        Makes the fit bitwise repeatable. None: drawn at random, and kept in the settings.
+    progress : bool
+        Show a progress bar.
+    device : str or torch.device, optional
+        Device of the fit: the copy of the network and all data are moved to it, and the posterior
+        stays on it. None: that of the network.
+    dtype : torch.float32 or torch.float64, optional
+        Of the copy of the network, the data and the posterior. None: that of the network.
+    autocast : torch.bfloat16, optional
+        Run the forward and backward pass of the module in bfloat16 where `torch.autocast` does.
+        The parameters of the guide, the KL divergence, all densities and the optimizer stay in
+        float32, and so do `validation` and the predictions of the posterior. Faster for wide
+        layers, on hardware with bfloat16 arithmetic.
+
+    Returns
+    -------
+    Posterior
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument or the data are invalid.
+    NonFiniteLossError
+        As soon as a loss or gradient is NaN or infinite; it names the step and the site or row.
+
+    References
+    ----------
+    Blundell et al. (2015), "Weight Uncertainty in Neural Networks".
+    """
+    config = FitConfig(**locals())  # the fields of FitConfig are the arguments of this function
+    return Posterior(fit_chains(config, Posterior))

@@ -1,0 +1,103 @@
+"""From the x and y of `fit` to batches: arrays, files or a DataLoader, checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from .._core.arrays import ArrayLike, check_count
+from .._core.distributed import Team
+from ..model.network import BayesianNetwork
+from ..streams import MappedRows, Parquet, Rows
+from .array_batches import ArrayBatches, check_sample_weight
+from .batches import BatchSource
+from .loader_batches import LoaderBatches, loader_batches
+from .stream_batches import StreamBatches
+
+
+def open_batches(
+    network: BayesianNetwork,
+    x: ArrayLike | DataLoader[Any],
+    y: ArrayLike | None,
+    n_data: int | None,
+    batch_size: int,
+    sample_weight: ArrayLike | None = None,
+    team: Team | None = None,
+) -> BatchSource:
+    """Check the data against the network and return their batches."""
+    batches = batches_of(network, x, y, n_data, batch_size, sample_weight, team)
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
+        check_batch_norm(batches, team or Team())
+    return batches
+
+
+def check_batch_norm(batches: BatchSource, team: Team) -> None:
+    """Raise unless a network with batch norm can be fitted to these batches."""
+    if team.size > 1:
+        raise ValueError(
+            "`network` has batch norm, whose means and variances would differ between the "
+            f"{team.size} processes: use nn.GroupNorm or nn.LayerNorm, or processes='alone'."
+        )
+    if isinstance(batches, LoaderBatches):
+        return  # a loader may drop a small last batch
+    if batches.batch_size == 1 or batches.n_data % batches.batch_size == 1:
+        raise ValueError(
+            f"`batch_size` {batches.batch_size} leaves a last batch of 1 of the {batches.n_data} "
+            "rows, for which batch norm has no variance: choose another size."
+        )
+
+
+def batches_of(
+    network: BayesianNetwork,
+    x: ArrayLike | DataLoader[Any],
+    y: ArrayLike | None,
+    n_data: int | None,
+    batch_size: int,
+    sample_weight: ArrayLike | None,
+    team: Team | None,
+) -> BatchSource:
+    """Return the batches of arrays, of files or of a DataLoader."""
+    if isinstance(x, DataLoader):
+        if y is not None:
+            raise ValueError("`y` must be left out where `x` is a DataLoader of pairs (x, y).")
+        if n_data is None:
+            raise ValueError("`n_data`, the size of the data set, must be given with a DataLoader.")
+        check_count("n_data", n_data)
+        if sample_weight is not None:
+            raise ValueError(
+                "`sample_weight` needs x and y as arrays: the order of a DataLoader's rows is not "
+                "known."
+            )
+        return loader_batches(network, x, n_data, team)
+    if isinstance(x, IterableDataset):
+        raise TypeError(
+            "`x` is an IterableDataset: wrap it, DataLoader(x, batch_size=...), and pass `n_data`."
+        )
+    stream: Rows | None = None
+    if isinstance(x, Parquet):
+        if y is not None:
+            raise ValueError("`y` must be left out where `x` is Parquet: its `target` is y.")
+        if x.target is None:
+            raise ValueError("`target` of Parquet must name the column to predict, got None.")
+        stream = x
+    if y is None and stream is None:
+        raise ValueError("`y` is missing: pass fit(network, x, y).")
+    if isinstance(x, np.memmap):
+        stream = MappedRows(x, y)
+    if stream is not None:
+        if sample_weight is not None:
+            raise ValueError("`sample_weight` needs x and y in memory: no file is read for it.")
+        if n_data not in (None, stream.n_data):
+            raise ValueError(f"`n_data` is {n_data}, but x has {stream.n_data} rows: leave it out.")
+        return StreamBatches(network, stream, batch_size, team)
+    rows, targets = network.prepare(x, y)
+    if n_data not in (None, len(rows)):
+        raise ValueError(f"`n_data` is {n_data}, but x has {len(rows)} rows: leave it out.")
+    if sample_weight is None:
+        return ArrayBatches(rows, targets, batch_size, None, team)
+    like = network.bayesian_parameters()[0][1]
+    weight = check_sample_weight(sample_weight, len(rows)).to(like.device, like.dtype)
+    return ArrayBatches(rows, targets, batch_size, weight, team)

@@ -1,0 +1,265 @@
+"""Minibatches of a DataLoader, checked and moved to the network's device and dtype."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence, Sized
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+from .._core.distributed import Team
+from .._core.random_state import PrivateRandomState, child_seed
+from ..model.network import BayesianNetwork
+from .batches import Batches
+
+Pair = tuple[Tensor, Tensor]
+
+SAMPLERS_OF_ALL_ROWS = (SequentialSampler, RandomSampler, WeightedRandomSampler)
+"""Samplers whose length says nothing about the number of different rows."""
+
+
+def loader_batches(
+    network: BayesianNetwork, loader: DataLoader[Any], n_data: int, team: Team | None = None
+) -> LoaderBatches:
+    """Return the batches of a DataLoader, of either kind of data set."""
+    if isinstance(loader.dataset, IterableDataset):
+        return IterableLoaderBatches(network, loader, n_data, team)
+    return MapLoaderBatches(network, loader, n_data, team)
+
+
+class MapLoaderBatches:
+    """The batches of a loader whose data set has an index, as its sampler orders them.
+
+    Parameters
+    ----------
+    network : BayesianNetwork
+    loader : DataLoader
+    n_data : int
+        Checked against the sampler; against the rows of each epoch if the loader does not batch.
+    team : Team, optional
+        Several processes need a DistributedSampler.
+    """
+
+    checksum = ""
+    n_consecutive: int | None = 1
+
+    def __init__(
+        self,
+        network: BayesianNetwork,
+        loader: DataLoader[Any],
+        n_data: int,
+        team: Team | None = None,
+    ) -> None:
+        self._network, self._loader, self._team = network, loader, team or Team()
+        self.n_data, self._counts_rows = n_data, loader.batch_sampler is None
+        if self._team.size > 1 and not isinstance(sampler_of(loader), DistributedSampler):
+            raise ValueError(
+                f"`x` is a DataLoader that gives each of the {self._team.size} processes all rows: "
+                "pass a torch.utils.data.DistributedSampler to it, or fit with processes='alone'."
+            )
+        x, y = first_pair(network, loader)
+        if not self._counts_rows:
+            check_n_data(loader, n_data)
+        self.batch_size = (loader.batch_size or len(x)) * self._team.size
+        self.n_batches = len(loader)
+        self.example = x[:1].clone(), y[:1].clone()
+
+    def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
+        """Yield the batches of some epochs one by one, in the order of the loader.
+
+        What the loader draws from torch's random state depends on the seed and the epoch only.
+        """
+        seed = generators[0].initial_seed()
+        for epoch in which:
+            if isinstance(sampler := sampler_of(self._loader), DistributedSampler):
+                sampler.set_epoch(epoch)
+            random_state = PrivateRandomState(child_seed(seed, epoch))
+            pairs = pairs_of(self._network, self._loader, random_state)
+            n_seen = 0
+            for i in range(self.n_batches):
+                pair = next(pairs, None)
+                if pair is None:
+                    raise _too_few_rows(self.n_data, n_seen)
+                n_rows = len(pair[0])
+                n_total = n_rows * self._team.size  # a DistributedSampler gives all equally many
+                n_seen += n_total
+                yield _single_batch(pair, n_rows, n_total, epoch * self.n_batches + i)
+            if self._counts_rows:
+                check_rows_of_epoch(self.n_data, n_seen, pairs, self._team)
+
+
+class IterableLoaderBatches:
+    """The batches of a loader of an `IterableDataset`, which has to yield `n_data` rows an epoch.
+
+    They are split anew, as each worker of the loader ends with a smaller batch.
+
+    Parameters
+    ----------
+    network, loader, n_data, team
+        As for `MapLoaderBatches`. Each process has to yield rows of its own.
+    """
+
+    checksum = ""
+    n_consecutive: int | None = 1
+
+    def __init__(
+        self,
+        network: BayesianNetwork,
+        loader: DataLoader[Any],
+        n_data: int,
+        team: Team | None = None,
+    ) -> None:
+        self._network, self._loader, self._team = network, loader, team or Team()
+        self.n_data = n_data
+        x, y = first_pair(network, loader)
+        self.batch_size = (loader.batch_size or len(x)) * self._team.size
+        self.n_batches = math.ceil(n_data / self.batch_size)
+        self.example = x[:1].clone(), y[:1].clone()
+
+    def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
+        """Yield the batches of some epochs one by one, in the order of the loader.
+
+        What the loader draws from torch's random state depends on the seed and the epoch only.
+        """
+        seed = generators[0].initial_seed()
+        for epoch in which:
+            random_state = PrivateRandomState(child_seed(seed, epoch))
+            pairs = pairs_of(self._network, self._loader, random_state)
+            pairs = rebatch(pairs, self.batch_size // self._team.size)
+            n_seen = 0
+            for i in range(self.n_batches):
+                # A process may run out of rows before the others: it takes a zero-weight dummy row.
+                pair = next(pairs, None)
+                n_rows = 0 if pair is None else len(pair[0])
+                rows = torch.tensor(n_rows, device=self.example[0].device)
+                n_total = int(self._team.sum([rows])[0])
+                if n_total == 0:
+                    raise _too_few_rows(self.n_data, n_seen)
+                n_seen += n_total
+                number = epoch * self.n_batches + i
+                yield _single_batch(pair or self.example, n_rows, n_total, number)
+            check_rows_of_epoch(self.n_data, n_seen, pairs, self._team)
+
+
+LoaderBatches = MapLoaderBatches | IterableLoaderBatches
+
+
+def first_pair(network: BayesianNetwork, loader: DataLoader[Any]) -> Pair:
+    """Return the first batch of a loader, or raise if there is none."""
+    pair = next(pairs_of(network, loader, PrivateRandomState(0)), None)
+    if pair is None:
+        raise ValueError("`x` is a DataLoader without a batch: is it empty, or `drop_last`?")
+    return pair
+
+
+def pairs_of(
+    network: BayesianNetwork, loader: DataLoader[Any], random_state: PrivateRandomState
+) -> Iterator[Pair]:
+    """Yield the batches of an epoch as they come, checked and moved to the network's device."""
+    with random_state.active():
+        batches = iter(loader)
+    device = network.bayesian_parameters()[0][1].device
+    while True:
+        with random_state.active():
+            batch = next(batches, None)
+        if batch is None:
+            return
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise TypeError(
+                f"`x` must be a DataLoader of pairs (x, y), but it yields a {type(batch).__name__}."
+            )
+        if loader.pin_memory and device.type == "cuda":
+            batch = [part.to(device, non_blocking=True) for part in batch]
+        with random_state.active():
+            pair = network.prepare(*batch)
+        yield pair
+
+
+def rebatch(pairs: Iterator[Pair], n_rows: int) -> Iterator[Pair]:
+    """Split and join batches of any sizes into batches of one size; the last may be smaller."""
+    held: list[Pair] = []
+    n_held = 0
+    for x, y in pairs:
+        while n_held + len(x) >= n_rows:
+            n = n_rows - n_held
+            held.append((x[:n], y[:n]))
+            yield joined(held)
+            x, y, held, n_held = x[n:], y[n:], [], 0
+        if len(x):
+            held.append((x, y))
+            n_held += len(x)
+    if held:
+        yield joined(held)
+
+
+def joined(pairs: Sequence[Pair]) -> Pair:
+    """Concatenate batches."""
+    if len(pairs) == 1:
+        return pairs[0]
+    x, y = zip(*pairs, strict=True)
+    return torch.cat(x), torch.cat(y)
+
+
+def sampler_of(loader: DataLoader[Any]) -> Any:
+    """Return the sampler of a loader's rows, or of its batches if that is all it has."""
+    batch_sampler: Any = loader.batch_sampler
+    if batch_sampler is None:
+        return loader.sampler
+    return getattr(batch_sampler, "sampler", batch_sampler)
+
+
+def check_n_data(loader: DataLoader[Any], n_data: int) -> None:
+    """Raise unless a loader of a map-style data set has `n_data` different rows."""
+    sampler = sampler_of(loader)
+    known = {len(loader.dataset)} if isinstance(loader.dataset, Sized) else set()
+    if isinstance(sampler, SubsetRandomSampler):
+        known = {len(sampler)}
+    elif isinstance(sampler, DistributedSampler):
+        known.add(sampler.total_size)  # padded or cut to a multiple of the processes
+    elif isinstance(sampler, Sized) and not isinstance(sampler, SAMPLERS_OF_ALL_ROWS):
+        known.add(len(sampler))  # a custom sampler may select some of the rows
+    if known and n_data not in known:
+        raise ValueError(
+            f"`n_data` is {n_data}, but the DataLoader has {max(known)} rows: pass the size of "
+            "the data set, not of a batch, and not the number of batches."
+        )
+    size = loader.batch_size
+    if isinstance(sampler, SequentialSampler) and loader.drop_last and size and n_data % size:
+        raise ValueError(
+            f"`x` is a DataLoader that leaves out the same {n_data % size} rows in each epoch: "
+            "shuffle them, or do without `drop_last`."
+        )
+
+
+def check_rows_of_epoch(n_data: int, n_seen: int, pairs: Iterator[Pair], team: Team) -> None:
+    """Raise unless an epoch had `n_data` rows and no more follow."""
+    is_more = team.any(next(pairs, None) is not None)
+    if is_more or n_seen != n_data:
+        raise ValueError(
+            f"`n_data` is {n_data}, but the DataLoader yields {'more' if is_more else n_seen} rows "
+            "in an epoch: pass the number of rows that it yields, and bound an infinite stream "
+            "(itertools.islice)."
+        )
+
+
+def _too_few_rows(n_data: int, n_seen: int) -> ValueError:
+    return ValueError(
+        f"`n_data` is {n_data}, but the DataLoader ended after {n_seen} rows of an epoch: pass the "
+        "number of rows that it yields."
+    )
+
+
+def _single_batch(pair: Pair, n_rows: int, n_total: int, number: int) -> Batches:
+    return Batches(*pair, None, np.array([n_rows]), np.array([number]), np.array([n_total]))

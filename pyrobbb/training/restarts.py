@@ -1,0 +1,105 @@
+"""Restarts: independent chains, each from a start of its own, side by side where possible."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+import torch
+from torch import nn
+
+from .._core.random_state import as_seed, seeded
+from ..elbo.fused_elbo import FusedELBO
+from ..engines.optimizers import adam_settings
+from ..fitted import FittedChain
+from ..model.network import BayesianNetwork
+from .checkpoints import stored_seed
+from .config import FitConfig
+from .loop import MakeResult, run_chains
+from .run import ChainStart
+
+logger = logging.getLogger(__name__)
+
+
+def fit_chains(config: FitConfig, make_result: MakeResult = tuple) -> tuple[FittedChain, ...]:
+    """Fit all chains of a configuration: one, or those of its restarts.
+
+    Parameters
+    ----------
+    config : FitConfig
+    make_result : callable, optional
+        What callbacks get as posterior, made of a tuple of chains.
+
+    Returns
+    -------
+    tuple of FittedChain
+        In the order of the restarts; fewer if Ctrl-C has ended the fit.
+    """
+    network, folder, seed = config.network, config.checkpoint_folder, config.seed
+    if seed is None and folder is not None:
+        seed = stored_seed(folder)
+    seed = config.team.broadcast(as_seed(seed))
+    is_fresh = config.start is None
+    starts = [
+        ChainStart(fresh_start(network, seed + r) if r and is_fresh else network, seed + r, fitted)
+        for r, fitted in enumerate(config.initial_chains)
+    ]
+    if len(starts) == 1 or can_run_side_by_side(config):
+        return run_chains(config, starts, folder, make_result)[0]
+    chains: tuple[FittedChain, ...] = ()
+    for r, start in enumerate(starts):
+        own_folder = None if folder is None else folder / f"restart-{r}"
+        fitted, is_interrupted = run_chains(config, [start], own_folder, make_result)
+        chains += fitted
+        if is_interrupted:
+            break
+    return chains
+
+
+def can_run_side_by_side(config: FitConfig) -> bool:
+    """Return whether chains can share each engine step, and each come out as it would alone."""
+    if config.engine == "svi" or config.guide != "mean_field" or config.validation is not None:
+        return False
+    if not isinstance(config.elbo, FusedELBO) or config.elbo.estimator != "reparam":
+        return False
+    draws_or_counts = any(
+        isinstance(module, nn.modules.dropout._DropoutNd)
+        or any(True for _ in module.buffers(False))
+        for module in config.network.net.modules()
+    )
+    like = config.network.bayesian_parameters()[0][1].detach()
+    return not draws_or_counts and adam_settings(config.optimizer_and_lr[0], [like]) is not None
+
+
+def fresh_start(network: BayesianNetwork, seed: int) -> BayesianNetwork:
+    """Return a copy of a network whose module is initialised anew by its `reset_parameters`.
+
+    Frozen parameters (``requires_grad=False``) are kept.
+
+    Restart r > 0 of ``fit(network, ..., restarts=4, seed=s)`` is
+    ``fit(fresh_start(network, s + r), ..., seed=s + r)``.
+
+    Parameters
+    ----------
+    network : BayesianNetwork
+    seed : int
+    """
+    network = copy.deepcopy(network)
+    frozen = [(p, p.clone()) for p in network.net.parameters() if not p.requires_grad]
+    with seeded(as_seed(seed)), torch.no_grad():
+        module: Any
+        for module in network.net.modules():
+            own = list(module.parameters(recurse=False))
+            if own and not any(parameter.requires_grad for parameter in own):
+                continue  # its buffers belong to its frozen parameters
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+            elif any(parameter.requires_grad for parameter in own):
+                logger.warning(
+                    "%s has no reset_parameters: each restart starts from its present weights.",
+                    type(module).__name__,
+                )
+        for parameter, before in frozen:
+            parameter.copy_(before)
+    return network

@@ -1,0 +1,271 @@
+"""Run: a fit that is ready to take steps, and how it is started."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from .._core.random_state import rank_seed, reseed, seeded
+from ..fitted import FitSettings, FittedChain
+from ..model.guides import MeanFieldGuide, auto_normal
+from ..model.network import BayesianNetwork, evaluating
+from .batches import BatchSource, crc32
+from .checkpoints import Checkpoints, first_difference
+from .config import FitConfig
+from .data_source import open_batches
+from .early_stopping import Validation
+from .engine_choice import make_engine
+from .run_state import RunState
+from .step_plan import StepPlan
+from .warm_start import load_chain
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_STEPS, DEFAULT_EPOCHS = 10_000, 20
+
+
+@dataclass(frozen=True)
+class ChainStart:
+    """Where a chain starts.
+
+    Attributes
+    ----------
+    network : BayesianNetwork
+        Not changed: it is copied.
+    seed : int
+    fitted : FittedChain or None
+        A fitted chain whose parameters it starts from.
+    """
+
+    network: BayesianNetwork
+    seed: int
+    fitted: FittedChain | None
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One fit, or several side by side: what stays the same, and a `RunState` for what does not.
+
+    Attributes
+    ----------
+    config : FitConfig
+    networks, guides, seeds : list
+        One a chain. Networks and guides hold the parameters that are fitted.
+    parameters : list of Parameter
+        All that the first chain fits.
+    data : BatchSource
+    epochs : int
+    plan : StepPlan
+    state : RunState
+    checkpoints : Checkpoints or None
+    fingerprint : dict
+        By which a checkpoint recognises the fit; empty where neither checkpoints nor other
+        processes need it.
+    """
+
+    config: FitConfig
+    networks: list[BayesianNetwork]
+    guides: list[Any]
+    seeds: list[int]
+    parameters: list[nn.Parameter]
+    data: BatchSource
+    epochs: int
+    plan: StepPlan
+    state: RunState
+    checkpoints: Checkpoints | None
+    fingerprint: dict[str, Any]
+
+    def chains(
+        self, networks: Sequence[BayesianNetwork] | None = None, guides: Sequence[Any] | None = None
+    ) -> tuple[FittedChain, ...]:
+        """Return the chains as they are now, with the networks and guides themselves or copies."""
+        settings = settings_of(self.config, self.data, self.epochs)
+        per_chain = zip(
+            networks or self.networks,
+            guides or self.guides,
+            self.state.histories(),
+            self.seeds,
+            strict=True,
+        )
+        return tuple(
+            FittedChain(
+                network,
+                guide,
+                history,
+                self.data.example[0],
+                replace(settings, engine=self.state.engine.name, seed=seed),
+            )
+            for network, guide, history, seed in per_chain
+        )
+
+    def snapshot(self) -> tuple[FittedChain, ...]:
+        """Return copies of the chains as they are now, ready to predict."""
+        networks, guides = copy.deepcopy((self.networks, self.guides))
+        return self.chains([ready_to_predict(network) for network in networks], guides)
+
+
+def settings_of(config: FitConfig, data: BatchSource, epochs: int) -> FitSettings:
+    """Return what each chain records of its fit, without engine and seed."""
+    return config.settings(epochs=epochs, batch_size=data.batch_size, n_data=data.n_data)
+
+
+def start(config: FitConfig, starts: Sequence[ChainStart], checkpoints: Checkpoints | None) -> Run:
+    """Build all that a fit needs, and continue from its last checkpoint if there is one.
+
+    Rank 0 reads the checkpoint, and all processes start at its parameters.
+    """
+    networks = [config.placement.copy(own.network) for own in starts]
+    seeds = [own.seed for own in starts]
+    for network in networks:
+        if not network.training:  # in training mode, the user chooses the modes of submodules
+            network.train()
+    data = open_batches(
+        networks[0],
+        config.x,
+        config.y,
+        config.n_data,
+        config.batch_size,
+        config.sample_weight,
+        config.team,
+    )
+    epochs = config.epochs or max(DEFAULT_EPOCHS, math.ceil(DEFAULT_STEPS / data.n_batches))
+    validation = None
+    if config.validation is not None:
+        # During the warm-up the best score belongs to no posterior.
+        n_warmup_epochs = math.ceil(config.kl_warmup * epochs)
+        validation = Validation(networks[0], config.validation, seeds[0], n_warmup_epochs)
+    guides = [make_guide(config.guide, network, data) for network in networks]
+    for own, network, guide in zip(starts, networks, guides, strict=True):
+        if own.fitted is not None:
+            load_chain(own.fitted, network, guide)
+    parameters = parameters_of(networks[0], guides[0])
+    plan = StepPlan(config, data, epochs, seeds)
+    fingerprint: dict[str, Any] = {}
+    if checkpoints is not None or config.team.size > 1:  # it takes a pass over the data
+        fingerprint = fingerprint_of(config, starts, data, epochs)
+        _check_processes_agree(config, fingerprint)
+    stored = None
+    if checkpoints is not None:
+        stored = _read_checkpoint(config, checkpoints, fingerprint, networks, guides)
+    for network, guide in zip(networks, guides, strict=True):
+        config.team.broadcast_tensors([*parameters_of(network, guide), *network.buffers()])
+    engine = make_engine(config, networks, guides, seeds, parameters, data, plan.n_steps)
+    # From torch's random state the SVI engine draws weights, which all processes share. The other
+    # engines draw noise by example and dropout from it, which belong to the rows of a process.
+    if engine.name != "svi" or config.processes == "own_noise":
+        reseed(rank_seed(seeds[0], config.team.rank))
+    state = RunState(
+        engine, validation, config.team, n_chains=len(networks), n_batches=data.n_batches
+    )
+    if stored is not None:
+        state.load_state_dict(stored)
+        action = "is complete" if state.is_over else "continues"
+        logger.info("The fit %s: its checkpoint is of step %d.", action, state.n_steps)
+    return Run(
+        config,
+        networks,
+        guides,
+        seeds,
+        parameters,
+        data,
+        epochs,
+        plan,
+        state,
+        checkpoints,
+        fingerprint,
+    )
+
+
+def _read_checkpoint(
+    config: FitConfig,
+    checkpoints: Checkpoints,
+    fingerprint: dict[str, Any],
+    networks: Sequence[BayesianNetwork],
+    guides: Sequence[Any],
+) -> dict[str, Any] | None:
+    """Load the parameters of the last checkpoint on rank 0, and return its state on all ranks."""
+    state = None
+    if config.team.is_rank_zero:
+        found = checkpoints.latest(copy.deepcopy(networks[0]), fingerprint)
+        if found is not None:
+            state, chains = found
+            for chain, network, guide in zip(chains, networks, guides, strict=True):
+                load_chain(chain, network, guide)
+    stored: dict[str, Any] | None = config.team.broadcast(state)
+    return stored
+
+
+def fingerprint_of(
+    config: FitConfig, starts: Sequence[ChainStart], data: BatchSource, epochs: int
+) -> dict[str, Any]:
+    """Return what the same fit has in common with itself, run again or in another process."""
+    settings = settings_of(config, data, epochs)
+    fingerprint = {**config.fingerprint(settings, data.checksum), "seed": starts[0].seed}
+    fitted = [own.fitted for own in starts if own.fitted is not None]
+    if fitted:
+        fingerprint["start"] = "-".join(
+            crc32(*parameters_of(chain.network, chain.guide)) for chain in fitted
+        )
+    return fingerprint
+
+
+def _check_processes_agree(config: FitConfig, fingerprint: dict[str, Any]) -> None:
+    """Raise unless all processes have been called with the same arguments and rows."""
+    first, *others = config.team.gather(fingerprint)
+    for rank, other in enumerate(others, 1):
+        if name := first_difference(first, other):
+            raise ValueError(
+                "All processes must call fit with the same arguments and the same rows: "
+                f"{name!r} is {first.get(name)!r} in process 0 and {other.get(name)!r} in process "
+                f"{rank}. For independent fits: processes='alone'."
+            )
+
+
+def make_guide(
+    guide: str | Callable[..., Any], network: BayesianNetwork, data: BatchSource
+) -> Callable[..., Any]:
+    """Make the guide of a name, or check a custom one, and let it create its parameters."""
+    made: Callable[..., Any]
+    if guide == "mean_field":
+        made = MeanFieldGuide(network, data.example[0])
+    elif guide == "auto_normal":
+        made = auto_normal(network)
+    elif isinstance(guide, str | type) or not callable(guide):
+        raise ValueError(
+            f"`guide` must be 'mean_field', 'auto_normal' or a Pyro guide, got {guide!r}."
+        )
+    else:
+        made = guide
+        if isinstance(made, MeanFieldGuide) and made.has_points:
+            raise ValueError(
+                "`guide` is pruned and cannot be fitted further: weights that are exactly 0 have "
+                "no density, and the ELBO is minus infinity."
+            )
+    with torch.no_grad(), seeded(0), evaluating(network):
+        made(*data.example)  # autoguides create their parameters when they first run
+    return made
+
+
+def parameters_of(network: BayesianNetwork, guide: Any) -> list[nn.Parameter]:
+    """Return all that is fitted, in a fixed order: point parameters, then those of the guide."""
+    parameters = [parameter for _, parameter in network.point_parameters()]
+    parameters += guide.parameters() if isinstance(guide, nn.Module) else []
+    if not parameters:
+        raise ValueError(
+            "`guide` has no parameters to fit: make it a PyroModule that owns them. Those of "
+            "pyro.param live in Pyro's global store, which fit does not touch."
+        )
+    return parameters
+
+
+def ready_to_predict(network: BayesianNetwork) -> BayesianNetwork:
+    """Put a network into evaluation mode and full precision."""
+    network.autocast = None
+    return network.eval()

@@ -1,0 +1,119 @@
+"""RunState: what changes in a fit from step to step, beyond the parameters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .._core.distributed import Team
+from .._core.random_state import RandomState
+from .._core.state_dicts import with_prefix
+from ..engines.base import Engine
+from ..fitted import History
+from .early_stopping import Validation
+
+
+class RunState:
+    """The progress of a fit, and the states of its engine, validation and random numbers.
+
+    Parameters
+    ----------
+    engine : Engine
+    validation : Validation or None
+    team : Team
+    n_chains, n_batches : int
+        Chains that are fitted side by side, and batches in an epoch.
+
+    Attributes
+    ----------
+    n_steps : int
+        Steps done.
+    is_over, is_interrupted : bool
+        Whether the fit has ended, and whether Ctrl-C has ended it.
+    losses : list of ndarray of shape (n, 2, n_chains)
+        The nll and the KL divergence at each step. NaN where an interruption left a step out.
+    n_rows : list of ndarray of shape (n,)
+        Rows of each step that has been planned: perhaps more steps than are done.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        validation: Validation | None,
+        team: Team,
+        *,
+        n_chains: int,
+        n_batches: int,
+    ) -> None:
+        self.engine, self.validation, self._team = engine, validation, team
+        self._n_chains, self._n_batches = n_chains, n_batches
+        self.n_steps = 0
+        self.is_over = self.is_interrupted = False
+        self.losses: list[np.ndarray] = []
+        self.n_rows: list[np.ndarray] = []
+        self._seconds_before, self._began = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Time that the fit has taken, including the time before a checkpoint."""
+        return self._seconds_before + time.perf_counter() - self._began
+
+    @property
+    def n_steps_taken(self) -> int:
+        """Number of steps with losses, also after an interruption in the middle of a call."""
+        return sum(int((~np.isnan(losses[:, 0, 0])).sum()) for losses in self.losses)
+
+    def histories(self) -> list[History]:
+        """Return the history of each chain."""
+        losses = np.concatenate([np.empty((0, 2, self._n_chains)), *self.losses])
+        losses = losses[~np.isnan(losses[:, 0, 0])]
+        n_rows = np.concatenate([np.empty(0, int), *self.n_rows])[: len(losses)]
+        epoch = np.arange(len(losses)) // self._n_batches
+        validation_nll = np.array([] if self.validation is None else self.validation.nll)
+        return [
+            History(nll + kl, nll, kl, epoch, n_rows, validation_nll)
+            for nll, kl in (losses[:, :, chain].T for chain in range(self._n_chains))
+        ]
+
+    def mean_losses_of_epoch(self) -> tuple[float, float]:
+        """Return the nll and the KL divergence, averaged over the last epoch and the chains."""
+        n = self._n_batches
+        nll, kl = np.concatenate(self.losses[-n:])[-n:].mean((0, 2))
+        return float(nll), float(kl)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next step depends on, beyond the parameters; in all processes at once."""
+        engine = self.engine.state_dict()
+        best = {} if self.validation is None else self.validation.state_dict()
+        of_rank = {name: tensor for name, tensor in engine.items() if name.startswith("noise.")}
+        of_rank |= {f"random.{name}": t for name, t in RandomState.now().tensors().items()}
+        by_rank = self._team.gather(of_rank)
+        tensors = {
+            **{f"engine.{name}": tensor for name, tensor in engine.items() if name not in of_rank},
+            **{f"best.{name}": tensor for name, tensor in best.items()},
+            **{f"rank-{r}.{n}": t for r, own in enumerate(by_rank) for n, t in own.items()},
+        }
+        return {
+            "n_done": self.n_steps,
+            "is_over": self.is_over,
+            "seconds": self.seconds,
+            "tensors": tensors,
+            "histories": self.histories(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state, with an engine that starts at the same parameters."""
+        self.n_steps, self.is_over = state["n_done"], state["is_over"]
+        self._seconds_before = state["seconds"]
+        tensors, histories = state["tensors"], state["histories"]
+        self.losses = [np.stack([np.stack([h.nll, h.kl], 1) for h in histories], -1)]
+        self.n_rows = [histories[0].n_rows]
+        of_rank = with_prefix(tensors, f"rank-{self._team.rank}.")
+        self.engine.load_state_dict(with_prefix(tensors, "engine.") | of_rank)
+        if self.validation is not None:
+            self.validation.nll = histories[0].validation_nll.tolist()
+            self.validation.load_state_dict(with_prefix(tensors, "best."))
+        RandomState.of(with_prefix(of_rank, "random.")).restore()

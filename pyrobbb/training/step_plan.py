@@ -1,0 +1,108 @@
+"""The steps of a fit: which batch, KL weight and learning rate each one has."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import torch
+
+from ..elbo.objectives import kl_weights
+from ..engines.base import Engine, Steps
+from .batches import Batches, BatchSource
+from .config import FitConfig
+from .schedules import factor_of
+
+
+class StepPlan:
+    """Turns the batches of a fit into steps.
+
+    Parameters
+    ----------
+    config : FitConfig
+    data : BatchSource
+    epochs : int
+    seeds : sequence of int
+        One a chain, for the order of its rows.
+    """
+
+    def __init__(
+        self, config: FitConfig, data: BatchSource, epochs: int, seeds: Iterable[int]
+    ) -> None:
+        self._config, self._data = config, data
+        self.n_steps = epochs * data.n_batches
+        self._lr = config.optimizer_and_lr[1]
+        self._lr_factor = factor_of(config.schedule)
+        self._kl_shares = kl_weights(config.kl_weight, data.n_batches)
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def steps(
+        self, which: range, n_done: int, record_rows: Callable[[np.ndarray], None]
+    ) -> Iterator[Steps]:
+        """Yield the steps of some epochs that are still to be taken.
+
+        Parameters
+        ----------
+        which : range
+            The epochs.
+        n_done : int
+            Number of steps done, which are left out.
+        record_rows : callable
+            Receives the number of rows of the steps, before they are yielded.
+        """
+        for batches in self._data.epochs(which, self._generators):
+            n_skipped = max(0, n_done - int(batches.number[0]))
+            if n_skipped < len(batches.number):
+                batches = batches.skip(n_skipped)
+                record_rows(batches.n_rows_total)
+                yield self._steps_of(batches)
+
+    def _steps_of(self, batches: Batches) -> Steps:
+        config, data = self._config, self._data
+        n_rows, number = batches.n_rows, batches.number
+        done = number / self.n_steps
+        warmup = np.minimum(1.0, done / config.kl_warmup) if config.kl_warmup else 1.0
+        # The loss of a step is n_data / n_rows times the paper's F_i = pi_i KL + nll_i. Processes
+        # share a batch's part of the KL divergence by the rows that they have of it.
+        share = self._kl_shares[number % data.n_batches] * n_rows / batches.n_rows_total
+        if config.kl_weight == "uniform" or isinstance(config.kl_weight, numbers.Real):
+            # In proportion to the rows, so that a ragged batch has its part.
+            share = self._kl_shares.sum() * n_rows / data.n_data
+        return Steps(
+            batches.x,
+            batches.y,
+            batches.rows,
+            n_rows,
+            n_data=data.n_data,
+            kl_weight=warmup * share * data.n_data / np.maximum(n_rows, 1),
+            step_weight=n_rows / data.batch_size,
+            lr=self._lr * np.array([self._lr_factor(fraction) for fraction in done.tolist()]),
+            row_weight=batches.row_weight,
+        )
+
+
+def interleave(epochs: range, engine: Engine, n_batches: int) -> Iterator[range]:
+    """Split epochs, so that batches are drawn for one engine call at a time, at least one epoch."""
+    first = epochs.start
+    while first < epochs.stop:
+        last = min(first + max(engine.max_steps_per_call // n_batches, 1), epochs.stop)
+        yield range(first, last)
+        first = last
+
+
+def rechunk(stream: Iterable[Steps], engine: Engine) -> Iterator[Steps]:
+    """Split and join steps to as many as an engine takes in one call."""
+    waiting: Steps | None = None
+    for steps in stream:
+        if waiting is not None:
+            if waiting.x is steps.x:
+                steps = waiting.then(steps)
+            else:
+                yield waiting
+        while len(steps) > (n := engine.max_steps_per_call):  # may change while it takes steps
+            yield steps[:n]
+            steps = steps[n:]
+        waiting = steps
+    if waiting is not None:
+        yield waiting

@@ -1,0 +1,103 @@
+"""Minibatches of files that are larger than memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._core.arrays import ArrayLike
+from .._core.distributed import Team
+from .._core.random_state import PrivateRandomState
+from ..model.network import BayesianNetwork
+from ..streams import Parquet, Rows, Shuffle
+from .batches import Batches, crc32, rows_of_process, sizes_of_process
+
+BUFFER_ROWS, BUFFER_BYTES = 2**17, 2**27
+"""Most rows of a stream that the shuffle buffer holds, and most bytes."""
+
+
+class StreamBatches:
+    """Minibatches of rows that are read from files through a buffer; see `streams.Shuffle`."""
+
+    def __init__(
+        self, network: BayesianNetwork, rows: Rows, batch_size: int, team: Team | None = None
+    ) -> None:
+        self._network, self._rows, self._team = network, rows, team or Team()
+        self.n_data = rows.n_data
+        self.batch_size = min(batch_size, self.n_data)
+        self.n_batches = math.ceil(self.n_data / self.batch_size)
+        name, pair = next(rows.read(0))
+        if isinstance(rows, Parquet):
+            with reading(name):
+                like = network.targets_like(pair[0][:1])
+            rows.check_target(like)
+        x, y = self._prepare(name, pair)
+        self.example = x[:1].clone(), y[:1].clone()
+        row_bytes = sum(t[0].numel() * t.element_size() for t in (x, y))
+        buffer_rows = min(BUFFER_ROWS, BUFFER_BYTES // max(row_bytes, 1))
+        self.n_consecutive = min(max(buffer_rows // self.batch_size, 1), self.n_batches)
+
+    @property
+    def checksum(self) -> str:
+        """A checksum of the first row and the number of chunks, as not all rows are read for it."""
+        x, y = self.example
+        return f"{self._rows.n_chunks}-{crc32(x, y)}"
+
+    def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
+        """Yield the batches of some epochs, as many at a time as the buffer holds.
+
+        The order depends on the seed and the epoch only.
+        """
+        seed = generators[0].initial_seed()
+        size = self.n_consecutive * self.batch_size
+        for epoch in which:
+            shuffle = Shuffle(self._rows, [seed, epoch])
+            number, n_held = epoch * self.n_batches, 0
+            x, y = self._buffer(size)
+            for name, pair in shuffle.pieces():
+                new_x, new_y = self._prepare(name, pair)
+                while len(new_x):
+                    n = min(size - n_held, len(new_x))
+                    x[n_held : n_held + n], y[n_held : n_held + n] = new_x[:n], new_y[:n]
+                    new_x, new_y, n_held = new_x[n:], new_y[n:], n_held + n
+                    if n_held == size:
+                        yield self._cut(x, y, n_held, shuffle, number)
+                        number, n_held = number + self.n_consecutive, 0
+                        x, y = self._buffer(size)  # the batches yielded are still in use
+            if n_held:
+                yield self._cut(x, y, n_held, shuffle, number)
+
+    def _buffer(self, size: int) -> tuple[Tensor, Tensor]:
+        # Zeros, so that rows which are never filled are finite.
+        x, y = (like.new_zeros((size, *like.shape[1:])) for like in self.example)
+        return x, y
+
+    def _cut(self, x: Tensor, y: Tensor, n: int, shuffle: Shuffle, number: int) -> Batches:
+        """Split the first n rows of a buffer into batches; the last may be smaller."""
+        n_batches = math.ceil(n / self.batch_size)
+        n_all = np.full(n_batches, self.batch_size)
+        n_all[-1] -= n_batches * self.batch_size - n
+        order = np.resize(shuffle.permutation(n), n_batches * self.batch_size)
+        rows = torch.as_tensor(order.reshape(n_batches, self.batch_size))
+        rows = rows[..., rows_of_process(self.batch_size, self._team)].contiguous()
+        numbers = np.arange(number, number + n_batches)
+        return Batches(x, y, rows.to(x.device), sizes_of_process(n_all, self._team), numbers, n_all)
+
+    def _prepare(self, name: str, pair: tuple[ArrayLike, ArrayLike]) -> tuple[Tensor, Tensor]:
+        with reading(name):
+            return self._network.prepare(*pair)
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Leave the random state of the fit alone, and begin errors with the name of the file."""
+    try:
+        with PrivateRandomState(0).active():
+            yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
