@@ -3,9 +3,11 @@
 import numpy as np
 import torch
 
+from pyrobbb import Posterior
 from pyrobbb.engines.base import SVIEngine
 from pyrobbb.engines.compiled import CompiledEngine
 from pyrobbb.engines.fused import FusedEngine
+from pyrobbb.fitted import FittedChain
 
 
 class Crash(BaseException):
@@ -31,7 +33,7 @@ def crash_at(monkeypatch, n_steps):
 
 
 def assert_equal(one, other):
-    for a, b in zip(one.chains or [one], other.chains or [other], strict=True):
+    for a, b in zip(one.chains, other.chains, strict=True):
         for mine, theirs in ((a.guide, b.guide), (a.network.net, b.network.net)):
             own = mine.state_dict()
             assert own.keys() == theirs.state_dict().keys()
@@ -41,3 +43,13 @@ def assert_equal(one, other):
             np.testing.assert_array_equal(values, getattr(b.history, name), err_msg=name)
         assert a.settings == b.settings
         assert a.network.training is b.network.training is False
+
+
+def posterior_of(network, guide, history, example, settings=None):
+    """Return a posterior with one chain, made by hand."""
+    return Posterior((FittedChain(network, guide, history, example, settings or {}),))
+
+
+def combined(posteriors):
+    """Return the chains of several posteriors as one posterior."""
+    return Posterior(tuple(chain for posterior in posteriors for chain in posterior.chains))

@@ -171,8 +171,8 @@ def test_the_blocks_of_the_document_run(capsys, monkeypatch):
     own, root = logging.getLogger("pyrobbb"), logging.getLogger()
     monkeypatch.setattr(own, "level", own.level)
     monkeypatch.setattr(root, "handlers", list(root.handlers))
-    monkeypatch.setattr("pyrobbb.training.loop.DEFAULT_STEPS", 4)
-    monkeypatch.setattr("pyrobbb.training.loop.DEFAULT_EPOCHS", 2)
+    monkeypatch.setattr("pyrobbb.training.run.DEFAULT_STEPS", 4)
+    monkeypatch.setattr("pyrobbb.training.run.DEFAULT_EPOCHS", 2)
     network = BayesianNetwork(mlp(3, [4], 1))
     names = {"fit": fit, "network": network, "x": torch.as_tensor(X), "y": torch.as_tensor(Y)}
     assert len(BLOCKS) == 2

@@ -20,7 +20,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), 
 
 def test_the_quickstart_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pyrobbb.training.loop.DEFAULT_STEPS", 40)  # the rest at its defaults
+    monkeypatch.setattr("pyrobbb.training.run.DEFAULT_STEPS", 40)  # the rest at its defaults
     exec(BLOCKS[0], {})
     assert (tmp_path / "model" / "posterior.json").is_file()
     assert len(re.findall(r"\[\[.*?\]\]", capsys.readouterr().out, re.DOTALL)) == 3

@@ -47,7 +47,7 @@ def learnt(posterior):
 
 
 def assert_same_fit(one, other, rtol=1e-9):
-    chains = [posterior.chains or (posterior,) for posterior in (one, other)]
+    chains = [posterior.chains for posterior in (one, other)]
     for own, its in zip(*chains, strict=True):
         torch.testing.assert_close(learnt(own), learnt(its), rtol=rtol, atol=rtol)
         for name in ("nll", "kl"):

@@ -5,8 +5,9 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support import posterior_of
 
-from pyrobbb import BayesianNetwork, MeanFieldGuide, Posterior, likelihoods, mlp
+from pyrobbb import BayesianNetwork, MeanFieldGuide, likelihoods, mlp
 from pyrobbb.fitted.history import History
 
 sizes = st.integers(1, 6)
@@ -29,7 +30,7 @@ def test_shapes_that_fit_go_through_from_the_model_to_the_prediction(
     guide = MeanFieldGuide(network)
     assert guide.loc.numel() == sum(p.numel() for p in network.net.parameters()) + 1
     history = History(*[np.zeros(1)] * 3, np.zeros(1, int), np.ones(1, int))
-    prediction = Posterior(network, guide, history, rows[:1]).predict(x, n_draws=n_draws, seed=0)
+    prediction = posterior_of(network, guide, history, rows[:1]).predict(x, n_draws=n_draws, seed=0)
     assert prediction.mean.shape == prediction.interval(0.5)[1].shape == (n, n_out)
     assert prediction.log_prob(y).shape == (n,)
     assert prediction.sample(seed=0).shape == (n_draws, n, n_out)

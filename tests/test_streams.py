@@ -27,8 +27,9 @@ from torch.utils.data import (
 from pyrobbb import BayesianNetwork, fit, likelihoods, mlp, streams
 from pyrobbb._core.distributed import Team
 from pyrobbb.streams import MappedRows, Parquet
-from pyrobbb.training import batches
-from pyrobbb.training.batches import LoaderBatches, StreamBatches
+from pyrobbb.training import stream_batches
+from pyrobbb.training.loader_batches import loader_batches
+from pyrobbb.training.stream_batches import StreamBatches
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(1003, 3)).astype(np.float32)
@@ -55,7 +56,7 @@ def table(tmp_path):
 
 @pytest.fixture
 def small_buffer(monkeypatch):
-    monkeypatch.setattr(batches, "BUFFER_ROWS", 210)
+    monkeypatch.setattr(stream_batches, "BUFFER_ROWS", 210)
 
 
 def network():
@@ -255,7 +256,7 @@ def test_the_smaller_batches_that_workers_end_with_are_made_whole(n_workers):
     posterior = a_fit(DataLoader(Short(), batch_size=4, num_workers=n_workers), n_data=25)
     np.testing.assert_array_equal(posterior.history.n_rows[:7], [4, 4, 4, 4, 4, 4, 1])
     loader = DataLoader(Short(), batch_size=4, num_workers=n_workers)
-    data = LoaderBatches(BayesianNetwork(mlp(3, [4], 1)), loader, 25)
+    data = loader_batches(BayesianNetwork(mlp(3, [4], 1)), loader, 25)
     generators = [torch.Generator().manual_seed(0)]
     seen = torch.cat([some.y for some in data.epochs(range(1), generators)])
     assert sorted(seen.flatten().tolist()) == list(range(25))
@@ -442,7 +443,7 @@ def test_a_file_is_never_held_as_a_whole(tmp_path, monkeypatch):
     x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (n, 50))
     x[:] = 0
     y = np.zeros((n, 1), np.float32)
-    monkeypatch.setattr(batches, "BUFFER_ROWS", 2**13)
+    monkeypatch.setattr(stream_batches, "BUFFER_ROWS", 2**13)
     stream = StreamBatches(BayesianNetwork(mlp(50, [4], 1)), MappedRows(x, y), 1024)
     tracemalloc.start()  # knows NumPy's memory; the buffers are torch's, and counted here
     held = 0

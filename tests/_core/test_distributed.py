@@ -12,7 +12,7 @@ import torch
 
 from pyrobbb import BayesianNetwork, Posterior, fit, mlp
 from pyrobbb._core.distributed import Team
-from pyrobbb.training.batches import part_sizes
+from pyrobbb.training.batches import sizes_of_process
 
 HERE = Path(__file__).parent
 RNG = np.random.default_rng(0)
@@ -138,7 +138,7 @@ def fitted(request, tmp_path_factory):
 
 
 def chains(posterior):
-    return posterior.chains or (posterior,)
+    return posterior.chains
 
 
 @pytest.mark.parametrize("name", [*CASES, "loader", "stream"])
@@ -183,7 +183,7 @@ def test_with_noise_of_their_own_they_fit_another_but_near_one(fitted):
 def test_a_batch_is_cut_into_parts_that_make_it_up():
     sizes = np.arange(1, 12)
     for n in (1, 2, 3, 5):
-        parts = np.stack([part_sizes(sizes, Team(rank, n)) for rank in range(n)])
+        parts = np.stack([sizes_of_process(sizes, Team(rank, n)) for rank in range(n)])
         np.testing.assert_array_equal(parts.sum(0), sizes)
         assert (parts.max(0) - parts.min(0)).max() <= 1
 
@@ -255,7 +255,7 @@ def test_a_lost_process_is_an_error_that_says_what_to_do(monkeypatch):
 
 
 def test_batch_norm_is_refused_in_several_processes():
-    from pyrobbb.training.batches import open_batches
+    from pyrobbb.training.data_source import open_batches
 
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
     with pytest.raises(ValueError, match=r"batch norm, .* take nn.GroupNorm"):

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support import posterior_of
 
 from pyrobbb import (
     BayesianNetwork,
     MeanFieldGuide,
-    Posterior,
     fit,
     likelihoods,
     mlp,
@@ -125,7 +125,7 @@ def test_a_large_prediction_keeps_to_the_memory_bound():
             return int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
         def posterior(hidden):
             network = BayesianNetwork(mlp(2, hidden, 1)).eval()
-            return Posterior(network, MeanFieldGuide(network), None, torch.zeros(1, 2))
+            return posterior_of(network, MeanFieldGuide(network), None, torch.zeros(1, 2))
         posterior([5]).predict(torch.randn(50, 2), n_draws=20).interval()
         small, wide = posterior([20]), posterior([300, 300])
         x, few = torch.randn(40_000, 2), torch.randn(500, 2)
@@ -190,5 +190,5 @@ def test_bad_arguments_are_named(posterior, call, error, message):
 def test_a_posterior_can_be_made_by_hand_from_a_guide_of_ones_own_loop():
     network = BayesianNetwork(mlp(3, [6], 1)).eval()
     history = History(*[np.zeros(1)] * 3, np.zeros(1, int), np.ones(1, int))
-    posterior = Posterior(network, MeanFieldGuide(network), history, torch.zeros(1, 3))
+    posterior = posterior_of(network, MeanFieldGuide(network), history, torch.zeros(1, 3))
     assert posterior.predict(X, n_draws=3).mean.shape == (40, 1)

@@ -9,6 +9,7 @@ import scipy.special
 import scipy.stats
 import torch
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from support import combined, posterior_of
 from torch import nn
 
 from pyrobbb import BayesianNetwork, FusedELBO, MeanFieldGuide, Posterior, fit, mlp, prune
@@ -46,7 +47,7 @@ def posterior_at_random(seed=0, likelihood=None, dtype=torch.float32, prior=None
             guide.loc[N_WEIGHTS:] = 1e-6
     empty = np.zeros(0)
     history = History(empty, empty, empty, empty.astype(int), empty)
-    return Posterior(network, guide, history, torch.zeros(1, 3, dtype=dtype))
+    return posterior_of(network, guide, history, torch.zeros(1, 3, dtype=dtype))
 
 
 def brute_force(loc, rho, fraction):
@@ -180,7 +181,7 @@ def test_predictions_are_those_of_a_network_masked_by_hand(likelihood):
 
 def test_each_chain_is_pruned_by_its_own_ranking():
     chains = [posterior_at_random(seed) for seed in (1, 2, 3)]
-    pruned = prune(Posterior.of_chains(chains), 0.5)
+    pruned = prune(combined(chains), 0.5)
     masks = []
     for own, before in zip(pruned.chains, chains, strict=True):
         gone = brute_force(before.guide.loc[:N_WEIGHTS], before.guide.rho[:N_WEIGHTS], 0.5)
@@ -195,10 +196,10 @@ def test_each_chain_is_pruned_by_its_own_ranking():
 @pytest.mark.parametrize("n_chains", [1, 2])
 def test_a_file_keeps_what_is_pruned(tmp_path, n_chains):
     chains = [posterior_at_random(seed) for seed in range(n_chains)]
-    pruned = prune(chains[0] if n_chains == 1 else Posterior.of_chains(chains), 0.6)
+    pruned = prune(chains[0] if n_chains == 1 else combined(chains), 0.6)
     pruned.save(tmp_path / "pruned")
     read = Posterior.load(tmp_path / "pruned")
-    for own, other in zip(read.chains or [read], pruned.chains or [pruned], strict=True):
+    for own, other in zip(read.chains, pruned.chains, strict=True):
         assert same(own.guide.state_dict(), other.guide.state_dict())
         assert (own.guide.scale == 0).sum() == round(0.6 * N_WEIGHTS)
     assert same(read.draws(10, seed=0), pruned.draws(10, seed=0))
@@ -257,7 +258,7 @@ def test_the_plot_of_ratios_leaves_pruned_weights_out():
 
 @pytest.mark.parametrize("engine", ["svi", "fused", "auto"])
 def test_no_engine_fits_a_pruned_guide_further(fitted, engine):
-    pruned = prune(fitted.chains[0], 0.5)
+    pruned = prune(Posterior(fitted.chains[:1]), 0.5)
     with pytest.raises(ValueError, match="`guide` is pruned and cannot be fitted further"):
         fit(
             pruned.network,
@@ -272,7 +273,7 @@ def test_no_engine_fits_a_pruned_guide_further(fitted, engine):
 @pytest.mark.parametrize("engine", ["svi", "fused", "auto"])
 @pytest.mark.parametrize("chains", [slice(0, 1), slice(None)], ids=["single", "chains"])
 def test_no_fit_takes_up_from_a_pruned_posterior(fitted, chains, engine):
-    pruned = prune(Posterior.of_chains(fitted.chains[chains]), 0.5)
+    pruned = prune(Posterior(fitted.chains[chains]), 0.5)
     with pytest.raises(ValueError, match="`start` is pruned and cannot be fitted further"):
         fit(
             pruned.network,
@@ -285,7 +286,7 @@ def test_no_fit_takes_up_from_a_pruned_posterior(fitted, chains, engine):
 
 
 def test_the_fused_loss_refuses_a_pruned_guide(fitted):
-    pruned = prune(fitted.chains[0], 0.5)
+    pruned = prune(Posterior(fitted.chains[:1]), 0.5)
     with pytest.raises(CannotFuseError, match="the guide is pruned"):
         FusedELBO().loss(pruned.network, pruned.guide, *data(n_out=1))
 
@@ -342,7 +343,7 @@ def test_sparse_weights_take_less_room_on_disk(tmp_path):
     network = BayesianNetwork(net).eval()
     empty = np.zeros(0)
     history = History(empty, empty, empty, empty.astype(int), empty)
-    posterior = Posterior(network, MeanFieldGuide(network), history, torch.zeros(1, 50))
+    posterior = posterior_of(network, MeanFieldGuide(network), history, torch.zeros(1, 50))
     size = {}
     for fraction in (0.0, 0.75, 0.95):
         torch.save(sparse_weights(prune(posterior, fraction)), tmp_path / "sparse.pt")
@@ -353,7 +354,7 @@ def test_sparse_weights_take_less_room_on_disk(tmp_path):
 
 
 def test_of_several_chains_there_are_no_single_weights():
-    chains = Posterior.of_chains([posterior_at_random(0), posterior_at_random(1)])
+    chains = combined([posterior_at_random(0), posterior_at_random(1)])
     with pytest.raises(ValueError, match=r"of 2 chains: take one of posterior\.chains"):
         sparse_weights(chains)
 

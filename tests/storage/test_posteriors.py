@@ -24,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyro.infer import Trace_ELBO
 from safetensors.torch import load_file, save_file
+from support import combined, posterior_of
 from torch import nn
 
 from pyrobbb import (
@@ -55,7 +56,7 @@ def fitted(net=None, prior=None, likelihood=None, y=Y, **kwargs):
 def by_hand(network, guide=MeanFieldGuide, example=None, **settings):
     history = History(*[np.zeros(1)] * 3, np.zeros(1, int), np.ones(1, int))
     example = torch.zeros(1, 3) if example is None else example
-    return Posterior(network.eval(), guide(network), history, example, settings)
+    return posterior_of(network.eval(), guide(network), history, example, settings)
 
 
 def with_batch_norm():
@@ -137,7 +138,7 @@ def test_a_posterior_comes_back_from_its_folder_whole(name, tmp_path):
     before.save(tmp_path / "model")
     after = Posterior.load(tmp_path / "model")
     assert len(after.chains) == len(before.chains)
-    for old, new in zip(before.chains or [before], after.chains or [after], strict=True):
+    for old, new in zip(before.chains, after.chains, strict=True):
         assert new.network.prior == old.network.prior
         assert new.network.likelihood == old.network.likelihood
         assert new.settings == old.settings
@@ -314,7 +315,7 @@ def test_a_module_that_takes_no_single_row_is_saved_without_the_schema_of_y(tmp_
 def test_chains_that_are_not_alike_cannot_be_saved_together(tmp_path):
     chains = [by_hand(BayesianNetwork(mlp(3, [6], 1), priors.Normal(s))) for s in (1.0, 2.0)]
     with pytest.raises(ValueError, match="must have one prior to be saved together: chain 1 has"):
-        Posterior.of_chains(chains).save(tmp_path / "model")
+        combined(chains).save(tmp_path / "model")
     with pytest.raises(ValueError, match="`chains` must hold at least one fit, got none"):
         storage.write(tmp_path / "model", [])
 
@@ -393,7 +394,7 @@ SAVES = """
             for parameter in (*network.parameters(), *guide.parameters()):
                 parameter.fill_(value)
         history = History(*[np.full(1, value)] * 3, np.zeros(1, int), np.ones(1, int))
-        return Posterior(network, guide, history, torch.full((1, 5), value), {"value": value})
+        return posterior_of(network, guide, history, torch.full((1, 5), value), {"value": value})
 
     def found():
         try:
