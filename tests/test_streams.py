@@ -239,8 +239,8 @@ def test_the_number_of_rows_is_that_of_different_rows(sampler, n_data, is_batche
 @pytest.mark.parametrize(
     ("n_data", "message"),
     [
-        (24, "gives 25 rows"),
-        (20, "gives more rows"),
+        (24, "yields 25 rows"),
+        (20, "yields more rows"),
         (26, "ended after 25 rows"),
         (50, "ended after 25 rows"),
     ],
@@ -276,7 +276,7 @@ class ReadyMade(Dataset):
 def test_the_rows_of_batches_that_are_ready_made_are_counted():
     posterior = a_fit(DataLoader(ReadyMade(), batch_size=None, shuffle=True), n_data=18)
     assert sorted(posterior.history.n_rows[:3]) == [5, 6, 7]
-    with pytest.raises(ValueError, match="`n_data` is 3, but the DataLoader gives 18 rows"):
+    with pytest.raises(ValueError, match="`n_data` is 3, but the DataLoader yields 18 rows"):
         a_fit(DataLoader(ReadyMade(), batch_size=None), n_data=3)
 
 
@@ -285,7 +285,7 @@ def test_what_drop_last_leaves_out():
         a_fit(DataLoader(ROWS, batch_size=20, drop_last=True), n_data=1003)
     posterior = a_fit(DataLoader(ROWS, 20, shuffle=True, drop_last=True), n_data=1003)
     assert set(posterior.history.n_rows) == {20}
-    with pytest.raises(ValueError, match="a DataLoader that gives no batch"):
+    with pytest.raises(ValueError, match="a DataLoader without a batch"):
         a_fit(DataLoader(ROWS, 2000, shuffle=True, drop_last=True), n_data=1003)
 
 

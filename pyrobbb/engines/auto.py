@@ -72,7 +72,11 @@ class AutoEngine:
     def max_steps_per_call(self) -> int:
         """How many steps it is best given in one call."""
         is_probing = self._engine is self._fused and len(self._seconds) < PROBES
-        return min(self._engine.max_steps_per_call, PROBE_STEPS) if is_probing else self._engine.max_steps_per_call
+        return (
+            min(self._engine.max_steps_per_call, PROBE_STEPS)
+            if is_probing
+            else self._engine.max_steps_per_call
+        )
 
     def run(self, steps: Steps, losses: np.ndarray) -> None:
         """Take the steps, and write down the nll and the KL divergence before each."""

@@ -295,7 +295,7 @@ def run(self, steps, losses):
     original(self, steps, losses)
 
 FusedEngine.run = run
-checkpoints.SECONDS, checkpoints.SHARE = 0.0, 1e9
+checkpoints.SECONDS, checkpoints.MAX_WRITING_SHARE = 0.0, 1e9
 sys.exit(cli.main(sys.argv[1:]))
 """
 

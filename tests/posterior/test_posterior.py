@@ -117,7 +117,7 @@ def test_a_large_prediction_keeps_to_the_memory_bound():
     program = """
         import torch
         from pyrobbb import BayesianNetwork, MeanFieldGuide, Posterior, mlp
-        from pyrobbb.fitted.history import History
+        from pyrobbb.fitted import FittedChain
         torch.set_num_threads(1)
         def peak():
             # Not of `resource`, whose peak begins at that of the process that started this one.
@@ -125,7 +125,8 @@ def test_a_large_prediction_keeps_to_the_memory_bound():
             return int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
         def posterior(hidden):
             network = BayesianNetwork(mlp(2, hidden, 1)).eval()
-            return posterior_of(network, MeanFieldGuide(network), None, torch.zeros(1, 2))
+            guide, x = MeanFieldGuide(network), torch.zeros(1, 2)
+            return Posterior((FittedChain(network, guide, None, x),))
         posterior([5]).predict(torch.randn(50, 2), n_draws=20).interval()
         small, wide = posterior([20]), posterior([300, 300])
         x, few = torch.randn(40_000, 2), torch.randn(500, 2)

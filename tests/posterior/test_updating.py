@@ -45,7 +45,8 @@ def test_the_prior_of_all_rows_stays_and_the_posterior_given_too(halves):
     posterior = fit(first.network, first.x, first.y, epochs=5, restarts=2, **HOW)
     before = copy.deepcopy([own.guide.state_dict() for own in posterior.chains])
     later = update(posterior, second.x, second.y, epochs=5, **HOW)
-    assert later.network.prior == posterior.network.prior == priors.Normal(1.0)
+    for chain in (*later.chains, *posterior.chains):
+        assert chain.network.prior == priors.Normal(1.0)
     assert len(later.chains) == 2
     for own, was in zip(posterior.chains, before, strict=True):
         torch.testing.assert_close(own.guide.state_dict(), was, atol=0, rtol=0)
@@ -55,11 +56,11 @@ def test_the_learnt_noise_is_a_prior_too():
     x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
     network = BayesianNetwork(mlp(2, [], 1, seed=0), priors.Normal(), likelihoods.Gaussian())
     posterior = fit(network, x, x[:, :1], epochs=300, **HOW)
-    prior = as_prior(posterior).likelihood.latents["noise_scale"]
+    prior = as_prior(posterior.chains[0]).likelihood.latents["noise_scale"]
     loc = posterior.guide.split(posterior.guide.loc)["noise_scale"]
     scale = posterior.guide.split(posterior.guide.scale)["noise_scale"]
     torch.testing.assert_close((prior.loc, prior.scale), (loc.detach(), scale.detach()))
-    divergence = as_prior(posterior)
+    divergence = as_prior(posterior.chains[0])
     guide = MeanFieldGuide(divergence)
     guide.load_state_dict(posterior.guide.state_dict())
     draws = {name: value[None] for name, value in guide(x).items()}

@@ -39,6 +39,7 @@ from pyrobbb import (
     storage,
 )
 from pyrobbb.fitted.history import History
+from pyrobbb.storage import posteriors
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype(np.float32)
@@ -239,7 +240,7 @@ def test_the_tensors_of_a_prior_are_stored_with_it(tmp_path, monkeypatch):
     prior = priors.ByName({"*.weight": Known(loc, torch.tensor(0.5))})
     posterior = fitted(net, prior, restarts=2)
     posterior.save(tmp_path / "model")
-    after = Posterior.load(tmp_path / "model").network.prior.patterns["*.weight"]
+    after = Posterior.load(tmp_path / "model").chains[1].network.prior.patterns["*.weight"]
     assert after.scale == 0.5
     assert all(torch.equal(after.loc[name], value) for name, value in loc.items())
     Posterior.load(tmp_path / "model", BayesianNetwork(mlp(3, [6], 1), prior))
@@ -329,14 +330,14 @@ def test_another_guide_cannot_be_saved(tmp_path):
         with pytest.raises(TypeError, match=r"A guide of type \w+ cannot be saved"):
             by_hand(network, guide).save(tmp_path / "model")
     with pytest.raises(TypeError, match="`history` must be a History to be saved, got NoneType"):
-        replace(by_hand(network), history=None).save(tmp_path / "model")
+        Posterior((replace(by_hand(network).chains[0], history=None),)).save(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_more_can_lie_in_the_same_folder(posterior, tmp_path):
     extra = {"estimator": {"name": "Regressor", "scale": np.float64(2.0), "columns": ("a", "b")}}
     tensors = {"mean": torch.arange(3.0), "classes": torch.arange(2)}
-    storage.write(tmp_path / "model", [posterior.parts()], extra=extra, tensors=tensors)
+    storage.write(tmp_path / "model", posterior.chains, extra=extra, tensors=tensors)
     found, values = storage.read_extra(tmp_path / "model")
     assert found == {"estimator": {"name": "Regressor", "scale": 2.0, "columns": ["a", "b"]}}
     assert values.keys() == tensors.keys()
@@ -345,11 +346,11 @@ def test_more_can_lie_in_the_same_folder(posterior, tmp_path):
     assert torch.equal(after.guide.loc, posterior.guide.loc)
     for extra, error in (({"f": math.cos}, TypeError), ({"f": math.nan}, ValueError)):
         with pytest.raises(error, match=r"`extra\['f'\]` is"):
-            storage.write(tmp_path / "model", [posterior.parts()], extra=extra)
+            storage.write(tmp_path / "model", posterior.chains, extra=extra)
     with pytest.raises(
         TypeError, match=r"'extra.odd' must be a dense tensor to be saved, got list"
     ):
-        storage.write(tmp_path / "model", [posterior.parts()], tensors={"odd": [1.0]})
+        storage.write(tmp_path / "model", posterior.chains, tensors={"odd": [1.0]})
     posterior.save(tmp_path / "plain")
     assert storage.read_extra(tmp_path / "plain") == ({}, {})
 
@@ -364,8 +365,8 @@ def test_a_folder_that_was_written_once_is_read_for_ever(name):
         np.testing.assert_allclose(chain.guide.loc.detach(), recorded["loc"][i], rtol=1e-7)
         np.testing.assert_allclose(chain.history.nelbo, recorded["nelbo"][i], rtol=1e-15)
         assert chain.settings["seed"] == i
-    mixture = priors.ScaleMixture(0.25, 1.5, 0.1)
-    assert posterior.network.prior == priors.ByName({"*.bias": priors.Normal(2.0)}, mixture)
+        mixture = priors.ScaleMixture(0.25, 1.5, 0.1)
+        assert chain.network.prior == priors.ByName({"*.bias": priors.Normal(2.0)}, mixture)
     x = np.linspace(-1.0, 1.0, 10, dtype=np.float32).reshape(5, 2)
     prediction = posterior.predict(x, n_draws=50, seed=0)
     np.testing.assert_allclose(prediction.mean, recorded["mean"], rtol=1e-4, atol=1e-6)
@@ -383,7 +384,7 @@ SAVES = """
     import numpy as np, torch
     from pathlib import Path
     from pyrobbb import BayesianNetwork, MeanFieldGuide, Posterior, mlp
-    from pyrobbb.fitted.history import History
+    from pyrobbb.fitted import FittedChain, History
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
 
@@ -394,7 +395,8 @@ SAVES = """
             for parameter in (*network.parameters(), *guide.parameters()):
                 parameter.fill_(value)
         history = History(*[np.full(1, value)] * 3, np.zeros(1, int), np.ones(1, int))
-        return posterior_of(network, guide, history, torch.full((1, 5), value), {"value": value})
+        x, settings = torch.full((1, 5), value), {"value": value}
+        return Posterior((FittedChain(network, guide, history, x, settings),))
 
     def found():
         try:
@@ -955,7 +957,7 @@ def test_a_damaged_folder_is_told_as_such(folder, name):
 
 
 def test_nothing_is_made_of_the_sizes_that_a_header_states(folder, monkeypatch):
-    monkeypatch.setattr(storage, "mlp", lambda *_, **__: pytest.fail("it was made"))
+    monkeypatch.setattr(posteriors, "mlp", lambda *_, **__: pytest.fail("it was made"))
     edit(folder, net={**NET, "hidden": [10**9]})
     with pytest.raises(ValueError, match="1000000000"):
         Posterior.load(folder)

@@ -224,7 +224,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, monkeypatch,
         header = tmp_path / last / "posterior.json"
         header.write_text(header.read_text().replace('"n_done"', '"n_don"'))
     found = again(tmp_path)
-    assert "damaged, and the one before it is used" in caplog.text
+    assert "damaged, and the previous one is used" in caplog.text
     assert last in caplog.text
     assert_equal(found, a_fit())
 
@@ -233,7 +233,7 @@ def test_if_all_are_damaged_the_fit_does_not_begin_anew(tmp_path, monkeypatch):
     crashed(tmp_path, monkeypatch)
     for name in NAMES:
         (tmp_path / name / "posterior.json").write_text("{")
-    with pytest.raises(ValueError, match="holds none that can be read"):
+    with pytest.raises(ValueError, match="has none that can be read"):
         again(tmp_path)
 
 
@@ -250,7 +250,7 @@ def test_a_full_disk_does_not_end_the_fit(tmp_path, monkeypatch, caplog, n_writt
 
     monkeypatch.setattr(folders, "_write_through", write)
     assert_equal(a_fit(checkpoint=tmp_path, every=20), a_fit())
-    assert "No space left on device. The fit goes on; the last checkpoint is" in caplog.text
+    assert "No space left on device. The fit continues; the last checkpoint is" in caplog.text
     there = [name for name in NAMES if (tmp_path / name / "posterior.json").exists()]
     assert len(there) == min(n_written, 2)
     monkeypatch.undo()
@@ -314,7 +314,10 @@ def test_a_checkpoint_is_a_posterior(tmp_path, monkeypatch):
 
 def test_a_guide_of_ones_own_is_not_stored():
     guide = MeanFieldGuide(BayesianNetwork(mlp(3, [4], 1)))
-    with pytest.raises(ValueError, match="`checkpoint` needs a guide made by name"):
+    with pytest.raises(
+        ValueError,
+        match="`checkpoint` needs guide='mean_field' or 'auto_normal', got a guide of your own",
+    ):
         a_fit(guide=guide, checkpoint="nowhere")
 
 
@@ -342,7 +345,7 @@ def test_an_estimator_goes_on_in_the_fit_that_crashed(tmp_path, monkeypatch, n_s
         return model.set_params(**options)
 
     monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
-    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
+    monkeypatch.setattr(checkpoints, "MAX_WRITING_SHARE", 1e9)
     whole = a_model(random_state=3).fit(X, Y[:, 0])
     crashing = a_model(random_state=3, checkpoint=tmp_path)
     with monkeypatch.context() as context:

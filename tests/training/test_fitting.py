@@ -440,7 +440,7 @@ def test_a_stream_without_an_end_is_refused_until_it_is_cut_into_epochs():
             endless = iter(lambda: (torch.randn(3), torch.randn(1)), None)
             return itertools.islice(endless, self.n)
 
-    with pytest.raises(ValueError, match=r"`n_data` is 20, .* gives more rows .*islice"):
+    with pytest.raises(ValueError, match=r"`n_data` is 20, .* yields more rows .*islice"):
         quick_fit(x=DataLoader(Stream(None), batch_size=8), y=None, n_data=20)
     posterior = quick_fit(x=DataLoader(Stream(20), batch_size=8), y=None, n_data=20)
     np.testing.assert_array_equal(posterior.history.n_rows, [8, 8, 4] * 3)
@@ -546,7 +546,7 @@ def test_a_first_attempt_that_goes_wrong_gets_one_line(x, y, error, message):
         (
             {"kl_warmup": 2},
             ValueError,
-            r"`kl_warmup` must be a part of the fit, in \[0, 1\), got 2",
+            r"`kl_warmup` must lie in \[0, 1\), got 2",
         ),
         ({"clip_norm": -1.0}, ValueError, "`clip_norm` must be positive"),
         ({"n_particles": 0}, ValueError, "`n_particles` must be at least 1"),
@@ -587,7 +587,7 @@ def test_a_guide_from_which_nothing_would_be_learnt_is_refused():
     def by_pyro_param(x, y=None, n_data=None):
         pyro.param("loc", torch.zeros(3))
 
-    with pytest.raises(ValueError, match=r"`guide` has no parameters to learn: make it a Pyro"):
+    with pytest.raises(ValueError, match=r"`guide` has no parameters to fit: make it a Pyro"):
         quick_fit(guide=by_pyro_param)
 
     class Silent(nn.Linear):

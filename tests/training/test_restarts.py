@@ -13,6 +13,7 @@ from pyrobbb import (
     BayesianNetwork,
     MeanFieldGuide,
     NonFiniteLossError,
+    Posterior,
     fit,
     likelihoods,
     mlp,
@@ -135,12 +136,14 @@ def test_half_precision_runs_one_after_another():
     assert_chains_are_fits(make, 0.0, n=2)
 
 
-def test_the_posterior_holds_the_chains_and_stands_for_the_first():
+def test_what_belongs_to_a_chain_is_an_attribute_of_a_posterior_with_one_chain_only():
     posterior = quick_fit(network(), restarts=3)
     assert [chain.settings["seed"] for chain in posterior.chains] == [5, 6, 7]
-    first = posterior.chains[0]
+    single = Posterior(posterior.chains[1:2])
     for name in ("network", "guide", "history", "example", "settings"):
-        assert getattr(posterior, name) is getattr(first, name)
+        assert getattr(single, name) is getattr(posterior.chains[1], name)
+        with pytest.raises(AttributeError, match=rf"has 3 chains: .* posterior.chains\[0\].{name}"):
+            getattr(posterior, name)
     assert len(quick_fit(network()).chains) == 1
     assert len(quick_fit(network(), restarts=1).chains) == 1
     assert all(
@@ -255,7 +258,7 @@ def test_restarts_need_a_count_arrays_and_a_guide_made_by_name():
     with pytest.raises(TypeError, match=r"`restarts` must be a whole number, got 2\.0"):
         quick_fit(network(), restarts=2.0)
     net = network()
-    with pytest.raises(ValueError, match="`restarts` needs a guide made by name, 'mean_field' or"):
+    with pytest.raises(ValueError, match="`restarts` needs guide='mean_field' or"):
         quick_fit(net, restarts=2, guide=MeanFieldGuide(net))
     loader = DataLoader(TensorDataset(torch.as_tensor(X), torch.as_tensor(Y)))
     with pytest.raises(ValueError, match="`restarts` needs x and y in memory, got a DataLoader"):

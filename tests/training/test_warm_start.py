@@ -129,7 +129,7 @@ def test_each_chain_goes_on_from_its_own(engine, restarts):
     assert len(after.chains) == 3
     for r, (chain, earlier) in enumerate(zip(after.chains, before.chains, strict=True)):
         assert chain.settings["seed"] == 5 + r
-        alone = quick_fit(start=earlier, seed=5 + r, engine=engine)
+        alone = quick_fit(start=Posterior((earlier,)), seed=5 + r, engine=engine)
         assert_same_fit(chain, alone, tolerance=1e-9)
 
 
@@ -202,7 +202,7 @@ def test_starts_that_do_not_fit_are_refused():
             network(),
             {"start": before, "guide": before.guide},
             ValueError,
-            "`start` needs a guide made by name, 'mean_field' or 'auto_normal'",
+            "`start` needs guide='mean_field' or 'auto_normal', got a guide of your own",
         ),
         (
             network(),
