@@ -32,7 +32,7 @@ def test_the_estimator_runs(tmp_path, monkeypatch):
     x = torch.randn(30, 2).numpy()
     names = {"x_train": x[:20], "y_train": x[:20, 0], "x_test": x[20:]}
     exec(BLOCKS[1], names)
-    assert names["mean"].shape == names["lower"].shape == names["doubt"].shape == (10,)
+    assert names["mean"].shape == names["lower"].shape == names["epistemic_sd"].shape == (10,)
     assert (tmp_path / "model" / "posterior.json").is_file()
 
 
