@@ -10,11 +10,11 @@ from harness import Case, Options, Row, emit, options_of, parser
 from problems import SIZES, timed_problem
 from summary import S, failure, pooled, select, significant, table
 
-TITLE = "What `auto` takes"
+TITLE = "The choice of `auto`"
 CAPTION = """\
-Seconds of `pyrobbb.fit` in a process that has compiled nothing yet, compilation included, with
-PyTorch's cache on disk as earlier fits have left it. The last column is how much longer `auto` took
-than the faster of the two engines. Medians over rounds; one fit a process, in turn."""
+Seconds of `pyrobbb.fit` in a process that has compiled nothing yet, including compilation, with
+PyTorch's cache on disk as left by earlier fits. The last column is how much longer `auto` took than
+the faster of the two engines. Medians over rounds; one fit per process, in alternation."""
 LENGTHS = {"small": (2_000, 10_000, 40_000, 120_000), "medium": (250, 1_000, 4_000)}
 ENGINES = ("fused", "compiled", "auto")
 MAX_ROUNDS = 3

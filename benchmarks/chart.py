@@ -65,7 +65,7 @@ def draw_steps(rows: list[Row], path: Path) -> bool:
 
 
 def _order(times: dict[str, dict[str, list[float]]]) -> list[str]:
-    """Give the peers, the fastest last, by their mean rank over the nets that they ran on."""
+    """Return the peers, the fastest last, by their mean rank over the nets that they ran on."""
     ranks: dict[str, list[float]] = {}
     for by_peer in times.values():
         ranked = sorted(by_peer, key=lambda name: median(by_peer[name]))

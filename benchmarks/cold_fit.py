@@ -19,11 +19,12 @@ from summary import S, failure, pooled, ratio, select, significant, spread_cells
 
 TITLE = "A fit from a cold start"
 CAPTION = """\
-Seconds from the start of a process to its end, with a fitted posterior in it: interpreter, imports,
-compilation and 5000 steps (1000 epochs of 455 rows in batches of 100) for the net 13-50-1. Median
-and quartiles over rounds; one fit a process, in turn. Compiled code is kept on disk by PyTorch:
+Seconds from the start of a process to its end, including a fit: interpreter, imports, compilation
+and 5000 steps (1000 epochs of 455 rows in batches of 100) for the network 13-50-1. Median and
+quartiles over rounds; one fit per process, in alternation. PyTorch caches compiled code on disk:
 "empty cache" is the first such fit on a machine, "kept cache" every later one. The parts are
-medians. The loss is the mean negative ELBO of the last 100 steps, in nats: all do the same work."""
+medians. The loss is the mean negative ELBO of the last 100 steps, in nats, as a check that all do
+the same work."""
 N_ROWS, WIDTHS, BATCH_SIZE, N_EPOCHS, LR = 455, (13, 50, 1), 100, 1000, 0.01
 WAYS = {
     "pyrobbb-auto": "pyrobbb, auto",

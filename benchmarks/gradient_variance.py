@@ -10,12 +10,11 @@ from problems import SIZES, timed_problem
 from summary import MS, failure, pooled, select, significant, table
 from timing import block_seconds
 
-TITLE = "Noise of the gradients"
+TITLE = "Variance of the gradients"
 CAPTION = """\
-The variance of a gradient over draws, summed over all weights, as a part of that of
-`estimator="reparam"` on the same batch; and the milliseconds that a loss with its gradients takes
-by `FusedELBO("mean_field")`. At a posterior fitted by 10 epochs; {n_draws} draws. Medians over
-rounds."""
+The variance of a gradient over draws, summed over all weights, relative to that of
+`estimator="reparam"` on the same batch; and the milliseconds for a loss with its gradients with
+`FusedELBO("mean_field")`. At a posterior after 10 epochs; {n_draws} draws. Medians over rounds."""
 N_DRAWS = 400
 ESTIMATORS = ("reparam", "local", "flipout")
 TITLES = {"small": "13-50-1, batch 100", "medium": "784-400-400-10, batch 128"}
@@ -101,7 +100,7 @@ def section(rows: list[Row]) -> str:
 
 
 def caption(rows: list[Row]) -> str:
-    """Say what was measured."""
+    """Return the caption."""
     return CAPTION.format(n_draws=N_DRAWS)
 
 

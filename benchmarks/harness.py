@@ -1,4 +1,4 @@
-"""Cases: what a benchmark measures, each in a process of its own, in turn over several rounds."""
+"""Cases: what a benchmark measures, each in its own process, alternating over several rounds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TIMEOUT = 3600
 
 @dataclass(frozen=True)
 class Options:
-    """What all benchmarks are told.
+    """The options of all benchmarks.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Case:
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """Give a parser with the options of all benchmarks."""
+    """Return a parser with the options of all benchmarks."""
     made = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     made.add_argument("--quick", action="store_true", help="a smoke run: as little as possible")
     made.add_argument("--data", type=Path, metavar="FOLDER", help="with MNIST's IDX files")
@@ -58,7 +58,7 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def options_of(arguments: argparse.Namespace) -> Options:
-    """Give the options that all benchmarks are told."""
+    """Return the options of all benchmarks."""
     return Options(arguments.quick, arguments.data)
 
 
@@ -72,7 +72,7 @@ def emit(measure: Callable[[], Iterable[Row]]) -> None:
 
 
 def reason(kind: str, message: object, longest: int = 240) -> str:
-    """Say in one line why something failed."""
+    """Return in one line why something failed."""
     lines = str(message).strip().splitlines() or [""]
     text = f"{kind}: {lines[0]}" if lines[0] else kind
     return text if len(text) <= longest else f"{text[:longest]}..."
@@ -90,7 +90,7 @@ def limit_threads(n: int | None, library: str = "torch") -> int:
 
 
 def can_pin() -> bool:
-    """Say whether this system lets a process choose its processors."""
+    """Return whether this system lets a process choose its processors."""
     return hasattr(os, "sched_setaffinity")
 
 

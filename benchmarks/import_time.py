@@ -1,4 +1,4 @@
-"""Time `import pyrobbb` in fresh processes, beside the imports that it cannot do without."""
+"""Time `import pyrobbb` in fresh processes, and the imports that it requires."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from summary import S, failure, pooled, ratio, select, significant, spread_cells
 
 TITLE = "Import"
 CAPTION = """\
-Seconds of a process that imports and ends. Median and quartiles over processes and rounds, in turn;
-one unmeasured process before them reads the files from disk. The last column is what the import
-adds to an empty process."""
+Seconds of a process that imports and exits. Median and quartiles over processes and rounds, in
+alternation, after one unmeasured process that reads the files from disk. The last column is the
+time that the import adds to an empty process."""
 WAYS = {
     "pyrobbb": "import pyrobbb",
     "pyro": "import torch, pyro",

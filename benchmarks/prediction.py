@@ -18,10 +18,10 @@ from summary import MIB, S, failure, pooled, ratio, select, significant, spread_
 TITLE = "Prediction"
 CAPTION = """\
 Seconds for the predictive mean and standard deviation at 10,000 rows from 1,000 draws of the
-weights of one fitted net 13-50-1, and by how much the process grew meanwhile: its peak, less the
-peak before. `Predictive` draws y at each row and the moments are taken of that; `posterior.predict`
-takes them of the mixture. Median and quartiles over calls and rounds; each way in processes of its
-own, in turn."""
+weights of one fitted network 13-50-1, and the increase of the peak memory of the process. With
+`Predictive` the moments are those of y drawn at each row; `posterior.predict` computes the moments
+of the mixture. Median and quartiles over calls and rounds; each in processes of its own, in
+alternation."""
 N_ROWS, N_DRAWS, N_CALLS = 10_000, 1_000, 3
 WAYS = {
     "pyrobbb": "`posterior.predict`",

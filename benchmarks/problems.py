@@ -69,7 +69,7 @@ class Problem:
         return math.ceil(len(self.x) / self.batch_size)
 
     def start(self, seed: int = 0) -> list[Layer]:
-        """Give the layers that every library starts from."""
+        """Return the layers that every library starts from."""
         rng = np.random.default_rng(seed)
         layers = []
         for n_in, n_out in itertools.pairwise(self.widths):

@@ -31,7 +31,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     )
 }
 RESULTS, REPORT, REMARKS, CHART = "results.json", "RESULTS.md", "remarks.md", "steps.png"
-QUICK = "**A quick run: it shows that everything runs, and its numbers mean nothing.**"
+QUICK = "**A quick run: a check that everything runs. Its numbers mean nothing.**"
 
 
 def write_report(folder: Path, remarks: Path) -> None:
@@ -42,7 +42,7 @@ def write_report(folder: Path, remarks: Path) -> None:
     folder : path
         Holds results.json; the report and its chart go there.
     remarks : path
-        A file that is taken in verbatim, if there is one.
+        A file that is included verbatim, if it exists.
     """
     results = json.loads((folder / RESULTS).read_text())
     parts = ["# Benchmarks", _made_by(results)]
@@ -58,7 +58,7 @@ def write_report(folder: Path, remarks: Path) -> None:
         caption = module.caption(rows) if hasattr(module, "caption") else module.CAPTION
         parts.append(_wrapped(caption))
         if name == "step" and _draw_steps(rows, folder / CHART):
-            parts.append(f"![Milliseconds a step, by library and by net]({CHART})")
+            parts.append(f"![Milliseconds per step, by library and by network]({CHART})")
         parts.append(module.section(rows))
     (folder / REPORT).write_text("\n\n".join(parts) + "\n")
 
@@ -68,8 +68,8 @@ def _made_by(results: dict[str, Any]) -> str:
     parts = [
         _wrapped(
             "Made by `make bench`, with options in `BENCH`: `make bench BENCH=--quick` is a smoke "
-            "run. The samples are in `results.json`. Machines differ: only ratios within one run "
-            "count."
+            "run. The samples are in `results.json`. Machines differ: compare only ratios within "
+            "one run."
         )
     ]
     machines: list[dict[str, str]] = []

@@ -64,7 +64,7 @@ def run_benchmark(name: str, options: Options, rounds: int | None) -> dict[str, 
 
 
 def _earlier(path: Path, *, keep: bool) -> dict[str, Any]:
-    """Give earlier results where only some are renewed."""
+    """Return earlier results where only some are renewed."""
     return json.loads(path.read_text()) if keep and path.exists() else {"benchmarks": {}}
 
 

@@ -110,7 +110,7 @@ def kills(n_kills: int) -> None:
 def kill_until_done(engine: str, folder: str, at_most: int, moments: random.Random) -> int:
     """Start a fit again and again, each time killed a moment after it has begun to write.
 
-    Gives how often.
+    Returns how often.
     """
     for n in range(at_most):
         before = newest(folder)
@@ -126,7 +126,7 @@ def kill_until_done(engine: str, folder: str, at_most: int, moments: random.Rand
 
 
 def newest(folder: str) -> int:
-    """Give when a checkpoint has been written last."""
+    """Return when a checkpoint has been written last."""
     files = Path(folder).glob("checkpoint-*/posterior.json")
     return max((file.stat().st_mtime_ns for file in files), default=0)
 
@@ -206,14 +206,14 @@ class Peak:
             self.most = max(self.most, anonymous())
 
     def stop(self) -> int:
-        """Give how much more it was than at the start, in bytes."""
+        """Return how much more it was than at the start, in bytes."""
         self._is_over.set()
         self._thread.join()
         return self.most - self.start
 
 
 def anonymous() -> int:
-    """Give the memory of the process that is no file, in bytes."""
+    """Return the memory of the process that is no file, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return 1024 * int(line.split()[1])

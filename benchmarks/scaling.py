@@ -14,15 +14,15 @@ from harness import Case, Options, Row, emit, options_of, parser, reason
 from problems import Problem, made_regression
 from summary import MS, pooled, select, significant, table
 
-TITLE = "How a step's cost grows"
+TITLE = "Growth of the time per step"
 CAPTION = """\
-Milliseconds a step of `pyrobbb.fit` while one size grows and the others stay. The exponent is the
-slope of log time over log size, by least squares over all sizes, and between the last two: 0 is a
-size that costs nothing, 1 is in proportion. Weights: 13-h-h-1, batch 100. The others: 13-50-1."""
+Milliseconds per step of `pyrobbb.fit` as one size grows and the others are fixed. The exponent is
+that of a power law in the size, fitted by least squares over all sizes, and between the last two: 0
+is a size without cost, 1 a proportional cost. Weights: 13-h-h-1, batch 100. The others: 13-50-1."""
 AXES = {
     "weights": "weights",
     "rows": "rows in a batch",
-    "draws": "draws a step (`n_particles`)",
+    "draws": "draws per step (`n_particles`)",
     "restarts": "restarts",
 }
 ENGINES = ("svi", "fused", "compiled")
@@ -65,7 +65,7 @@ def measure(axis: str, engine: str, options: Options) -> Iterator[Row]:
 
 
 def points(axis: str, *, quick: bool) -> Iterator[tuple[int, Problem, dict[str, int]]]:
-    """Give the size, the problem and the arguments of `fit`, along an axis."""
+    """Return the size, the problem and the arguments of `fit`, along an axis."""
     n_points = 2 if quick else None
     match axis:
         case "weights":
@@ -117,8 +117,8 @@ def _axis_table(times: dict[str, dict[int, float]]) -> str:
     ]
     fitted = [exponent(by_size) for by_size in times.values()]
     last = [exponent(dict(sorted(by_size.items())[-2:])) for by_size in times.values()]
-    for label, slopes in (("**exponent**", fitted), ("between the last two", last)):
-        lines.append([label, *("-" if math.isnan(slope) else f"{slope:.2f}" for slope in slopes)])
+    for label, exponents in (("**exponent**", fitted), ("between the last two", last)):
+        lines.append([label, *("-" if math.isnan(e) else f"{e:.2f}" for e in exponents)])
     return table(["", *(f"{engine}, ms" for engine in times)], lines)
 
 
@@ -127,11 +127,11 @@ def _cell(seconds: float | None) -> str:
 
 
 def exponent(seconds: dict[int, float]) -> float:
-    """Give the slope of log seconds over log size; NaN for fewer than two sizes."""
+    """Return the exponent of seconds as a power of the size; NaN for fewer than two sizes."""
     if len(seconds) < 2:
         return math.nan
-    slope, _ = np.polyfit(np.log(list(seconds)), np.log(list(seconds.values())), 1)
-    return float(slope)
+    exponent, _ = np.polyfit(np.log(list(seconds)), np.log(list(seconds.values())), 1)
+    return float(exponent)
 
 
 def main() -> None:

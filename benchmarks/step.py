@@ -17,14 +17,14 @@ from timing import block_seconds
 
 TITLE = "One training step"
 CAPTION = """\
-Milliseconds a step: one draw of the weights, one batch, Adam at a learning rate of 0.001, and the
-loss read. Median and quartiles over blocks of steps and over rounds; one library a process, in
-turn. The other libraries step on one batch again and again; pyrobbb's figure is of `pyrobbb.fit`,
-the difference of a long and a short fit, shuffling and batches included. The small net was timed
-with one thread and with all, and the faster is shown, for each library."""
+Milliseconds per step: one draw of the weights, one batch, Adam at a learning rate of 0.001, and the
+loss read. Median and quartiles over blocks of steps and over rounds; one library per process, in
+alternation. The other libraries repeat steps on one batch; pyrobbb's figure is for `pyrobbb.fit`:
+the difference of a long and a short fit, including shuffling and batches. The small network was
+timed with one thread and with all, and the faster result is shown for each library."""
 RATIO_CAPTION = """\
-How many times as long the first takes as the second: the ratio of the medians, and in brackets the
-lowest and highest of the rounds."""
+Time of the first divided by that of the second: the ratio of the medians, in brackets the lowest
+and highest ratio of a round."""
 RATIOS = [
     ("pyro", "pyrobbb-compiled"),
     ("numpyro-scan", "pyrobbb-compiled"),
@@ -36,7 +36,7 @@ RATIOS = [
 ]
 SCAN_LENGTH = 100
 STEPS_IN_ONE_CALL = {"small": 256, "medium": 64, "large": 64}
-"""What pyrobbb's compiled engine takes at once, or a multiple of it."""
+"""Steps per call of pyrobbb's compiled engine, or a multiple of it."""
 BUDGET = {"small": 1.5, "medium": 3.0, "large": 4.0}
 """Seconds that a library is timed for, in each process."""
 

@@ -23,7 +23,7 @@ class Spread:
 
 
 def spread(samples: Sequence[float]) -> Spread:
-    """Give median and quartiles."""
+    """Return median and quartiles."""
     lower, middle, upper = np.quantile(samples, [0.25, 0.5, 0.75]).tolist()
     return Spread(middle, lower, upper, len(samples))
 
@@ -43,12 +43,12 @@ def pooled(rows: Iterable[Row], of: str = "seconds") -> list[float]:
 
 
 def failure(rows: Iterable[Row]) -> str:
-    """Say why there are no samples."""
+    """Return why there are no samples."""
     return next((row["failed"] for row in rows if "failed" in row), "not run")
 
 
 def ratio(above: Iterable[Row], below: Iterable[Row], of: str = "seconds") -> str:
-    """Give the ratio of two medians, and the lowest and highest of the rounds.
+    """Return the ratio of two medians, and the lowest and highest of the rounds.
 
     The rounds lie apart in time: what slows the machine down for a while is in both of a round.
     """
@@ -93,7 +93,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def spread_cells(samples: Sequence[float], unit: float) -> list[str]:
-    """Give median and quartiles in a unit, as two cells."""
+    """Return median and quartiles in a unit, as two cells."""
     middle = spread([sample / unit for sample in samples])
     return [
         significant(middle.median),

@@ -16,12 +16,12 @@ from summary import S, failure, pooled, ratio, select, significant, spread_cells
 TITLE = "Time to a given test NLL"
 CAPTION = """\
 Seconds until the mean negative log predictive density of {n_test} held-out images ({data}) is at
-most {target} nats, for the net 784-400-400-10, {n_rows} images in batches of 128, the prior
-Normal({prior_scale}), Adam at a learning rate of {lr}, one draw a step. All start at the same
-weights and take steps of the same kind; each is looked at after every epoch, with {n_draws} draws,
-and the time of that is left out, as are imports; compilation counts. Median and quartiles over
-rounds; one library a process, in turn. For pyrobbb a first fit tells how many epochs it takes, and
-a second one of just so many is timed."""
+most {target} nats, for the network 784-400-400-10, {n_rows} images in batches of 128, the prior
+Normal({prior_scale}), Adam at a learning rate of {lr}, one draw per step. All start at the same
+weights and take the same kind of steps; each is evaluated after every epoch with {n_draws} draws.
+The time includes compilation, but neither evaluation nor imports. Median and quartiles over
+rounds; one library per process, in alternation. For pyrobbb a first fit determines the number of
+epochs, and a second one with that number is timed."""
 WIDTHS, BATCH_SIZE, PRIOR_SCALE, LR, N_DRAWS = (784, 400, 400, 10), 128, 0.1, 3e-4, 16
 N_TRAIN, N_TEST, N_EPOCHS = 60_000, 10_000, 8
 TARGETS = {"MNIST": 0.12, "made": 0.43}
@@ -124,7 +124,7 @@ def fit(
 
 
 def predictive_nll(weights: list[Any], x: np.ndarray, y: np.ndarray) -> float:
-    """Give the mean negative log predictive density under draws of all layers' weights.
+    """Return the mean negative log predictive density under draws of all layers' weights.
 
     Parameters
     ----------
@@ -196,10 +196,10 @@ def section(rows: list[Row]) -> str:
 
 
 def caption(rows: list[Row]) -> str:
-    """Say what was measured."""
+    """Return the caption."""
     first = next((row for row in rows if "target" in row), {})
     return CAPTION.format(
-        data="MNIST" if first.get("data") == "MNIST" else "made by a random net",
+        data="MNIST" if first.get("data") == "MNIST" else "simulated by a random network",
         target=first.get("target", "?"),
         n_rows=f"{first.get('n_rows', 0):,}",
         n_test=f"{first.get('n_test', 0):,}",

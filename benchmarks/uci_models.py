@@ -179,7 +179,7 @@ class Units:
         return (values - self.loc) / self.scale
 
     def back(self, mean: np.ndarray, sd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Give a mean and a standard deviation in the units of the rows."""
+        """Return a mean and a standard deviation in the units of the rows."""
         return self.loc + self.scale * mean, self.scale * sd
 
 

@@ -21,7 +21,7 @@ class Learner(Protocol):
     def __init__(self, problem: Problem, lr: float = 1e-3) -> None: ...
 
     def batch(self, rows: np.ndarray) -> tuple[Any, Any]:
-        """Give the rows of x and y as the library's tensors."""
+        """Return the rows of x and y as the library's tensors."""
 
     def step(self, x: Any, y: Any) -> float:
         """Take a step, and give the loss before it: the negative ELBO, in nats of all rows."""

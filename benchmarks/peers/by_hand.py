@@ -45,7 +45,7 @@ class HandWritten(GradientLearner):
         return self.nll(linear(x, *layers[-1]), y) + kl
 
     def weights(self) -> list[Weights]:
-        """Give the posterior of each layer."""
+        """Return the posterior of each layer."""
         parts = [
             (loc.detach().numpy().copy(), softplus(rho).detach().numpy().copy())
             for loc, rho in self.sites

@@ -18,5 +18,5 @@ class DeterministicNet(GradientLearner):
         return self.net.parameters()
 
     def nelbo(self, x: Tensor, y: Tensor) -> Tensor:
-        """Give the negative log-likelihood alone."""
+        """Return the negative log-likelihood alone."""
         return self.nll(self.net(x), y)

@@ -48,7 +48,7 @@ class NumPyroSVI:
             x = x @ numpyro.sample(f"weight{i}", weight) + numpyro.sample(f"bias{i}", bias)
             if i < len(problem.widths) - 2:
                 x = jax.nn.relu(x)
-        # The scale by hand: a plate told of `n_data` would draw rows of its own at each step.
+        # The scale by hand: a plate with `n_data` would draw rows of its own at each step.
         factor = problem.n_data / n_rows
         with numpyro.handlers.scale(scale=factor), numpyro.plate("data", n_rows):
             if problem.task == "regression":
@@ -57,7 +57,7 @@ class NumPyroSVI:
                 numpyro.sample("y", dist.Categorical(logits=x), obs=y)
 
     def batch(self, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
-        """Give the rows of x and y."""
+        """Return the rows of x and y."""
         return self.x[rows], self.y[rows]
 
     def step(self, x: jax.Array, y: jax.Array) -> float:
@@ -82,7 +82,7 @@ class NumPyroSVI:
         return jax.lax.scan(lambda s, r: self.svi.update(s, x[r], y[r]), state, rows)
 
     def weights(self) -> list[Weights]:
-        """Give the posterior of each layer."""
+        """Return the posterior of each layer."""
         found = {name: np.array(v) for name, v in self.svi.get_params(self.state).items()}
         return [
             Weights(

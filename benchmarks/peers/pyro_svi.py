@@ -71,7 +71,7 @@ class PyroSVI(TorchLearner):
         return self.svi.step(x, y)
 
     def weights(self) -> list[Weights]:
-        """Give the posterior of each layer."""
+        """Return the posterior of each layer."""
         layers = []
         for i in range(len(self.problem.widths) - 1):
             loc = getattr(self.guide.locs, f"layer{i}")

@@ -57,7 +57,7 @@ def seconds_per_step(
     """Time a step by a long and a short fit: the difference, over the difference in steps.
 
     What a fit costs but once (checks, compilation, the posterior) is in both. They come after
-    others that warm up, and in turn.
+    others that warm up, and in alternation.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def fit_seconds(problem: Problem, epochs: int, **options: Any) -> float:
 
 
 def _whole_epochs(steps_per_epoch: int, least_steps: int) -> int:
-    """Give the fewest epochs whose steps are a multiple of so many, if an epoch has fewer."""
+    """Return the fewest epochs whose steps are a multiple of so many, if an epoch has fewer."""
     if steps_per_epoch >= least_steps or least_steps % steps_per_epoch == 0:
         return max(1, least_steps // steps_per_epoch)
     return least_steps

@@ -21,7 +21,7 @@ class TorchLearner(ABC):
         self.x, self.y = torch.as_tensor(problem.x), torch.as_tensor(problem.y)
 
     def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Give the rows of x and y."""
+        """Return the rows of x and y."""
         index = torch.as_tensor(rows)
         return self.x[index], self.y[index]
 
@@ -30,7 +30,7 @@ class TorchLearner(ABC):
         """Take a step, and give the loss before it."""
 
     def nll(self, output: Tensor, y: Tensor) -> Tensor:
-        """Give the negative log-likelihood, without its constants."""
+        """Return the negative log-likelihood, without its constants."""
         factor = self.problem.n_data / len(y)
         if self.problem.task == "regression":
             return 0.5 * factor * ((y - output) / self.problem.noise_scale).square().sum()
@@ -50,7 +50,7 @@ class GradientLearner(TorchLearner):
 
     @abstractmethod
     def nelbo(self, x: Tensor, y: Tensor) -> Tensor:
-        """Give the loss of a batch."""
+        """Return the loss of a batch."""
 
     def step(self, x: Tensor, y: Tensor) -> float:
         """Take a step, and give the loss before it."""
