@@ -1,8 +1,8 @@
-"""The data of the paper's experiments, from files of your own or from openml.org.
+"""The data sets of the paper's experiments, from local files or from openml.org.
 
-Nothing is shipped with the package. With a `folder`, files in their standard form are read, gzipped
-or not, from it or from a folder of the set's name in it. Without one, scikit-learn fetches the set
-from openml.org, and keeps it in ``sklearn.datasets.get_data_home()``.
+The package contains no data. With a `folder`, files in their standard format are read, gzipped or
+not, from it or from its subfolder named after the data set. Without one, scikit-learn downloads the
+data set from openml.org and caches it in ``sklearn.datasets.get_data_home()``.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _MUSHROOM_COLUMNS = 23
 
 
 def load_mnist(part: Part, folder: str | os.PathLike[str] | None = None) -> tuple[Array, Array]:
-    """Load the images of handwritten digits: 60,000 to train on, 10,000 to test on.
+    """Load the images of handwritten digits: 60,000 for training, 10,000 for testing.
 
     Parameters
     ----------
     part : {"train", "test"}
     folder : path, optional
-        Holds ``train-images-idx3-ubyte`` and so on, gzipped or not, or a folder ``mnist`` with
-        them. None: openml.org.
+        Contains ``train-images-idx3-ubyte`` and so on, gzipped or not, or a subfolder ``mnist``
+        with them. None: openml.org.
 
     Returns
     -------
@@ -48,9 +48,9 @@ def load_mnist(part: Part, folder: str | os.PathLike[str] | None = None) -> tupl
     FileNotFoundError
         If the folder lacks a file.
     ValueError
-        If a file is damaged or of another kind.
+        If a file is damaged or has another format.
     ConnectionError
-        If the set cannot be fetched.
+        If the data set cannot be downloaded.
 
     References
     ----------
@@ -62,7 +62,7 @@ def load_mnist(part: Part, folder: str | os.PathLike[str] | None = None) -> tupl
 def load_fashion_mnist(
     part: Part, folder: str | os.PathLike[str] | None = None
 ) -> tuple[Array, Array]:
-    """Load the images of clothes that have the form of MNIST; see `load_mnist`.
+    """Load the images of clothes in the format of MNIST; see `load_mnist`.
 
     References
     ----------
@@ -72,21 +72,21 @@ def load_fashion_mnist(
 
 
 def load_mushroom(folder: str | os.PathLike[str] | None = None) -> tuple[Array, Array]:
-    """Load UCI's mushrooms: 22 attributes of 8,124 of them, and which can be eaten.
+    """Load the UCI mushroom data set: 22 attributes of 8,124 mushrooms, and which are edible.
 
     Parameters
     ----------
     folder : path, optional
-        Holds ``agaricus-lepiota.data``, gzipped or not, or a folder ``mushroom`` with it. None:
-        openml.org.
+        Contains ``agaricus-lepiota.data``, gzipped or not, or a subfolder ``mushroom`` with it.
+        None: openml.org.
 
     Returns
     -------
     x : ndarray of shape (8124, 117), float32
-        A column for each value that occurs: attribute by attribute, values in alphabetical order.
-        A missing value, ``?``, is one of its own.
+        One column per value that occurs: attribute by attribute, values in alphabetical order.
+        A missing value, ``?``, is a category.
     is_edible : ndarray of shape (8124,), int64
-        1 where it can be eaten.
+        1 if the mushroom is edible.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def _images(
         for kind in ("images-idx3", "labels-idx1")
     )
     if len(images) != len(labels):
-        raise ValueError(f"{folder} holds {len(images)} images but {len(labels)} labels.")
+        raise ValueError(f"{folder} contains {len(images)} images but {len(labels)} labels.")
     return images.reshape((len(images), -1)), labels.astype(np.int64)
 
 
@@ -137,20 +137,22 @@ def read_idx(path: str | os.PathLike[str]) -> Array:
     Returns
     -------
     ndarray, uint8
-        Of the shape that the header gives.
+        In the shape given by the header.
 
     Raises
     ------
     ValueError
-        If it is no such file, or not whole.
+        If the file has another format or is truncated.
     """
     raw = _read(Path(path))
     if len(raw) < 4 or raw[:3] != bytes([0, 0, _UNSIGNED_BYTES]):
-        raise ValueError(f"{path} is no IDX file of unsigned bytes.")
+        raise ValueError(f"{path} must be an IDX file of unsigned bytes, but its header differs.")
     header, values = raw[4 : 4 + 4 * raw[3]], raw[4 + 4 * raw[3] :]
     shape = tuple(size for (size,) in struct.iter_unpack(">i", header[: len(header) // 4 * 4]))
     if len(shape) != raw[3] or len(values) != math.prod(shape):
-        raise ValueError(f"{path} is not whole: its header says {shape}.")
+        raise ValueError(
+            f"{path} is damaged: its size does not match the shape {shape} in its header."
+        )
     return np.frombuffer(values, dtype=np.uint8).reshape(shape).copy()
 
 
@@ -160,8 +162,8 @@ def _find(folder: Path, name: str, file: str) -> Path:
             if path.is_file():
                 return path
     raise FileNotFoundError(
-        f"`folder` must hold {file} or {file}.gz, itself or in a folder {name!r}: {folder} does "
-        "not. Leave `folder` out to fetch the set from openml.org."
+        f"`folder` must contain {file} or {file}.gz, directly or in a subfolder {name!r}, got "
+        f"{folder}. Omit `folder` to download the data set from openml.org."
     )
 
 
@@ -172,23 +174,23 @@ def _read(path: Path) -> bytes:
     try:
         return gzip.decompress(raw)
     except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{path} is not whole: {error}.") from error
+        raise ValueError(f"{path} is damaged: {error}.") from error
 
 
 def _fetch(name: str) -> tuple[Any, Any]:
-    """Fetch a set from openml.org: its columns and its target."""
+    """Download the columns and the target of a data set from openml.org."""
     from sklearn.datasets import fetch_openml
 
     try:
         bunch = fetch_openml(name, version=1, as_frame=name == "mushroom", parser="auto")
-    except OSError as error:  # among them those of urllib
+    except OSError as error:  # which includes those of urllib
         raise ConnectionError(
-            f"{name!r} could not be fetched from openml.org ({error}). Offline, pass the `folder` "
-            "that holds its files."
+            f"{name!r} could not be downloaded from openml.org ({error}). Offline, pass the "
+            "`folder` with its files."
         ) from error
     return bunch.data, bunch.target
 
 
 def _texts(frame: Any) -> Sequence[Array]:
-    """Give the columns of a frame as texts, missing values as ``?``."""
+    """Return the columns of a frame as strings, missing values as ``?``."""
     return [frame[name].astype(object).fillna("?").to_numpy().astype(str) for name in frame]

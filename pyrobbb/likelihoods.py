@@ -1,8 +1,8 @@
-"""Observation models: callables that take the network's output and give the distribution of y.
+"""Observation models: callables that map the network's output to the distribution of y.
 
-A likelihood is any callable ``output -> distribution``. It sees the output of a whole batch and
-gives one distribution a row; what it does not declare an event, `BayesianNetwork` does. It may draw
-latent Pyro sites of its own; the classes here list them in `latents`, name -> prior.
+A likelihood is any callable ``output -> distribution``. It receives the output of a whole batch and
+returns one distribution per row, whose remaining dimensions `BayesianNetwork` declares as event. It
+may draw latent Pyro sites; the classes here list them in `latents`, name -> prior.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ._core.arrays import check_number, check_positive
 Likelihood = Callable[[Tensor], TorchDistribution]
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-"""What the log-density of a standard normal loses at its mean."""
+"""Negative log-density of a standard normal distribution at its mean."""
 
 __all__ = [
     "Bernoulli",
@@ -39,11 +39,11 @@ __all__ = [
 ]
 
 NO_LATENTS: Mapping[str, TorchDistribution] = MappingProxyType({})
-SCALE_FLOOR = 1e-4  # keeps a predicted scale from reaching 0, where a density has no bound
+SCALE_FLOOR = 1e-4  # keeps a predicted scale away from 0, where the density is unbounded
 
 
 class Conditional(ABC):
-    """A likelihood that gives the distribution of y once its latents are known."""
+    """A likelihood that has the distribution of y given the values of its latent sites."""
 
     hint: ClassVar[str]
 
@@ -54,10 +54,10 @@ class Conditional(ABC):
 
     @abstractmethod
     def given(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
-        """Give the distribution of y, the latents in line with the output."""
+        """Return the distribution of y for latent values that broadcast against the output."""
 
     def __call__(self, output: Tensor) -> TorchDistribution:
-        """Give the distribution of y, the latents drawn from their priors by Pyro."""
+        """Return the distribution of y, with latent sites drawn from their priors by Pyro."""
         drawn = {site: _draw(site, prior, output) for site, prior in self.latents.items()}
         return self.given(output, drawn)
 
@@ -72,8 +72,8 @@ class Gaussian(Conditional):
         Standard deviation of the noise. None: it is learnt, as the latent site ``"noise_scale"``
         with the prior LogNormal(log noise_median, noise_log_sd).
     noise_median : float or tuple of float
-        Prior median of the learnt scale, in the units of y. A tuple gives each output column a
-        noise scale of its own.
+        Prior median of the learnt scale, in the units of y. A tuple: one noise scale for each
+        output column.
     noise_log_sd : float
         Prior standard deviation of the logarithm of the learnt scale.
     """
@@ -111,9 +111,9 @@ class HeteroscedasticGaussian(Conditional):
     def given(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
         if output.shape[-1] % 2:
             raise ValueError(
-                "`HeteroscedasticGaussian` splits the network's output into means and raw scales, "
-                f"got an odd number of units ({output.shape[-1]}): end the network in twice as "
-                "many units as y has columns."
+                "`HeteroscedasticGaussian` needs an even number of output units, means and raw "
+                f"scales, got {output.shape[-1]}: end the network in twice as many units as y has "
+                "columns."
             )
         loc, raw_scale = output.chunk(2, dim=-1)
         return dist.Normal(loc, nn.functional.softplus(raw_scale) + SCALE_FLOOR)
@@ -121,12 +121,12 @@ class HeteroscedasticGaussian(Conditional):
 
 @dataclass(frozen=True)
 class StudentT(Conditional):
-    """Student t noise around the network's output: regression that forgives outliers.
+    """Student t noise around the network's output, for regression robust to outliers.
 
     Parameters
     ----------
     df : float
-        Degrees of freedom, above 2 so that the noise has a variance.
+        Degrees of freedom, above 2 so that the variance of the noise is finite.
     scale, noise_median, noise_log_sd
         As for `Gaussian`; the scale of the t distribution, not its standard deviation.
     """
@@ -141,7 +141,9 @@ class StudentT(Conditional):
     def __post_init__(self) -> None:
         check_number("df", self.df)
         if self.df <= 2:
-            raise ValueError(f"`df` must be above 2: the noise needs a variance. Got {self.df}.")
+            raise ValueError(
+                f"`df` must be above 2, so that the noise has a variance, got {self.df}."
+            )
         _check_noise(self)
 
     @property
@@ -158,7 +160,7 @@ class StudentT(Conditional):
 
 @dataclass(frozen=True)
 class Bernoulli(Conditional):
-    """Two classes: the network's output is the log-odds of y = 1, y is 0 or 1 in its shape."""
+    """Two classes: the output is the log-odds of y = 1, and y is 0 or 1 in the same shape."""
 
     hint: ClassVar[str] = "y must be 0 or 1 in the shape of the network's output"
 
@@ -168,7 +170,7 @@ class Bernoulli(Conditional):
 
 @dataclass(frozen=True)
 class Categorical(Conditional):
-    """K classes: the network ends in K logits, y holds whole numbers 0 .. K-1, shape (n,)."""
+    """K classes: the network ends in K logits, and y holds integers 0 .. K-1, shape (n,)."""
 
     hint: ClassVar[str] = (
         "y must hold class labels 0 .. K-1 in the shape of the output without its last dimension, "
@@ -222,16 +224,16 @@ class NegativeBinomial(Conditional):
 
 
 def base_of(distribution: TorchDistribution) -> TorchDistribution:
-    """Give the distribution of single elements below declared events."""
+    """Return the distribution of single elements, without declared event dimensions."""
     while isinstance(distribution, torch.distributions.Independent):
         distribution = distribution.base_dist
     return distribution
 
 
 def log_density(distribution: TorchDistribution, values: Tensor) -> Tensor:
-    """Give the log-density of values, summed over all dimensions but the first, in float64.
+    """Compute the log-density of values, summed over all dimensions but the first, in float64.
 
-    A sum over many thousands of weights would lose its digits in float32.
+    A sum over many thousands of weights would be inaccurate in float32.
     """
     parts = base_of(distribution).log_prob(
         values.double() if values.is_floating_point() else values
@@ -240,18 +242,18 @@ def log_density(distribution: TorchDistribution, values: Tensor) -> Tensor:
 
 
 def as_observed(distribution: TorchDistribution, y: Tensor, dtype: torch.dtype) -> Tensor:
-    """Bring observations to the dtype in which a distribution scores them."""
+    """Return observations in the dtype that the distribution's log-density takes."""
     is_label = isinstance(base_of(distribution), torch.distributions.Categorical)
     return y.long() if is_label else y.to(dtype)
 
 
 def check_output(likelihood: Likelihood, net: nn.Module, output: Tensor) -> None:
-    """Raise a ValueError if probabilities are passed where a likelihood takes logits.
+    """Raise a ValueError if the network returns probabilities but the likelihood takes logits.
 
     Parameters
     ----------
     output : Tensor of shape (n, ...)
-        What `net` gives for some rows of data.
+        The output of `net` for some rows of data.
     """
     if isinstance(likelihood, Categorical):
         sums_to_one = torch.allclose(output.sum(-1), output.new_ones(()), atol=1e-3)
@@ -262,8 +264,8 @@ def check_output(likelihood: Likelihood, net: nn.Module, output: Tensor) -> None
             )
         if output.shape[-1] == 1:
             raise ValueError(
-                "`Categorical` needs one output unit a class, got 1 unit: use `Bernoulli` for two "
-                "classes, or end the network in K units."
+                "`Categorical` needs one output unit per class, got 1 unit: use `Bernoulli` for "
+                "two classes, or end the network in K units."
             )
     if isinstance(likelihood, Bernoulli) and isinstance(_last_module(net), nn.Sigmoid):
         raise ValueError(
@@ -273,14 +275,14 @@ def check_output(likelihood: Likelihood, net: nn.Module, output: Tensor) -> None
 
 
 def check_support(likelihood: Likelihood, distribution: TorchDistribution, y: Tensor) -> None:
-    """Raise a ValueError if y holds values that the likelihood gives no probability."""
+    """Raise a ValueError if y holds values outside the support of the likelihood."""
     base = base_of(distribution)
     try:
-        good = base.support.check(y)
-    except (NotImplementedError, RuntimeError):  # bounds that differ by row: left to log_prob
+        is_valid = base.support.check(y)
+    except (NotImplementedError, RuntimeError):  # bounds differ by row; log_prob checks them
         return
-    if not bool(good.all()):
-        first = torch.nonzero(~good.reshape(len(y), -1).all(-1))[0].item()
+    if not bool(is_valid.all()):
+        first = torch.nonzero(~is_valid.reshape(len(y), -1).all(-1))[0].item()
         values = y.reshape(len(y), -1)[int(first)].tolist()
         classes = (
             f" (0 .. {base.logits.shape[-1] - 1})" if isinstance(base, dist.Categorical) else ""
@@ -292,10 +294,10 @@ def check_support(likelihood: Likelihood, distribution: TorchDistribution, y: Te
 
 
 def check_shape(likelihood: Likelihood, expected: tuple[int, ...], y: Tensor) -> None:
-    """Raise a ValueError unless y has exactly the shape that the likelihood gives it.
+    """Raise a ValueError unless y has exactly the shape that the likelihood expects.
 
-    Broadcasting would pair every row of y with every row of the output without a word: (n,) with
-    (n, 1) makes (n, n).
+    Broadcasting would silently pair every row of y with every row of the output: (n,) with (n, 1)
+    makes (n, n).
     """
     if tuple(y.shape) == tuple(expected):
         return
@@ -335,19 +337,19 @@ def _log_normal(median: float | tuple[float, ...], log_sd: float) -> TorchDistri
 def _fixed_or(
     latents: Mapping[str, Tensor], site: str, fixed: float | None, output: Tensor
 ) -> Tensor:
-    """Give a parameter of the likelihood: fixed, or a latent."""
+    """Return a parameter of the likelihood: the fixed value, or that of a latent site."""
     return latents[site] if fixed is None else output.new_tensor(fixed)
 
 
 def _draw(site: str, prior: TorchDistribution, output: Tensor) -> Tensor:
     if prior.event_dim and prior.event_shape[-1] != output.shape[-1]:
         raise ValueError(
-            f"`noise_median` has {prior.event_shape[-1]} values, one for each column of y, but the "
-            f"network ends in {output.shape[-1]} unit(s)."
+            f"`noise_median` must have one value per column of y, got {prior.event_shape[-1]} "
+            f"values for a network that ends in {output.shape[-1]} unit(s)."
         )
     base = base_of(prior)
-    here = dist.LogNormal(base.loc.to(output), base.scale.to(output))
-    return pyro.sample(site, here.to_event(prior.event_dim))
+    converted = dist.LogNormal(base.loc.to(output), base.scale.to(output))
+    return pyro.sample(site, converted.to_event(prior.event_dim))
 
 
 def _check_noise(likelihood: Gaussian | StudentT) -> None:

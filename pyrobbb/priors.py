@@ -1,7 +1,7 @@
-"""Priors over weights: callables that take a parameter's name and value and give its distribution.
+"""Priors over weights: callables that map a parameter's name and value to its distribution.
 
 A prior is any callable ``(name, parameter) -> distribution`` whose event has the shape of the
-parameter, or None for a parameter that is to stay a point.
+parameter, or None for a parameter that has a point value.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ __all__ = [
 
 
 def fan_in(parameter: Tensor) -> int:
-    """Count the inputs that feed one unit: all dimensions but the first; 1 for a vector."""
+    """Return the number of inputs to one unit: all dimensions but the first; 1 for a vector."""
     return math.prod(parameter.shape[1:]) if parameter.dim() > 1 else 1
 
 
 @dataclass(frozen=True)
 class Normal:
-    """Independent normal priors, the same for every weight.
+    """Independent normal priors, identical for all weights.
 
     Parameters
     ----------
@@ -66,10 +66,10 @@ class Normal:
 
 @dataclass(frozen=True)
 class FanInNormal:
-    """Normal priors under which a layer's output keeps its scale, however wide the layer.
+    """Normal priors under which the scale of a layer's output does not depend on its width.
 
     The standard deviation is ``gain / sqrt(fan_in)`` for weights and ``gain`` for vectors
-    (biases). As width grows, the network tends to a Gaussian process (Neal 1996).
+    (biases). In the limit of infinite width, the network is a Gaussian process (Neal 1996).
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class FanInNormal:
 
 @dataclass(frozen=True)
 class ScaleMixture:
-    """Mix a wide and a narrow normal distribution, one mixture for all weights.
+    """Mixture of two normal distributions centred at 0, identical for all weights.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class ScaleMixture:
     def __post_init__(self) -> None:
         check_number("pi", self.pi)
         if not 0 < self.pi < 1:
-            raise ValueError(f"`pi` must lie strictly between 0 and 1, got {self.pi}.")
+            raise ValueError(f"`pi` must be strictly between 0 and 1, got {self.pi}.")
         check_positive("scale1", self.scale1)
         check_positive("scale2", self.scale2)
 
@@ -119,16 +119,17 @@ class ScaleMixture:
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """Independent normal priors, of each weight its own: what is known of it beforehand.
+    """Independent normal priors with a given mean and standard deviation for each weight.
 
-    A posterior becomes the prior of the next fit, and so data that come in parts are learnt one
-    after the other. Whatever a likelihood learns besides (a noise scale) keeps its own prior.
+    With them the posterior of one fit becomes the prior of the next, so that data which arrive in
+    batches are learnt sequentially. Latent sites of the likelihood (such as a noise scale) keep
+    their prior.
 
     Parameters
     ----------
     loc, scale : mapping of str to Tensor
-        Means and standard deviations of the parameters, by their names. They are copied. Names
-        that are no parameter's, such as those of a likelihood's latents, are ignored.
+        Means and standard deviations of the parameters, by their names. They are copied. Other
+        names, such as those of a likelihood's latent sites, are ignored.
 
     References
     ----------
@@ -156,11 +157,13 @@ class Given:
             object.__setattr__(self, argument, copies)
             for name, value in copies.items():
                 if not bool(value.isfinite().all()):
-                    raise ValueError(f"`{argument}` must be finite, but that of {name!r} is not.")
+                    raise ValueError(
+                        f"`{argument}` must be finite, got NaN or infinity for {name!r}."
+                    )
         if self.loc.keys() != self.scale.keys():
-            odd = sorted(self.loc.keys() ^ self.scale.keys())
+            unmatched = sorted(self.loc.keys() ^ self.scale.keys())
             raise ValueError(
-                f"`loc` and `scale` must have the same names, only one has {odd[0]!r}."
+                f"`loc` and `scale` must have the same names, but {unmatched[0]!r} is in one only."
             )
         for name, value in self.scale.items():
             if bool((value <= 0).any()):
@@ -171,13 +174,13 @@ class Given:
     def __call__(self, name: str, parameter: Tensor) -> TorchDistribution:
         if name not in self.loc:
             raise ValueError(
-                f"`loc` and `scale` have no values for the parameter {name!r}, only for "
+                f"`loc` and `scale` must have values for the parameter {name!r}, got values for "
                 f"{', '.join(self.loc) or 'none'}."
             )
         for argument, values in (("loc", self.loc), ("scale", self.scale)):
             if values[name].shape != parameter.shape:
                 raise ValueError(
-                    f"`{argument}` must give {name!r} the parameter's shape "
+                    f"`{argument}` of {name!r} must have the parameter's shape "
                     f"{tuple(parameter.shape)}, got {tuple(values[name].shape)}."
                 )
         loc, scale = self.loc[name].to(parameter), self.scale[name].to(parameter)
@@ -194,7 +197,7 @@ class Laplace:
     Parameters
     ----------
     scale : float
-        Scale b of the density exp(-|w| / b) / 2b; the standard deviation is sqrt(2) b.
+        Scale b of the density exp(-|w| / b) / (2 b); the standard deviation is sqrt(2) b.
     """
 
     scale: float = 1.0
@@ -208,12 +211,12 @@ class Laplace:
 
 @dataclass(frozen=True)
 class StudentT:
-    """Independent Student t priors: heavy tails.
+    """Independent Student t priors, which have heavy tails.
 
     Parameters
     ----------
     df : float
-        Degrees of freedom, positive; the variance is finite above 2.
+        Degrees of freedom, positive. The variance is finite if it is above 2.
     scale : float
         Scale, positive.
     """
@@ -236,10 +239,10 @@ class ByName:
     Parameters
     ----------
     patterns : mapping of str to prior or None
-        Shell patterns as of `fnmatch`, matched against names such as ``"0.weight"`` in the order
-        given; the first that matches decides. None: the parameter stays a point.
+        Shell patterns as in `fnmatch`, matched in order against names such as ``"0.weight"``; the
+        first match is used. None: the parameter has a point value.
     default : prior or None
-        What holds where no pattern matches.
+        The prior where no pattern matches.
 
     Examples
     --------
@@ -267,7 +270,7 @@ class ByName:
         return None if prior is None else prior(name, parameter)
 
     def choice(self, name: str) -> Prior | None:
-        """Give the prior that holds for a parameter's name."""
+        """Return the prior of the parameter with a name."""
         for pattern, prior in self.patterns.items():
             if fnmatchcase(name, pattern):
                 return prior
@@ -290,12 +293,13 @@ class ByName:
 class ScaleMixtureNormal(TorchDistribution):
     """Mixture of two normal distributions centred at 0.
 
-    The log-density is formed by logaddexp, so that it stays finite where both densities underflow.
+    The log-density uses logaddexp, so that it is finite where both densities underflow.
 
     Parameters
     ----------
     pi, scale1, scale2 : Tensor
-        Weight of the first component and the two standard deviations, broadcast together.
+        Weight of the first component and the two standard deviations, broadcast against each
+        other.
     """
 
     arg_constraints: ClassVar = {
@@ -347,6 +351,6 @@ class ScaleMixtureNormal(TorchDistribution):
 def _over(
     parameter: Tensor, family: type[TorchDistribution], *arguments: float
 ) -> TorchDistribution:
-    """Give a distribution over a whole parameter, on its device and in its dtype."""
+    """Return a distribution over a whole parameter, on its device and in its dtype."""
     tensors = [parameter.new_tensor(argument) for argument in arguments]
     return family(*tensors).expand(parameter.shape).to_event(parameter.dim())

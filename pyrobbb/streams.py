@@ -1,4 +1,4 @@
-"""Data larger than memory: rows read from files in chunks, and shuffled through a buffer."""
+"""Data larger than memory: rows are read from files in chunks and shuffled in a buffer."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from ._core.arrays import ArrayLike, check_count
+from ._core.arrays import ArrayLike, check_count, check_same_length
 
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 2**22
-"""Of a chunk of a memory-mapped array: large enough to be read fast, small enough to be mixed."""
+"""Size of a chunk of a memory-mapped array: large enough to read fast, small enough to shuffle."""
 PIECE_ROWS = 2**13
-"""Rows of a parquet file that are held at once before they go into the buffer."""
-READER, READER_COLUMN, PAGE = 2**26, 2**18, 2**20
-"""Bytes that pyarrow was seen to hold: in any case, for each column, and of a page by default."""
+"""Number of rows of a parquet file that are read at a time before they go into the buffer."""
+READER_BYTES, COLUMN_BYTES, PAGE_BYTES = 2**26, 2**18, 2**20
+"""Measured memory use of pyarrow: in any case, and for each column; and the default page size."""
 CHUNK_ROWS = 2**16
-"""Rows that are predicted at once."""
+"""Maximum number of rows per chunk of a prediction."""
 CHUNK_COPIES = 3
-"""A chunk of x as it is read, in the prediction, and in the one before, which the caller holds."""
+"""Copies of a chunk of x in memory: as read, in the prediction, and in the previous prediction,
+which the caller may still hold."""
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -45,22 +46,21 @@ class Rows(Protocol):
         ...
 
     def read(self, chunk: int) -> Iterator[tuple[str, Pair]]:
-        """Give the rows of a chunk in pieces, each with what to call it in a message."""
+        """Yield the rows of a chunk in pieces, each with its description for messages."""
         ...
 
 
 class MappedRows:
-    """Rows of arrays that lie in files, such as those of ``np.load(file, mmap_mode="r")``.
+    """Rows of arrays in files, such as those of ``np.load(file, mmap_mode="r")``.
 
     Parameters
     ----------
     x, y : array of shape (n, ...)
-        What slices give NumPy arrays.
+        Arrays whose slices are NumPy arrays.
     """
 
     def __init__(self, x: Any, y: Any) -> None:
-        if len(x) != len(y):
-            raise ValueError(f"`x` and `y` must have one row each: got {len(x)} and {len(y)} rows.")
+        check_same_length(x, y)
         if not len(x):
             raise ValueError("`x` is empty: pass at least one row.")
         self.x, self.y = x, y
@@ -79,10 +79,11 @@ class MappedRows:
         return -(-self._n // self._chunk)
 
     def read(self, chunk: int) -> Iterator[tuple[str, Pair]]:
-        """Give the rows of a chunk."""
+        """Yield the rows of a chunk."""
         first = chunk * self._chunk
-        own = slice(first, min(first + self._chunk, self.n_data))
-        yield f"rows {own.start} to {own.stop - 1}", (np.array(self.x[own]), np.array(self.y[own]))
+        end = min(first + self._chunk, self.n_data)
+        pair = np.array(self.x[first:end]), np.array(self.y[first:end])
+        yield f"rows {first} to {end - 1}", pair
 
 
 class Parquet:
@@ -93,21 +94,21 @@ class Parquet:
     paths : path-like or sequence of path-like
         Files with the same columns.
     target : str or sequence of str, optional
-        Column that y is, of shape (n,); or columns, of shape (n, k). Needed to fit.
+        Column of y, of shape (n,), or columns, of shape (n, k). Required by `fit`.
     columns : sequence of str, optional
-        Those that x is, in this order. None: all but the target.
+        Columns of x, in this order. None: all but the target.
 
     Attributes
     ----------
     n_data : int
-        Rows in all files, from their metadata.
+        Number of rows in all files, from their metadata.
 
     Raises
     ------
     ImportError
-        If pyarrow is not there.
+        If pyarrow is not installed.
     ValueError
-        If a file is none, has other columns, or has columns that hold no numbers.
+        If a file is not a parquet file, lacks a column, or has a column that is not numeric.
     """
 
     def __init__(
@@ -116,10 +117,10 @@ class Parquet:
         target: str | Sequence[str] | None = None,
         columns: Sequence[str] | None = None,
     ) -> None:
-        many = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-        if not many:
+        as_list = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        if not as_list:
             raise ValueError("`paths` must name at least one file, got none.")
-        self.paths = [Path(path) for path in many]
+        self.paths = [Path(path) for path in as_list]
         self.target = target
         targets = [] if target is None else [target] if isinstance(target, str) else list(target)
         self._chunks: list[tuple[int, int, int]] = []  # file, row group, rows
@@ -129,8 +130,8 @@ class Parquet:
             self._metadata.append(file.metadata)
             names = file.schema_arrow.names
             if i == 0:
-                given = [name for name in names if name not in targets]
-                self.columns = list(given if columns is None else columns)
+                others = [name for name in names if name not in targets]
+                self.columns = list(others if columns is None else columns)
             for name in (*self.columns, *targets):
                 if name not in names:
                     raise ValueError(f"`paths`: {str(path)!r} has no column {name!r}.")
@@ -150,13 +151,13 @@ class Parquet:
 
     @property
     def reader_bytes(self) -> int:
-        """About what pyarrow holds while it reads x: a page and a dictionary of each column."""
+        """Estimated memory use of pyarrow while it reads x: page and dictionary of each column."""
         largest = 0
         for i, group, _ in self._chunks:
             metadata = self._metadata[i]
             per_column = metadata.row_group(group).total_byte_size // metadata.num_columns
             largest = max(largest, per_column)
-        return READER + len(self.columns) * (READER_COLUMN + 2 * min(largest, PAGE))
+        return READER_BYTES + len(self.columns) * (COLUMN_BYTES + 2 * min(largest, PAGE_BYTES))
 
     def check_target(self, y: Tensor) -> None:
         """Raise unless the target has as many dimensions as the y of a network."""
@@ -165,12 +166,12 @@ class Parquet:
             first = self._targets[0]
             shape, remedy = ("(n, k)", [first]) if n_dims == 1 else ("(n,)", first)
             raise ValueError(
-                f"`target` of Parquet is {self.target!r}, but the network learns y of shape "
-                f"{shape}: pass target={remedy!r}."
+                f"`target` of Parquet must be of the shape {shape} of the network's y, got "
+                f"{self.target!r}: pass target={remedy!r}."
             )
 
     def read(self, chunk: int) -> Iterator[tuple[str, Pair]]:
-        """Give the rows of a row group in pieces."""
+        """Yield the rows of a row group in pieces."""
         i, group, _ = self._chunks[chunk]
         first = 0
         for values in self._pieces(i, group, [*self.columns, *self._targets]):
@@ -181,27 +182,27 @@ class Parquet:
             first = last + 1
 
     def in_order(self, n_rows: int, shard: tuple[int, int] = (0, 1)) -> Iterator[np.ndarray]:
-        """Give x in the order of the files, cut into chunks, of which a shard has every n-th."""
+        """Yield x in the order of the files, in chunks, of which a shard contains every n-th."""
         part, n_parts = shard
-        held: list[np.ndarray] = []
-        at = 0  # rows before
+        pieces: list[np.ndarray] = []
+        at = 0  # the number of rows before the current one
         for i, group, n_in_group in self._chunks:
-            of_chunks = range(at // n_rows, -(-(at + n_in_group) // n_rows))
-            if all(chunk % n_parts != part for chunk in of_chunks):
-                at += n_in_group  # without reading it
+            chunks = range(at // n_rows, -(-(at + n_in_group) // n_rows))
+            if all(chunk % n_parts != part for chunk in chunks):
+                at += n_in_group  # the row group is not read
                 continue
             for piece in self._pieces(i, group, self.columns):
                 while len(piece):
                     n = min(n_rows - at % n_rows, len(piece))
                     if at // n_rows % n_parts == part:
-                        held.append(piece[:n])
+                        pieces.append(piece[:n])
                     piece, at = piece[n:], at + n
-                    if held and (at % n_rows == 0 or at == self.n_data):
-                        yield _joined(held)
+                    if pieces and (at % n_rows == 0 or at == self.n_data):
+                        yield _joined(pieces)
 
     def _pieces(self, i: int, group: int, names: list[str]) -> Iterator[np.ndarray]:
-        # One row group of a file that is opened for it: pyarrow keeps what it has read of others.
-        # Read by a buffer, and not as a whole before.
+        # The file is opened for each row group, because pyarrow keeps those it has read before, and
+        # read through a buffer, so that a row group is not loaded as a whole.
         file = self._open(self.paths[i], metadata=self._metadata[i], buffer_size=2**16)
         for batch in file.iter_batches(PIECE_ROWS, row_groups=[group], columns=names):
             for name in names:
@@ -224,11 +225,11 @@ class Parquet:
         try:
             return pyarrow.parquet.ParquetFile(path, pre_buffer=False, **options)
         except pyarrow.ArrowInvalid as error:
-            raise ValueError(f"`paths`: {str(path)!r} is no parquet file ({error}).") from error
+            raise ValueError(f"`paths`: {str(path)!r} is not a parquet file ({error}).") from error
 
 
 def _joined(pieces: list[np.ndarray]) -> np.ndarray:
-    """Join pieces, and let go of them."""
+    """Concatenate pieces, and clear the list to free their memory."""
     whole = np.concatenate(pieces)
     pieces.clear()
     return whole
@@ -239,23 +240,23 @@ def _check_numeric(path: Path, name: str, kind: Any) -> None:
 
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
         raise ValueError(
-            f"`paths`: the column {name!r} of {str(path)!r} holds {kind}, no numbers: encode it, "
-            "or leave it out by `columns`."
+            f"`paths`: the column {name!r} of {str(path)!r} must be numeric, got {kind}: "
+            "encode it, or exclude it with `columns`."
         )
 
 
 class Shuffle:
-    """An order of rows: chunks at random into a buffer, whose rows are given at random.
+    """A random order of rows: chunks enter a buffer in random order, and its rows are shuffled.
 
-    A row may meet those of the chunks that are in the buffer with it. Chunks lie together in the
-    file: rows sorted by what matters should be written in random order first, or be given a buffer
-    that holds a good part of them.
+    A row can share a batch only with rows of chunks that are in the buffer at the same time. Chunks
+    are contiguous in the file, so rows that are sorted by a relevant variable should be written in
+    random order first, or need a buffer that holds a large part of them.
 
     Parameters
     ----------
     rows : Rows
     seed : sequence of int
-        The order depends on it alone.
+        Determines the order.
     """
 
     def __init__(self, rows: Rows, seed: Sequence[int]) -> None:
@@ -263,17 +264,17 @@ class Shuffle:
         self._random = np.random.default_rng(seed)
 
     def pieces(self) -> Iterator[tuple[str, Pair]]:
-        """Give all rows, chunk after chunk."""
+        """Yield all rows, chunk by chunk."""
         for chunk in self._random.permutation(self._rows.n_chunks):
             yield from self._rows.read(int(chunk))
 
     def permutation(self, n: int) -> np.ndarray:
-        """Give a random order of the rows in the buffer."""
+        """Return a random order of the rows in the buffer."""
         return self._random.permutation(n)
 
 
 def check_shard(shard: tuple[int, int]) -> None:
-    """Raise unless `shard` says which of several parts is meant."""
+    """Raise unless `shard` is a pair (i, n) with 0 <= i < n."""
     if not isinstance(shard, tuple | list) or len(shard) != 2:
         raise ValueError(f"`shard` must be (i, n), the i-th of n parts, got {shard!r}.")
     part, n_parts = shard
@@ -284,44 +285,44 @@ def check_shard(shard: tuple[int, int]) -> None:
 
 
 def plan_chunks(x: Any, rows: int | None, max_memory: int) -> tuple[int, int]:
-    """Give the rows of a chunk, and what is left of the memory to predict them with.
+    """Return the number of rows per chunk, and the memory that remains for their prediction.
 
-    None: so many that their copies take a quarter of the memory, `CHUNK_ROWS` at most. What an
-    iterable holds is not known.
+    With `rows` None, the copies of a chunk take a quarter of the memory, and a chunk has at most
+    `CHUNK_ROWS` rows. The size of an iterable is unknown and not accounted for.
     """
     if isinstance(x, Parquet):
         per_row, reader, n_data = 8 * len(x.columns), x.reader_bytes, x.n_data
     elif is_array(x):
-        item = getattr(getattr(x, "dtype", None), "itemsize", 8)  # a frame has a dtype a column
+        item = getattr(getattr(x, "dtype", None), "itemsize", 8)  # a frame has one dtype per column
         per_row, reader, n_data = math.prod(x.shape[1:]) * item, 0, len(x)
     else:
         return rows or CHUNK_ROWS, max_memory
     per_row = CHUNK_COPIES * max(per_row, 1)
-    least = max(max_memory // 4, 1)  # to predict with, also where the rest takes too much
+    least = max(max_memory // 4, 1)  # remains for the prediction in any case
     if rows is None:
         rows = min(max(max(max_memory - reader, least) // 4 // per_row, 1), CHUNK_ROWS)
-    taken = reader + min(rows, n_data) * per_row
-    if max_memory - taken < least:
+    used = reader + min(rows, n_data) * per_row
+    if max_memory - used < least:
         logger.warning(
-            "`max_memory` is %.0f MiB, but what reads x takes about %.0f and chunks of %d rows "
-            "%.0f: raise it, or lower `rows`.",
+            "`max_memory` is %.0f MiB, but reading x takes about %.0f MiB and chunks of %d rows "
+            "%.0f MiB: increase it, or decrease `rows`.",
             max_memory / 2**20,
             reader / 2**20,
             rows,
-            (taken - reader) / 2**20,
+            (used - reader) / 2**20,
         )
-    return rows, max(max_memory - taken, least)
+    return rows, max(max_memory - used, least)
 
 
 def is_array(x: Any) -> bool:
-    """Say whether rows can be taken out of x."""
+    """Return whether x has a shape and can be indexed."""
     return hasattr(x, "shape") and hasattr(x, "__getitem__")
 
 
 def chunks_of(x: Any, n_rows: int, shard: tuple[int, int] = (0, 1)) -> Iterator[ArrayLike]:
-    """Give chunks of rows in order: of an array, of files, or of an iterable of arrays.
+    """Return chunks of rows in order: of an array, of files, or of an iterable of arrays.
 
-    Of these, a shard (i, n) has the i-th of every n.
+    A shard (i, n) contains the i-th of every n chunks.
     """
     part, n_parts = shard
     if isinstance(x, Parquet):

@@ -44,12 +44,12 @@ def test_images_are_rows_of_bytes_from_files_gzipped_or_not(load, pack, end, tmp
     assert (x.dtype, y.dtype) == (np.uint8, np.int64)
 
 
-def test_the_files_may_lie_in_a_folder_of_the_sets_name(tmp_path):
+def test_the_files_may_be_in_a_folder_named_after_the_data_set(tmp_path):
     write_images(tmp_path / "mnist", "train")
     assert len(datasets.load_mnist("train", str(tmp_path))[0]) == 5
 
 
-def test_a_part_that_is_not_there_is_named(tmp_path):
+def test_an_unknown_part_and_missing_files_are_reported(tmp_path):
     write_images(tmp_path, "t10k")
     with pytest.raises(FileNotFoundError, match="`folder` must hold train-images-idx3-ubyte"):
         datasets.load_mnist("train", tmp_path)
@@ -69,7 +69,7 @@ def test_a_part_that_is_not_there_is_named(tmp_path):
     ],
     ids=["short", "no header", "long", "floats", "empty", "torn gzip"],
 )
-def test_a_damaged_file_is_named(spoil, message, tmp_path):
+def test_a_damaged_file_is_reported(spoil, message, tmp_path):
     write_images(tmp_path, pack=bytes, end="")
     path = tmp_path / "t10k-labels-idx1-ubyte"
     path.write_bytes(spoil(path.read_bytes()))
@@ -77,13 +77,13 @@ def test_a_damaged_file_is_named(spoil, message, tmp_path):
         datasets.load_mnist("test", tmp_path)
 
 
-def test_images_and_labels_of_different_number_are_refused(tmp_path):
+def test_images_and_labels_must_have_the_same_number(tmp_path):
     write_images(tmp_path, labels=LABELS[:4])
     with pytest.raises(ValueError, match="holds 5 images but 4 labels"):
         datasets.load_mnist("test", tmp_path)
 
 
-def test_mushrooms_have_a_column_for_each_value_of_each_attribute(tmp_path):
+def test_mushrooms_have_one_column_per_value_of_each_attribute(tmp_path):
     (tmp_path / "agaricus-lepiota.data").write_text("\n".join(MUSHROOMS) + "\n")
     x, is_edible = datasets.load_mushroom(tmp_path)
     np.testing.assert_array_equal(is_edible, [0, 1, 1])
@@ -94,13 +94,13 @@ def test_mushrooms_have_a_column_for_each_value_of_each_attribute(tmp_path):
     assert x.dtype == np.float32
 
 
-def test_lines_of_other_lengths_are_refused(tmp_path):
+def test_lines_must_have_the_same_number_of_cells(tmp_path):
     (tmp_path / "agaricus-lepiota.data").write_text("p,x,s\n")
     with pytest.raises(ValueError, match="must have 23 columns in every line"):
         datasets.load_mushroom(tmp_path)
 
 
-def test_openml_gives_the_same_mushrooms_as_the_file(tmp_path, monkeypatch):
+def test_openml_has_the_same_mushrooms_as_the_file(tmp_path, monkeypatch):
     (tmp_path / "agaricus-lepiota.data").write_text("\n".join(MUSHROOMS))
     cells = np.array([line.split(",") for line in MUSHROOMS], dtype=object)
     cells[cells == "?"] = None  # as openml.org has it
@@ -113,7 +113,7 @@ def test_openml_gives_the_same_mushrooms_as_the_file(tmp_path, monkeypatch):
         np.testing.assert_array_equal(fetched, read)
 
 
-def test_openml_gives_the_training_images_first(monkeypatch):
+def test_openml_has_the_training_images_first(monkeypatch):
     monkeypatch.setattr(datasets, "N_TRAIN", 3)
     bunch = Bunch(data=IMAGES.reshape((5, 9)).astype(float), target=LABELS.astype(str))
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda *args, **kwargs: bunch)
@@ -124,7 +124,7 @@ def test_openml_gives_the_training_images_first(monkeypatch):
     assert len(datasets.load_mnist("train")[0]) == 3
 
 
-def test_offline_it_says_what_to_pass(monkeypatch):
+def test_the_error_without_a_connection_names_the_remedy(monkeypatch):
     def refuse(*args, **kwargs):
         raise urllib.error.URLError("no route to host")
 

@@ -65,7 +65,7 @@ every_likelihood = pytest.mark.parametrize(
 
 
 @every_likelihood
-def test_log_density_equals_scipys(likelihood, units, y, exact):
+def test_the_log_density_equals_that_of_scipy(likelihood, units, y, exact):
     output = torch.randn(3, units, dtype=torch.float64)
     scipys = exact(output)
     expected = scipys.logpdf(y) if hasattr(scipys, "pdf") else scipys.logpmf(y)
@@ -74,7 +74,7 @@ def test_log_density_equals_scipys(likelihood, units, y, exact):
 
 
 @every_likelihood
-def test_mean_and_variance_equal_scipys(likelihood, units, y, exact):
+def test_mean_and_variance_equal_those_of_scipy(likelihood, units, y, exact):
     output = torch.randn(3, units, dtype=torch.float64)
     distribution = likelihood(output)
     np.testing.assert_allclose(distribution.mean.numpy(), exact(output).mean(), rtol=1e-12)
@@ -82,7 +82,7 @@ def test_mean_and_variance_equal_scipys(likelihood, units, y, exact):
 
 
 @every_likelihood
-def test_a_fixed_likelihood_draws_nothing_latent(likelihood, units, y, exact):
+def test_a_fixed_likelihood_has_no_latent_sites(likelihood, units, y, exact):
     assert not likelihood.latents
     with poutine.trace() as tracer:
         likelihood(torch.randn(3, units))
@@ -125,7 +125,7 @@ def test_the_learnt_noise_scale_is_a_latent_site_with_a_log_normal_prior(kind, l
 
 
 @pytest.mark.parametrize("kind", [Gaussian, StudentT])
-def test_a_tuple_of_medians_gives_each_output_a_noise_scale_of_its_own(kind):
+def test_a_tuple_of_medians_makes_one_noise_scale_per_output(kind):
     output = torch.zeros(5, 2, dtype=torch.float64)
     likelihood = kind(noise_median=(0.1, 3.0), noise_log_sd=0.5)
     distribution, nodes = traced(likelihood, output)
@@ -167,7 +167,7 @@ def test_latents_name_the_sites_that_the_likelihood_draws(likelihood, name, medi
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("likelihood", [Gaussian(), StudentT(), NegativeBinomial()], ids=repr)
-def test_latents_take_the_dtype_of_the_network(likelihood, dtype):
+def test_latents_have_the_dtype_of_the_network(likelihood, dtype):
     network = BayesianNetwork(mlp(3, [], 1).to(dtype), likelihood=likelihood)
     assert {site.start.dtype for site in network.latent_sites()} == {dtype}
     value = torch.tensor(0.5, dtype=dtype)
@@ -191,7 +191,7 @@ def test_latents_take_the_dtype_of_the_network(likelihood, dtype):
         ({"noise_log_sd": math.inf}, "`noise_log_sd` must be finite, got inf"),
     ],
 )
-def test_noise_out_of_range_is_refused(kind, options, message):
+def test_noise_must_be_in_range(kind, options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         kind(**options)
 
@@ -206,13 +206,13 @@ def test_noise_out_of_range_is_refused(kind, options, message):
         ({"noise_log_sd": None}, "`noise_log_sd` must be a number, got None"),
     ],
 )
-def test_noise_that_is_no_number_is_refused(kind, options, message):
+def test_noise_must_be_a_number(kind, options, message):
     with pytest.raises(TypeError, match=re.escape(message)):
         kind(**options)
 
 
 @pytest.mark.parametrize("df", [2, 1.0, -3])
-def test_student_t_noise_needs_a_variance(df):
+def test_student_t_noise_must_have_a_variance(df):
     message = f"`df` must be above 2: the noise needs a variance. Got {df}"
     with pytest.raises(ValueError, match=re.escape(message)):
         StudentT(df=df)
@@ -288,20 +288,20 @@ def shape_message(y, expected, fix):
 
 
 @every_wrong_shape
-def test_y_in_a_wrong_shape_is_refused_with_the_mend(likelihood, units, y, expected, fix):
+def test_y_of_a_wrong_shape_raises_with_the_remedy(likelihood, units, y, expected, fix):
     with pytest.raises(ValueError, match=shape_message(y, expected, fix)):
         network_of(likelihood, units).prepare(X, y)
 
 
 @every_wrong_shape
-def test_the_pyro_model_itself_refuses_y_in_a_wrong_shape(likelihood, units, y, expected, fix):
+def test_the_pyro_model_raises_for_y_of_a_wrong_shape(likelihood, units, y, expected, fix):
     network = network_of(likelihood, units)
     with pytest.raises(ValueError, match=shape_message(y, expected, fix)):
         network(torch.tensor(X).float(), torch.tensor(y).float())
 
 
 @pytest.mark.parametrize("options", [{}, {"num_particles": 3, "vectorize_particles": True}])
-def test_stock_svi_is_stopped_before_y_broadcasts(options):
+def test_stock_svi_raises_before_y_broadcasts(options):
     network = network_of(Gaussian(0.1), 1)
     svi = SVI(
         network, MeanFieldGuide(network), pyro.optim.Adam({"lr": 0.01}), Trace_ELBO(**options)
@@ -312,21 +312,21 @@ def test_stock_svi_is_stopped_before_y_broadcasts(options):
 
 @pytest.mark.parametrize(("units", "y"), [(1, TALL), (2, np.hstack([TALL, TALL]))])
 @pytest.mark.parametrize("likelihood", [Gaussian(), Bernoulli(), Poisson()], ids=repr)
-def test_y_in_the_shape_of_the_output_passes(likelihood, units, y):
+def test_y_of_the_shape_of_the_output_is_accepted(likelihood, units, y):
     _, prepared = network_of(likelihood, units).prepare(X, y)
     assert prepared.dtype == torch.float32
     assert prepared.tolist() == y.tolist()
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.float64, np.bool_])
-def test_whole_labels_of_any_dtype_pass(dtype):
+def test_integral_labels_of_any_dtype_are_accepted(dtype):
     labels = np.array([0, 1, 1, 0]).astype(dtype)
     _, prepared = network_of(Categorical(), 3).prepare(X, labels)
     assert prepared.dtype == torch.int64
     assert prepared.tolist() == [0, 1, 1, 0]
 
 
-def test_y_without_a_dimension_of_its_own_goes_with_an_output_without_one():
+def test_y_without_columns_matches_an_output_without_units():
     class Flat(nn.Linear):
         def forward(self, x):
             return super().forward(x)[:, 0]
@@ -352,7 +352,7 @@ def test_y_without_a_dimension_of_its_own_goes_with_an_output_without_one():
         (NegativeBinomial(2.0), 1, [[0], [1], [0.1], [1]], 2, "0.1"),
     ],
 )
-def test_y_outside_the_support_is_refused_with_its_row(likelihood, units, y, row, value):
+def test_y_outside_the_support_raises_with_its_row(likelihood, units, y, row, value):
     classes = r" \(0 \.\. 2\)" if isinstance(likelihood, Categorical) else ""
     name = type(likelihood).__name__
     message = (
@@ -363,20 +363,20 @@ def test_y_outside_the_support_is_refused_with_its_row(likelihood, units, y, row
         network_of(likelihood, units).prepare(X, y)
 
 
-def test_a_support_that_differs_by_row_is_left_to_the_density():
+def test_a_support_that_differs_by_row_is_not_checked():
     network = network_of(lambda output: dist.Uniform(output - 1, output + 1), 1)
     x, y = network.prepare(X, 100 + TALL)
     with pytest.raises(ValueError, match="within the support"):
         poutine.trace(network).get_trace(x, y).log_prob_sum()
 
 
-def test_categorical_refuses_a_network_that_ends_in_a_softmax():
+def test_categorical_raises_for_a_network_that_ends_in_a_softmax():
     network = network_of(Categorical(), 3, nn.Softmax(dim=-1))
     with pytest.raises(ValueError, match=r"takes logits.*remove the network's final softmax"):
         network.prepare(X, [0, 1, 2, 0])
 
 
-def test_categorical_refuses_a_softmax_that_is_no_module():
+def test_categorical_raises_for_a_softmax_that_is_not_a_module():
     class Probabilities(nn.Linear):
         def forward(self, x):
             return super().forward(x).softmax(-1)
@@ -386,25 +386,25 @@ def test_categorical_refuses_a_softmax_that_is_no_module():
         network.prepare(X, [0, 1, 2, 0])
 
 
-def test_categorical_takes_log_probabilities():
+def test_categorical_accepts_log_probabilities():
     network = network_of(Categorical(), 3, nn.LogSoftmax(dim=-1))
     assert network.prepare(X, [0, 1, 2, 0])[1].tolist() == [0, 1, 2, 0]
 
 
-def test_bernoulli_refuses_a_network_that_ends_in_a_sigmoid():
+def test_bernoulli_raises_for_a_network_that_ends_in_a_sigmoid():
     for last in (nn.Sigmoid(), nn.Sequential(nn.Identity(), nn.Sigmoid())):
         with pytest.raises(ValueError, match=r"takes log-odds.*remove the network's final nn\.Sig"):
             network_of(Bernoulli(), 1, last).prepare(X, TALL)
 
 
-def test_categorical_refuses_a_single_unit():
+def test_categorical_raises_for_a_single_unit():
     message = "needs one output unit a class, got 1 unit: use `Bernoulli` for two classes"
     with pytest.raises(ValueError, match=message):
         network_of(Categorical(), 1).prepare(X, FLAT)
 
 
 @pytest.mark.parametrize("units", [1, 3])
-def test_a_heteroscedastic_gaussian_refuses_an_odd_number_of_units(units):
+def test_heteroscedastic_gaussian_raises_for_an_odd_number_of_units(units):
     network = network_of(HeteroscedasticGaussian(), units)
     message = rf"got an odd number of units \({units}\): end the network in twice as many units"
     with pytest.raises(ValueError, match=message):
@@ -413,9 +413,11 @@ def test_a_heteroscedastic_gaussian_refuses_an_odd_number_of_units(units):
         network(torch.tensor(X).float(), torch.tensor(TALL).float())
 
 
-def test_a_likelihood_that_gives_no_distribution_a_row_is_refused():
+def test_a_likelihood_must_return_one_distribution_per_row():
     network = network_of(lambda output: dist.Normal(output.mean(), 1.0), 1)
-    with pytest.raises(ValueError, match=r"must give one distribution a row.*got batch shape \(\)"):
+    with pytest.raises(
+        ValueError, match=r"must return one distribution per row.*got batch shape \(\)"
+    ):
         network.prepare(X, TALL)
 
 
@@ -465,7 +467,7 @@ def test_any_callable_from_output_to_distribution_is_a_likelihood(likelihood, un
 
 
 @pytest.mark.parametrize("units", [1, 3])
-def test_noise_scales_that_do_not_match_the_columns_are_refused(units):
+def test_the_number_of_noise_scales_must_match_the_columns(units):
     network = BayesianNetwork(mlp(2, [], units), None, Gaussian(noise_median=(0.5, 0.5)))
     message = rf"`noise_median` has 2 values, .* ends in {units} unit\(s\)"
     with pytest.raises(ValueError, match=message):

@@ -71,7 +71,7 @@ every_prior = pytest.mark.parametrize(
 
 @every_prior
 @pytest.mark.parametrize("shape", [(), (3,), (3, 4), (2, 3, 5, 5)])
-def test_log_density_equals_scipys_summed_over_the_parameter(prior, logpdf, moments, shape):
+def test_the_log_density_is_that_of_scipy_summed_over_the_parameter(prior, logpdf, moments, shape):
     w = torch.randn(shape, dtype=torch.float64)
     expected = logpdf(w.numpy(), math.prod(shape[1:])).sum()
     distribution = prior("weight", torch.empty(shape, dtype=torch.float64))
@@ -116,13 +116,13 @@ def test_samples_have_the_configured_standard_deviation(prior, logpdf, moments):
     ],
     ids=str,
 )
-def test_fan_in_normal_divides_by_the_root_of_the_inputs_of_a_unit(module, scale):
+def test_fan_in_normal_divides_the_gain_by_root_fan_in(module, scale):
     distribution = FanInNormal(2.0)("weight", module.weight)
     torch.testing.assert_close(distribution.stddev, torch.full_like(module.weight, scale))
 
 
 @pytest.mark.parametrize("shape", [(), (5,)])
-def test_fan_in_normal_gives_vectors_the_gain_itself(shape):
+def test_fan_in_normal_uses_the_gain_itself_for_vectors(shape):
     distribution = FanInNormal(2.0)("bias", torch.zeros(shape))
     torch.testing.assert_close(distribution.stddev, torch.full(shape, 2.0))
 
@@ -130,7 +130,7 @@ def test_fan_in_normal_gives_vectors_the_gain_itself(shape):
 @pytest.mark.parametrize(
     ("shape", "expected"), [((), 1), ((5,), 1), ((5, 3), 3), ((5, 3, 2, 2), 12)]
 )
-def test_fan_in_counts_all_dimensions_but_the_first(shape, expected):
+def test_fan_in_is_the_product_of_all_dimensions_but_the_first(shape, expected):
     assert fan_in(torch.empty(shape)) == expected
 
 
@@ -160,13 +160,13 @@ def mixture(request):
     return ScaleMixtureNormal(parameter(0.2, 0.8), parameter(1, 2), parameter(0.01, 0.1))
 
 
-def test_the_mixture_has_the_log_density_of_torchs(mixture):
+def test_the_mixture_has_the_log_density_of_the_torch_mixture(mixture):
     w = torch.linspace(-4, 4, 101, dtype=torch.float64)[:, None].expand(101, 3)
     w = w if mixture.batch_shape else w[:, 0]
     torch.testing.assert_close(mixture.log_prob(w), by_torch(mixture).log_prob(w))
 
 
-def test_the_mixture_has_the_moments_of_torchs(mixture):
+def test_the_mixture_has_the_moments_of_the_torch_mixture(mixture):
     torch.testing.assert_close(mixture.mean, by_torch(mixture).mean)
     torch.testing.assert_close(mixture.variance, by_torch(mixture).variance)
 
@@ -176,7 +176,7 @@ def mixture_cdf(w, pi, scale1, scale2):
     return pi * first + (1 - pi) * second
 
 
-def test_the_mixtures_distribution_is_that_of_its_samples(mixture):
+def test_samples_of_the_mixture_have_its_distribution(mixture):
     draws = mixture.sample((4000,)).reshape(4000, -1)
     for i, draw in enumerate(draws.unbind(-1)):
         parameters = [p.reshape(-1)[i].item() for p in (mixture.pi, mixture.scale1, mixture.scale2)]
@@ -206,7 +206,7 @@ def test_the_mixture_checks_its_parameters_and_values():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("scale", [1.0, 0.0025])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_mixture_is_finite_fifty_scales_out(dtype, scale, sign):
+def test_the_mixture_is_finite_at_fifty_scales(dtype, scale, sign):
     w = torch.full((), sign * 50 * scale, dtype=dtype, requires_grad=True)
     log_prob = ScaleMixture()("weight", w).log_prob(w)
     (gradient,) = torch.autograd.grad(log_prob, w)
@@ -219,7 +219,7 @@ def test_the_mixture_is_finite_fifty_scales_out(dtype, scale, sign):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("prior", [case[0] for case in EXACT.values()], ids=list(EXACT))
-def test_every_prior_is_finite_fifty_scales_out(prior, dtype):
+def test_every_prior_is_finite_at_fifty_scales(prior, dtype):
     w = torch.full((2, 3), 75.0, dtype=dtype, requires_grad=True)
     log_prob = prior("weight", w).log_prob(w)
     (gradient,) = torch.autograd.grad(log_prob, w)
@@ -241,28 +241,28 @@ POSITIVE = [
 
 @pytest.mark.parametrize(("prior", "argument"), POSITIVE)
 @pytest.mark.parametrize("value", [0, 0.0, -0.5])
-def test_a_scale_of_zero_or_below_is_refused(prior, argument, value):
+def test_a_scale_must_be_positive(prior, argument, value):
     with pytest.raises(ValueError, match=f"`{argument}` must be positive, got {value}"):
         prior(**{argument: value})
 
 
 @pytest.mark.parametrize(("prior", "argument"), [*POSITIVE, (Normal, "loc"), (ScaleMixture, "pi")])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_an_argument_that_is_not_finite_is_refused(prior, argument, value):
+def test_an_argument_must_be_finite(prior, argument, value):
     with pytest.raises(ValueError, match=f"`{argument}` must be finite, got {value}"):
         prior(**{argument: value})
 
 
 @pytest.mark.parametrize(("prior", "argument"), [*POSITIVE, (Normal, "loc"), (ScaleMixture, "pi")])
 @pytest.mark.parametrize("value", [True, "1.0", None])
-def test_an_argument_that_is_no_number_is_refused(prior, argument, value):
+def test_an_argument_must_be_a_number(prior, argument, value):
     message = re.escape(f"`{argument}` must be a number, got {value!r}.")
     with pytest.raises(TypeError, match=message):
         prior(**{argument: value})
 
 
 @pytest.mark.parametrize("pi", [0, 1, -0.1, 1.5])
-def test_the_mixtures_weight_lies_strictly_between_zero_and_one(pi):
+def test_the_mixture_weight_must_be_strictly_between_zero_and_one(pi):
     with pytest.raises(ValueError, match=f"`pi` must lie strictly between 0 and 1, got {pi}"):
         ScaleMixture(pi=pi)
 
@@ -270,7 +270,7 @@ def test_the_mixtures_weight_lies_strictly_between_zero_and_one(pi):
 W = torch.zeros(2, 2)
 
 
-def test_by_name_takes_the_first_pattern_that_matches():
+def test_by_name_uses_the_first_matching_pattern():
     prior = ByName({"0.weight": Normal(0.1), "0.*": Normal(0.2), "*": Normal(0.3)})
     scales = [prior(name, W).stddev[0, 0].item() for name in ("0.weight", "0.bias", "1.weight")]
     assert scales == pytest.approx([0.1, 0.2, 0.3])
@@ -278,7 +278,7 @@ def test_by_name_takes_the_first_pattern_that_matches():
     assert prior("0.weight", W).stddev[0, 0].item() == pytest.approx(0.3)
 
 
-def test_by_name_minds_the_case_of_letters():
+def test_by_name_is_case_sensitive():
     assert ByName({"A": Normal(0.1)}).choice("a") == FanInNormal()
 
 
@@ -287,18 +287,18 @@ def test_by_name_minds_the_case_of_letters():
     [({}, 1 / math.sqrt(2)), ({"default": Laplace(0.5)}, math.sqrt(0.5))],
     ids=["its own", "given"],
 )
-def test_by_names_default_holds_where_no_pattern_matches(options, scale):
+def test_by_name_uses_the_default_where_no_pattern_matches(options, scale):
     distribution = ByName({"b*": Normal(9.0)}, **options)("a", W)
     torch.testing.assert_close(distribution.stddev, torch.full((2, 2), scale))
 
 
-def test_none_makes_a_point_by_pattern_and_by_default():
+def test_none_makes_a_point_parameter_as_pattern_and_as_default():
     assert ByName({"b*": None})("bias", W) is None
     assert ByName({"w*": Normal()}, default=None)("bias", W) is None
     assert ByName({"w*": Normal()}, default=None)("weight", W) is not None
 
 
-def test_by_name_may_lie_within_by_name():
+def test_by_name_may_be_nested():
     inner = ByName({"*.bias": None}, default=Normal(0.2))
     prior = ByName({"0.*": inner}, default=Normal(0.7))
     assert prior("0.bias", W) is None
@@ -316,7 +316,7 @@ def test_a_pattern_that_matches_nothing_is_reported_with_the_parameters():
 
 
 @pytest.mark.parametrize("where", ["pattern", "default"])
-def test_so_is_an_inner_pattern_that_matches_nothing_it_is_asked_for(where):
+def test_an_unmatched_pattern_of_a_nested_by_name_is_reported(where):
     inner = ByName({"2.bias": Normal()})
     prior = ByName({"0.*": inner, "2.*": None})
     if where == "default":
@@ -326,7 +326,7 @@ def test_so_is_an_inner_pattern_that_matches_nothing_it_is_asked_for(where):
         BayesianNetwork(mlp(2, [3], 1), prior)
 
 
-def test_what_by_name_is_given_must_be_a_mapping_to_priors():
+def test_the_patterns_of_by_name_must_map_to_priors():
     with pytest.raises(TypeError, match=r"`patterns` must map name patterns to priors, got list"):
         ByName([("*", Normal())])
     with pytest.raises(TypeError, match=r"The prior of '\*.bias' must be a callable .*, got 1\.0"):
@@ -338,7 +338,7 @@ def test_what_by_name_is_given_must_be_a_mapping_to_priors():
 # Means and scales given for each weight
 
 
-def test_given_is_scipys_normal_of_each_weight_in_the_parameters_dtype():
+def test_given_is_a_normal_per_weight_in_the_dtype_of_the_parameter():
     loc, scale = torch.randn(3, 4), torch.rand(3, 4) + 0.1
     distribution = Given({"w": loc}, {"w": scale})("w", torch.empty(3, 4, dtype=torch.float64))
     w = torch.randn(3, 4, dtype=torch.float64)
@@ -347,7 +347,7 @@ def test_given_is_scipys_normal_of_each_weight_in_the_parameters_dtype():
     assert distribution.mean.dtype == torch.float64
 
 
-def test_given_keeps_copies_and_learns_nothing():
+def test_given_keeps_detached_copies():
     loc = torch.zeros(2, requires_grad=True)
     prior = Given({"w": loc}, {"w": torch.ones(2)})
     with torch.no_grad():
@@ -358,7 +358,7 @@ def test_given_keeps_copies_and_learns_nothing():
     assert repr(prior) == "Given(w)"
 
 
-def test_names_that_are_no_parameters_are_ignored_in_given():
+def test_given_ignores_names_of_no_parameter():
     net = nn.Linear(1, 1)
     values = {name: torch.ones_like(p) for name, p in net.named_parameters()}
     prior = Given(
@@ -382,12 +382,12 @@ ONES = {"w": torch.ones(2)}
         ({"w": ONES["w"] / 0}, ONES, ValueError, "`loc` must be finite, but that of 'w' is not"),
     ],
 )
-def test_means_and_scales_that_are_none_are_refused(loc, scale, kind, message):
+def test_given_raises_for_invalid_means_and_scales(loc, scale, kind, message):
     with pytest.raises(kind, match=message):
         Given(loc, scale)
 
 
-def test_given_says_which_parameter_it_lacks_or_does_not_fit():
+def test_given_reports_the_parameter_that_is_missing_or_has_another_shape():
     prior = Given(ONES, ONES)
     with pytest.raises(ValueError, match="no values for the parameter 'bias', only for w"):
         prior("bias", torch.empty(2))

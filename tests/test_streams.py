@@ -80,7 +80,7 @@ def rows_of(stream, epoch, seed=1):
 
 
 @pytest.mark.parametrize("kind", ["mapped", "parquet"])
-def test_an_epoch_holds_each_row_once(mapped, table, small_buffer, kind):
+def test_an_epoch_contains_each_row_once(mapped, table, small_buffer, kind):
     rows = MappedRows(*mapped) if kind == "mapped" else Parquet(table, ["y"])
     stream = StreamBatches(network(), rows, 20)
     epoch = rows_of(stream, 0)
@@ -93,7 +93,7 @@ def test_an_epoch_holds_each_row_once(mapped, table, small_buffer, kind):
         assert (whole != np.vstack(another)).any(1).mean() > 0.9
 
 
-def test_rows_of_many_chunks_meet_in_a_batch(mapped, small_buffer):
+def test_a_batch_mixes_rows_of_many_chunks(mapped, small_buffer):
     places = {tuple(row): i // 50 for i, row in enumerate(np.hstack([X, Y]))}
     epoch = rows_of(StreamBatches(network(), MappedRows(*mapped), 20), 0)
     assert np.mean([len({places[tuple(row)] for row in batch}) for batch in epoch[:-1]]) > 3
@@ -103,12 +103,12 @@ def test_rows_of_many_chunks_meet_in_a_batch(mapped, small_buffer):
 
 
 @pytest.mark.parametrize("engine", ["fused", "svi", "compiled"])
-def test_files_of_either_kind_give_the_same_fit(mapped, table, engine):
+def test_both_file_formats_have_the_same_fit(mapped, table, engine):
     options = {"engine": engine, "epochs": 2 if engine == "svi" else 6}
     assert_equal(a_fit(*mapped, **options), a_fit(Parquet(table, ["y"]), **options))
 
 
-def test_it_learns_what_it_learns_in_memory(mapped, small_buffer):
+def test_a_fit_from_files_is_as_good_as_one_in_memory(mapped, small_buffer):
     options = {"epochs": 40, "lr": 0.02}
     from_files, in_memory = a_fit(*mapped, **options), a_fit(X, Y, **options)
     assert from_files.settings["n_data"] == 1003
@@ -119,7 +119,7 @@ def test_it_learns_what_it_learns_in_memory(mapped, small_buffer):
         np.testing.assert_allclose(late, in_memory.history.nelbo[-500:].mean(), rtol=0.02)
 
 
-def test_steps_are_compiled_though_buffers_come_and_go(mapped, small_buffer):
+def test_steps_are_compiled_once_although_buffers_change(mapped, small_buffer):
     compiled = a_fit(*mapped, engine="compiled", epochs=3)
     assert compiled.settings["engine"] == "compiled"
     fused = a_fit(*mapped, epochs=3)
@@ -127,7 +127,7 @@ def test_steps_are_compiled_though_buffers_come_and_go(mapped, small_buffer):
 
 
 @pytest.mark.parametrize("engine", ["fused", "compiled"])
-def test_a_fit_that_crashed_goes_on(mapped, small_buffer, tmp_path, monkeypatch, engine):
+def test_a_crashed_fit_resumes(mapped, small_buffer, tmp_path, monkeypatch, engine):
     expected = a_fit(*mapped, engine=engine)
     with monkeypatch.context() as patch:
         crash_at(patch, 90)
@@ -136,7 +136,7 @@ def test_a_fit_that_crashed_goes_on(mapped, small_buffer, tmp_path, monkeypatch,
     assert_equal(a_fit(*mapped, engine=engine, checkpoint=tmp_path / "c"), expected)
 
 
-def test_processes_take_parts_of_each_batch(mapped, small_buffer):
+def test_each_process_uses_a_part_of_each_batch(mapped, small_buffer):
     whole = rows_of(StreamBatches(network(), MappedRows(*mapped), 20), 0)
     parts = [
         rows_of(StreamBatches(network(), MappedRows(*mapped), 20, Team(rank, 3)), 0)
@@ -156,7 +156,7 @@ def test_integers_in_files_are_classes(tmp_path):
     assert (prediction.label == label).mean() > 0.95
 
 
-def test_several_files_are_one(table, tmp_path):
+def test_several_files_are_read_as_one(table, tmp_path):
     assert Parquet([table, table], ["y"]).n_data == 2006
     other = tmp_path / "other.parquet"
     pq.write_table(pa.table({"a": [1.0]}), other)
@@ -174,14 +174,14 @@ def test_several_files_are_one(table, tmp_path):
         ({"a": np.empty(0), "y": np.empty(0)}, "have no rows"),
     ],
 )
-def test_what_a_file_must_not_hold(tmp_path, columns, message):
+def test_invalid_contents_of_a_file_raise(tmp_path, columns, message):
     path = tmp_path / "bad.parquet"
     pq.write_table(pa.table(columns), path)
     with pytest.raises(ValueError, match=message):
         fit(BayesianNetwork(mlp(1, [2], 1)), Parquet(path, ["y"]), epochs=1, progress=False)
 
 
-def test_a_row_of_an_array_that_is_no_number_is_named(tmp_path, mapped):
+def test_a_row_with_a_non_finite_value_is_reported(tmp_path, mapped):
     x = np.array(X)
     x[777, 1] = np.inf
     np.save(tmp_path / "bad.npy", x)
@@ -211,7 +211,7 @@ ROWS = TensorDataset(torch.as_tensor(X), torch.as_tensor(Y))
 
 
 @pytest.mark.parametrize("n_data", [1002, 51, 20])
-def test_a_wrong_number_of_rows_is_an_error(n_data):
+def test_a_wrong_number_of_rows_raises(n_data):
     with pytest.raises(ValueError, match=f"`n_data` is {n_data}, but the DataLoader has 1003"):
         a_fit(DataLoader(ROWS, batch_size=20), n_data=n_data)
 
@@ -225,7 +225,7 @@ def test_a_wrong_number_of_rows_is_an_error(n_data):
     ],
 )
 @pytest.mark.parametrize("is_batched", [False, True])
-def test_the_number_of_rows_is_that_of_different_rows(sampler, n_data, is_batched):
+def test_the_number_of_rows_counts_different_rows(sampler, n_data, is_batched):
     by = {"sampler": sampler, "batch_size": 50}
     if is_batched:
         by = {"batch_sampler": BatchSampler(sampler, 50, False)}
@@ -252,7 +252,7 @@ def test_the_rows_of_a_stream_are_counted(n_data, message, n_workers):
 
 @forks
 @pytest.mark.parametrize("n_workers", [0, 2])
-def test_the_smaller_batches_that_workers_end_with_are_made_whole(n_workers):
+def test_the_smaller_last_batches_of_workers_are_completed(n_workers):
     posterior = a_fit(DataLoader(Short(), batch_size=4, num_workers=n_workers), n_data=25)
     np.testing.assert_array_equal(posterior.history.n_rows[:7], [4, 4, 4, 4, 4, 4, 1])
     loader = DataLoader(Short(), batch_size=4, num_workers=n_workers)
@@ -273,14 +273,14 @@ class ReadyMade(Dataset):
         return torch.full((n, 3), float(i)), torch.zeros((n, 1))
 
 
-def test_the_rows_of_batches_that_are_ready_made_are_counted():
+def test_the_rows_of_ready_made_batches_are_counted():
     posterior = a_fit(DataLoader(ReadyMade(), batch_size=None, shuffle=True), n_data=18)
     assert sorted(posterior.history.n_rows[:3]) == [5, 6, 7]
     with pytest.raises(ValueError, match="`n_data` is 3, but the DataLoader yields 18 rows"):
         a_fit(DataLoader(ReadyMade(), batch_size=None), n_data=3)
 
 
-def test_what_drop_last_leaves_out():
+def test_rows_that_drop_last_omits():
     with pytest.raises(ValueError, match="leaves out the same 3 rows in each epoch: shuffle"):
         a_fit(DataLoader(ROWS, batch_size=20, drop_last=True), n_data=1003)
     posterior = a_fit(DataLoader(ROWS, 20, shuffle=True, drop_last=True), n_data=1003)
@@ -290,7 +290,7 @@ def test_what_drop_last_leaves_out():
 
 
 @pytest.mark.parametrize("batch_size", [167, 1])
-def test_a_last_batch_of_one_row_is_refused_for_batch_norm(mapped, batch_size):
+def test_a_last_batch_of_one_row_raises_for_batch_norm(mapped, batch_size):
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
     for x, y in (mapped, (X, Y)):
         with pytest.raises(ValueError, match=f"`batch_size` {batch_size} leaves a last batch of 1"):
@@ -304,7 +304,7 @@ def test_a_last_batch_of_one_row_is_refused_for_batch_norm(mapped, batch_size):
         (likelihoods.Categorical(), 2, ["y"], r"\(n,\): pass target='y'"),
     ],
 )
-def test_a_target_of_other_dimensions_is_refused_with_the_right_one(
+def test_a_target_of_other_dimensions_raises_with_the_remedy(
     table, likelihood, n_outputs, target, remedy
 ):
     network = BayesianNetwork(mlp(3, [4], n_outputs), likelihood=likelihood)
@@ -312,7 +312,7 @@ def test_a_target_of_other_dimensions_is_refused_with_the_right_one(
         fit(network, Parquet(table, target), epochs=1)
 
 
-def test_a_row_group_without_rows_is_passed_over(tmp_path):
+def test_an_empty_row_group_is_skipped(tmp_path):
     whole = pa.table({"a": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 3.0]})
     with pq.ParquetWriter(tmp_path / "rows.parquet", whole.schema) as writer:
         for part in (whole[:0], whole[:2], whole[2:]):
@@ -341,7 +341,7 @@ def test_a_shard_does_not_read_the_row_groups_of_others(tmp_path, monkeypatch):
     np.testing.assert_array_equal(np.concatenate(chunks)[:, 0] // 15 % 2, np.ones(45))
 
 
-def test_what_is_refused(mapped, table, tmp_path):
+def test_invalid_arguments_raise(mapped, table, tmp_path):
     (tmp_path / "no.parquet").write_text("no")
     with pytest.raises(ValueError, match=r"no\.parquet' is no parquet file"):
         Parquet(tmp_path / "no.parquet")
@@ -362,7 +362,7 @@ def test_what_is_refused(mapped, table, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["array", "mapped", "parquet", "iterable", "frame"])
-def test_chunks_are_predicted_as_the_whole_is(mapped, table, kind):
+def test_predictions_of_chunks_equal_those_of_the_whole(mapped, table, kind):
     posterior = a_fit(X, Y)
     x = {
         "array": X,
@@ -379,7 +379,7 @@ def test_chunks_are_predicted_as_the_whole_is(mapped, table, kind):
 
 
 @pytest.mark.parametrize("rows", [None, 3, 500])
-def test_rows_are_predicted_within_what_their_chunks_leave(rows):
+def test_predictions_use_the_memory_that_chunks_leave(rows):
     x = np.zeros((10**5, 50), np.float32)
     n_rows, left = streams.plan_chunks(x, rows, 2**22)
     assert n_rows == (rows or 2**20 // (3 * 200))
@@ -389,9 +389,13 @@ def test_rows_are_predicted_within_what_their_chunks_leave(rows):
     assert streams.plan_chunks(iter([x]), rows, 2**22)[1] == 2**22
 
 
-def test_the_reader_of_a_file_counts(table, caplog):
+def test_the_memory_of_the_reader_is_accounted_for(table, caplog):
     rows = Parquet(table, columns=["a", "b", "c"])
-    assert streams.READER < rows.reader_bytes < streams.READER + 3 * (2**18 + 2 * streams.PAGE)
+    assert (
+        streams.READER_BYTES
+        < rows.reader_bytes
+        < streams.READER_BYTES + 3 * (2**18 + 2 * streams.PAGE_BYTES)
+    )
     n_rows, left = streams.plan_chunks(rows, None, 2**28)
     assert n_rows == streams.CHUNK_ROWS
     assert left == 2**28 - rows.reader_bytes - 3 * 24 * len(X)
@@ -400,7 +404,7 @@ def test_the_reader_of_a_file_counts(table, caplog):
     assert "`max_memory` is 1 MiB, but what reads x takes about 65" in caplog.text
 
 
-def test_chunks_by_the_bound_give_the_same_predictions(mapped, table):
+def test_chunks_of_any_memory_bound_have_the_same_predictions(mapped, table):
     posterior = a_fit(X, Y)
     whole = posterior.predict(X, n_draws=20, seed=3).mean
     for x in (X, mapped[0], Parquet(table, columns=["a", "b", "c"])):
@@ -409,7 +413,7 @@ def test_chunks_by_the_bound_give_the_same_predictions(mapped, table):
         np.testing.assert_allclose(np.concatenate([p.mean for p in chunks]), whole, rtol=1e-5)
 
 
-def test_a_prediction_does_not_keep_the_rows_it_was_asked_for():
+def test_a_prediction_does_not_keep_its_inputs():
     x = np.array(X)
     last = weakref.ref(x)
     prediction = a_fit(X, Y).predict(x, n_draws=2, seed=0)
@@ -418,7 +422,7 @@ def test_a_prediction_does_not_keep_the_rows_it_was_asked_for():
     assert isinstance(prediction.mean, np.ndarray)
 
 
-def test_shards_make_up_the_whole():
+def test_shards_add_up_to_the_whole():
     posterior = a_fit(X, Y)
     whole = list(posterior.predict_chunks(X, n_draws=5, seed=3, rows=150))
     parts = [
@@ -438,7 +442,7 @@ def test_shards_make_up_the_whole():
         posterior.predict_chunks(X, n_draws=0)
 
 
-def test_a_file_is_never_held_as_a_whole(tmp_path, monkeypatch):
+def test_a_file_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
     n = 200_000
     x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (n, 50))
     x[:] = 0

@@ -1,4 +1,4 @@
-"""Arrays in, tensors out: the checks that every public function makes on its data, once."""
+"""Conversion of arrays to tensors and back, and validation of arguments."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ ArrayLike = Any
 
 
 def as_tensor(name: str, value: ArrayLike) -> Tensor:
-    """Turn data into a tensor, or say in one line what is wrong with it.
+    """Convert data to a tensor, or raise with a message that locates the problem.
 
     Parameters
     ----------
     name : str
-        What the caller calls it; used in the messages.
+        Name of the argument, for messages.
     value : array-like of shape (n, ...)
         Numbers, at least one row, all of them finite.
 
     Returns
     -------
     Tensor of shape (n, ...)
-        A tensor given as such is returned as it is; NumPy data keep their dtype.
+        A tensor is returned unchanged; NumPy data keep their dtype.
 
     Raises
     ------
@@ -53,17 +53,17 @@ def as_tensor(name: str, value: ArrayLike) -> Tensor:
 
 
 def supports_float64(device: torch.device) -> bool:
-    """Say whether a device computes in double precision: Apple's GPUs do not."""
+    """Return whether a device computes in double precision: Apple's GPUs do not."""
     return device.type != "mps"
 
 
 def to_numpy(values: ArrayLike) -> np.ndarray[Any, Any]:
-    """Give values as a NumPy array, tensors from any device included."""
+    """Return values as a NumPy array; tensors may be on any device."""
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 def check_number(argument: str, value: float) -> None:
-    """Raise unless the value of an argument is one finite number."""
+    """Raise unless the value of an argument is a finite number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"`{argument}` must be a number, got {value!r}.")
     if not math.isfinite(value):
@@ -71,18 +71,26 @@ def check_number(argument: str, value: float) -> None:
 
 
 def check_positive(argument: str, value: float) -> None:
-    """Raise unless the value of an argument is one finite number above 0."""
+    """Raise unless the value of an argument is a finite number above 0."""
     check_number(argument, value)
     if value <= 0:
         raise ValueError(f"`{argument}` must be positive, got {value}.")
 
 
 def check_count(argument: str, value: int, *, least: int = 1) -> None:
-    """Raise unless the value of an argument is a whole number of at least `least`."""
+    """Raise unless the value of an argument is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"`{argument}` must be a whole number, got {value!r}.")
     if value < least:
         raise ValueError(f"`{argument}` must be at least {least}, got {value}.")
+
+
+def check_same_length(x: Any, y: Any) -> None:
+    """Raise unless `x` and `y` have the same number of rows."""
+    if len(x) != len(y):
+        raise ValueError(
+            f"`x` and `y` must have the same number of rows, got {len(x)} and {len(y)}."
+        )
 
 
 def _from_array(name: str, value: ArrayLike) -> Tensor:
@@ -93,11 +101,11 @@ def _from_array(name: str, value: ArrayLike) -> Tensor:
     except ValueError as error:
         raise ValueError(f"`{name}` is ragged: its rows differ in length ({error}).") from None
     if array.dtype == object and not any(isinstance(v, str | bytes) for v in array.flat):
-        with contextlib.suppress(TypeError, ValueError):  # numbers that came as objects are fine
+        with contextlib.suppress(TypeError, ValueError):  # numbers stored as objects are accepted
             array = array.astype(np.float64)
     if array.dtype.kind not in "buif":
-        odd = (v for v in array.flat if not isinstance(v, numbers.Real))
-        first = next(itertools.chain(odd, array.flat), None)
+        not_numbers = (v for v in array.flat if not isinstance(v, numbers.Real))
+        first = next(itertools.chain(not_numbers, array.flat), None)
         raise TypeError(
             f"`{name}` must hold numbers, got {array.dtype} (such as {str(first)!r}). Encode it: "
             "class labels as 0, 1, 2, ..., categories as one column each."
@@ -105,10 +113,10 @@ def _from_array(name: str, value: ArrayLike) -> Tensor:
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         if array.size and array.max() > np.iinfo(np.int64).max:
             raise ValueError(f"`{name}` holds {array.max()}, which is too large for an integer.")
-        array = array.astype(np.int64)  # torch computes little with wide unsigned integers
+        array = array.astype(np.int64)  # torch has few operations for wide unsigned integers
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         array = array.astype(np.float64)
-    # A copy, as torch takes neither reversed views nor read-only memory nor foreign byte orders.
+    # A copy, as torch accepts neither reversed views, read-only memory nor other byte orders.
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
 
 
@@ -124,10 +132,10 @@ def _check_finite(name: str, tensor: Tensor) -> None:
 
 
 def like(original: ArrayLike, result: Tensor) -> Any:
-    """Give a result in the kind of the input: a tensor for a tensor, else a NumPy array."""
+    """Return a result in the array type of the input: a tensor for a tensor, else a NumPy array."""
     return result.detach() if isinstance(original, Tensor) else to_numpy(result)
 
 
 def kind_of(original: ArrayLike) -> ArrayLike:
-    """Give something of the kind of the input, for `like`, that does not keep its memory."""
+    """Return an empty array of the input's type, for `like`, so that the input can be freed."""
     return torch.empty(0) if isinstance(original, Tensor) else np.empty(0)

@@ -1,7 +1,7 @@
-"""Several processes that fit one posterior together: started by torchrun, joined by torch.
+"""Data-parallel fits of one posterior in several processes, started by torchrun.
 
-Each process computes the gradient of its part of every batch; one sum over all processes a step
-makes of these the gradient of the whole batch, and every process takes the same step.
+Each process computes the gradient of its part of every batch. One all-reduce per step sums them to
+the gradient of the whole batch, and every process takes the same step.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun tells each process of the others."""
+"""Environment variables that torchrun sets in each process."""
 
 
 class LostProcessError(ConnectionError):
-    """A process that took part in a fit can no longer be reached."""
+    """Another process of the fit can no longer be reached."""
 
 
 class Team:
-    """The processes that fit together; often this one alone.
+    """The processes of a fit; often only this one.
 
     Attributes
     ----------
     rank : int
-        Number of this process, from 0. The first speaks for all: it writes and shows progress.
+        Rank of this process, from 0. Rank 0 logs, writes files and shows progress.
     size : int
-        How many there are.
+        Number of processes.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
@@ -43,7 +43,7 @@ class Team:
 
     @classmethod
     def current(cls) -> Team:
-        """Give the processes of torch's default group; joined now if torchrun has started us."""
+        """Return the processes of torch's default group, which is joined first under torchrun."""
         if not dist.is_available():
             return cls()
         if not dist.is_initialized():
@@ -54,13 +54,13 @@ class Team:
 
     @property
     def is_rank_zero(self) -> bool:
-        """Whether this process speaks for all."""
+        """Whether this process has rank 0."""
         return self.rank == 0
 
     def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Add up tensors over all processes, in one exchange.
+        """Sum tensors over all processes, in one all-reduce.
 
-        The sums are the same in all processes, to the last bit.
+        The sums are bitwise the same in all processes.
         """
         if self.size == 1:
             return list(tensors)
@@ -71,36 +71,36 @@ class Team:
         return [part.reshape(t.shape) for part, t in zip(parts, tensors, strict=True)]
 
     def any(self, flag: bool) -> bool:
-        """Say whether something is so in any process."""
+        """Return whether a flag is true in any process."""
         return any(self.gather(bool(flag)))
 
     def broadcast(self, value: Any) -> Any:
-        """Give all processes what the first one has."""
+        """Return the value of rank 0 in all processes."""
         if self.size == 1:
             return value
-        held = [value]
+        buffer = [value]
         with self._together():
-            dist.broadcast_object_list(held, src=0)
-        return held[0]
+            dist.broadcast_object_list(buffer, src=0)
+        return buffer[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """Give all processes what each has, by rank."""
+        """Return the values of all processes, by rank, in all processes."""
         if self.size == 1:
             return [value]
-        held: list[Any] = [None] * self.size
+        buffer: list[Any] = [None] * self.size
         with self._together():
-            dist.all_gather_object(held, value)
-        return held
+            dist.all_gather_object(buffer, value)
+        return buffer
 
     def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
-        """Set tensors to the values that they have in the first process."""
+        """Set tensors to the values that they have in rank 0."""
         if self.size == 1:
             return
         with torch.no_grad(), self._together():
             for tensor in tensors:
-                held = tensor.detach().contiguous()
-                dist.broadcast(held, src=0)
-                tensor.copy_(held)
+                buffer = tensor.detach().contiguous()
+                dist.broadcast(buffer, src=0)
+                tensor.copy_(buffer)
 
     @contextmanager
     def _together(self) -> Iterator[None]:
@@ -108,16 +108,16 @@ class Team:
             yield
         except RuntimeError as error:  # the base of all errors of torch.distributed
             raise LostProcessError(
-                f"Process {self.rank} of {self.size} cannot reach the others: one has ended, and "
-                "its own message says why. With a `checkpoint`, the same command goes on from the "
-                "last one; torchrun --max-restarts=3 repeats it by itself. "
+                f"Process {self.rank} of {self.size} cannot reach the others: one has ended, see "
+                "its error message. With a `checkpoint`, the same command resumes from the last "
+                "one; torchrun --max-restarts=3 restarts it automatically. "
                 f"({str(error).strip().splitlines()[0]})"
             ) from error
 
 
 def _join() -> None:
-    # Imported later on, as torch's optimisers do, this module would take the group for the defaults
-    # of its functions and keep it beyond `_leave`: its threads would meet the interpreter's end.
+    # If it is imported later, as torch's optimisers do, this module keeps the group in the default
+    # arguments of its functions beyond `_leave`, and its threads outlive the interpreter.
     import torch.distributed.nn.functional
     from torch.distributed.rendezvous import rendezvous
 
@@ -126,13 +126,15 @@ def _join() -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     store, rank, size = next(rendezvous("env://"))
     if os.environ.get("GROUP_WORLD_SIZE") == "1":
-        # torchrun on one machine keeps its store when it starts the processes again: without a
-        # place of their own there, they find the addresses of those that have died.
+        # torchrun on one machine keeps its store when it restarts the processes: without a separate
+        # prefix they would find the addresses of processes that have died.
         store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     atexit.register(_leave)
-    logger.info("Process %d of %d has joined the others.", dist.get_rank(), dist.get_world_size())
+    logger.info(
+        "Process %d of %d has joined the process group.", dist.get_rank(), dist.get_world_size()
+    )
 
 
 def _leave() -> None:

@@ -1,4 +1,4 @@
-"""Random states: drawn from a seed, and left as they were."""
+"""Random states: seeded for a block of code, and restored after it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import Tensor
 from .arrays import check_count
 
 GLOBAL_STATE_LOCK = threading.RLock()
-"""torch's random state and Pyro's stack of handlers belong to the process: threads take turns."""
+"""Held while torch's random state or Pyro's stack of handlers, both global, is changed."""
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw from a given seed, and leave the caller's random state as it was."""
+    """Seed torch within the block, and restore the caller's random state after it."""
     with GLOBAL_STATE_LOCK:
         before = RandomState.now()
         try:
@@ -31,7 +31,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class RandomState:
-    """torch's random states, on the processor and on the GPUs that are in use."""
+    """torch's random states, on the CPU and on the GPUs that are in use."""
 
     cpu: Tensor
     cuda: list[Tensor]
@@ -39,7 +39,7 @@ class RandomState:
 
     @classmethod
     def now(cls) -> RandomState:
-        """Give those of this moment."""
+        """Return the current states."""
         return cls(
             torch.random.get_rng_state(),
             torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
@@ -47,7 +47,7 @@ class RandomState:
         )
 
     def restore(self) -> None:
-        """Go back to them."""
+        """Set torch's random states to these."""
         torch.random.set_rng_state(self.cpu)
         if self.cuda:
             torch.cuda.set_rng_state_all(self.cuda)
@@ -55,20 +55,20 @@ class RandomState:
             torch.mps.set_rng_state(self.mps)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Give them by name."""
+        """Return the states by name."""
         named = {"cpu": self.cpu, **{f"cuda.{i}": state for i, state in enumerate(self.cuda)}}
         return named if self.mps is None else {**named, "mps": self.mps}
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> RandomState:
-        """Give those that `tensors` has named."""
+        """Return the states from what `tensors` has returned."""
         cuda = [t for n, t in sorted(tensors.items()) if n.startswith("cuda.")]
         return cls(tensors["cpu"], cuda, tensors.get("mps"))
 
 
 def reseed(seed: int) -> None:
     """Set torch's random state, on each device in use."""
-    # Not torch.manual_seed, which keeps a stack trace for a GPU that is not used yet.
+    # Not torch.manual_seed, which stores a stack trace for a GPU that is not in use yet.
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
@@ -77,7 +77,7 @@ def reseed(seed: int) -> None:
 
 
 class PrivateRandomState:
-    """A random state of torch's for one purpose: what is drawn from it leaves the other as it is.
+    """A separate random state of torch: draws from it leave the global one unchanged.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class PrivateRandomState:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Draw from this state instead of the process's own."""
+        """Draw from this state within the block instead of the global one."""
         with GLOBAL_STATE_LOCK:
             outside = torch.get_rng_state()
             torch.set_rng_state(self._state)
@@ -101,17 +101,17 @@ class PrivateRandomState:
 
 
 def child_seed(seed: int, number: int) -> int:
-    """Give the seed of a part: of one of several chains, or of an epoch."""
+    """Derive the seed of a part: of one of several chains, or of an epoch."""
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 def rank_seed(seed: int, rank: int) -> int:
-    """Give the seed of one of several processes; that of the first is the seed itself."""
+    """Derive the seed of one of several processes; for rank 0 it is the seed itself."""
     return child_seed(seed, rank) if rank else seed
 
 
 def as_seed(seed: int | None) -> int:
-    """Check a seed; for None, give one from the operating system's entropy."""
+    """Check a seed; for None, draw one from the operating system's entropy."""
     if seed is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
     check_count("seed", seed, least=0)

@@ -1,4 +1,4 @@
-"""The tensors of modules, by name: compared with stored ones, and filled from them."""
+"""Tensors of modules by name: comparison with stored tensors, and loading them."""
 
 from __future__ import annotations
 
@@ -9,52 +9,54 @@ from torch import Tensor, nn
 
 
 def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Give the tensors whose names begin with a prefix, without it."""
+    """Return the tensors whose names begin with a prefix, by the names without it."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def equal_tensors(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
-    """Say whether two sets of named tensors are the same."""
-    return some.keys() == others.keys() and all(
-        torch.equal(tensor.cpu(), others[name].cpu()) for name, tensor in some.items()
+def equal_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    """Return whether two sets of named tensors are equal."""
+    return first.keys() == second.keys() and all(
+        torch.equal(tensor.cpu(), second[name].cpu()) for name, tensor in first.items()
     )
 
 
 def check_shapes(
-    what: str, own: Mapping[str, tuple[int, ...]], stored: Mapping[str, Tensor]
+    what: str, expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, Tensor]
 ) -> None:
-    """Raise a ValueError unless stored tensors have the names and shapes of a module's own."""
-    for name in (*own, *sorted(stored)):  # safetensors has no order
-        here = own.get(name, "none")
-        there = tuple(stored[name].shape) if name in stored else "none"
-        if here != there:
+    """Raise a ValueError unless stored tensors have the names and shapes of a module."""
+    for name in (*expected, *sorted(stored)):  # safetensors keeps no order
+        shape = expected.get(name, "none")
+        stored_shape = tuple(stored[name].shape) if name in stored else "none"
+        if shape != stored_shape:
             raise ValueError(
-                f"its {what}'s {name!r} has shape {here} here and {there} in the stored tensors."
+                f"its {what}'s {name!r} has shape {shape} here and {stored_shape} in the stored "
+                "tensors."
             )
 
 
 def load_tensors(
     what: str, module: nn.Module, stored: Mapping[str, Tensor], *, exact: bool = False
 ) -> None:
-    """Fill a module from stored tensors of its names and shapes.
+    """Load stored tensors, which must have its names and shapes, into a module.
 
     Parameters
     ----------
     what : str
-        What the module is called in the message.
+        Name of the module, for messages.
     module : Module
     stored : mapping of str to Tensor
     exact : bool
-        Whether a module of one dtype keeps it; otherwise it takes the one that is stored.
+        Whether the dtypes must match. Otherwise a module of a single dtype is converted to the
+        stored one.
     """
-    own = module.state_dict()
-    check_shapes(what, {name: tuple(tensor.shape) for name, tensor in own.items()}, stored)
-    mine, theirs = (
-        {tensor.dtype for tensor in some.values() if tensor.is_floating_point()}
-        for some in (own, stored)
+    current = module.state_dict()
+    check_shapes(what, {name: tuple(tensor.shape) for name, tensor in current.items()}, stored)
+    dtypes, stored_dtypes = (
+        {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+        for tensors in (current, stored)
     )
-    if len(mine) == len(theirs) == 1 and not exact:  # a net of one dtype may take another
-        module.to(theirs.pop())
+    if len(dtypes) == len(stored_dtypes) == 1 and not exact:
+        module.to(stored_dtypes.pop())
     for name, tensor in module.state_dict().items():
         if tensor.dtype != stored[name].dtype:
             raise ValueError(

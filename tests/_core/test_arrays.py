@@ -46,7 +46,7 @@ def finite_arrays(draw):
 
 @reproducibly
 @given(finite_arrays(), st.sampled_from(sorted(VIEWS)), st.booleans())
-def test_values_and_shape_survive_and_the_input_is_left_alone(whole, view, writeable):
+def test_values_and_shape_are_kept_and_the_input_is_unchanged(whole, view, writeable):
     array = VIEWS[view](whole)
     if not writeable:
         array.flags.writeable = False
@@ -59,7 +59,7 @@ def test_values_and_shape_survive_and_the_input_is_left_alone(whole, view, write
 
 @reproducibly
 @given(finite_arrays())
-def test_the_dtype_survives_but_for_what_torch_computes_little_with(array):
+def test_the_dtype_is_kept_unless_torch_has_few_operations_for_it(array):
     wide_unsigned = array.dtype.kind == "u" and array.dtype.itemsize > 1
     expected = np.int64 if wide_unsigned else array.dtype.newbyteorder("=")
     assert as_tensor("x", array).numpy().dtype == expected
@@ -67,7 +67,7 @@ def test_the_dtype_survives_but_for_what_torch_computes_little_with(array):
 
 @reproducibly
 @given(hnp.arrays(np.float64, SHAPES, elements=st.floats(-1e6, 1e6)))
-def test_nested_lists_give_what_the_array_gives(array):
+def test_nested_lists_equal_the_array(array):
     tensor = as_tensor("x", array.tolist())
     torch.testing.assert_close(tensor, torch.from_numpy(array), rtol=0, atol=0)
 
@@ -78,7 +78,7 @@ def test_nested_lists_give_what_the_array_gives(array):
     st.sampled_from([np.nan, np.inf, -np.inf]),
     st.data(),
 )
-def test_the_first_of_the_bad_values_is_located_and_all_are_counted(array, bad, data):
+def test_the_first_non_finite_value_is_located_and_all_are_counted(array, bad, data):
     places = st.lists(st.integers(0, array.size - 1), min_size=1, unique=True)
     where = data.draw(places)
     array.flat[where] = bad
@@ -101,7 +101,7 @@ def test_the_first_of_the_bad_values_is_located_and_all_are_counted(array, bad, 
         torch.ones(2, dtype=torch.bool),
     ],
 )
-def test_a_tensor_is_returned_as_it_is(tensor):
+def test_a_tensor_is_returned_unchanged(tensor):
     assert as_tensor("x", tensor) is tensor
 
 
@@ -117,7 +117,7 @@ def test_a_tensor_is_returned_as_it_is(tensor):
         (pd.Series([3, 4], dtype="category"), torch.int64, [3, 4]),
     ],
 )
-def test_pandas_frames_and_series_give_their_numbers(frame, dtype, values):
+def test_pandas_frames_and_series_are_converted(frame, dtype, values):
     torch.testing.assert_close(as_tensor("x", frame), torch.tensor(values, dtype=dtype))
 
 
@@ -138,7 +138,7 @@ def test_pandas_frames_and_series_give_their_numbers(frame, dtype, values):
     ],
     ids=str,
 )
-def test_unusual_containers_of_numbers_are_read(values, numbers):
+def test_other_containers_of_numbers_are_converted(values, numbers):
     assert as_tensor("x", values).tolist() == numbers
 
 
@@ -163,13 +163,13 @@ def test_unusual_containers_of_numbers_are_read(values, numbers):
     ],
     ids=repr,
 )
-def test_what_is_no_number_is_refused_with_an_example(values, example):
+def test_values_that_are_not_numbers_raise_with_an_example(values, example):
     message = rf"`x` must hold numbers, got .* \(such as {re.escape(repr(example))}\). Encode it"
     with pytest.raises(TypeError, match=message):
         as_tensor("x", values)
 
 
-def test_none_is_refused():
+def test_none_raises():
     with pytest.raises(TypeError, match="`y` must be an array of numbers, got None"):
         as_tensor("y", None)
 
@@ -180,7 +180,7 @@ def test_missing_values_are_located(values):
         as_tensor("x", values)
 
 
-def test_complex_tensors_are_refused():
+def test_complex_tensors_raise():
     with pytest.raises(TypeError, match=r"`x` must hold real numbers, got torch\.complex64"):
         as_tensor("x", torch.tensor([1j]))
 
@@ -196,36 +196,36 @@ def test_complex_tensors_are_refused():
     ],
     ids=repr,
 )
-def test_no_rows_are_refused(values, shape):
+def test_an_empty_array_raises(values, shape):
     with pytest.raises(ValueError, match=re.escape(f"`x` is empty: it has shape {shape}. Pass")):
         as_tensor("x", values)
 
 
 @pytest.mark.parametrize("value", [3.5, np.float32(3.5), np.array(3.5), torch.tensor(3.5)])
-def test_a_single_number_is_refused(value):
+def test_a_single_number_raises(value):
     with pytest.raises(ValueError, match=r"`x` must have a row per observation, got .*3\.5"):
         as_tensor("x", value)
 
 
-def test_ragged_rows_are_refused():
+def test_ragged_rows_raise():
     with pytest.raises(ValueError, match="`x` is ragged: its rows differ in length"):
         as_tensor("x", [[1.0, 2.0], [3.0]])
 
 
-def test_an_unsigned_number_beyond_int64_is_refused_and_not_wrapped():
+def test_an_unsigned_integer_beyond_int64_raises():
     values = np.array([1, 2**63], dtype=np.uint64)
     with pytest.raises(ValueError, match="`x` holds 9223372036854775808, which is too large"):
         as_tensor("x", values)
 
 
 @pytest.mark.parametrize("value", [1, 0.5, -2.0, np.float32(3), np.int8(4), Fraction(1, 3)])
-def test_check_number_lets_finite_numbers_pass(value):
+def test_check_number_accepts_finite_numbers(value):
     assert check_number("scale", value) is None
 
 
 @pytest.mark.parametrize("value", [True, "1", None, [1.0], 1j, np.bool_(True), torch.tensor(1.0)])
 @pytest.mark.parametrize("check", [check_number, check_positive])
-def test_what_is_no_number_is_named(check, value):
+def test_check_number_reports_a_value_that_is_not_a_number(check, value):
     message = re.escape(f"`scale` must be a number, got {value!r}.")
     with pytest.raises(TypeError, match=message):
         check("scale", value)
@@ -233,30 +233,30 @@ def test_what_is_no_number_is_named(check, value):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), np.float32("nan")])
 @pytest.mark.parametrize("check", [check_number, check_positive])
-def test_a_number_that_is_not_finite_is_named(check, value):
+def test_check_number_reports_a_number_that_is_not_finite(check, value):
     with pytest.raises(ValueError, match=f"`scale` must be finite, got {value}"):
         check("scale", value)
 
 
 @pytest.mark.parametrize("value", [0, 0.0, -1e-9])
-def test_check_positive_refuses_zero_and_below(value):
+def test_check_positive_raises_for_zero_and_negative_numbers(value):
     with pytest.raises(ValueError, match=f"`scale` must be positive, got {value}"):
         check_positive("scale", value)
 
 
 @pytest.mark.parametrize(("value", "least"), [(1, 1), (np.int64(3), 1), (0, 0)])
-def test_check_count_lets_whole_numbers_pass(value, least):
+def test_check_count_accepts_integers(value, least):
     assert check_count("n_draws", value, least=least) is None
 
 
 @pytest.mark.parametrize(("value", "least"), [(0, 1), (-1, 0), (1, 2)])
-def test_check_count_refuses_too_few(value, least):
+def test_check_count_raises_below_the_minimum(value, least):
     with pytest.raises(ValueError, match=f"`n_draws` must be at least {least}, got {value}"):
         check_count("n_draws", value, least=least)
 
 
 @pytest.mark.parametrize("value", [1.0, True, "2", None, np.float64(2)])
-def test_check_count_refuses_what_is_not_whole(value):
+def test_check_count_raises_for_other_types(value):
     message = re.escape(f"`n_draws` must be a whole number, got {value!r}.")
     with pytest.raises(TypeError, match=message):
         check_count("n_draws", value)
@@ -266,7 +266,7 @@ def test_check_count_refuses_what_is_not_whole(value):
     ("original", "kind"),
     [(torch.ones(1), torch.Tensor), (np.ones(1), np.ndarray), ([1.0], np.ndarray)],
 )
-def test_results_come_in_the_kind_of_the_input_and_detached(original, kind):
+def test_results_have_the_array_type_of_the_input_and_are_detached(original, kind):
     result = like(original, torch.ones(2, requires_grad=True) * 3)
     assert isinstance(result, kind)
     assert result.tolist() == [3, 3]

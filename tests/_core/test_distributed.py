@@ -153,7 +153,7 @@ def test_every_process_ends_with_the_same_posterior(fitted, name):
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "own noise"])
-def test_they_fit_what_one_process_fits_with_the_same_batches(fitted, name):
+def test_several_processes_fit_what_one_process_fits_with_the_same_batches(fitted, name):
     folder, n_processes = fitted
     together, alone = Posterior.load(folder / f"{name}-0"), a_fit(**CASES[name])
     for mine, theirs in zip(chains(together), chains(alone), strict=True):
@@ -169,7 +169,7 @@ def test_they_fit_what_one_process_fits_with_the_same_batches(fitted, name):
     assert together.settings["n_processes"] == n_processes
 
 
-def test_with_noise_of_their_own_they_fit_another_but_near_one(fitted):
+def test_with_different_noise_per_process_the_fit_is_close(fitted):
     folder, _ = fitted
     own, same = (Posterior.load(folder / f"{name}-0") for name in ("own noise", "fused"))
     difference = (own.guide.loc - same.guide.loc).abs().max()
@@ -180,7 +180,7 @@ def test_with_noise_of_their_own_they_fit_another_but_near_one(fitted):
     )
 
 
-def test_a_batch_is_cut_into_parts_that_make_it_up():
+def test_the_parts_of_a_batch_add_up_to_it():
     sizes = np.arange(1, 12)
     for n in (1, 2, 3, 5):
         parts = np.stack([sizes_of_process(sizes, Team(rank, n)) for rank in range(n)])
@@ -211,7 +211,7 @@ posterior.save({out!r} + "/" + os.environ["RANK"])
 
 
 @pytest.mark.parametrize("noise", ["same_noise", "own_noise"])
-def test_when_a_process_dies_torchrun_goes_on_from_the_checkpoint(tmp_path, noise):
+def test_when_a_process_dies_torchrun_resumes_from_the_checkpoint(tmp_path, noise):
     results = []
     for name in ("whole", "dying"):
         out = tmp_path / name
@@ -230,7 +230,7 @@ def test_when_a_process_dies_torchrun_goes_on_from_the_checkpoint(tmp_path, nois
         np.testing.assert_array_equal(results[0].history.nelbo, other.history.nelbo)
 
 
-def test_when_a_process_dies_the_job_ends_within_seconds_and_says_so(tmp_path):
+def test_when_a_process_dies_the_job_ends_within_seconds_with_an_error(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         DYING.format(here=str(HERE), out=str(tmp_path), is_first="True", noise="same_noise")
@@ -243,7 +243,7 @@ def test_when_a_process_dies_the_job_ends_within_seconds_and_says_so(tmp_path):
     assert (tmp_path / "c" / "checkpoint-1").exists()
 
 
-def test_a_lost_process_is_an_error_that_says_what_to_do(monkeypatch):
+def test_a_lost_process_raises_with_a_remedy(monkeypatch):
     def lost(*arguments, **options):
         raise RuntimeError("Connection closed by peer [127.0.0.1]:1234\nmore")
 
@@ -254,7 +254,7 @@ def test_a_lost_process_is_an_error_that_says_what_to_do(monkeypatch):
     assert "Connection closed by peer" in str(caught.value)
 
 
-def test_batch_norm_is_refused_in_several_processes():
+def test_batch_norm_raises_in_several_processes():
     from pyrobbb.training.data_source import open_batches
 
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
@@ -262,7 +262,7 @@ def test_batch_norm_is_refused_in_several_processes():
         open_batches(BayesianNetwork(net), X, Y, None, 20, None, Team(0, 2))
 
 
-def test_what_processes_do_must_be_known():
+def test_process_noise_must_be_a_known_option():
     with pytest.raises(ValueError, match="`processes` must be one of same_noise, own_noise, alone"):
         a_fit(processes="many")
 
@@ -300,7 +300,7 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-def test_the_command_line_goes_on_from_its_checkpoint(tmp_path):
+def test_the_command_line_resumes_from_its_checkpoint(tmp_path):
     table = tmp_path / "table.csv"
     np.savetxt(table, np.hstack([X, Y]), delimiter=",", header="a,b,c,y", comments="")
     fitting = ["fit", str(table), "--target", "y", "--epochs", "300", "--restarts", "1"]
@@ -337,7 +337,7 @@ import torch._dynamo  # what torch's optimisers do
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Threads are told by /proc.")
-def test_no_thread_of_the_others_connections_is_left_at_the_end(tmp_path):
+def test_no_connection_thread_is_left_at_the_end(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(LEAVING.format(here=str(HERE)))
     done = launch(script, 2)

@@ -6,7 +6,7 @@ import torch
 from pyrobbb._core.random_state import RandomState, seeded
 
 
-def test_seeded_draws_from_the_seed_and_leaves_the_state():
+def test_seeded_draws_from_the_seed_and_restores_the_state():
     torch.manual_seed(3)
     expected = torch.randn(3)
     torch.manual_seed(3)
@@ -17,7 +17,7 @@ def test_seeded_draws_from_the_seed_and_leaves_the_state():
         assert torch.equal(torch.randn(3), one)
 
 
-def test_the_state_is_left_when_something_raises():
+def test_the_state_is_restored_when_the_block_raises():
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
     with pytest.raises(ZeroDivisionError, match="by zero"), seeded(5):
@@ -59,7 +59,7 @@ def nvidia(monkeypatch):
 
 
 @pytest.mark.parametrize("make", ["apple", "nvidia"])
-def test_a_gpu_is_seeded_too_and_its_state_left(make, request):
+def test_a_gpu_is_seeded_and_its_state_restored(make, request):
     gpu = request.getfixturevalue(make)
     with seeded(5):
         assert gpu.state == 5
