@@ -29,7 +29,7 @@ from pyrobbb import (
     scores,
     update,
 )
-from pyrobbb.elbo.fused_elbo import FusedLoss
+from pyrobbb.elbo.fused_loss import FusedLoss
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(13, 3))

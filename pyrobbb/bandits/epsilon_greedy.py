@@ -12,10 +12,10 @@ from torch import Tensor
 from .. import priors
 from .._core.arrays import check_number
 from .._core.random_state import as_seed
-from ..elbo.fused_elbo import FastCall
 from ..engines.base import Steps, non_finite
 from ..engines.optimizers import FlatAdam, flat_optimizer
 from ..likelihoods import Gaussian
+from ..model.functional import FunctionalCall
 from ..model.guides import MeanFieldGuide
 from ..model.mlp import Activation, mlp
 from ..model.network import BayesianNetwork
@@ -86,7 +86,7 @@ class EpsilonGreedy(Agent):
         adam = flat_optimizer([guide.loc.detach()], torch.optim.Adam)
         assert isinstance(adam, FlatAdam)
         super().__init__(plan, network, guide, adam)
-        self._call = FastCall(net, guide.shapes)
+        self._call = FunctionalCall(net, guide.shapes)
 
     @classmethod
     def _made(cls, arguments: dict[str, Any], network: BayesianNetwork) -> Self:

@@ -24,7 +24,7 @@ from torch import Tensor
 from .. import likelihoods, priors, reference
 from .._core.arrays import ArrayLike, check_count, check_positive
 from .._core.random_state import as_seed, seeded
-from ..elbo.fused_elbo import CannotFuseError, FusedLoss
+from ..elbo.fused_loss import CannotFuseError, FusedLoss
 from ..likelihoods import base_of
 from ..model.guides import MeanFieldGuide, auto_normal
 from ..model.mlp import mlp_spec

@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 from .._core.arrays import ArrayLike, check_count, to_numpy
 from .._core.random_state import as_seed, child_seed, seeded
 from ..arviz_io.datatree import SAMPLE_DIMS
-from ..model.network import BayesianNetwork, evaluating
+from ..model.functional import evaluating
+from ..model.network import BayesianNetwork
 from ..posterior.fitting import fit
 from ..prediction.sampling import Draws, Source, join, prior_guide
 

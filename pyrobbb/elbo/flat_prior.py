@@ -1,4 +1,4 @@
-"""The prior of all latent sites at once, over a guide's flat vectors."""
+"""The joint prior of all latent sites, over a guide's flat vectors."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from torch.linalg import vecdot
 from torch.nn.functional import softplus
 
 from ..likelihoods import HALF_LOG_2PI, base_of
-from ..model.network import is_real
+from ..model.sites import is_real
 from ..priors import ScaleMixtureNormal
 
 Parameter = Tensor | float
-"""One value for each weight, or a number where all have the same."""
+"""One value per weight, or a number if it is the same for all."""
 
 
-class Piece(Protocol):
-    """The prior of a stretch of the flat vector, in unconstrained space."""
+class Segment(Protocol):
+    """The prior of a segment of the flat vector, in unconstrained space."""
 
-    def cost_and_slope(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Give -log p(u), summed over the last dimension, and its gradient in u."""
+    def neg_log_prob_and_gradient(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute -log p(u), summed over the last dimension, and its gradient in u."""
         ...
 
     def kl(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Give KL(N(loc, scale) || prior), summed, and its gradients in loc and scale.
+        """Compute KL(N(loc, scale) || prior), summed, and its gradients in loc and scale.
 
-        None where it has no closed form.
+        None if it has no closed form.
         """
         ...
 
 
 @dataclass(frozen=True)
-class NormalPiece:
-    """Normal priors; log-normal ones too, whose logarithm is normal."""
+class NormalSegment:
+    """Normal priors, and log-normal ones, which are normal in unconstrained space."""
 
     loc: Parameter
     scale: Parameter
     n: int
 
-    def cost_and_slope(self, u: Tensor) -> tuple[Tensor, Tensor]:
+    def neg_log_prob_and_gradient(self, u: Tensor) -> tuple[Tensor, Tensor]:
         centred = u - self.loc if isinstance(self.loc, Tensor) or self.loc else u
-        slope = centred * self.scale**-2
-        return 0.5 * vecdot(centred, slope) + self._constant(), slope
+        gradient = centred * self.scale**-2
+        return 0.5 * vecdot(centred, gradient) + self._constant(), gradient
 
     def kl(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         z, ratio = (loc - self.loc) / self.scale, scale / self.scale
@@ -64,17 +64,17 @@ class NormalPiece:
 
 
 @dataclass(frozen=True)
-class MixturePiece:
-    """Scale mixtures of two normals (Blundell et al. 2015, equation 7), the same for all."""
+class MixtureSegment:
+    """Scale mixtures of two normals (Blundell et al. 2015, equation 7), one for all weights."""
 
     pi: float
     scale1: float
     scale2: float
     n: int
 
-    def cost_and_slope(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        # By the log odds of the narrow component, which fall as u^2 grows: far out the density is
-        # the wide component's and nothing cancels or underflows.
+    def neg_log_prob_and_gradient(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        # Written in terms of the log odds of the narrow component, which fall as u^2 grows: in the
+        # tails the density is that of the wide component, and nothing cancels or underflows.
         wide, narrow, odds = self.scale1, self.scale2, (1 - self.pi) / self.pi
         if wide < narrow:
             wide, narrow, odds = narrow, wide, 1 / odds
@@ -83,22 +83,22 @@ class MixturePiece:
         drop = narrow**-2 - wide**-2
         log_odds = math.log(odds * wide / narrow) - 0.5 * drop * squares
         constant = math.log(wide) - math.log(weight_of_wide) + HALF_LOG_2PI
-        cost = (0.5 * wide**-2 * squares - softplus(log_odds)).sum(-1) + self.n * constant
-        return cost, u * (wide**-2 + drop * torch.sigmoid(log_odds))
+        neg_log_prob = (0.5 * wide**-2 * squares - softplus(log_odds)).sum(-1) + self.n * constant
+        return neg_log_prob, u * (wide**-2 + drop * torch.sigmoid(log_odds))
 
     def kl(self, loc: Tensor, scale: Tensor) -> None:
         return None
 
 
 @dataclass(frozen=True)
-class OtherPiece:
-    """Any distribution: its own log-density, and automatic differentiation."""
+class AutogradSegment:
+    """Any other distribution: its log-density, differentiated by autograd."""
 
     distribution: TorchDistribution
     shape: torch.Size
-    """Of the site in unconstrained space."""
+    """The shape of the site in unconstrained space."""
 
-    def cost_and_slope(self, u: Tensor) -> tuple[Tensor, Tensor]:
+    def neg_log_prob_and_gradient(self, u: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             u = u.detach().requires_grad_()
             site = u.reshape((*u.shape[:-1], *self.shape))
@@ -107,9 +107,9 @@ class OtherPiece:
             jacobian = to_support.log_abs_det_jacobian(site, value)
             log_prob = self.distribution.log_prob(value)
             n_lead = u.dim() - 1
-            cost = -_sum_from(log_prob, n_lead) - _sum_from(jacobian, n_lead)
-            (slope,) = torch.autograd.grad(cost.sum(), u)
-        return cost.detach(), slope
+            neg_log_prob = -_sum_from(log_prob, n_lead) - _sum_from(jacobian, n_lead)
+            (gradient,) = torch.autograd.grad(neg_log_prob.sum(), u)
+        return neg_log_prob.detach(), gradient
 
     def kl(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
         if not is_real(self.distribution.support):
@@ -129,55 +129,57 @@ class OtherPiece:
 
 @dataclass(frozen=True)
 class FlatPrior:
-    """The prior over a flat vector: pieces, each over as many elements as given."""
+    """The prior over a flat vector, as segments with their numbers of elements."""
 
-    pieces: tuple[tuple[int, Piece], ...]
+    segments: tuple[tuple[int, Segment], ...]
 
     @classmethod
     def of(cls, sites: Iterable[tuple[TorchDistribution, torch.Size]], like: Tensor) -> FlatPrior:
-        """Lay out the priors of sites, each given with its shape in unconstrained space.
+        """Build the joint prior from those of sites and their shapes in unconstrained space.
 
-        Neighbours of one family are joined. Their parameters take the dtype and device of `like`.
+        Adjacent segments of one family are joined. Their parameters get the dtype and device of
+        `like`.
         """
-        pieces: list[tuple[int, Piece]] = []
+        segments: list[tuple[int, Segment]] = []
         for prior, shape in sites:
-            piece = _piece_of(prior, shape, like)
-            if pieces and (joined := _join(pieces[-1][1], piece, like)) is not None:
-                pieces[-1] = (pieces[-1][0] + shape.numel(), joined)
+            segment = _segment_of(prior, shape, like)
+            if segments and (joined := _join(segments[-1][1], segment, like)) is not None:
+                segments[-1] = (segments[-1][0] + shape.numel(), joined)
             else:
-                pieces.append((shape.numel(), piece))
-        return cls(tuple(pieces))
+                segments.append((shape.numel(), segment))
+        return cls(tuple(segments))
 
-    def cost_and_slope(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Give -log p(u), summed over the last dimension, and its gradient in u."""
-        if len(self.pieces) == 1:
-            return self.pieces[0][1].cost_and_slope(u)
-        parts = u.split([n for n, _ in self.pieces], dim=-1)
+    def neg_log_prob_and_gradient(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute -log p(u), summed over the last dimension, and its gradient in u."""
+        if len(self.segments) == 1:
+            return self.segments[0][1].neg_log_prob_and_gradient(u)
+        parts = u.split([n for n, _ in self.segments], dim=-1)
         results = [
-            piece.cost_and_slope(part) for (_, piece), part in zip(self.pieces, parts, strict=True)
+            segment.neg_log_prob_and_gradient(part)
+            for (_, segment), part in zip(self.segments, parts, strict=True)
         ]
-        return torch.stack([cost for cost, _ in results]).sum(0), torch.cat(
-            [slope for _, slope in results], dim=-1
+        return torch.stack([value for value, _ in results]).sum(0), torch.cat(
+            [gradient for _, gradient in results], dim=-1
         )
 
     def kl(self, loc: Tensor, scale: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give KL(q || prior) of q = N(loc, scale), and its gradients in loc and scale.
+        """Compute KL(q || prior) of q = N(loc, scale), and its gradients in loc and scale.
 
-        In closed form where the prior is normal; elsewhere sampled at loc + scale * noise, and
+        In closed form where the prior is normal; otherwise sampled at loc + scale * noise, and
         averaged over the draws if `noise` has one dimension more than `loc`.
         """
-        sizes = [n for n, _ in self.pieces]
+        sizes = [n for n, _ in self.segments]
         split = (tensor.split(sizes, dim=-1) for tensor in (loc, scale, noise))
         results = [
-            piece.kl(*part[:2]) or _sampled_kl(piece, *part)
-            for (_, piece), *part in zip(self.pieces, *split, strict=True)
+            segment.kl(*part[:2]) or _sampled_kl(segment, *part)
+            for (_, segment), *part in zip(self.segments, *split, strict=True)
         ]
         kls, d_locs, d_scales = zip(*results, strict=True)
         return torch.stack(kls).sum(0), torch.cat(d_locs, dim=-1), torch.cat(d_scales, dim=-1)
 
 
-def entropy_cost(scale: Tensor, noise: Tensor) -> Tensor:
-    """Give log q at loc + scale * noise, summed over the last dimension, averaged over draws."""
+def sampled_log_q(scale: Tensor, noise: Tensor) -> Tensor:
+    """Compute log q at loc + scale * noise, summed over the last dimension, averaged over draws."""
     squares = vecdot(noise, noise)
     if noise.dim() > scale.dim():
         squares = squares.mean(-1)
@@ -185,30 +187,32 @@ def entropy_cost(scale: Tensor, noise: Tensor) -> Tensor:
 
 
 def _sampled_kl(
-    piece: Piece, loc: Tensor, scale: Tensor, noise: Tensor
+    segment: Segment, loc: Tensor, scale: Tensor, noise: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     if noise.dim() == loc.dim():
-        cost, slope = piece.cost_and_slope(loc + scale * noise)
-        return cost + entropy_cost(scale, noise), slope, slope * noise - 1 / scale
-    cost, slope = piece.cost_and_slope(loc.unsqueeze(-2) + scale.unsqueeze(-2) * noise)
-    kl = cost.mean(-1) + entropy_cost(scale, noise)
-    return kl, slope.mean(-2), (slope * noise).mean(-2) - 1 / scale
+        neg_log_prior, g = segment.neg_log_prob_and_gradient(loc + scale * noise)
+        return neg_log_prior + sampled_log_q(scale, noise), g, g * noise - 1 / scale
+    neg_log_prior, g = segment.neg_log_prob_and_gradient(
+        loc.unsqueeze(-2) + scale.unsqueeze(-2) * noise
+    )
+    kl = neg_log_prior.mean(-1) + sampled_log_q(scale, noise)
+    return kl, g.mean(-2), (g * noise).mean(-2) - 1 / scale
 
 
-def _piece_of(prior: TorchDistribution, shape: torch.Size, like: Tensor) -> Piece:
+def _segment_of(prior: TorchDistribution, shape: torch.Size, like: Tensor) -> Segment:
     base, n = base_of(prior), shape.numel()
     if type(base) in (dist.Normal, torch.distributions.Normal, dist.LogNormal):
-        return NormalPiece(_flat(base.loc, shape, like), _flat(base.scale, shape, like), n)
+        return NormalSegment(_flat(base.loc, shape, like), _flat(base.scale, shape, like), n)
     if type(base) is ScaleMixtureNormal:
         values = [_flat(getattr(base, p), shape, like) for p in ("pi", "scale1", "scale2")]
         numbers = [value for value in values if isinstance(value, float)]
         if len(numbers) == 3:
-            return MixturePiece(numbers[0], numbers[1], numbers[2], n)
-    return OtherPiece(_unchecked(prior), shape)
+            return MixtureSegment(numbers[0], numbers[1], numbers[2], n)
+    return AutogradSegment(_unchecked(prior), shape)
 
 
 def _unchecked(distribution: Any) -> Any:
-    """Give a copy that does not validate its samples: a check depends on data, none is compiled."""
+    """Return a copy that does not validate samples, as checks of values cannot be compiled."""
     copied = copy.copy(distribution)
     for name, value in vars(distribution).items():
         if isinstance(value, torch.distributions.Distribution):
@@ -217,12 +221,12 @@ def _unchecked(distribution: Any) -> Any:
     return copied
 
 
-def _join(first: Piece, second: Piece, like: Tensor) -> Piece | None:
-    """Make one piece of two neighbours, where they are of one kind."""
-    if isinstance(first, MixturePiece) and isinstance(second, MixturePiece):
-        longer = replace(first, n=first.n + second.n)
-        return longer if longer == replace(second, n=longer.n) else None
-    if isinstance(first, NormalPiece) and isinstance(second, NormalPiece):
+def _join(first: Segment, second: Segment, like: Tensor) -> Segment | None:
+    """Join two adjacent segments; None if they are not of one family."""
+    if isinstance(first, MixtureSegment) and isinstance(second, MixtureSegment):
+        joined = replace(first, n=first.n + second.n)
+        return joined if joined == replace(second, n=joined.n) else None
+    if isinstance(first, NormalSegment) and isinstance(second, NormalSegment):
 
         def join(one: Parameter, other: Parameter) -> Parameter:
             if isinstance(one, float) and isinstance(other, float) and one == other:
@@ -236,7 +240,7 @@ def _join(first: Piece, second: Piece, like: Tensor) -> Piece | None:
             )
 
         loc, scale = join(first.loc, second.loc), join(first.scale, second.scale)
-        return NormalPiece(loc, scale, first.n + second.n)
+        return NormalSegment(loc, scale, first.n + second.n)
     return None
 
 

@@ -1,8 +1,9 @@
-"""Draws of the weights for each example apart, which make gradients less noisy.
+"""Gradient estimators with a draw of the weights per example, which reduce gradient noise.
 
-One draw for a whole batch ("reparam") makes the errors of its rows alike. Here each row has a draw
-of its own: in "local" by drawing what the weights do to it, in "flipout" by signs on one draw. The
-distribution of each row's output, and so the expectation of the loss and gradient, is the same.
+With one draw for a whole batch ("reparam"), the errors of its rows are correlated. Here each row
+has a different draw: "local" draws the layer's outputs instead of its weights, "flipout" multiplies
+one draw by random signs per row. The distribution of each row's output, and so the expectation of
+the loss and of its gradient, is the same.
 
 References
 ----------
@@ -24,30 +25,30 @@ Estimator = Literal["reparam", "local", "flipout"]
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
-LEAST_VARIANCE = 1e-20  # the square root has no slope at 0
+MIN_VARIANCE = 1e-20  # the square root is not differentiable at 0
 
 
 def check_layers(net: nn.Module, names: list[str], estimator: str) -> None:
     """Raise a ValueError unless the parameters belong to linear and convolutional layers."""
-    owners = dict(net.named_modules())
+    modules = dict(net.named_modules())
     for name in names:
-        owner = owners[name.rpartition(".")[0]]
-        if type(owner) not in LAYERS:
+        layer = modules[name.rpartition(".")[0]]
+        if type(layer) not in LAYERS:
             raise ValueError(
-                f"`estimator` {estimator!r} draws for each row apart, which is known for nn.Linear "
-                f"and nn.Conv1d to 3d only, but {name!r} belongs to a {type(owner).__name__}: use "
-                "estimator='reparam', or give that parameter the prior None."
+                f"`estimator` {estimator!r} covers nn.Linear, nn.Conv1d, nn.Conv2d and nn.Conv3d "
+                f"only, but {name!r} belongs to a {type(layer).__name__}: use "
+                "estimator='reparam', or set the prior of that parameter to None."
             )
 
 
-class DrawByRow(TorchFunctionMode):
-    """Within it, linear and convolutional functions of uncertain weights draw for each row apart.
+class PerExampleSampling(TorchFunctionMode):
+    """A mode in which linear and convolutional functions draw their weights per row of x.
 
     Parameters
     ----------
     estimator : {"local", "flipout"}
     scales : mapping of int to Tensor
-        From the id of a tensor of means to its standard deviations.
+        Standard deviations, by the id of the tensor of means; other weights are constants.
     """
 
     def __init__(self, estimator: Estimator, scales: Mapping[int, Tensor]) -> None:
@@ -58,7 +59,7 @@ class DrawByRow(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Take the place of the function where it uses uncertain weights."""
+        """Call the function, with draws if it has weights to draw."""
         kwargs = kwargs or {}
         if func is functional.linear or func in CONVOLUTIONS:
             x, weight, *rest = args
@@ -81,19 +82,17 @@ def _local(
 ) -> Tensor:
     mean = func(x, *means, *options, **kwargs)
     scale, bias_scale = scales
-    # Noise of the scales' precision, where `torch.autocast` gives x and the mean less.
+    # The noise has the dtype of the scales; under `torch.autocast` x and the mean have a lower one.
     dtype = next(s.dtype for s in scales if s is not None)
     if func is functional.linear:
-        # What independent weights do to a row is normal, and independent between the units.
+        # The outputs of independent normal weights for a row are normal, independent across units.
         variance = torch.zeros((), dtype=x.dtype, device=x.device)
         if scale is not None:
             variance = functional.linear(x * x, scale * scale)
         if bias_scale is not None:
             variance = variance + bias_scale * bias_scale
-        return mean + variance.clamp(min=LEAST_VARIANCE).sqrt() * torch.randn_like(
-            mean, dtype=dtype
-        )
-    # The places of an image share a row's weights: these are drawn, and each row is a group.
+        return mean + variance.clamp(min=MIN_VARIANCE).sqrt() * torch.randn_like(mean, dtype=dtype)
+    # All positions of an image share the weights: these are drawn per row, and each row is a group.
     if scale is not None:
         n = len(x)
         deviations = scale * torch.randn((n, *scale.shape), dtype=dtype, device=x.device)
@@ -120,7 +119,7 @@ def _flipout(
     deviation, bias_deviation = (
         None if scale is None else scale * torch.randn_like(scale) for scale in scales
     )
-    # One sign for each row and feature: of a linear layer's last dimension, an image's second.
+    # One sign per row and feature, which is the last dimension of a linear layer, else the second.
     features = -1 if func is functional.linear else 1
     outgoing = _signs(mean, features)
     if deviation is not None:

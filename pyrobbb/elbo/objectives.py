@@ -1,4 +1,4 @@
-"""The negative ELBO: which estimator, and how much the KL divergence weighs in each minibatch."""
+"""Objectives by name, and the weight of the KL divergence in each minibatch."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ KLWeight: TypeAlias = Literal["uniform", "blundell"] | float | Callable[[int, in
 
 
 def make_elbo(objective: Objective, n_particles: int = 1, estimator: Estimator = "reparam") -> ELBO:
-    """Give the ELBO that an objective names.
+    """Return the ELBO for an objective.
 
     Parameters
     ----------
     objective : {"trace", "mean_field"} or ELBO
         ``"trace"``: every term sampled (`Trace_ELBO`; Blundell et al. 2015, equation 2).
-        ``"mean_field"``: KL divergences in closed form where Pyro knows one. An ELBO of Pyro's is
-        used as it is.
+        ``"mean_field"``: KL divergences in closed form where Pyro has one. A `pyro.infer.ELBO` is
+        returned unchanged.
     n_particles : int
-        Draws per step, vectorised.
+        Number of draws per step, vectorised.
     estimator : {"reparam", "local", "flipout"}
         See `FusedELBO`.
     """
@@ -35,13 +35,13 @@ def make_elbo(objective: Objective, n_particles: int = 1, estimator: Estimator =
     if isinstance(objective, ELBO):
         if estimator != "reparam":
             raise ValueError(
-                f"`estimator` {estimator!r} goes with an objective given by name; to a FusedELBO "
-                "it is given itself."
+                f"`estimator` {estimator!r} needs an objective given by name; pass it to FusedELBO "
+                "instead."
             )
         if type(objective).__name__.startswith("Jit"):
             raise ValueError(
                 f"`objective` {type(objective).__name__} needs its parameters in Pyro's global "
-                "store, which is left alone here: use the objective without Jit."
+                "param store, which is not used here: use the objective without Jit."
             )
         if n_particles not in (1, objective.num_particles):
             raise ValueError(
@@ -57,7 +57,7 @@ def make_elbo(objective: Objective, n_particles: int = 1, estimator: Estimator =
 
 
 def traced(elbo: ELBO) -> ELBO:
-    """Give Pyro's own ELBO in the place of a fused one."""
+    """Return Pyro's ELBO that is equivalent to a fused one; others are returned unchanged."""
     if not isinstance(elbo, FusedELBO):
         return elbo
     kind = {"trace": Trace_ELBO, "mean_field": TraceMeanField_ELBO}[elbo.objective]
@@ -66,16 +66,16 @@ def traced(elbo: ELBO) -> ELBO:
 
 
 def kl_weights(kl_weight: KLWeight, n_batches: int) -> np.ndarray:
-    """Give the share of the KL divergence that each minibatch of an epoch carries.
+    """Compute the weight of the KL divergence in each minibatch of an epoch.
 
     Parameters
     ----------
     kl_weight : {"uniform", "blundell"}, float or callable
         ``"uniform"``: 1 / M (equation 8). ``"blundell"``: 2^(M-i) / (2^M - 1), so that the prior
-        rules early and the data late in each epoch (equation 9). A callable takes the number of
+        dominates early in each epoch and the data late (equation 9). A callable of the number of
         the batch, 1 .. M, and M; its values should sum to 1 over an epoch.
-        A number c: c / M, the divergence counting c times in all. Below 1 the posterior is colder
-        than that of Bayes, as if each row had been seen 1 / c times.
+        A number c: c / M, so that the whole divergence is multiplied by c. Below 1 this is a cold
+        posterior, as if each row had been observed 1 / c times.
     n_batches : int
         M.
 
@@ -94,7 +94,7 @@ def kl_weights(kl_weight: KLWeight, n_batches: int) -> np.ndarray:
         check_positive("kl_weight", float(kl_weight))
         return np.full(n_batches, float(kl_weight) / n_batches)
     i = np.arange(1, n_batches + 1)
-    if kl_weight == "blundell":  # 2^M overflows from M = 1024 on; this form does not
+    if kl_weight == "blundell":  # 2^M overflows for M >= 1024; this form does not
         return 2.0**-i / (1 - 2.0**-n_batches)
     if not callable(kl_weight):
         raise ValueError(
@@ -105,7 +105,7 @@ def kl_weights(kl_weight: KLWeight, n_batches: int) -> np.ndarray:
     if not np.isfinite(weights).all() or (weights < 0).any():
         bad = int(np.flatnonzero(~(weights >= 0) | np.isinf(weights))[0])
         raise ValueError(
-            f"`kl_weight` must give finite numbers of at least 0, got {weights[bad]} for batch "
+            f"`kl_weight` must return finite numbers of at least 0, got {weights[bad]} for batch "
             f"{bad + 1} of {n_batches}."
         )
     return weights

@@ -1,6 +1,6 @@
-"""The nll of the most common likelihoods, and its slopes, in closed form.
+"""The nll of the most common likelihoods and its gradients in the output, in closed form.
 
-For others there is automatic differentiation, which for a small batch takes longer than the net.
+For other likelihoods there is autograd, which for a small batch takes longer than the network.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..likelihoods import HALF_LOG_2PI, Bernoulli, Categorical, Gaussian, Likelihood
 
-Slopes = tuple[Tensor, Tensor, dict[str, Tensor]]
-"""The nll of each draw, its slope in the output, and its slopes in the latent sites."""
+OutputGradients = tuple[Tensor, Tensor, dict[str, Tensor]]
+"""The nll of each draw, its gradient in the output, and its gradients in the latent sites."""
 
 
 def closed_form(
@@ -25,8 +25,8 @@ def closed_form(
     y: Tensor,
     weight: float | Tensor,
     row_weight: Tensor | None,
-) -> Slopes | None:
-    """Give ``weight * nll`` of each draw, and the slopes of their sum, where they are known.
+) -> OutputGradients | None:
+    """Compute ``weight * nll`` of each draw, and the gradients of their sum.
 
     Parameters
     ----------
@@ -41,50 +41,50 @@ def closed_form(
     Returns
     -------
     nll : Tensor of shape draws
-    slope : Tensor of shape (*draws, n, k)
-    slopes of latents : dict of str to Tensor
-        In the shapes of `latents`. None for other likelihoods, and where shapes do not fit.
+    d_output : Tensor of shape (*draws, n, k)
+    d_latents : dict of str to Tensor
+        In the shapes of `latents`. None for other likelihoods, and if shapes do not match.
     """
-    function = _CLOSED.get(type(likelihood))
+    function = _CLOSED_FORMS.get(type(likelihood))
     by_row = function and function(likelihood, output, latents, y)
     if by_row is None:
         return None
-    nll, slope, slopes = by_row
-    nll, slope = weight * nll, weight * slope
-    slopes = {name: weight * own for name, own in slopes.items()}
+    nll, d_output, d_latents = by_row
+    nll, d_output = weight * nll, weight * d_output
+    d_latents = {name: weight * grad for name, grad in d_latents.items()}
     if row_weight is not None:
-        nll, slope = nll * row_weight, slope * row_weight[..., None]
-        slopes = {name: own * row_weight[..., None] for name, own in slopes.items()}
-    of_latents = {n: own.sum(-2).reshape(latents[n].shape) for n, own in slopes.items()}
-    return nll.sum(-1), slope, of_latents
+        nll, d_output = nll * row_weight, d_output * row_weight[..., None]
+        d_latents = {name: grad * row_weight[..., None] for name, grad in d_latents.items()}
+    summed = {n: grad.sum(-2).reshape(latents[n].shape) for n, grad in d_latents.items()}
+    return nll.sum(-1), d_output, summed
 
 
 def _gaussian(
     likelihood: Gaussian, output: Tensor, latents: Mapping[str, Tensor], y: Tensor
-) -> Slopes | None:
+) -> OutputGradients | None:
     if y.shape != output.shape:
         return None
     k = output.shape[-1]
     residual = output - y.to(output.dtype)
     if likelihood.scale is not None:
-        slope = residual * likelihood.scale**-2
+        d_output = residual * likelihood.scale**-2
         constant = k * (math.log(likelihood.scale) + HALF_LOG_2PI)
-        return 0.5 * (residual * slope).sum(-1) + constant, slope, {}
-    log_scale = latents["noise_scale"]  # its support is reached by exp
+        return 0.5 * (residual * d_output).sum(-1) + constant, d_output, {}
+    log_scale = latents["noise_scale"]  # exp maps it to its support
     by_column = log_scale.dim() == output.dim() - 1
     if by_column and log_scale.shape[-1] != k:
         return None
-    in_line = log_scale[..., None, :] if by_column else log_scale[..., None, None]
-    slope = residual * torch.exp(-2 * in_line)
-    squares = residual * slope
-    each = 1 - squares if by_column else k - squares.sum(-1, keepdim=True)
-    nll = (0.5 * squares + in_line + HALF_LOG_2PI).sum(-1)
-    return nll, slope, {"noise_scale": each}
+    aligned = log_scale[..., None, :] if by_column else log_scale[..., None, None]
+    d_output = residual * torch.exp(-2 * aligned)
+    squares = residual * d_output
+    d_log_scale = 1 - squares if by_column else k - squares.sum(-1, keepdim=True)
+    nll = (0.5 * squares + aligned + HALF_LOG_2PI).sum(-1)
+    return nll, d_output, {"noise_scale": d_log_scale}
 
 
 def _categorical(
     likelihood: Categorical, output: Tensor, latents: Mapping[str, Tensor], y: Tensor
-) -> Slopes | None:
+) -> OutputGradients | None:
     if y.shape != output.shape[:-1]:
         return None
     label = y.long()[..., None]
@@ -95,7 +95,7 @@ def _categorical(
 
 def _bernoulli(
     likelihood: Bernoulli, output: Tensor, latents: Mapping[str, Tensor], y: Tensor
-) -> Slopes | None:
+) -> OutputGradients | None:
     if y.shape != output.shape:
         return None
     y = y.to(output.dtype)
@@ -103,9 +103,9 @@ def _bernoulli(
     return nll, torch.sigmoid(output) - y, {}
 
 
-# Each gives nll and slopes row by row, without weights: of shapes (*draws, n), (*draws, n, k) and,
+# Each returns nll and gradients per row, without weights: shapes (*draws, n), (*draws, n, k) and,
 # for a latent site, (*draws, n, 1) or (*draws, n, k).
-_CLOSED: dict[type, Callable[..., Slopes | None]] = {
+_CLOSED_FORMS: dict[type, Callable[..., OutputGradients | None]] = {
     Gaussian: _gaussian,
     Categorical: _categorical,
     Bernoulli: _bernoulli,

@@ -15,7 +15,7 @@ from torch import Tensor
 from .._core.distributed import Team
 from .._core.random_state import rank_seed
 from .._core.state_dicts import with_prefix
-from ..elbo.fused_elbo import FusedLoss, Step
+from ..elbo.fused_loss import FusedLoss, LossGradients
 from ..elbo.gradient_estimators import Estimator
 from ..model.guides import MeanFieldGuide
 from ..model.network import BayesianNetwork
@@ -180,7 +180,7 @@ class FusedEngine:
             source.take_up([own[str(i)] for i in range(len(own))])
         self.n_steps = int(memory["n_steps"])
 
-    def step_at(self, steps: Steps, i: int, noise: Tensor) -> Step:
+    def step_at(self, steps: Steps, i: int, noise: Tensor) -> LossGradients:
         """Give the loss and gradients of a step; the loss and its nll times the step's weight."""
         x, y = steps.batch(i)
         row_weight = steps.weights_of_batch(i)

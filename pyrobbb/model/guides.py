@@ -1,4 +1,4 @@
-"""Mean-field Gaussian guides: one written by hand, one of Pyro's, started at the same place."""
+"""Mean-field Gaussian guides with the same initial values: `MeanFieldGuide` and AutoNormal."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from torch.distributions import biject_to, constraints
 from torch.nn.functional import softplus
 
 from .._core.arrays import ArrayLike, check_positive
-from .network import BayesianNetwork, LatentSite, elementwise, is_real, param_site
+from .network import BayesianNetwork
+from .sites import LatentSite, elementwise, is_positive, is_real, param_site
 
-START_SCALE = 0.1
-"""Starting standard deviation of a weight, times 1 / sqrt(fan_in): small beside the weights, which
-are of the order 1 / sqrt(fan_in), so that a net learns first and doubts then."""
+INIT_SCALE = 0.1
+"""Initial standard deviation of a weight, in units of 1 / sqrt(fan_in). It is small relative to the
+weights themselves, which are of that order, so that noise does not hinder early training."""
 
-
-LEAST_SCALE = 1e-15
-"""Where softplus(rho) is smaller, this is the scale: float32 has no squares of scales much less."""
+MIN_SCALE = 1e-15
+"""Lower bound of softplus(rho): in float32 the square of a much smaller scale is 0."""
 
 
 class MeanFieldGuide(nn.Module):
-    """Fully factorised normal posterior, written by hand.
+    """Fully factorised normal posterior over two flat vectors.
 
-    The scale is ``softplus(rho)`` (Blundell et al. 2015, section 3.2). All parameters lie in two
-    flat vectors; each latent site of the network is a view into them. A site of constrained support
-    (a noise scale) is normal in its unconstrained space.
+    The scale is ``softplus(rho)`` (Blundell et al. 2015, section 3.2). Each latent site of the
+    network is a view into the flat vectors. A site of constrained support (such as a noise scale)
+    is normal in its unconstrained space.
 
     Parameters
     ----------
     network : BayesianNetwork
     x : array-like of shape (n, ...), optional
-        Some input. Needed only if the likelihood is a callable of your own with latent sites.
+        Any input. Needed only if the likelihood is a custom callable with latent sites.
     init_scale : float, optional
-        Starting standard deviation of every site, in unconstrained space. None: 0.1 / sqrt(fan_in)
-        for each weight. The means start at the module's present weights.
+        Initial standard deviation of every site, in unconstrained space. None: 0.1 / sqrt(fan_in)
+        for each weight. The initial means are the module's current weights.
 
     Attributes
     ----------
     loc, rho : nn.Parameter of shape (n_latent,)
-        Means, and inverse softplus of the standard deviations: minus infinity for a point mass, as
-        `pyrobbb.prune` leaves.
+        Means, and the inverse softplus of the standard deviations: minus infinity for a point
+        mass, such as a weight that `pyrobbb.prune` has set to 0.
     shapes : dict of str to torch.Size
         Shape of each site in unconstrained space, in the order of the flat vectors.
 
@@ -68,7 +68,7 @@ class MeanFieldGuide(nn.Module):
         if init_scale is not None:
             check_positive("init_scale", init_scale)
         sites = network.latent_sites(x)
-        starts = [start_in_unconstrained_space(site, init_scale) for site in sites]
+        starts = [initial_loc_and_scale(site, init_scale) for site in sites]
         self.shapes = {site.name: loc.shape for site, (loc, _) in zip(sites, starts, strict=True)}
         self.supports = {site.name: site.support for site in sites}
         scale = torch.cat([scale.flatten() for _, scale in starts])
@@ -86,7 +86,7 @@ class MeanFieldGuide(nn.Module):
         return bool(torch.isneginf(self.rho).any())
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Run the Pyro guide: draw every latent site. The arguments of the model are ignored."""
+        """Run the Pyro guide: draw every latent site. The model's arguments are ignored."""
         loc, rho = param_site("guide.loc", self.loc), param_site("guide.rho", self.rho)
         distributions = self._distributions(loc, scale_of(rho))
         return {name: pyro.sample(name, fn) for name, fn in distributions.items()}
@@ -113,8 +113,8 @@ class MeanFieldGuide(nn.Module):
         if is_real(support):
             return NormalOrPoint(loc, scale).to_event(loc.dim())
         if is_positive(support):
-            # The same as below, but only by this name does torch know its KL divergence from a
-            # log-normal prior in closed form: biject_to gives exp and then + 0.
+            # The same distribution as below, but torch has a closed form of the KL divergence
+            # from a log-normal prior only for this class: biject_to returns exp followed by + 0.
             return dist.LogNormal(loc, scale).to_event(loc.dim())
         normal = dist.Normal(loc, scale)
         distribution = dist.TransformedDistribution(normal, [biject_to(support)])
@@ -122,24 +122,24 @@ class MeanFieldGuide(nn.Module):
 
 
 class NormalOrPoint(dist.Normal):
-    """A normal distribution whose scale may be 0: a point mass, of infinite density there."""
+    """A normal distribution whose scale may be 0: then a point mass, with infinite density."""
 
-    arg_constraints = {  # noqa: RUF012  # as torch declares it
+    arg_constraints = {  # noqa: RUF012  # as declared by torch
         "loc": constraints.real,
         "scale": constraints.nonnegative,
     }
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Give the log-density."""
+        """Compute the log-density."""
         at_point = torch.where(value == self.loc, math.inf, -math.inf)
         return torch.where(self.scale == 0, at_point, super().log_prob(value))
 
 
 def auto_normal(network: BayesianNetwork, *, init_scale: float | None = None) -> AutoNormal:
-    """Build Pyro's `AutoNormal` for a network, started where `MeanFieldGuide` starts.
+    """Return Pyro's `AutoNormal` for a network, with the initial values of `MeanFieldGuide`.
 
-    Its parameters stay out of Pyro's global param store, so that two guides in one process do not
-    meet there. Like any autoguide it makes its parameters when it first sees data.
+    Its parameters are not in Pyro's global param store, so that two guides in one process do not
+    share them. Like any autoguide, it creates its parameters when it is first called on data.
 
     Parameters
     ----------
@@ -155,9 +155,9 @@ def auto_normal(network: BayesianNetwork, *, init_scale: float | None = None) ->
 
 class _LocalAutoNormal(AutoNormal):
     def __init__(self, network: BayesianNetwork, init_scale: float | None) -> None:
-        super().__init__(poutine.block(network, hide=["y"]))  # y is no latent, even if not given
+        super().__init__(poutine.block(network, hide=["y"]))  # y is not latent, even if not given
         self._network = (network,)  # a tuple, so that it is not registered as a submodule
-        self._start_scale = init_scale
+        self._given_scale = init_scale  # `_init_scale` is an attribute of AutoNormal
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         with pyro.settings.context(module_local_params=True):
@@ -166,33 +166,25 @@ class _LocalAutoNormal(AutoNormal):
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_prototype(*args, **kwargs)
         for site in self._network[0].latent_sites(*args[:1]):
-            loc, scale = start_in_unconstrained_space(site, self._start_scale)
+            loc, scale = initial_loc_and_scale(site, self._given_scale)
             with torch.no_grad():
                 self.locs.get_parameter(f"{site.name}_unconstrained").copy_(loc)
                 rho = self.scales.get_parameter(f"{site.name}_unconstrained")
                 rho.copy_(inverse_softplus(scale))
 
 
-def start_in_unconstrained_space(
-    site: LatentSite, init_scale: float | None
-) -> tuple[Tensor, Tensor]:
-    """Give the mean and standard deviation at which a guide starts a site."""
+def initial_loc_and_scale(site: LatentSite, init_scale: float | None) -> tuple[Tensor, Tensor]:
+    """Return the initial mean and standard deviation of a site, in unconstrained space."""
     loc = biject_to(site.support).inv(site.start)
-    scale = START_SCALE / math.sqrt(site.fan_in) if init_scale is None else init_scale
+    scale = INIT_SCALE / math.sqrt(site.fan_in) if init_scale is None else init_scale
     return loc, torch.full_like(loc, scale)
 
 
 def scale_of(rho: Tensor) -> Tensor:
-    """Give the standard deviations, softplus(rho); 0 only where rho is minus infinity."""
-    return softplus(rho).clamp(min=LEAST_SCALE).masked_fill(torch.isneginf(rho), 0.0)
+    """Compute the standard deviations, softplus(rho); 0 only where rho is minus infinity."""
+    return softplus(rho).clamp(min=MIN_SCALE).masked_fill(torch.isneginf(rho), 0.0)
 
 
 def inverse_softplus(scale: Tensor) -> Tensor:
-    """Give rho such that softplus(rho) = scale, stably for small and large scales."""
+    """Compute rho such that softplus(rho) = scale, stably for small and large scales."""
     return scale + torch.log(-torch.expm1(-scale))
-
-
-def is_positive(support: constraints.Constraint | None) -> bool:
-    """Say whether all that a site must be is positive."""
-    bound = getattr(elementwise(support), "lower_bound", None)
-    return isinstance(elementwise(support), type(constraints.positive)) and bool(bound == 0)

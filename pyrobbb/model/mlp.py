@@ -1,4 +1,4 @@
-"""Multilayer perceptrons: made, and recognised."""
+"""Multilayer perceptrons: building them, and recognising their architecture."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def mlp(
     Parameters
     ----------
     n_in, n_out : int
-        Units in and out.
+        Number of inputs and of outputs.
     hidden : sequence of int
-        Units of the hidden layers; empty for a linear model.
+        Number of units of each hidden layer; empty for a linear model.
     activation : str
     seed : int, optional
-        Makes the initial weights repeatable and leaves torch's random state alone.
+        Seed of the initial weights, which leaves torch's random state unchanged.
     """
     if activation not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
@@ -56,14 +56,14 @@ def mlp(
         check_count(argument, size)
     layers: list[nn.Module] = []
     with nullcontext() if seed is None else seeded(as_seed(seed)):
-        for fan_in_, fan_out in itertools.pairwise(sizes):
-            layers += [nn.Linear(fan_in_, fan_out), ACTIVATIONS[activation]()]
+        for n_inputs, n_outputs in itertools.pairwise(sizes):
+            layers += [nn.Linear(n_inputs, n_outputs), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers[:-1])
 
 
 @dataclass(frozen=True)
 class MLPSpec:
-    """What `mlp` was called with."""
+    """The arguments of a call of `mlp`."""
 
     n_in: int
     hidden: tuple[int, ...]
@@ -72,16 +72,16 @@ class MLPSpec:
 
 
 def mlp_spec(net: nn.Module) -> MLPSpec | None:
-    """Recognise a network that `mlp` could have built; None for any other."""
+    """Return the arguments with which `mlp` builds such a network; None for other networks."""
     if type(net) is not nn.Sequential or not len(net) % 2:
         return None
     linears = [layer for layer in list(net)[::2] if type(layer) is nn.Linear]
-    others = list(net)[1::2]
-    if len(linears) != len(others) + 1 or any(layer.bias is None for layer in linears):
+    activations = list(net)[1::2]
+    if len(linears) != len(activations) + 1 or any(layer.bias is None for layer in linears):
         return None
-    kinds = {type(layer) for layer in others} or {nn.ReLU}
+    kinds = {type(layer) for layer in activations} or {nn.ReLU}
     names: list[Activation] = [name for name, kind in ACTIVATIONS.items() if kinds == {kind}]
-    if not names or any(repr(layer) != repr(type(layer)()) for layer in others):
+    if not names or any(repr(layer) != repr(type(layer)()) for layer in activations):
         return None
     sizes = [linears[0].in_features, *(layer.out_features for layer in linears)]
     return MLPSpec(sizes[0], tuple(sizes[1:-1]), sizes[-1], names[0])

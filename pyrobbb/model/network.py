@@ -2,78 +2,46 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pyro
-import pyro.poutine as poutine
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
-from pyro.infer.autoguide.initialization import InitMessenger
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import effectful
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
-from torch.distributions import biject_to, constraints
+from torch.distributions import constraints
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
-from .._core.arrays import ArrayLike, as_tensor, check_count, supports_float64
-from ..likelihoods import (
-    Conditional,
-    Gaussian,
-    Likelihood,
-    as_observed,
-    base_of,
-    check_output,
-    check_shape,
-    check_support,
-    log_density,
-)
+from .._core.arrays import ArrayLike
+from ..likelihoods import Gaussian, Likelihood, as_observed, check_shape, log_density
 from ..priors import ByName, Prior, ScaleMixture, fan_in
-from .sequential import layers_of, run_layers
-
-logger = logging.getLogger(__name__)
+from .inputs import initial_distribution, prepare_inputs, prepare_targets
+from .observation import (
+    apply_likelihood,
+    data_plate,
+    distribution_given,
+    latent_log_densities,
+    one_per_row,
+    weighted,
+)
+from .sites import LatentSite, is_real, param_site, start_of, traced_latents
+from .vectorized import VectorizedCall
 
 DEFAULT_PRIOR = ScaleMixture(pi=0.5, scale1=1.0, scale2=0.1)
-"""Under a single normal prior a mean-field posterior pays dearly for each unit that it silences, so
-that a wide net on few data had rather predict a constant (Coker et al. 2022). The narrow part of a
-mixture lets units rest at little cost, the wide part lets the others be large."""
-
-
-@dataclass(frozen=True)
-class LatentSite:
-    """One latent Pyro site of a network: what a guide needs to know of it.
-
-    Attributes
-    ----------
-    name : str
-    start : Tensor
-        Where a guide starts, in the site's own (constrained) space: a weight's present value, or
-        the prior median of a latent of the likelihood.
-    support : constraint
-    fan_in : int
-        Inputs that feed one unit (see `pyrobbb.priors.fan_in`); 1 for a latent of the likelihood.
-    """
-
-    name: str
-    start: Tensor
-    support: constraints.Constraint
-    fan_in: int
+"""Under a single normal prior, a mean-field posterior pays a high KL cost for every unit that it
+switches off, so a wide network fitted to few data tends to predict a constant (Coker et al. 2022).
+The narrow component of a mixture makes units near 0 cheap; the wide one allows large weights."""
 
 
 class BayesianNetwork(nn.Module):
     """A neural network with priors on its weights, as a Pyro model.
 
-    The module is lifted, never copied or rewritten: each Bayesian parameter becomes a Pyro site of
-    the name it has in ``net.named_parameters()``, and the untouched module runs with the sampled
-    values in their place. A parameter whose prior is None, or that is frozen
-    (``requires_grad=False``), stays a point; unless frozen it is learnt with the guide.
+    The module itself is used, not a copy or a rewritten version: each Bayesian parameter becomes a
+    Pyro site with the name it has in ``net.named_parameters()``, and the module runs with the
+    sampled values in place of its parameters. A parameter whose prior is None, or that is frozen
+    (``requires_grad=False``), has a point value; unless frozen, it is learnt with the guide.
 
     Parameters
     ----------
@@ -89,14 +57,14 @@ class BayesianNetwork(nn.Module):
     Attributes
     ----------
     autocast : torch.dtype or None
-        What the module computes in while the model runs, as by `torch.autocast`; its output comes
-        back in the dtype of the weights, so that densities do not know of it. Predictions do not
-        use it. None: the dtype of the weights.
+        The dtype of `torch.autocast` for the module while the model runs. Its output is converted
+        back to the dtype of the weights before densities are computed. Predictions do not use it.
+        None: the module runs in the dtype of the weights.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind, a prior does not have its parameter's shape, or no
+        If an argument has the wrong type, a prior does not have its parameter's shape, or no
         parameter is Bayesian.
 
     Examples
@@ -120,7 +88,7 @@ class BayesianNetwork(nn.Module):
         self.likelihood: Likelihood = Gaussian() if likelihood is None else likelihood
         for argument, value in (("prior", self.prior), ("likelihood", self.likelihood)):
             if isinstance(value, type | torch.distributions.Distribution) or not callable(value):
-                hint = ": a class, write parentheses after it" if isinstance(value, type) else ""
+                hint = ", a class: call it to make an instance" if isinstance(value, type) else ""
                 raise TypeError(
                     f"`{argument}` must be a callable such as those of pyrobbb.{argument}s, got "
                     f"{value!r}{hint}."
@@ -131,9 +99,11 @@ class BayesianNetwork(nn.Module):
             name for name, parameter in net.named_parameters() if self._is_bayesian(name, parameter)
         )
         if not self._bayesian:
-            raise ValueError("`prior` leaves no parameter of `net` Bayesian: all are points.")
+            raise ValueError(
+                "`prior` must make at least one parameter of `net` Bayesian, got none."
+            )
         self.autocast: torch.dtype | None = None
-        self._refuses_vmap: set[bool] = set()  # the training modes in which vmap has failed
+        self._vectorized = VectorizedCall()
 
     def forward(
         self,
@@ -150,10 +120,10 @@ class BayesianNetwork(nn.Module):
         y : Tensor of shape (n, ...), optional
             Observations, or None to draw them.
         n_data : int, optional
-            Size of the whole data set of which x is a batch: the log-likelihood counts n_data / n
-            times. None: x is all the data.
+            Size of the whole data set of which x is a batch: the log-likelihood is multiplied by
+            n_data / n. None: x is the whole data set.
         row_weight : Tensor of shape (n,), optional
-            How many times each row counts in the log-likelihood, at least 0. None: once.
+            Factor on the log-likelihood of each row, at least 0. None: 1.
 
         Returns
         -------
@@ -169,22 +139,22 @@ class BayesianNetwork(nn.Module):
             for name, parameter in self.point_parameters()
         }
         with self.autocasting(x) as restored:
-            output, n_batch = self._output(weights, x, points)
+            output, n_batch = self._vectorized.over_batch(self.net, weights, points, x)
         output = restored(output)
-        distribution = self._per_row(self._apply_likelihood(output), n_batch)
+        distribution = one_per_row(apply_likelihood(self.likelihood, output), n_batch)
         n_rows = output.shape[n_batch]
         if y is not None:
             check_shape(self.likelihood, distribution.shape()[n_batch:], y)
             y = as_observed(distribution, y, output.dtype)
-        with _data_plate(n_rows, n_data), _weighted(row_weight, n_rows):
+        with data_plate(n_rows, n_data), weighted(row_weight, n_rows):
             return pyro.sample("y", distribution, obs=y)
 
     def bayesian_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """Give the names and parameters of `net` that have a prior."""
+        """Return the names and parameters of `net` that have a prior."""
         return [(n, p) for n, p in self.net.named_parameters() if n in self._bayesian]
 
     def point_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """Give the names and parameters of `net` that are learnt as points."""
+        """Return the names and parameters of `net` that are learnt as point values."""
         return [
             (name, parameter)
             for name, parameter in self.net.named_parameters()
@@ -200,40 +170,31 @@ class BayesianNetwork(nn.Module):
         x_per_draw: bool = False,
         rows_at_once: int | None = None,
     ) -> Tensor:
-        """Run the module under draws of its weights, all draws at once.
+        """Run the module under draws of its weights, vectorised over the draws.
 
         Parameters
         ----------
         draws : mapping of str to Tensor of shape (n_draws, *parameter)
         x : Tensor of shape (n, ...), or (n_draws, n, ...) with `x_per_draw`
         points : mapping of str to Tensor of shape (n_draws, *parameter), optional
-            Values of point parameters, in place of the module's own.
+            Values that replace those of point parameters.
         x_per_draw : bool
-            Whether each draw has inputs of its own.
+            Whether each draw has different inputs.
         rows_at_once : int, optional
-            Most rows for which activations are held at a time. None: all.
+            Maximum number of rows for which activations are in memory at a time. None: no limit.
 
         Returns
         -------
         Tensor of shape (n_draws, n, ...)
         """
-        weights = {name: draws[name] for name, _ in self.bayesian_parameters()} | dict(points or {})
-        layers = layers_of(self.net)
-        if layers is not None and x.dim() == 2 + x_per_draw:
-            tiles = x.split(rows_at_once or x.shape[-2], -2)
-            return torch.cat([run_layers(layers, weights, tile) for tile in tiles], -2)
-        if x_per_draw:
-            return self._map(self.run, (weights, x))
-        if rows_at_once is None or len(x) <= rows_at_once:
-            return self._map(lambda values: self.run(values, x), (weights,))
-        # The loop over rows lies within the mapping: entering that costs as much as a small tile.
-        in_tiles = _InTiles(self.net, rows_at_once)
-        named = {f"net.{name}": value for name, value in weights.items()}
-        return self._map(lambda values: functional_call(in_tiles, values, (x,)), (named,))
+        values = {name: draws[name] for name, _ in self.bayesian_parameters()} | dict(points or {})
+        return self._vectorized.over_draws(
+            self.net, values, x, x_per_draw=x_per_draw, rows_at_once=rows_at_once
+        )
 
     @contextmanager
     def autocasting(self, x: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
-        """Run the module in `autocast` within; what is given brings its output back from there."""
+        """Run the module under `autocast`; yield a function that restores the output's dtype."""
         if self.autocast is None:
             yield lambda output: output
             return
@@ -242,46 +203,36 @@ class BayesianNetwork(nn.Module):
             yield lambda output: output.to(dtype)
 
     def run(self, values: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Run the module with one set of values in the place of its parameters."""
+        """Run the module with one set of values in place of its parameters."""
         return functional_call(self.net, dict(values), (x,))
 
     def distribution(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
-        """Give the distribution of y under draws of the network's output.
+        """Return the distribution of y under draws of the network's output.
 
         Parameters
         ----------
         output : Tensor of shape (n_draws, n, ...)
         latents : mapping of str to Tensor of shape (n_draws, *site)
-            Draws of the likelihood's own latent sites, if it has any.
+            Draws of the likelihood's latent sites, if it has any.
 
         Returns
         -------
         distribution of batch shape (n_draws, n)
         """
-        if isinstance(self.likelihood, Conditional):
-            lined_up = {
-                name: _in_line(value, self.likelihood.latents[name].event_dim, output.dim())
-                for name, value in latents.items()
-            }
-            distribution = self.likelihood.given(output, lined_up)
-        else:
-            data = {name: value[:, None] for name, value in latents.items()}
-            with poutine.block(), poutine.condition(data=data):
-                distribution = self._apply_likelihood(output)
-        return self._per_row(distribution, 1).expand(output.shape[:2])
+        return distribution_given(self.likelihood, output, latents)
 
     def latents_of(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Give those of some draws that are latent sites of the likelihood, not weights."""
+        """Return the draws of the likelihood's latent sites, without those of weights."""
         return {name: value for name, value in draws.items() if name not in self._bayesian}
 
     def log_prior(self, draws: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Give the log prior density of draws of all latent sites, in nats.
+        """Compute the log prior density of draws of all latent sites, in nats.
 
         Parameters
         ----------
         draws : mapping of str to Tensor of shape (n_draws, *site)
         x : Tensor of shape (n, ...)
-            Some input, for a likelihood that draws sites which it does not list as `latents`.
+            Any input, for a likelihood that draws sites which it does not list as `latents`.
 
         Returns
         -------
@@ -290,22 +241,19 @@ class BayesianNetwork(nn.Module):
         priors = {name: self.prior(name, p) for name, p in self.bayesian_parameters()}
         priors |= getattr(self.likelihood, "latents", None) or {}
         parts = [log_density(prior, draws[name]) for name, prior in priors.items()]
-        others = {name: value[:, None] for name, value in draws.items() if name not in priors}
-        if others:
-            output = self.output(draws, x[:1])
-            with poutine.block(), poutine.condition(data=others), _LineUp(output.dim()):
-                nodes = poutine.trace(self.likelihood).get_trace(output).nodes
-            parts += [log_density(nodes[name]["fn"], nodes[name]["value"]) for name in others]
+        unlisted = {name: value for name, value in draws.items() if name not in priors}
+        if unlisted:
+            parts += latent_log_densities(self.likelihood, self.output(draws, x[:1]), unlisted)
         return torch.stack(parts).sum(0)
 
     def latent_sites(self, x: ArrayLike | None = None) -> list[LatentSite]:
-        """List the latent sites in the order in which the model draws them.
+        """Return the latent sites in the order in which the model draws them.
 
         Parameters
         ----------
         x : Tensor of shape (n, ...), optional
-            Some input. Needed only if the likelihood is a callable of your own that draws latent
-            sites and does not list them as `latents`.
+            Any input. Needed only if the likelihood is a custom callable that draws latent sites
+            and does not list them as `latents`.
         """
         sites = [
             LatentSite(name, parameter.detach().clone(), constraints.real, fan_in(parameter))
@@ -313,22 +261,22 @@ class BayesianNetwork(nn.Module):
         ]
         like = sites[0].start
         latents = getattr(self.likelihood, "latents", None)
-        if latents is None:
-            latents = {} if x is None else self._traced_latents(x)
-        for name, prior in latents.items():
+        if latents is None and x is not None:
+            latents = traced_latents(self.likelihood, self._prepare_inputs(x)[1])
+        for name, prior in (latents or {}).items():
             sites.append(LatentSite(name, start_of(prior).to(like), prior.support, 1))
         return sites
 
     def prepare_inputs(self, x: ArrayLike) -> Tensor:
-        """Check inputs against the network and bring them to its device and dtype."""
+        """Check inputs against the network and convert them to its device and dtype."""
         return self._prepare_inputs(x)[0]
 
     def prepare(self, x: ArrayLike, y: ArrayLike) -> tuple[Tensor, Tensor]:
-        """Check data against the network and bring them to its device and dtype.
+        """Check data against the network and convert them to its device and dtype.
 
-        Every mistake that can be seen before the first step is reported here: no rows, NaN,
-        strings, lengths that differ, y in another shape than the likelihood gives it, labels out
-        of range, negative counts, probabilities where logits are due.
+        Every mistake that can be detected before the first step raises here: no rows, NaN, strings,
+        different lengths, a y whose shape does not match the likelihood, labels out of range,
+        negative counts, probabilities in place of logits.
 
         Parameters
         ----------
@@ -339,45 +287,21 @@ class BayesianNetwork(nn.Module):
         x, y : Tensor
         """
         x, output = self._prepare_inputs(x)
-        y = as_tensor("y", y)
-        if y.dtype == torch.float64 and not supports_float64(x.device):
-            y = y.to(output.dtype)
-        y = y.to(x.device)
-        if len(x) != len(y):
-            raise ValueError(f"`x` and `y` must have one row each: got {len(x)} and {len(y)} rows.")
-        check_output(self.likelihood, self.net, output)
-        distribution = self._at_start(output)
-        check_shape(self.likelihood, (len(y), *distribution.shape()[1:]), y)
-        check_support(self.likelihood, distribution, y)
-        return x, as_observed(distribution, y, output.dtype)
+        return x, prepare_targets(self.net, self.likelihood, x, output, y)
 
     def targets_like(self, x: ArrayLike) -> Tensor:
-        """Give zeros in the shape and dtype that y has for x.
+        """Return zeros in the shape and dtype that y has for x.
 
         Parameters
         ----------
         x : array-like of shape (n, ...)
         """
         _, output = self._prepare_inputs(x)
-        distribution = self._at_start(output)
+        distribution = initial_distribution(self.likelihood, output)
         return as_observed(distribution, output.new_zeros(distribution.shape()), output.dtype)
 
-    def _at_start(self, output: Tensor) -> TorchDistribution:
-        """Give the distribution of y where the likelihood's latent sites start."""
-        with poutine.block(), InitMessenger(_start_of_site):
-            return self._per_row(self.likelihood(output), 0)
-
     def _prepare_inputs(self, x: ArrayLike) -> tuple[Tensor, Tensor]:
-        """Give the inputs, and the module's output for the first of them."""
-        like = self.bayesian_parameters()[0][1]
-        x = as_tensor("x", x)
-        takes_integers = any(
-            isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in self.net.modules()
-        )
-        if x.is_floating_point() or not takes_integers:
-            x = x.to(like.dtype)
-        x = x.to(like.device)
-        return x, self._try_on(x[:2])
+        return prepare_inputs(self.net, self.bayesian_parameters()[0][1], x)
 
     def _is_bayesian(self, name: str, parameter: nn.Parameter) -> bool:
         if is_lazy(parameter):
@@ -390,267 +314,26 @@ class BayesianNetwork(nn.Module):
         if not parameter.requires_grad:
             return False
         prior = self.prior(name, parameter)
-        if prior is None:
-            return False
-        if not isinstance(prior, torch.distributions.Distribution):
-            raise TypeError(
-                f"`prior` must give a distribution or None, got {type(prior).__name__} for "
-                f"{name!r}."
-            )
-        if not is_real(prior.support):
-            raise ValueError(
-                f"`prior` must give {name!r} a distribution over all real numbers, got "
-                f"{type(prior).__name__} with the support {prior.support}."
-            )
-        if prior.event_shape != parameter.shape or prior.batch_shape:
-            raise ValueError(
-                f"`prior` must give {name!r} a distribution whose event has the parameter's shape "
-                f"{tuple(parameter.shape)}, got batch shape {tuple(prior.batch_shape)} and event "
-                f"shape {tuple(prior.event_shape)}: end it in .expand(parameter.shape)"
-                ".to_event(parameter.dim())."
-            )
-        return True
-
-    def _output(
-        self, weights: Mapping[str, Tensor], x: Tensor, points: Mapping[str, Tensor] | None = None
-    ) -> tuple[Tensor, int]:
-        """Run the module, mapped over the batch dimensions of its weights, and count those."""
-        shapes = {name: parameter.shape for name, parameter in self.bayesian_parameters()}
-        leads = {
-            name: _without_data_dim(value.shape[: value.dim() - len(shapes[name])])
-            for name, value in weights.items()
-        }
-        batch = torch.broadcast_shapes(*leads.values())
-        aligned = {
-            name: value.reshape((*leads[name], *shapes[name])).expand((*batch, *shapes[name]))
-            for name, value in weights.items()
-        }
-
-        def call(weights: Mapping[str, Tensor]) -> Tensor:
-            return self.run({**(points or {}), **weights}, x)
-
-        if not batch:
-            return call(aligned), 0
-        flat = {name: value.reshape((-1, *shapes[name])) for name, value in aligned.items()}
-        output = self._map(call, (flat,))
-        return output.reshape((*batch, *output.shape[1:])), len(batch)
-
-    def _map(self, call: Callable[..., Tensor], arguments: tuple[Any, ...]) -> Tensor:
-        """Map a call over the first dimension of its weights, a mapping, and of further tensors."""
-        mode = self.net.training
-        refusal = None
-        if mode not in self._refuses_vmap:
-            buffers = [(buffer, buffer.clone()) for buffer in self.net.buffers()]
-            try:
-                with warnings.catch_warnings():  # operations that vmap itself loops over
-                    warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
-                    return torch.vmap(call, randomness="different")(*arguments)
-            except RuntimeError as error:  # recurrent layers, batch norm in training
-                refusal = error
-                for buffer, before in buffers:  # half a run may have counted already
-                    buffer.copy_(before)
-        weights, *others = arguments
-        looped = [
-            call({name: value[i] for name, value in weights.items()}, *(o[i] for o in others))
-            for i in range(len(next(iter(weights.values()))))
-        ]
-        if refusal is not None:
-            self._refuses_vmap.add(mode)
-            reason = str(refusal).strip().splitlines()[0]
-            logger.info("Draws run one by one: the module cannot be vectorised (%s)", reason)
-        return torch.stack(looped)
-
-    def _apply_likelihood(self, output: Tensor) -> TorchDistribution:
-        with _LineUp(output.dim()):
-            return self.likelihood(output)
-
-    def _per_row(self, distribution: TorchDistribution, n_batch: int) -> TorchDistribution:
-        """Make an event of all that a row holds: batch dimensions beyond the rows."""
-        surplus = len(distribution.batch_shape) - n_batch - 1
-        if surplus < 0:
-            raise ValueError(
-                "`likelihood` must give one distribution a row of the output, got batch shape "
-                f"{tuple(distribution.batch_shape)}."
-            )
-        return distribution.to_event(surplus) if surplus else distribution
-
-    def _try_on(self, x: Tensor) -> Tensor:
-        """Give the module's output for some rows, leaving its mode and buffers as they were."""
-        try:
-            with evaluating(self.net), torch.no_grad():
-                output = self.net(x)
-        except (RuntimeError, IndexError, ValueError) as error:
-            if x.dim() == 1:
-                fix = "Pass x.reshape(-1, 1) if each row is one number"
-            else:
-                fix = f"It says, of {len(x)} rows: {str(error).strip().splitlines()[0]}"
-            raise ValueError(
-                f"`x` with rows of shape {tuple(x.shape[1:])} and dtype {x.dtype} does not fit the "
-                f"network. {fix}."
-            ) from error
-        if not isinstance(output, Tensor) or output.dim() == 0 or len(output) != len(x):
-            got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output)
-            raise ValueError(
-                f"`net` must give a tensor with one row for each row of x: for {len(x)} rows it "
-                f"gave {got}."
-            )
-        return output
-
-    def _traced_latents(self, x: ArrayLike) -> dict[str, TorchDistribution]:
-        _, output = self._prepare_inputs(x)
-        with poutine.block():
-            likelihood = InitMessenger(_start_of_site)(self.likelihood)
-            trace = poutine.trace(likelihood).get_trace(output)
-        return {name: site["fn"] for name, site in trace.iter_stochastic_nodes()}
+        if prior is not None:
+            _check_prior(prior, name, parameter)
+        return prior is not None
 
 
-class _InTiles(nn.Module):
-    """A module that takes its rows some at a time."""
-
-    def __init__(self, net: nn.Module, n_rows: int) -> None:
-        super().__init__()
-        self.net, self._n_rows = net, n_rows
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.net(rows) for rows in x.split(self._n_rows)])
-
-
-class _LineUp(Messenger):
-    """Hands a likelihood the draws of its latent sites in line with the rows of its output.
-
-    A vectorised draw has batch dimensions (n_draws, 1), the 1 being the place of the data plate
-    (Pyro's Predictive leaves it out where the site has an event). Only what the likelihood gets is
-    reshaped, not what outer handlers see.
-    """
-
-    def __init__(self, n_dims: int) -> None:
-        super().__init__()
-        self._n_dims = n_dims
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if site_is_subsample(msg):
-            return
-        value, n_event = msg["value"], msg["fn"].event_dim
-        n_batch = value.dim() - n_event
-        batch, event = value.shape[:n_batch], value.shape[n_batch:]
-        own = msg["fn"].batch_shape
-        if not batch or (own and own[-1] != 1):  # one draw; one for each row
-            return
-        batch = _without_data_dim(batch)
-        ones = (1,) * (self._n_dims - len(batch) - n_event)
-        msg["value"] = value.reshape((*batch, *ones, *event))
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode, and each of its parts back into its own."""
-    modes = {part: part.training for part in module.modules()}
-    try:
-        module.eval()
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
-
-
-def param_site(name: str, parameter: nn.Parameter) -> Tensor:
-    """Announce a parameter to Pyro's handlers without writing it into the global param store."""
-    value = parameter.view_as(parameter)
-    value.unconstrained = weakref.ref(parameter)  # type: ignore[attr-defined]  # SVI steps on it
-    announce = effectful(lambda *_, **__: value, type="param")
-    return announce(name, constraint=constraints.real, name=name)
-
-
-def elementwise(support: constraints.Constraint | None) -> constraints.Constraint | None:
-    """Give the constraint on one element of a site."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support
-
-
-def is_real(support: constraints.Constraint | None) -> bool:
-    """Say whether a site is unconstrained; by type, as copied guides have copied constraints."""
-    return isinstance(elementwise(support), type(constraints.real))
-
-
-def start_of(prior: TorchDistribution) -> Tensor:
-    """Give a fixed point to start from: the prior's median where it is known in closed form."""
-    base, device = base_of(prior), _device_of(prior)
-    dtype = torch.float64 if device is None or supports_float64(device) else torch.float32
-    try:
-        start = base.icdf(torch.full(base.batch_shape, 0.5, dtype=dtype, device=device))
-    except NotImplementedError:
-        to_support = biject_to(prior.support)
-        start = to_support(torch.zeros(to_support.inverse_shape(prior.shape()), device=device))
-    return start.detach()
-
-
-def _device_of(distribution: Any) -> torch.device | None:
-    """Give where a distribution's parameters are."""
-    for value in vars(distribution).values():
-        if isinstance(value, Tensor):
-            return value.device
-        if isinstance(value, torch.distributions.Distribution):
-            return _device_of(value)
-    return None
-
-
-def _start_of_site(site: Mapping[str, Any]) -> Tensor:
-    # Pyro's own starting points draw from the random state of the caller.
-    return start_of(site["fn"])
-
-
-def _in_line(value: Tensor, n_event: int, n_dims: int) -> Tensor:
-    """Line up draws (n_draws, *event) with an output of n_dims dimensions, the first the draws."""
-    event = value.shape[value.dim() - n_event :]
-    return value.reshape((len(value), *(1,) * (n_dims - 1 - n_event), *event))
-
-
-def check_n_data(n_data: int | None, n_rows: int) -> None:
-    """Raise unless the size of the data set is that of a set that can hold the rows."""
-    if n_data is None:
-        return
-    check_count("n_data", n_data)
-    if n_data < n_rows:
-        raise ValueError(
-            f"`n_data` is the size of the whole data set, at least the {n_rows} rows of x, got "
-            f"{n_data}."
+def _check_prior(prior: Any, name: str, parameter: Tensor) -> None:
+    """Raise unless a prior is a distribution over all real tensors of a parameter's shape."""
+    if not isinstance(prior, torch.distributions.Distribution):
+        raise TypeError(
+            f"`prior` must return a distribution or None, got {type(prior).__name__} for {name!r}."
         )
-
-
-def check_row_weight(row_weight: Tensor | None, n_rows: int) -> None:
-    """Raise unless there is a weight of at least 0 for each row."""
-    if row_weight is None:
-        return
-    if tuple(row_weight.shape) != (n_rows,):
+    if not is_real(prior.support):
         raise ValueError(
-            f"`row_weight` must have shape ({n_rows},), one number for each row of x, got "
-            f"{tuple(row_weight.shape)}."
+            f"`prior` must return a distribution over all real numbers for {name!r}, got "
+            f"{type(prior).__name__} with the support {prior.support}."
         )
-    if not bool((row_weight >= 0).all()):
-        raise ValueError(f"`row_weight` must be at least 0, got {float(row_weight.min())}.")
-
-
-@contextmanager
-def _weighted(row_weight: Tensor | None, n_rows: int) -> Iterator[None]:
-    """Let each row of the observed site count so many times."""
-    if row_weight is None:
-        yield
-        return
-    check_row_weight(row_weight, n_rows)
-    counts = row_weight > 0  # poutine.scale takes no 0
-    with poutine.mask(mask=counts), poutine.scale(scale=row_weight.where(counts, 1.0)):
-        yield
-
-
-def _data_plate(n_rows: int, n_data: int | None) -> pyro.plate:
-    if n_data is None:
-        return pyro.plate("data", n_rows, dim=-1)
-    check_n_data(n_data, n_rows)
-    return pyro.plate("data", n_data, subsample=torch.arange(n_rows), dim=-1)
-
-
-def _without_data_dim(batch: torch.Size) -> torch.Size:
-    # The model's plate "data" is dimension -1. Vectorised draws of a weight lie outside of it and
-    # so have a 1 there (Pyro's Predictive leaves it out).
-    return batch[:-1] if batch and batch[-1] == 1 else batch
+    if prior.event_shape != parameter.shape or prior.batch_shape:
+        raise ValueError(
+            f"`prior` must return for {name!r} a distribution whose event has the parameter's "
+            f"shape {tuple(parameter.shape)}, got batch shape {tuple(prior.batch_shape)} and event "
+            f"shape {tuple(prior.event_shape)}: end it in .expand(parameter.shape)"
+            ".to_event(parameter.dim())."
+        )

@@ -1,7 +1,7 @@
-"""Linear layers and activations, one after another: many draws at once, and slopes by hand.
+"""Sequences of linear and elementwise layers: vectorised over draws, with explicit gradients.
 
-`torch.vmap` and autograd do this for any module, but for small perceptrons vmap takes half as long
-again, as it adds biases in a pass of their own, and autograd takes longer than the arithmetic.
+`torch.vmap` and autograd do the same for any module. For small perceptrons, however, vmap takes
+50 % longer, as it adds biases in a separate pass, and autograd takes longer than the arithmetic.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from torch import Tensor, nn
 
 aten = torch.ops.aten
 
-SLOPES: dict[type[nn.Module], Callable[[Any, Tensor, Tensor, Tensor], Tensor]] = {
-    nn.ReLU: lambda _, slope, before, after: aten.threshold_backward(slope, after, 0),
-    nn.Tanh: lambda _, slope, before, after: aten.tanh_backward(slope, after),
-    nn.Sigmoid: lambda _, slope, before, after: aten.sigmoid_backward(slope, after),
-    nn.GELU: lambda layer, slope, before, after: aten.gelu_backward(
-        slope, before, approximate=layer.approximate
+BACKWARD: dict[type[nn.Module], Callable[[Any, Tensor, Tensor, Tensor], Tensor]] = {
+    nn.ReLU: lambda _, grad, before, after: aten.threshold_backward(grad, after, 0),
+    nn.Tanh: lambda _, grad, before, after: aten.tanh_backward(grad, after),
+    nn.Sigmoid: lambda _, grad, before, after: aten.sigmoid_backward(grad, after),
+    nn.GELU: lambda layer, grad, before, after: aten.gelu_backward(
+        grad, before, approximate=layer.approximate
     ),
-    nn.SiLU: lambda _, slope, before, after: aten.silu_backward(slope, before),
-    nn.ELU: lambda layer, slope, before, after: aten.elu_backward(
-        slope, layer.alpha, 1, 1, False, before
+    nn.SiLU: lambda _, grad, before, after: aten.silu_backward(grad, before),
+    nn.ELU: lambda layer, grad, before, after: aten.elu_backward(
+        grad, layer.alpha, 1, 1, False, before
     ),
-    nn.Softplus: lambda layer, slope, before, after: aten.softplus_backward(
-        slope, before, layer.beta, layer.threshold
+    nn.Softplus: lambda layer, grad, before, after: aten.softplus_backward(
+        grad, before, layer.beta, layer.threshold
     ),
-    nn.LeakyReLU: lambda layer, slope, before, after: aten.leaky_relu_backward(
-        slope, before, layer.negative_slope, False
+    nn.LeakyReLU: lambda layer, grad, before, after: aten.leaky_relu_backward(
+        grad, before, layer.negative_slope, False
     ),
-    nn.Hardtanh: lambda layer, slope, before, after: aten.hardtanh_backward(
-        slope, before, layer.min_val, layer.max_val
+    nn.Hardtanh: lambda layer, grad, before, after: aten.hardtanh_backward(
+        grad, before, layer.min_val, layer.max_val
     ),
-    nn.LogSigmoid: lambda _, slope, before, after: slope * torch.sigmoid(-before),
-    nn.Identity: lambda _, slope, before, after: slope,
+    nn.LogSigmoid: lambda _, grad, before, after: grad * torch.sigmoid(-before),
+    nn.Identity: lambda _, grad, before, after: grad,
 }
-"""For each elementwise layer: the slope of a loss in its input, from the slope in its output, the
-input and the output."""
+"""For each elementwise layer: a function of the layer, the gradient in its output, its input and
+its output, which returns the gradient in its input."""
 
 IN_PLACE: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
     nn.ReLU: torch.relu_,
@@ -50,20 +50,20 @@ Layers = list[tuple[str, nn.Module]]
 
 
 def layers_of(net: nn.Module) -> Layers | None:
-    """Give the named layers of a `nn.Sequential` of linear and elementwise ones; None for others.
+    """Return the named layers of an `nn.Sequential` of linear and elementwise layers.
 
-    Layers with hooks are others: those see one draw at a time. So are layers that write over their
-    input, and parameters that stand in two places.
+    None for other modules: also if a layer has hooks, which must be called for one draw at a time,
+    or modifies its input in place, or if two layers share a parameter.
     """
     if type(net) is not nn.Sequential or _has_hooks(net):
         return None
-    layers = list(net._modules.items())  # one that stands in two places has two names here
+    layers = list(net._modules.items())  # a layer that is used twice has two names here
     for _, layer in layers:
-        known = type(layer) is nn.Linear or type(layer) in SLOPES
+        known = type(layer) is nn.Linear or type(layer) in BACKWARD
         if not known or _has_hooks(layer) or getattr(layer, "inplace", False):
             return None
-    in_places = list(net.named_parameters(remove_duplicate=False))
-    if len(in_places) > len(list(net.parameters())):
+    n_uses = len(list(net.named_parameters(remove_duplicate=False)))
+    if n_uses > len(list(net.parameters())):
         return None
     return layers
 
@@ -77,33 +77,34 @@ def run_layers(
 ) -> Tensor:
     """Run layers under one draw of their weights, or under many.
 
-    Units come before rows inside: products are faster so, by half on some processors, and all draws
-    of a first layer are a single one. With nothing to keep, activations are written over.
+    Internally units are the dimension before rows: matrix products are faster this way, by half on
+    some processors, and all draws of the first layer are a single product. Activations are
+    computed in place unless they are needed for gradients.
 
     Parameters
     ----------
     layers : list of (name, module)
-        As `layers_of` gives them.
+        As returned by `layers_of`.
     values : mapping of str to Tensor of shape (n_draws, *parameter), or parameter
-        Draws of parameters, by their names in the network; the others are the layers' own.
+        Draws of parameters, by their names in the network. Other parameters keep their values.
     x : Tensor of shape (n, n_in) or (n_draws, n, n_in)
     hidden : list of Tensor, optional
-        Is given the input of every layer and the output, with units before rows, for
-        `slopes_of_layers`.
+        The input of every layer and the output are appended to it, units before rows, for
+        `gradients_of_layers`.
 
     Returns
     -------
     Tensor of shape (n_draws, n, n_out), or (n, n_out)
     """
     draws = _draws(layers, values)
-    is_kept = hidden is not None or torch.is_grad_enabled()
-    now, is_ours = x.mT, False
+    in_place = hidden is None and not torch.is_grad_enabled()
+    now, is_new = x.mT, False
     if hidden is not None:
         hidden.append(now)
     for name, layer in layers:
         if isinstance(layer, nn.Linear):
-            now, is_ours = _linear(*_parameters(layer, name, values), now, draws), True
-        elif is_ours and not is_kept and type(layer) in IN_PLACE:
+            now, is_new = _linear(*_parameters(layer, name, values), now, draws), True
+        elif in_place and is_new and type(layer) in IN_PLACE:
             IN_PLACE[type(layer)](now)
         else:
             now = layer(now)
@@ -112,44 +113,42 @@ def run_layers(
     return now.expand((*draws, *now.shape[-2:])).mT
 
 
-def slopes_of_layers(
-    layers: Layers, values: Mapping[str, Tensor], hidden: list[Tensor], slope: Tensor
+def gradients_of_layers(
+    layers: Layers, values: Mapping[str, Tensor], hidden: list[Tensor], grad: Tensor
 ) -> dict[str, Tensor]:
-    """Give the slopes of a loss in the values of the parameters, by backpropagation.
+    """Compute the gradients of a loss in the values of the parameters, by backpropagation.
 
     Parameters
     ----------
     layers, values, hidden
-        As of `run_layers`.
-    slope : Tensor of shape (n_draws, n, n_out), or (n, n_out)
-        Of the loss in the output.
+        As for `run_layers`.
+    grad : Tensor of shape (n_draws, n, n_out), or (n, n_out)
+        Gradient of the loss in the output.
 
     Returns
     -------
     dict of str to Tensor
         In the shapes of the values.
     """
-    slopes = {}
+    grads = {}
     learnt = [f"{name}.weight" in values or f"{name}.bias" in values for name, _ in layers]
     first = learnt.index(True)
-    draws, slope = slope.shape[:-2], slope.mT
+    draws, grad = grad.shape[:-2], grad.mT
     for i in range(len(layers) - 1, first - 1, -1):
         name, layer = layers[i]
         if not isinstance(layer, nn.Linear):
-            slope = SLOPES[type(layer)](layer, slope, hidden[i], hidden[i + 1])
+            grad = BACKWARD[type(layer)](layer, grad, hidden[i], hidden[i + 1])
             continue
         weight, _ = _parameters(layer, name, values)
         is_sum = _is_sum(weight, draws)
         if f"{name}.weight" in values:
             before = hidden[i]
-            slopes[f"{name}.weight"] = (
-                (slope * before).sum(-1)[None] if is_sum else slope @ before.mT
-            )
+            grads[f"{name}.weight"] = (grad * before).sum(-1)[None] if is_sum else grad @ before.mT
         if f"{name}.bias" in values:
-            slopes[f"{name}.bias"] = slope.sum(-1)
+            grads[f"{name}.bias"] = grad.sum(-1)
         if i > first:
-            slope = weight.mT * slope if is_sum else weight.mT @ slope
-    return slopes
+            grad = weight.mT * grad if is_sum else weight.mT @ grad
+    return grads
 
 
 def _parameters(
@@ -160,7 +159,7 @@ def _parameters(
 
 
 def _linear(weight: Tensor, bias: Tensor | None, x: Tensor, draws: torch.Size) -> Tensor:
-    """Give a layer's output of shape (*draws, n_out, n) at x of shape ([*draws,] n_in, n)."""
+    """Compute a layer's output of shape (*draws, n_out, n) at x of shape ([*draws,] n_in, n)."""
     weight = weight.expand((*draws, *weight.shape[-2:]))
     bias = None if bias is None else bias.expand((*draws, bias.shape[-1]))[..., None]
     if not draws:
@@ -171,7 +170,7 @@ def _linear(weight: Tensor, bias: Tensor | None, x: Tensor, draws: torch.Size) -
     if x.dim() == 3:
         return torch.bmm(weight, x) if bias is None else torch.baddbmm(bias, weight, x)
     n_in, n_rows = x.shape
-    if bias is not None and n_in < n_rows:  # a copy of the weights is less than one of the output
+    if bias is not None and n_in < n_rows:  # copying the weights costs less than copying the output
         weight, x = torch.cat([weight, bias], -1), torch.cat([x, torch.ones_like(x[:1])])
         bias = None
     flat = weight.flatten(0, 1)
@@ -180,16 +179,16 @@ def _linear(weight: Tensor, bias: Tensor | None, x: Tensor, draws: torch.Size) -
 
 
 def _is_sum(weight: Tensor, draws: torch.Size) -> bool:
-    """Say whether a layer is taken as a sum of products.
+    """Return whether a layer is computed as a sum of elementwise products.
 
-    With one unit the compiler joins it to what comes before and after, where a matrix product is a
-    call of its own: a tenth of a small net's compiled step.
+    For a layer of one unit, the compiler fuses the sum with neighbouring operations, whereas a
+    matrix product is a separate call, which takes a tenth of the compiled step of a small network.
     """
     return not draws and len(weight) == 1
 
 
 def _draws(layers: Layers, values: Mapping[str, Tensor]) -> torch.Size:
-    """Give the shape of the draws: what the values have beyond the parameters."""
+    """Return the shape of the draws: the leading dimensions that parameters do not have."""
     for name, layer in layers:
         for kind, parameter in layer._parameters.items():
             value = values.get(f"{name}.{kind}")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .._core.arrays import ArrayLike
-from ..model.network import BayesianNetwork, evaluating
+from ..model.functional import evaluating
+from ..model.network import BayesianNetwork
 from ..prediction.predictions import make_prediction
 from ..prediction.sampling import DrawnDistributions, Source
 

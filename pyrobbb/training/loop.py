@@ -19,7 +19,7 @@ from .._core.random_state import seeded
 from ..engines.auto import limit_threads
 from ..engines.base import Steps
 from ..fitted import FittedChain
-from ..model.network import evaluating
+from ..model.functional import evaluating
 from .callbacks import EpochEnd
 from .checkpoints import Checkpoints
 from .config import FitConfig

@@ -10,7 +10,7 @@ from pyro.infer import TraceMeanField_ELBO
 from torch import nn
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, crosscheck, likelihoods, mlp, priors, reference
-from pyrobbb.elbo.fused_elbo import FusedLoss
+from pyrobbb.elbo.fused_loss import FusedLoss
 from pyrobbb.model.guides import _LocalAutoNormal
 
 Check = sys.modules[

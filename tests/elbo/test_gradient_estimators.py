@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, fit, likelihoods, mlp, priors
-from pyrobbb.elbo.fused_elbo import FusedLoss
-from pyrobbb.elbo.gradient_estimators import DrawByRow
+from pyrobbb.elbo.fused_loss import FusedLoss
+from pyrobbb.elbo.gradient_estimators import PerExampleSampling
 
 N_DRAWS = 2000
 
@@ -73,12 +73,12 @@ class Candidate:
                     data_weight=2.0,
                     kl_weight=0.5,
                 )
-                slopes = [step.d_loc, step.d_rho, *(d.flatten() for d in step.d_points)]
-                rows.append(torch.cat([step.nll[None], step.kl[None], *slopes]))
+                gradients = [step.d_loc, step.d_rho, *(d.flatten() for d in step.d_points)]
+                rows.append(torch.cat([step.nll[None], step.kl[None], *gradients]))
         return torch.stack(rows)
 
     def outputs(self, estimator):
-        """Give the output of each row under many draws of `DrawByRow`."""
+        """Give the output of each row under many draws of `PerExampleSampling`."""
         loc, scale = self.guide.split(self.guide.loc), self.guide.split(self.guide.scale)
         values = {name: loc[name] for name, _ in self.network.bayesian_parameters()}
         parameters = dict(self.network.net.named_parameters())
@@ -87,7 +87,7 @@ class Candidate:
             for name, value in values.items():
                 parameters[name].data = value.detach()
             scales = {id(parameters[name]): scale[name] for name in values}
-            with torch.no_grad(), DrawByRow(estimator, scales):
+            with torch.no_grad(), PerExampleSampling(estimator, scales):
                 return torch.stack([self.network.net(self.x) for _ in range(N_DRAWS)])
         finally:
             for name, value in originals.items():
@@ -102,7 +102,7 @@ class Candidate:
 
 @pytest.mark.parametrize("estimator", ["local", "flipout"])
 @pytest.mark.parametrize("case", CASES)
-def test_each_rows_output_has_the_mean_and_variance_of_the_posterior(case, estimator):
+def test_the_output_of_each_row_has_the_mean_and_variance_of_the_posterior(case, estimator):
     pyro.set_rng_seed(1)
     candidate = Candidate(case)
     ours, expected = candidate.outputs(estimator), candidate.outputs_by_one_draw()
@@ -131,7 +131,7 @@ def test_gradients_are_less_noisy(case, estimator):
     assert noise[estimator] < 0.9 * noise["reparam"]
 
 
-def test_a_sampled_kl_divergence_is_unbiased_too():
+def test_gradients_with_a_sampled_kl_divergence_are_unbiased():
     candidate = Candidate("linear")
     ours = candidate.gradients("local", closed_form_kl=False)
     expected = candidate.gradients("local")
@@ -141,7 +141,7 @@ def test_a_sampled_kl_divergence_is_unbiased_too():
 
 
 @pytest.mark.parametrize("estimator", ["local", "flipout"])
-def test_an_input_of_zeros_gives_finite_gradients(estimator):
+def test_gradients_at_an_input_of_zeros_are_finite(estimator):
     network = BayesianNetwork(nn.Linear(3, 1, bias=False), priors.Normal(1.0))
     posterior = fit(
         network, torch.zeros(5, 3), torch.ones(5, 1), epochs=3, estimator=estimator, progress=False
@@ -152,7 +152,7 @@ def test_an_input_of_zeros_gives_finite_gradients(estimator):
 
 @pytest.mark.parametrize("n_particles", [1, 2])
 @pytest.mark.parametrize("estimator", ["local", "flipout"])
-def test_fits_use_them_and_repeat(estimator, n_particles):
+def test_fits_use_the_estimators_and_are_reproducible(estimator, n_particles):
     x = fixed_rows(20, 3)
     network = BayesianNetwork(mlp(3, [4], 1, seed=0).double())
     fits = [
@@ -175,7 +175,7 @@ def test_fits_use_them_and_repeat(estimator, n_particles):
     assert not torch.equal(fits[0].guide.loc, plain.guide.loc)
 
 
-def test_other_layers_are_refused_by_name():
+def test_other_layers_raise_with_the_name_of_the_parameter():
     network = BayesianNetwork(nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(6, 1)))
     x, y = torch.zeros((4, 2), dtype=torch.long), torch.zeros(4, 1)
     with pytest.raises(
@@ -184,7 +184,7 @@ def test_other_layers_are_refused_by_name():
         fit(network, x, y, epochs=1, estimator="local", progress=False)
 
 
-def test_other_layers_may_stay_points():
+def test_other_layers_may_have_point_parameters():
     net = nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(6, 1))
     network = BayesianNetwork(net, priors.ByName({"0.*": None}, default=priors.Normal(1.0)))
     x, y = torch.zeros((4, 2), dtype=torch.long), torch.zeros(4, 1)
@@ -197,10 +197,13 @@ def test_other_layers_may_stay_points():
     [
         ({"estimator": "dropout"}, "`estimator` must be one of reparam, local, flipout, got"),
         ({"estimator": "local", "engine": "svi"}, "`estimator` 'local' or 'flipout' needs engine"),
-        ({"estimator": "local", "guide": "auto_normal"}, "`estimator` 'local': the guide is a"),
+        (
+            {"estimator": "local", "guide": "auto_normal"},
+            "`estimator` 'local': the guide must be a",
+        ),
     ],
 )
-def test_what_does_not_go_together_is_refused(change, message):
+def test_incompatible_options_raise(change, message):
     x = fixed_rows(5, 3)
     network = BayesianNetwork(mlp(3, [4], 1).double())
     with pytest.raises(ValueError, match=message):

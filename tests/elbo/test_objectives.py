@@ -28,7 +28,7 @@ def test_uniform_weights_are_one_over_the_number_of_batches():
 
 
 @pytest.mark.parametrize("n_batches", [1, 2, 3, 10, 52, 64, 1023, 1024, 1025])
-def test_blundell_weights_equal_the_papers_fractions(n_batches):
+def test_blundell_weights_equal_the_fractions_of_the_paper(n_batches):
     exact = [
         float(Fraction(2 ** (n_batches - i), 2**n_batches - 1)) for i in range(1, n_batches + 1)
     ]
@@ -44,13 +44,13 @@ def test_blundell_weights_stay_finite_where_powers_of_two_overflow():
 
 
 @pytest.mark.parametrize("n_batches", [2, 10, 1000, 5000])
-def test_blundell_weights_never_rise(n_batches):
+def test_blundell_weights_never_increase(n_batches):
     weights = kl_weights("blundell", n_batches)
     assert (np.diff(weights) <= 0).all()
     assert weights[0] > weights[-1]
 
 
-def test_a_callable_gets_the_number_of_the_batch_from_one_on():
+def test_a_callable_receives_the_number_of_the_batch_counted_from_one():
     calls = []
     weights = kl_weights(lambda i, m: calls.append((i, m)) or i / 6, 3)
     assert calls == [(1, 3), (2, 3), (3, 3)]
@@ -59,37 +59,37 @@ def test_a_callable_gets_the_number_of_the_batch_from_one_on():
 
 
 @pytest.mark.parametrize("kl_weight", ["linear", None, "Blundell"])
-def test_an_unknown_weighting_is_refused(kl_weight):
+def test_an_unknown_weighting_raises(kl_weight):
     message = f"`kl_weight` must be 'uniform', 'blundell', a positive number.*got {kl_weight!r}"
     with pytest.raises(ValueError, match=message):
         kl_weights(kl_weight, 3)
 
 
-def test_a_number_is_a_factor_on_the_whole_divergence():
+def test_a_number_multiplies_the_whole_divergence():
     np.testing.assert_allclose(kl_weights(0.3, 4), [0.075] * 4)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_factor_that_is_no_positive_number_is_refused(bad):
+def test_a_factor_must_be_a_positive_number(bad):
     with pytest.raises(ValueError, match="`kl_weight`"):
         kl_weights(bad, 3)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -0.5])
-def test_a_callables_bad_weight_is_named_with_its_batch(bad):
+def test_an_invalid_weight_of_a_callable_is_reported_with_its_batch(bad):
     message = re.escape(f"finite numbers of at least 0, got {bad} for batch 2 of 3")
     with pytest.raises(ValueError, match=message):
         kl_weights(lambda i, m: bad if i == 2 else 0.5, 3)
 
 
 @pytest.mark.parametrize("n_batches", [0, -3])
-def test_there_must_be_a_batch(n_batches):
+def test_there_must_be_at_least_one_batch(n_batches):
     with pytest.raises(ValueError, match=f"`n_batches` must be at least 1, got {n_batches}"):
         kl_weights("uniform", n_batches)
 
 
 @pytest.mark.parametrize("n_batches", [2.0, "3", True, None])
-def test_the_number_of_batches_must_be_whole(n_batches):
+def test_the_number_of_batches_must_be_an_integer(n_batches):
     message = f"`n_batches` must be a whole number, got {n_batches!r}"
     with pytest.raises(TypeError, match=re.escape(message)):
         kl_weights("uniform", n_batches)
@@ -97,7 +97,7 @@ def test_the_number_of_batches_must_be_whole(n_batches):
 
 @pytest.mark.parametrize("n_particles", [1, 5])
 @pytest.mark.parametrize("objective", ["trace", "mean_field"])
-def test_a_name_stands_for_the_fused_elbo(objective, n_particles):
+def test_a_name_makes_a_fused_elbo(objective, n_particles):
     elbo = make_elbo(objective, n_particles)
     assert type(elbo) is FusedELBO
     assert (elbo.objective, elbo.num_particles) == (objective, n_particles)
@@ -106,44 +106,44 @@ def test_a_name_stands_for_the_fused_elbo(objective, n_particles):
 @pytest.mark.parametrize(
     ("objective", "kind"), [("trace", Trace_ELBO), ("mean_field", TraceMeanField_ELBO)]
 )
-def test_traced_gives_pyros_elbo_in_the_place_of_the_fused(objective, kind):
+def test_traced_returns_the_equivalent_elbo_of_pyro(objective, kind):
     elbo = traced(make_elbo(objective))
     assert type(elbo) is kind
     assert (elbo.num_particles, elbo.vectorize_particles) == (1, False)
 
 
 @pytest.mark.parametrize("objective", ["trace", "mean_field"])
-def test_several_particles_are_vectorised_outside_the_plate_of_the_data(objective):
+def test_particles_are_vectorised_outside_the_data_plate(objective):
     elbo = traced(make_elbo(objective, 5))
     assert (elbo.num_particles, elbo.vectorize_particles) == (5, True)
     assert elbo.max_plate_nesting == 2  # the data's plate, then that of the particles
 
 
-def test_traced_leaves_an_elbo_of_pyros_as_it_is():
+def test_traced_returns_an_elbo_of_pyro_unchanged():
     elbo = RenyiELBO(alpha=0.5, num_particles=2)
     assert traced(elbo) is elbo
 
 
 @pytest.mark.parametrize("n_particles", [1, 3])
-def test_an_elbo_of_pyros_is_used_as_it_is(n_particles):
+def test_make_elbo_returns_an_elbo_of_pyro_unchanged(n_particles):
     elbo = Trace_ELBO(num_particles=3)
     assert make_elbo(elbo, n_particles) is elbo
 
 
-def test_particles_that_contradict_the_elbo_are_refused():
+def test_n_particles_must_not_contradict_the_elbo():
     message = "`n_particles` is 2, but the objective has num_particles=3: set it there"
     with pytest.raises(ValueError, match=message):
         make_elbo(Trace_ELBO(num_particles=3), 2)
 
 
 @pytest.mark.parametrize("objective", ["elbo", None, Trace_ELBO, "Trace"])
-def test_an_unknown_objective_is_refused(objective):
+def test_an_unknown_objective_raises(objective):
     message = f"must be one of trace, mean_field, or a pyro.infer.ELBO, got {objective!r}"
     with pytest.raises(ValueError, match=re.escape(message)):
         make_elbo(objective)
 
 
-def test_the_number_of_particles_must_be_positive_and_whole():
+def test_the_number_of_particles_must_be_a_positive_integer():
     with pytest.raises(ValueError, match="`n_particles` must be at least 1, got 0"):
         make_elbo("trace", 0)
     with pytest.raises(TypeError, match=r"`n_particles` must be a whole number, got 2\.0"):

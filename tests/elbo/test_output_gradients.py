@@ -1,4 +1,4 @@
-"""The closed forms of nll and slopes, against torch's distributions and autograd."""
+"""The closed forms of nll and its gradients, against torch's distributions and autograd."""
 
 import pytest
 import torch
@@ -42,14 +42,14 @@ def by_autograd(likelihood, output, latents, y, row_weight):
     if log_prob.dim() == output.dim():
         log_prob = log_prob.sum(-1)
     nll = -WEIGHT * (log_prob * row_weight).sum(-1)
-    slope, *slopes = torch.autograd.grad(nll.sum(), [output, *latents.values()])
-    return nll, slope, dict(zip(latents, slopes, strict=True))
+    d_output, *d_latents = torch.autograd.grad(nll.sum(), [output, *latents.values()])
+    return nll, d_output, dict(zip(latents, d_latents, strict=True))
 
 
 @pytest.mark.parametrize(("likelihood", "site"), CASES.values(), ids=CASES)
 @pytest.mark.parametrize("lead", [(), (N_DRAWS,)], ids=["one draw", "many draws"])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_closed_forms_are_those_of_autograd(likelihood, site, lead, weighted):
+def test_closed_forms_equal_autograd(likelihood, site, lead, weighted):
     torch.manual_seed(0)
     output, latents, y = problem(likelihood, site, lead)
     row_weight = torch.rand((*lead, N), dtype=torch.float64) if weighted else None
@@ -61,17 +61,17 @@ def test_closed_forms_are_those_of_autograd(likelihood, site, lead, weighted):
     assert_close(closed, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_what_has_no_closed_form_here_is_left_to_autograd():
+def test_other_likelihoods_and_shapes_have_no_closed_form():
     output, y = torch.randn(N, K), torch.randn(N, K)
     assert closed_form(likelihoods.Poisson(), output, {}, y, 1.0, None) is None
     assert closed_form(likelihoods.Gaussian(1.0), output, {}, y[:, :1], 1.0, None) is None
     assert closed_form(likelihoods.Categorical(), output, {}, y, 1.0, None) is None
 
 
-def test_certain_classes_lose_no_digits():
+def test_extreme_logits_lose_no_precision():
     output = torch.tensor([[200.0, 0.0], [0.0, 200.0]])
-    nll, slope, _ = closed_form(
+    nll, d_output, _ = closed_form(
         likelihoods.Categorical(), output, {}, torch.tensor([0, 0]), 1.0, None
     )
     assert_close(nll, torch.tensor(200.0))
-    assert_close(slope, torch.tensor([[0.0, 0.0], [-1.0, 1.0]]))
+    assert_close(d_output, torch.tensor([[0.0, 0.0], [-1.0, 1.0]]))

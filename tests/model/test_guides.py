@@ -4,7 +4,6 @@ import copy
 import io
 import math
 import pickle
-import re
 
 import pyro
 import pyro.distributions as dist
@@ -12,49 +11,24 @@ import pyro.poutine as poutine
 import pytest
 import scipy.stats
 import torch
-from modules import LastState
+from modules import by_site, loc_and_scale, network_and_data
 from pyro.infer import Predictive, Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
-from torch.distributions import kl_divergence
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, auto_normal, mlp
 from pyrobbb.likelihoods import Gaussian, NegativeBinomial
 from pyrobbb.model.guides import inverse_softplus
-from pyrobbb.priors import ByName, FanInNormal, Laplace, Normal, ScaleMixture
+from pyrobbb.priors import ByName
 
 GUIDES = {"mean_field": MeanFieldGuide, "auto_normal": auto_normal}
 every_guide = pytest.mark.parametrize("make_guide", GUIDES.values(), ids=GUIDES)
 
 
-def network_and_data(likelihood=None, prior=None, n_out=1, dtype=torch.float64):
-    network = BayesianNetwork(mlp(3, [4], n_out, "tanh", seed=1).to(dtype), prior, likelihood)
-    x, y = torch.randn(6, 3, dtype=dtype), torch.randn(6, n_out, dtype=dtype)
-    return network, x, y
-
-
-def by_site(guide, flat):
-    """Cut a flat vector by hand, in the order in which the model draws its sites."""
-    pieces, start = {}, 0
-    for name, shape in guide.shapes.items():
-        pieces[name] = flat[start : start + math.prod(shape)].reshape(shape)
-        start += math.prod(shape)
-    assert start == len(flat)
-    return pieces
-
-
-def loc_and_scale(guide):
-    """Give the mean and standard deviation of each site in unconstrained space, for both guides."""
-    if isinstance(guide, MeanFieldGuide):
-        return by_site(guide, guide.loc), by_site(guide, nn.functional.softplus(guide.rho))
-    name = re.compile("_unconstrained$")
-    loc = {name.sub("", n): p for n, p in guide.locs.named_parameters()}
-    scale = {name.sub("", n): nn.functional.softplus(p) for n, p in guide.scales.named_parameters()}
-    return loc, scale
-
-
 @every_guide
 @pytest.mark.parametrize("median", [0.2, (0.2, 3.0)], ids=["one scale", "a scale each"])
-def test_a_guide_starts_at_the_modules_weights_and_the_noises_median(make_guide, median):
+def test_initial_means_are_the_weights_of_the_module_and_the_median_of_the_noise_prior(
+    make_guide, median
+):
     network, x, y = network_and_data(Gaussian(noise_median=median), n_out=2)
     guide = make_guide(network)
     guide(x, y)
@@ -67,7 +41,7 @@ def test_a_guide_starts_at_the_modules_weights_and_the_noises_median(make_guide,
 
 
 @every_guide
-def test_scales_start_at_a_tenth_of_the_root_of_the_fan_in(make_guide):
+def test_initial_scales_are_a_tenth_of_one_over_root_fan_in(make_guide):
     network, x, y = network_and_data()
     guide = make_guide(network)
     guide(x, y)
@@ -86,7 +60,7 @@ def test_scales_start_at_a_tenth_of_the_root_of_the_fan_in(make_guide):
 
 @every_guide
 @pytest.mark.parametrize("init_scale", [1e-6, 0.03, 2.0, 50.0])
-def test_init_scale_is_the_starting_scale_of_every_site(make_guide, init_scale):
+def test_init_scale_is_the_initial_scale_of_every_site(make_guide, init_scale):
     network, x, y = network_and_data()
     guide = make_guide(network, init_scale=init_scale)
     guide(x, y)
@@ -97,7 +71,7 @@ def test_init_scale_is_the_starting_scale_of_every_site(make_guide, init_scale):
 
 @every_guide
 @pytest.mark.parametrize("init_scale", [0.03, 2.0])
-def test_draws_have_the_standard_deviation_that_was_asked_for(make_guide, init_scale):
+def test_draws_have_the_requested_standard_deviation(make_guide, init_scale):
     network, x, y = network_and_data()
     guide = make_guide(network, init_scale=init_scale)
     guide(x, y)
@@ -114,7 +88,7 @@ def test_draws_have_the_standard_deviation_that_was_asked_for(make_guide, init_s
         assert z.abs().max() > 2
 
 
-def test_draws_have_the_scale_that_rho_is_set_to():
+def test_draws_have_the_scale_given_by_rho():
     network, x, y = network_and_data(Gaussian(0.1))
     guide = MeanFieldGuide(network)
     scale = torch.linspace(0.01, 5, guide.rho.numel(), dtype=torch.float64)
@@ -128,7 +102,7 @@ def test_draws_have_the_scale_that_rho_is_set_to():
     assert ((flat.std(0) / scale - 1).abs() < 4.5 / math.sqrt(2 * n)).all()
 
 
-def test_both_guides_start_at_the_same_place():
+def test_both_guides_have_the_same_initial_values():
     network, x, y = network_and_data(Gaussian(noise_median=(0.2, 3.0)), n_out=2)
     starts = []
     for make_guide in GUIDES.values():
@@ -178,7 +152,7 @@ def test_weights_are_drawn_from_normals_and_noise_from_a_log_normal():
 
 
 @pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
-def test_split_cuts_a_flat_vector_into_the_sites(lead):
+def test_split_returns_the_values_of_each_site(lead):
     network, *_ = network_and_data(Gaussian(noise_median=(0.2, 3.0)), n_out=2)
     guide = MeanFieldGuide(network)
     flat = torch.randn(*lead, guide.loc.numel())
@@ -200,7 +174,7 @@ def test_a_guide_has_a_mean_and_a_scale_for_each_weight_and_noise_scale():
     assert [name for name, _ in guide.named_parameters()] == ["loc", "rho"]
 
 
-def test_points_have_no_place_in_the_guide():
+def test_point_parameters_are_not_in_the_guide():
     network, *_ = network_and_data(Gaussian(0.1), ByName({"*.bias": None}))
     assert list(MeanFieldGuide(network).shapes) == ["0.weight", "2.weight"]
 
@@ -265,7 +239,7 @@ def test_a_guide_leaves_the_param_store_empty(make_guide):
     assert list(pyro.get_param_store()) == []
 
 
-def test_the_sites_of_a_likelihood_of_ones_own_are_found_through_x():
+def test_the_sites_of_a_custom_likelihood_are_found_by_running_it_on_x():
     def likelihood(output):
         return dist.Normal(output, pyro.sample("my_scale", dist.HalfNormal(output.new_tensor(2.0))))
 
@@ -280,139 +254,10 @@ def test_the_sites_of_a_likelihood_of_ones_own_are_found_through_x():
         assert scale["my_scale"].item() == pytest.approx(0.1)
 
 
-# The KL divergence.
-
-CLOSED = {
-    "Normal": (Normal(0.7, loc=0.1), lambda parameter: (0.1, 0.7)),
-    "FanInNormal": (
-        FanInNormal(1.5),
-        lambda parameter: (0.0, 1.5 / math.sqrt(math.prod(parameter.shape[1:]))),
-    ),
-    "by name": (
-        ByName({"0.*": Normal(0.3)}, default=Normal(2.0)),
-        lambda parameter: (0.0, 0.3 if len(parameter) == 4 else 2.0),
-    ),
-}
-
-
-def nll_at_same_noise(network, guide, x, y, *rest):
-    pyro.set_rng_seed(3)
-    trace = poutine.trace(guide).get_trace(x, y)
-    model = poutine.trace(poutine.replay(network, trace=trace)).get_trace(x, y, *rest)
-    model.compute_log_prob()
-    return -model.nodes["y"]["log_prob_sum"].item()
-
-
-def kl_at_same_noise(objective, network, guide, *data):
-    pyro.set_rng_seed(3)
-    return objective().loss(network, guide, *data) - nll_at_same_noise(network, guide, *data)
-
-
-@pytest.mark.parametrize(("prior", "loc_and_scale_of"), CLOSED.values(), ids=CLOSED)
-@pytest.mark.parametrize("noise", [None, (0.3, 2.0)], ids=["fixed noise", "learnt noise"])
-def test_the_closed_loss_is_torchs_kl_summed_plus_the_nll(prior, loc_and_scale_of, noise):
-    likelihood = Gaussian(0.3) if noise is None else Gaussian(noise_median=noise, noise_log_sd=0.75)
-    network, x, y = network_and_data(likelihood, prior, n_out=2)
-    guide = MeanFieldGuide(network)
-    with torch.no_grad():
-        guide.loc.add_(torch.randn_like(guide.loc))
-        guide.rho.add_(torch.randn_like(guide.rho))
-    loc, scale = loc_and_scale(guide)
-    kl, n_elements = 0, 0
-    for name, parameter in network.bayesian_parameters():
-        q = torch.distributions.Normal(loc[name], scale[name])
-        p_loc, p_scale = torch.tensor(loc_and_scale_of(parameter), dtype=torch.float64)
-        p = torch.distributions.Normal(p_loc, p_scale)
-        each = kl_divergence(q, p)
-        assert each.shape == parameter.shape
-        kl, n_elements = kl + each.sum(), n_elements + each.numel()
-    assert n_elements == sum(p.numel() for p in network.net.parameters())
-    if noise is not None:
-        # A KL divergence does not change with the variable: that of the logarithms.
-        q = torch.distributions.Normal(loc["noise_scale"], scale["noise_scale"])
-        prior_log = torch.distributions.Normal(torch.tensor(noise, dtype=torch.float64).log(), 0.75)
-        kl = kl + kl_divergence(q, prior_log).sum()
-    expected = kl.item() + nll_at_same_noise(network, guide, x, y)
-    pyro.set_rng_seed(3)
-    loss = TraceMeanField_ELBO().loss(network, guide, x, y)
-    assert loss == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize("objective", [Trace_ELBO, TraceMeanField_ELBO])
-def test_the_kl_is_zero_when_q_is_the_prior(objective):
-    likelihood = Gaussian(noise_median=(0.3, 2.0), noise_log_sd=0.8)
-    network, x, y = network_and_data(likelihood, FanInNormal(1.5), n_out=2)
-    guide = MeanFieldGuide(network)
-    scale = {
-        name: torch.full(shape, 1.5 / math.sqrt(math.prod(shape[1:])), dtype=torch.float64)
-        for name, shape in guide.shapes.items()
-    }
-    scale["noise_scale"] = torch.full((2,), 0.8, dtype=torch.float64)
-    with torch.no_grad():
-        guide.loc.zero_()
-        guide.loc[-2:] = torch.tensor([0.3, 2.0], dtype=torch.float64).log()
-        guide.rho.copy_(inverse_softplus(torch.cat([s.flatten() for s in scale.values()])))
-    kl = kl_at_same_noise(objective, network, guide, x, y)
-    assert kl == pytest.approx(0, abs=1e-9)
-
-
-@pytest.mark.parametrize("objective", [Trace_ELBO, TraceMeanField_ELBO])
-@pytest.mark.parametrize("prior", [FanInNormal(), ScaleMixture(), Laplace()], ids=repr)
-def test_the_kl_does_not_depend_on_the_number_of_data(objective, prior):
-    network, x, y = network_and_data(prior=prior)
-    guide = MeanFieldGuide(network)
-    kl = []
-    for n_rows, n_data in [(6, None), (1, None), (3, 3), (3, 6), (6, 10_000)]:
-        data = x[:n_rows], y[:n_rows], n_data
-        kl.append(kl_at_same_noise(objective, network, guide, *data))
-    assert kl[1:] == pytest.approx([kl[0]] * 4, rel=1e-8)
-
-
-@pytest.mark.parametrize("objective", [Trace_ELBO, TraceMeanField_ELBO])
-def test_the_kl_does_not_depend_on_the_length_of_sequences(objective):
-    network = BayesianNetwork(LastState().double())
-    guide = MeanFieldGuide(network)
-    kl = []
-    for length in (1, 2, 20):
-        data = torch.randn(4, length, 2).double(), torch.randn(4, 1).double()
-        kl.append(kl_at_same_noise(objective, network, guide, *data))
-    assert kl[1:] == pytest.approx([kl[0]] * 2, rel=1e-10)
-
-
-@pytest.mark.parametrize("objective", [Trace_ELBO, TraceMeanField_ELBO])
-@pytest.mark.parametrize("rho", [-1000.0, -100.0, -50.0, -30.0, 30.0, 100.0])
-@pytest.mark.parametrize("prior", [FanInNormal(), ScaleMixture()], ids=repr)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_loss_and_gradients_are_finite_at_extreme_rho(objective, rho, prior, dtype):
-    network, x, y = network_and_data(Gaussian(1.0), prior, dtype=dtype)
-    guide = MeanFieldGuide(network)
-    with torch.no_grad():
-        guide.rho.fill_(rho)
-    loss = objective().differentiable_loss(network, guide, x, y)
-    loss.backward()
-    assert loss.isfinite()
-    assert guide.loc.grad.isfinite().all()
-    assert guide.rho.grad.isfinite().all()
-    assert guide.loc.grad.abs().min() > 0
-
-
-def test_at_a_vanishing_scale_the_means_still_follow_the_gradient_of_a_plain_network():
-    network, x, y = network_and_data(Gaussian(0.5), Normal(2.0), dtype=torch.float32)
-    guide = MeanFieldGuide(network)
-    with torch.no_grad():
-        guide.rho.fill_(-100)
-    TraceMeanField_ELBO().differentiable_loss(network, guide, x, y).backward()
-    net = copy.deepcopy(network.net)
-    nll = -torch.distributions.Normal(net(x), 0.5).log_prob(y).sum()
-    (nll + sum((p**2).sum() for p in net.parameters()) / (2 * 2.0**2)).backward()
-    expected = torch.cat([parameter.grad.flatten() for parameter in net.parameters()])
-    torch.testing.assert_close(guide.loc.grad, expected)
-
-
 @pytest.mark.parametrize("width", [10, 100, 1000])
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
-def test_at_the_start_the_outputs_doubt_is_of_the_order_of_a_tenth(width, depth, activation):
+def test_the_initial_epistemic_sd_of_the_output_is_of_order_one_tenth(width, depth, activation):
     """Each layer adds to the output's variance; the weights above shrink what came before.
 
     The weights of a unit vary by 0.01 / fan_in around means of variance 1 / (3 fan_in) (torch's
@@ -432,7 +277,7 @@ def test_at_the_start_the_outputs_doubt_is_of_the_order_of_a_tenth(width, depth,
     assert 0.06 < sd < 0.25
 
 
-def test_counts_too_have_their_latent_site_in_the_guide():
+def test_the_total_count_of_a_negative_binomial_is_a_site_of_the_guide():
     network = BayesianNetwork(mlp(3, [], 1).double(), likelihood=NegativeBinomial())
     guide = MeanFieldGuide(network)
     assert list(guide.shapes) == ["0.weight", "0.bias", "total_count"]

@@ -7,18 +7,18 @@ from torch.func import functional_call
 from torch.testing import assert_close
 
 from pyrobbb import BayesianNetwork, mlp
+from pyrobbb.model.functional import evaluating
 from pyrobbb.model.mlp import ACTIVATIONS
-from pyrobbb.model.network import evaluating
 from pyrobbb.model.sequential import (
-    SLOPES,
+    BACKWARD,
+    gradients_of_layers,
     layers_of,
     run_layers,
-    slopes_of_layers,
 )
 
 N_DRAWS = 5
 
-CHAINS = {
+NETWORKS = {
     "linear": lambda: mlp(3, [], 2),
     **{name: lambda name=name: mlp(3, [7, 4], 2, name) for name in ACTIVATIONS},
     "no bias": lambda: nn.Sequential(nn.Linear(3, 6, bias=False), nn.Tanh(), nn.Linear(6, 1)),
@@ -36,9 +36,9 @@ def drawn(net, names=None):
     }
 
 
-@pytest.mark.parametrize("make", CHAINS.values(), ids=CHAINS)
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
 @pytest.mark.parametrize("x_per_draw", [False, True])
-def test_a_chain_gives_what_vmap_gives(make, x_per_draw):
+def test_layers_compute_what_vmap_computes(make, x_per_draw):
     net = make().double()
     values = drawn(net)
     x = torch.randn((N_DRAWS, 9, 3) if x_per_draw else (9, 3), dtype=torch.float64)
@@ -47,10 +47,10 @@ def test_a_chain_gives_what_vmap_gives(make, x_per_draw):
     assert_close(run_layers(layers_of(net), values, x), expected)
 
 
-@pytest.mark.parametrize("make", CHAINS.values(), ids=CHAINS)
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
 @pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize("n_rows", [2, 9])
-def test_many_draws_at_the_same_inputs_give_what_vmap_gives(make, graph, n_rows):
+def test_many_draws_at_the_same_inputs_equal_those_of_vmap(make, graph, n_rows):
     net = make().double()
     values, x = drawn(net), torch.randn(n_rows, 3, dtype=torch.float64)
     expected = torch.vmap(lambda v: functional_call(net, v, (x,)))(values)
@@ -62,7 +62,7 @@ def test_many_draws_at_the_same_inputs_give_what_vmap_gives(make, graph, n_rows)
 
 
 @pytest.mark.parametrize("names", [{"0.bias", "2.weight"}, {"0.weight", "2.bias"}, {"2.weight"}])
-def test_parameters_that_are_not_drawn_are_the_layers_own(names):
+def test_parameters_that_are_not_drawn_keep_their_values(names):
     net = mlp(3, [6], 2).double()
     x = torch.randn(9, 3, dtype=torch.float64)
     values = drawn(net, names)
@@ -71,7 +71,7 @@ def test_parameters_that_are_not_drawn_are_the_layers_own(names):
 
 
 ELEMENTWISE = [
-    *(kind() for kind in SLOPES),
+    *(kind() for kind in BACKWARD),
     nn.GELU(approximate="tanh"),
     nn.ELU(alpha=0.3),
     nn.LeakyReLU(0.3),
@@ -82,14 +82,14 @@ ELEMENTWISE = [
 
 @pytest.mark.parametrize("activation", ELEMENTWISE, ids=str)
 @pytest.mark.parametrize("n_draws", [None, N_DRAWS])
-def test_slopes_by_hand_are_those_of_autograd(activation, n_draws):
+def test_explicit_gradients_equal_those_of_autograd(activation, n_draws):
     net = nn.Sequential(
         nn.Linear(3, 6), activation, nn.Linear(6, 5, bias=False), activation, nn.Linear(5, 2)
     ).double()
-    assert_slopes_are_those_of_autograd(net, n_draws, own={"4.weight"})
+    assert_gradients_equal_those_of_autograd(net, n_draws, own={"4.weight"})
 
 
-def test_what_the_slopes_need_is_not_written_over():
+def test_activations_needed_for_gradients_are_not_overwritten():
     net = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Sigmoid(), nn.Linear(6, 2)).double()
     x, values, hidden = torch.randn(9, 3).double(), drawn(net), []
     with torch.no_grad():
@@ -100,13 +100,13 @@ def test_what_the_slopes_need_is_not_written_over():
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("own", [set(), {"2.weight"}])
-def test_a_layer_of_one_unit_is_a_product_as_well(bias, own):
+def test_a_layer_of_one_unit_has_the_same_output_and_gradients(bias, own):
     net = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 1, bias=bias)).double()
-    output = assert_slopes_are_those_of_autograd(net, None, own)
+    output = assert_gradients_equal_those_of_autograd(net, None, own)
     assert output.shape == (9, 1)
 
 
-def assert_slopes_are_those_of_autograd(net, n_draws, own):
+def assert_gradients_equal_those_of_autograd(net, n_draws, own):
     x = torch.randn(9, 3, dtype=torch.float64)
     values = {
         name: (value if n_draws else value[0]).requires_grad_()
@@ -117,24 +117,24 @@ def assert_slopes_are_those_of_autograd(net, n_draws, own):
     output = run_layers(layers_of(net), values, x, hidden=hidden)
     if not n_draws:
         assert_close(output, functional_call(net, values, (x,)))
-    slope = torch.randn_like(output)
-    expected = torch.autograd.grad(output, list(values.values()), slope)
-    slopes = slopes_of_layers(layers_of(net), values, hidden, slope)
-    assert_close([slopes[name] for name in values], list(expected))
+    grad_output = torch.randn_like(output)
+    expected = torch.autograd.grad(output, list(values.values()), grad_output)
+    gradients = gradients_of_layers(layers_of(net), values, hidden, grad_output)
+    assert_close([gradients[name] for name in values], list(expected))
     return output
 
 
-def test_slopes_go_no_deeper_than_to_the_first_layer_that_is_learnt():
+def test_backpropagation_stops_at_the_first_learnt_layer():
     net = mlp(3, [6, 5], 2).double()
     values = {name: value.requires_grad_() for name, value in drawn(net, {"2.bias"}).items()}
     hidden = []
     output = run_layers(layers_of(net), values, torch.randn(9, 3).double(), hidden=hidden)
     (expected,) = torch.autograd.grad(output.sum(), list(values.values()))
-    slopes = slopes_of_layers(layers_of(net), values, hidden, torch.ones_like(output))
-    assert_close(slopes, {"2.bias": expected})
+    gradients = gradients_of_layers(layers_of(net), values, hidden, torch.ones_like(output))
+    assert_close(gradients, {"2.bias": expected})
 
 
-def test_a_layer_that_stands_in_two_places_runs_in_both():
+def test_a_layer_may_be_used_twice():
     relu = nn.ReLU()
     net = nn.Sequential(nn.Linear(3, 4), relu, nn.Linear(4, 4), relu, nn.Linear(4, 1)).double()
     values, x = drawn(net), torch.randn(9, 3, dtype=torch.float64)
@@ -142,7 +142,7 @@ def test_a_layer_that_stands_in_two_places_runs_in_both():
     assert_close(run_layers(layers_of(net), values, x), expected)
 
 
-def test_gradients_are_those_of_vmap():
+def test_gradients_equal_those_of_vmap():
     net = mlp(3, [6], 2, "tanh").double()
     x = torch.randn(9, 3, dtype=torch.float64)
     values = {name: value.requires_grad_() for name, value in drawn(net).items()}
@@ -173,7 +173,7 @@ def tied():
     return nn.Sequential(layer, nn.ReLU(), layer)
 
 
-OTHERS = {
+OTHER_MODULES = {
     "subclass of a layer": lambda: nn.Sequential(MyLinear(3, 2)),
     "subclass of Sequential": lambda: type("Mine", (nn.Sequential,), {})(nn.Linear(3, 2)),
     "parametrised": lambda: nn.Sequential(
@@ -189,13 +189,15 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
-def test_other_modules_are_not_taken_for_chains(make):
+@pytest.mark.parametrize("make", OTHER_MODULES.values(), ids=OTHER_MODULES)
+def test_layers_of_is_none_for_other_modules(make):
     assert layers_of(make()) is None
 
 
-@pytest.mark.parametrize("make", [CHAINS["tanh"], *OTHERS.values()], ids=["chain", *OTHERS])
-def test_rows_in_tiles_give_the_same_outputs(make):
+@pytest.mark.parametrize(
+    "make", [NETWORKS["tanh"], *OTHER_MODULES.values()], ids=["layers", *OTHER_MODULES]
+)
+def test_rows_in_tiles_have_the_same_outputs(make):
     network = BayesianNetwork(make())
     draws = {
         name: torch.randn(N_DRAWS, *parameter.shape)

@@ -15,7 +15,7 @@ from torch import nn
 from pyrobbb import BayesianNetwork, FusedELBO, MeanFieldGuide, Posterior, fit, mlp, prune
 from pyrobbb.diagnostics.checks import diagnose, khat_of_chains, layers, loo
 from pyrobbb.diagnostics.importance import log_ratios
-from pyrobbb.elbo.fused_elbo import CannotFuseError
+from pyrobbb.elbo.fused_loss import CannotFuseError
 from pyrobbb.fitted.history import History
 from pyrobbb.likelihoods import Categorical, Gaussian
 from pyrobbb.model.guides import NormalOrPoint, inverse_softplus

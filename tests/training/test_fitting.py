@@ -519,7 +519,7 @@ def test_the_progress_bar_shows_the_loss_and_its_parts(capsys):
             ValueError,
             r"`y` has shape \(23,\), .* Pass y.reshape\(-1, 1\)\.",
         ),
-        (X, Y[:5], ValueError, "`x` and `y` must have one row each: got 23 and 5 rows"),
+        (X, Y[:5], ValueError, "`x` and `y` must have the same number of rows, got 23 and 5"),
         (X[:, :2], Y, ValueError, r"`x` with rows of shape \(2,\) .* does not fit the network"),
         (X[:, 0], Y, ValueError, r"does not fit the network\. Pass x\.reshape\(-1, 1\) if"),
         (X * np.nan, Y, ValueError, r"`x` has 69 value\(s\) .* first at row 0, column 0"),

@@ -11,7 +11,7 @@ from pyro.infer import Trace_ELBO
 from torch import nn
 
 from pyrobbb import BayesianNetwork, FusedELBO, MeanFieldGuide, Posterior, fit, likelihoods, mlp
-from pyrobbb.elbo.fused_elbo import FusedLoss
+from pyrobbb.elbo.fused_loss import FusedLoss
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(23, 3))

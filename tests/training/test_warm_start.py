@@ -9,7 +9,7 @@ from conjugate import NOISE, LinearRegression
 from torch import nn
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, Posterior, fit, likelihoods, mlp, priors
-from pyrobbb.elbo.fused_elbo import FusedLoss
+from pyrobbb.elbo.fused_loss import FusedLoss
 from pyrobbb.engines.fused import FusedEngine
 
 RNG = np.random.default_rng(0)

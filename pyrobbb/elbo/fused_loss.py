@@ -1,0 +1,202 @@
+"""The negative ELBO without effect handling: flat vectors, one draw of noise, analytic gradients.
+
+With the noise eps, u = loc + scale * eps is a draw from q. The sampled log q(u) has the same
+gradient as the closed-form entropy: all of it but -1 / scale cancels. So with the gradient
+g = d/du [nll - log p(u)], the gradient of the loss is g in loc and g * eps - 1 / scale in scale
+(Blundell et al. 2015, section 3.2), and only the network needs automatic differentiation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from ..model.guides import MIN_SCALE, MeanFieldGuide, scale_of
+from ..model.network import BayesianNetwork
+from .flat_prior import FlatPrior, sampled_log_q
+from .gradient_estimators import Estimator
+from .nll import NetworkNll, NllEstimator
+from .per_example_draws import PerExampleDraws
+from .shared_draws import SharedDraws
+
+
+class CannotFuseError(ValueError):
+    """The fused loss does not cover a model, guide or objective."""
+
+
+@dataclass(frozen=True)
+class LossGradients:
+    """The parts of the negative ELBO, in nats at the scale of the data set, and its gradients.
+
+    Attributes
+    ----------
+    nll, kl : Tensor of shape (*lead,)
+        The nll times `data_weight`; the KL divergence without its weight.
+    d_loc, d_rho : Tensor of shape (*lead, n_latent)
+    d_points : tuple of Tensor
+    """
+
+    nll: Tensor
+    kl: Tensor
+    d_loc: Tensor
+    d_rho: Tensor
+    d_points: tuple[Tensor, ...]
+
+
+class FusedLoss:
+    """The negative ELBO of a network under a mean-field guide, as a function of flat tensors.
+
+    Parameters
+    ----------
+    network : BayesianNetwork
+    guide : MeanFieldGuide
+    closed_form_kl : bool
+        Whether the KL divergence is in closed form where both distributions are normal, as in
+        `TraceMeanField_ELBO`; otherwise it is sampled, as in `Trace_ELBO`.
+    estimator : {"reparam", "local", "flipout"}
+        Whether the rows of a batch share a draw of the weights, or each row has a different one,
+        which is then drawn from torch's random state.
+
+    Raises
+    ------
+    ValueError
+        If the estimator does not cover a layer.
+    CannotFuseError
+        If this function does not cover the model; the message says why.
+    """
+
+    def __init__(
+        self,
+        network: BayesianNetwork,
+        guide: MeanFieldGuide,
+        *,
+        closed_form_kl: bool = False,
+        estimator: Estimator = "reparam",
+    ) -> None:
+        _check_covered(network, guide)
+        self.estimator = estimator
+        self._guide = guide
+        self._closed_form_kl = closed_form_kl
+        nll = NetworkNll(network, guide)
+        self._to_support = nll.to_support
+        self._nll: NllEstimator = (
+            SharedDraws(nll) if estimator == "reparam" else PerExampleDraws(nll, estimator)
+        )
+        priors: dict[str, Any] = {n: network.prior(n, p) for n, p in network.bayesian_parameters()}
+        priors |= getattr(network.likelihood, "latents", None) or {}
+        if any(_is_learnt(prior) for prior in priors.values()):
+            raise CannotFuseError("the prior has learnt parameters")
+        self._prior = FlatPrior.of(
+            [(priors[name], shape) for name, shape in guide.shapes.items()], like=guide.loc
+        )
+
+    def noise(self, n_particles: int = 1) -> Tensor:
+        """Draw standard normal noise from torch's random state, in the order of the sites.
+
+        These are the same numbers as the guide would draw from the same state.
+
+        Returns
+        -------
+        Tensor of shape (n_latent,), or (n_particles, n_latent) for more than one
+        """
+        lead = (n_particles,) if n_particles > 1 else ()
+        loc = self._guide.loc
+        sizes = [shape.numel() for shape in self._guide.shapes.values()]
+        return torch.cat([loc.new_empty((*lead, n)).normal_() for n in sizes], dim=-1)
+
+    def draws(self, loc: Tensor, rho: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """Return the values of the sites for noise of shape (..., n_latent)."""
+        values = self._guide.split(loc + scale_of(rho) * noise)
+        return {
+            n: self._to_support[n](v) if n in self._to_support else v for n, v in values.items()
+        }
+
+    def __call__(
+        self,
+        loc: Tensor,
+        rho: Tensor,
+        points: tuple[Tensor, ...],
+        noise: Tensor,
+        x: Tensor,
+        y: Tensor,
+        *,
+        data_weight: float | Tensor = 1.0,
+        kl_weight: float | Tensor = 1.0,
+        row_weight: Tensor | None = None,
+    ) -> LossGradients:
+        """Compute ``data_weight * nll + kl_weight * kl``, in parts, and its gradients.
+
+        Leading dimensions are those of independent fits.
+
+        Parameters
+        ----------
+        loc, rho : Tensor of shape (*lead, n_latent)
+        points : tuple of Tensor of shape (*lead, *parameter)
+        noise : Tensor of shape (*lead, n_latent) or (*lead, n_particles, n_latent)
+        x, y : Tensor of shape (*lead, n_rows, ...)
+        data_weight, kl_weight : float
+        row_weight : Tensor of shape (*lead, n_rows), optional
+            Factor on the nll of each row.
+        """
+        raw = softplus(rho)
+        scale = raw.clamp(min=MIN_SCALE)
+        many = noise.dim() > loc.dim()
+        if many:
+            u = loc.unsqueeze(-2) + scale.unsqueeze(-2) * noise
+        else:
+            u = torch.addcmul(loc, scale, noise)
+        share = 1 / u.shape[-2] if many else 1  # of each draw in the average
+        data = self._nll(loc, scale, noise, u, points, x, y, data_weight * share, row_weight)
+        g = data.d_draw
+        if self._closed_form_kl:
+            kl, kl_d_loc, kl_d_scale = self._prior.kl(loc, scale, noise)
+            sums = (g.sum(-2), (g * noise).sum(-2)) if many else (g, g * noise)
+            d_loc = sums[0] + kl_weight * kl_d_loc
+            d_scale = sums[1] + kl_weight * kl_d_scale
+        else:
+            neg_log_prior, prior_gradient = self._prior.neg_log_prob_and_gradient(u)
+            # Tensor weights allow addcmul and addcdiv: fewer passes over the flat vectors.
+            weight = torch.as_tensor(kl_weight, dtype=loc.dtype, device=loc.device)
+            d_loc = torch.addcmul(g, prior_gradient, weight * share if many else weight)
+            d_scale = d_loc * noise
+            if many:
+                neg_log_prior = neg_log_prior.mean(-1)
+                d_loc, d_scale = d_loc.sum(-2), d_scale.sum(-2)
+            d_scale = torch.addcdiv(d_scale, -weight, scale)
+            kl = neg_log_prior + sampled_log_q(scale, noise)
+        d_loc, d_scale = data.add_to(d_loc, d_scale)
+        # d scale / d rho is the logistic function of rho; 0 where the scale is at its bound.
+        above = torch.ops.aten.threshold_backward(d_scale, raw, MIN_SCALE)
+        d_rho = torch.ops.aten.softplus_backward(above, rho, 1.0, 20.0)
+        return LossGradients(
+            data.nll.sum(-1) if many else data.nll, kl, d_loc, d_rho, data.d_points
+        )
+
+
+def _check_covered(network: Any, guide: Any) -> None:
+    if type(network) is not BayesianNetwork:
+        raise CannotFuseError(f"the model must be a BayesianNetwork, got {type(network).__name__}")
+    if type(guide) is not MeanFieldGuide:
+        raise CannotFuseError(f"the guide must be a MeanFieldGuide, got {type(guide).__name__}")
+    if guide.has_points:
+        raise CannotFuseError("the guide is pruned: its point masses have no density")
+    names = [name for name, _ in network.bayesian_parameters()]
+    declared = getattr(network.likelihood, "latents", None)
+    if set(guide.shapes) != {*names, *(declared or ())}:
+        raise CannotFuseError(
+            "the likelihood draws latent sites that it does not list as `latents`, or the guide "
+            "was made for another network"
+        )
+
+
+def _is_learnt(prior: Any) -> bool:
+    return any(
+        value.requires_grad
+        if isinstance(value, Tensor)
+        else isinstance(value, torch.distributions.Distribution) and _is_learnt(value)
+        for value in vars(prior).values()
+    )

@@ -1,0 +1,155 @@
+"""A module run under many draws of its parameters at once."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from .sequential import layers_of, run_layers
+
+logger = logging.getLogger(__name__)
+
+
+class VectorizedCall:
+    """Runs a module under many draws of its parameters.
+
+    Draws are mapped by `torch.vmap`, or by matrix products for the layers that
+    `pyrobbb.model.sequential` covers. Where vmap fails, they run one at a time; that it fails is
+    remembered for each mode (training or evaluation) of the module.
+    """
+
+    def __init__(self) -> None:
+        self._modes_without_vmap: set[bool] = set()
+
+    def over_draws(
+        self,
+        net: nn.Module,
+        values: Mapping[str, Tensor],
+        x: Tensor,
+        *,
+        x_per_draw: bool = False,
+        rows_at_once: int | None = None,
+    ) -> Tensor:
+        """Run the module under draws whose first dimension is that of the draws.
+
+        Parameters
+        ----------
+        net : nn.Module
+        values : mapping of str to Tensor of shape (n_draws, *parameter)
+        x : Tensor of shape (n, ...), or (n_draws, n, ...) with `x_per_draw`
+        x_per_draw, rows_at_once
+            As for `BayesianNetwork.output`.
+
+        Returns
+        -------
+        Tensor of shape (n_draws, n, ...)
+        """
+        layers = layers_of(net)
+        if layers is not None and x.dim() == 2 + x_per_draw:
+            tiles = x.split(rows_at_once or x.shape[-2], -2)
+            return torch.cat([run_layers(layers, values, tile) for tile in tiles], -2)
+        if x_per_draw:
+            return self._map(net, lambda draw, x: functional_call(net, draw, (x,)), (values, x))
+        if rows_at_once is None or len(x) <= rows_at_once:
+            return self._map(net, lambda draw: functional_call(net, draw, (x,)), (values,))
+        # The loop over tiles is inside the mapped call, as entering vmap takes as long as a tile.
+        in_tiles = _InTiles(net, rows_at_once)
+        named = {f"net.{name}": value for name, value in values.items()}
+        return self._map(net, lambda draw: functional_call(in_tiles, draw, (x,)), (named,))
+
+    def over_batch(
+        self,
+        net: nn.Module,
+        weights: Mapping[str, Tensor],
+        points: Mapping[str, Tensor],
+        x: Tensor,
+    ) -> tuple[Tensor, int]:
+        """Run the module over the batch dimensions with which Pyro has drawn its weights.
+
+        Parameters
+        ----------
+        net : nn.Module
+        weights : mapping of str to Tensor of shape (*batch, *parameter)
+            The batch shapes are broadcast.
+        points : mapping of str to Tensor
+            Values of further parameters, without batch dimensions.
+        x : Tensor of shape (n, ...)
+
+        Returns
+        -------
+        output : Tensor of shape (*batch, n, ...)
+        n_batch : int
+            Number of batch dimensions.
+        """
+        parameters = dict(net.named_parameters())
+        shapes = {name: parameters[name].shape for name in weights}
+        leads = {
+            name: without_data_dim(value.shape[: value.dim() - len(shapes[name])])
+            for name, value in weights.items()
+        }
+        batch = torch.broadcast_shapes(*leads.values())
+        aligned = {
+            name: value.reshape((*leads[name], *shapes[name])).expand((*batch, *shapes[name]))
+            for name, value in weights.items()
+        }
+
+        def call(draw: Mapping[str, Tensor]) -> Tensor:
+            return functional_call(net, {**points, **draw}, (x,))
+
+        if not batch:
+            return call(aligned), 0
+        flat = {name: value.reshape((-1, *shapes[name])) for name, value in aligned.items()}
+        output = self._map(net, call, (flat,))
+        return output.reshape((*batch, *output.shape[1:])), len(batch)
+
+    def _map(
+        self, net: nn.Module, call: Callable[..., Tensor], arguments: tuple[Any, ...]
+    ) -> Tensor:
+        """Map a call over the first dimension of a mapping of draws, and of further tensors."""
+        error = None
+        if net.training not in self._modes_without_vmap:
+            buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
+            try:
+                with warnings.catch_warnings():  # about operations that vmap itself loops over
+                    warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+                    return torch.vmap(call, randomness="different")(*arguments)
+            except RuntimeError as raised:  # recurrent layers, batch norm in training
+                error = raised
+                for buffer, before in buffers:  # the failed call may have updated some of them
+                    buffer.copy_(before)
+        draws, *others = arguments
+        looped = [
+            call({name: value[i] for name, value in draws.items()}, *(o[i] for o in others))
+            for i in range(len(next(iter(draws.values()))))
+        ]
+        if error is not None:
+            self._modes_without_vmap.add(net.training)
+            reason = str(error).strip().splitlines()[0]
+            logger.info("Draws run one at a time: torch.vmap fails for this module (%s)", reason)
+        return torch.stack(looped)
+
+
+class _InTiles(nn.Module):
+    """Runs a module on a limited number of rows at a time."""
+
+    def __init__(self, net: nn.Module, n_rows: int) -> None:
+        super().__init__()
+        self.net, self._n_rows = net, n_rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.net(rows) for rows in x.split(self._n_rows)])
+
+
+def without_data_dim(batch: torch.Size) -> torch.Size:
+    """Return the batch shape of a vectorised draw without the dimension of the data plate.
+
+    The model's plate "data" is dimension -1. Vectorised draws of a weight are outside the plate and
+    have size 1 there; Pyro's Predictive omits the dimension.
+    """
+    return batch[:-1] if batch and batch[-1] == 1 else batch
