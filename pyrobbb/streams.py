@@ -164,10 +164,13 @@ class Parquet:
         n_dims = 1 if isinstance(self.target, str) else 2
         if n_dims != y.dim():
             first = self._targets[0]
-            shape, remedy = ("(n, k)", [first]) if n_dims == 1 else ("(n,)", first)
+            if n_dims == 1:
+                shape, requirement, remedy = "(n, k)", "a list of columns", [first]
+            else:
+                shape, requirement, remedy = "(n,)", "the name of one column", first
             raise ValueError(
-                f"`target` of Parquet must be of the shape {shape} of the network's y, got "
-                f"{self.target!r}: pass target={remedy!r}."
+                f"`target` of Parquet must be {requirement} for a network whose y has shape {shape}, "
+                f"got {self.target!r}: pass target={remedy!r}."
             )
 
     def read(self, chunk: int) -> Iterator[tuple[str, Pair]]:

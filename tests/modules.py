@@ -35,7 +35,7 @@ class Tied(nn.Module):
 
 
 class ByRow(nn.Module):
-    """Gives one number a row, shape (n,)."""
+    """A network with one number per row as output, shape (n,)."""
 
     def __init__(self):
         super().__init__()
@@ -79,7 +79,7 @@ def one_by_one(network, draws, x):
     return torch.stack(outputs)
 
 
-def own_noise(output):
+def custom_noise(output):
     scale = pyro.sample("scale", dist.LogNormal(output.new_zeros(()), 1.0))
     tilt = pyro.sample("tilt", dist.Normal(output.new_zeros(2), 1.0).to_event(1))
     return dist.Normal(output + tilt, scale)
@@ -89,7 +89,7 @@ LATENTS = {
     "one noise scale": Gaussian(),
     "a noise scale for each output": Gaussian(noise_median=(0.5, 2.0)),
     "total count": NegativeBinomial(),
-    "a callable with sites of its own": own_noise,
+    "custom callable with latent sites": custom_noise,
 }
 
 
@@ -100,7 +100,7 @@ def network_and_data(likelihood=None, prior=None, n_out=1, dtype=torch.float64):
 
 
 def by_site(guide, flat):
-    """Cut a flat vector by hand, in the order in which the model draws its sites."""
+    """Split a flat vector in the order in which the model draws its sites."""
     pieces, start = {}, 0
     for name, shape in guide.shapes.items():
         pieces[name] = flat[start : start + math.prod(shape)].reshape(shape)
@@ -110,7 +110,7 @@ def by_site(guide, flat):
 
 
 def loc_and_scale(guide):
-    """Give the mean and standard deviation of each site in unconstrained space, for both guides."""
+    """Return the mean and standard deviation of each site in unconstrained space, for both guides."""
     if isinstance(guide, MeanFieldGuide):
         return by_site(guide, guide.loc), by_site(guide, nn.functional.softplus(guide.rho))
     name = re.compile("_unconstrained$")

@@ -51,7 +51,7 @@ def test_the_files_may_be_in_a_folder_named_after_the_data_set(tmp_path):
 
 def test_an_unknown_part_and_missing_files_are_reported(tmp_path):
     write_images(tmp_path, "t10k")
-    with pytest.raises(FileNotFoundError, match="`folder` must hold train-images-idx3-ubyte"):
+    with pytest.raises(FileNotFoundError, match="`folder` must contain train-images-idx3-ubyte"):
         datasets.load_mnist("train", tmp_path)
     with pytest.raises(ValueError, match="`part` must be one of train, test, got 'valid'"):
         datasets.load_mnist("valid", tmp_path)
@@ -60,12 +60,12 @@ def test_an_unknown_part_and_missing_files_are_reported(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda raw: raw[:-1], r"is not whole: its header says \(5,\)"),
-        (lambda raw: raw[:6], "is not whole"),
-        (lambda raw: raw + b"1", "is not whole"),
-        (lambda raw: b"\0\0\x0d" + raw[3:], "is no IDX file of unsigned bytes"),
-        (lambda raw: b"", "is no IDX file of unsigned bytes"),
-        (lambda raw: gzip.compress(raw)[:-9], "is not whole"),
+        (lambda raw: raw[:-1], r"is damaged: its size does not match the shape \(5,\)"),
+        (lambda raw: raw[:6], "is damaged"),
+        (lambda raw: raw + b"1", "is damaged"),
+        (lambda raw: b"\0\0\x0d" + raw[3:], "must be an IDX file of unsigned bytes"),
+        (lambda raw: b"", "must be an IDX file of unsigned bytes"),
+        (lambda raw: gzip.compress(raw)[:-9], "is damaged"),
     ],
     ids=["short", "no header", "long", "floats", "empty", "torn gzip"],
 )
@@ -79,7 +79,7 @@ def test_a_damaged_file_is_reported(spoil, message, tmp_path):
 
 def test_images_and_labels_must_have_the_same_number(tmp_path):
     write_images(tmp_path, labels=LABELS[:4])
-    with pytest.raises(ValueError, match="holds 5 images but 4 labels"):
+    with pytest.raises(ValueError, match="contains 5 images but 4 labels"):
         datasets.load_mnist("test", tmp_path)
 
 
@@ -103,7 +103,7 @@ def test_lines_must_have_the_same_number_of_cells(tmp_path):
 def test_openml_has_the_same_mushrooms_as_the_file(tmp_path, monkeypatch):
     (tmp_path / "agaricus-lepiota.data").write_text("\n".join(MUSHROOMS))
     cells = np.array([line.split(",") for line in MUSHROOMS], dtype=object)
-    cells[cells == "?"] = None  # as openml.org has it
+    cells[cells == "?"] = None  # as on openml.org
     frame = pd.DataFrame(cells[:, 1:]).astype("category")
     bunch = Bunch(data=frame, target=pd.Series(cells[:, 0]))
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda *args, **kwargs: bunch)
@@ -129,5 +129,5 @@ def test_the_error_without_a_connection_names_the_remedy(monkeypatch):
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", refuse)
-    with pytest.raises(ConnectionError, match=r"could not be fetched .* pass the `folder`"):
+    with pytest.raises(ConnectionError, match=r"could not be downloaded .* pass the `folder`"):
         datasets.load_mnist("test")

@@ -1,4 +1,4 @@
-"""Likelihoods against SciPy's densities and moments, and every mistake in y with its mend."""
+"""Likelihoods against SciPy's densities and moments, and the messages about invalid y."""
 
 import math
 import re
@@ -45,7 +45,7 @@ EXACT = {
         HeteroscedasticGaussian(),
         2,
         REAL,
-        # 1e-4 keeps the scale from 0.
+        # 1e-4 keeps the scale away from 0.
         lambda o: scipy.stats.norm(column(o, 0), np.log1p(np.exp(column(o, 1))) + 1e-4),
     ),
     "StudentT": (StudentT(5, 0.3), 1, REAL, lambda o: scipy.stats.t(5, column(o, 0), 0.3)),
@@ -213,7 +213,7 @@ def test_noise_must_be_a_number(kind, options, message):
 
 @pytest.mark.parametrize("df", [2, 1.0, -3])
 def test_student_t_noise_must_have_a_variance(df):
-    message = f"`df` must be above 2: the noise needs a variance. Got {df}"
+    message = f"`df` must be above 2, so that the noise has a variance, got {df}"
     with pytest.raises(ValueError, match=re.escape(message)):
         StudentT(df=df)
 
@@ -232,7 +232,7 @@ FLAT, TALL = np.arange(4.0) % 2, np.arange(4.0).reshape(4, 1) % 2
 COLUMN_FIX, FLAT_FIX = "Pass y.reshape(-1, 1).", "Pass y[..., 0]."
 LIKE_OUTPUT = "in the shape of the network's output"
 
-# Likelihood, units, y, the shape that y must have, and what the message says to do.
+# Likelihood, units, y, the required shape of y, and the remedy in the message.
 WRONG_SHAPES = [
     (Gaussian(0.1), 1, FLAT, (4, 1), COLUMN_FIX),
     (Gaussian(), 1, FLAT, (4, 1), COLUMN_FIX),
@@ -398,7 +398,7 @@ def test_bernoulli_raises_for_a_network_that_ends_in_a_sigmoid():
 
 
 def test_categorical_raises_for_a_single_unit():
-    message = "needs one output unit a class, got 1 unit: use `Bernoulli` for two classes"
+    message = "needs one output unit per class, got 1 unit: use `Bernoulli` for two classes"
     with pytest.raises(ValueError, match=message):
         network_of(Categorical(), 1).prepare(X, FLAT)
 
@@ -406,7 +406,10 @@ def test_categorical_raises_for_a_single_unit():
 @pytest.mark.parametrize("units", [1, 3])
 def test_heteroscedastic_gaussian_raises_for_an_odd_number_of_units(units):
     network = network_of(HeteroscedasticGaussian(), units)
-    message = rf"got an odd number of units \({units}\): end the network in twice as many units"
+    message = (
+        "`HeteroscedasticGaussian` needs an even number of output units, means and raw scales, got "
+        f"{units}: end the network in twice as many units"
+    )
     with pytest.raises(ValueError, match=message):
         network.prepare(X, TALL)
     with pytest.raises(ValueError, match=message):
@@ -469,6 +472,6 @@ def test_any_callable_from_output_to_distribution_is_a_likelihood(likelihood, un
 @pytest.mark.parametrize("units", [1, 3])
 def test_the_number_of_noise_scales_must_match_the_columns(units):
     network = BayesianNetwork(mlp(2, [], units), None, Gaussian(noise_median=(0.5, 0.5)))
-    message = rf"`noise_median` has 2 values, .* ends in {units} unit\(s\)"
+    message = rf"`noise_median` must have one value per column of y, got 2 values .* ends in {units} unit\(s\)"
     with pytest.raises(ValueError, match=message):
         network.prepare(np.zeros((4, 2)), np.zeros((4, units)))

@@ -1,4 +1,4 @@
-"""Priors against SciPy's densities, torch's mixture, and the scale that was asked for."""
+"""Priors against SciPy's densities, torch's mixture, and the requested scale."""
 
 import math
 import re
@@ -32,7 +32,7 @@ def mixture_logpdf(w, pi, scale1, scale2):
     return scipy.special.logsumexp(components, axis=0, b=weights)
 
 
-# A prior; its log-density; its standard deviation and its kurtosis E[w^4] / sd^4. Those that
+# Prior, log-density, standard deviation and kurtosis E[w^4] / sd^4. Those that
 # depend on the parameter's shape do so by its fan-in.
 EXACT = {
     "Normal": (
@@ -210,7 +210,7 @@ def test_the_mixture_is_finite_at_fifty_scales(dtype, scale, sign):
     w = torch.full((), sign * 50 * scale, dtype=dtype, requires_grad=True)
     log_prob = ScaleMixture()("weight", w).log_prob(w)
     (gradient,) = torch.autograd.grad(log_prob, w)
-    # So far out the wide component is all there is.
+    # In the tails the narrow component is negligible.
     exact = scipy.stats.norm.logpdf(w.item()) + math.log(0.5)
     tolerance = 8 * torch.finfo(dtype).eps
     assert log_prob.item() == pytest.approx(exact, rel=tolerance)
@@ -263,7 +263,7 @@ def test_an_argument_must_be_a_number(prior, argument, value):
 
 @pytest.mark.parametrize("pi", [0, 1, -0.1, 1.5])
 def test_the_mixture_weight_must_be_strictly_between_zero_and_one(pi):
-    with pytest.raises(ValueError, match=f"`pi` must lie strictly between 0 and 1, got {pi}"):
+    with pytest.raises(ValueError, match=f"`pi` must be strictly between 0 and 1, got {pi}"):
         ScaleMixture(pi=pi)
 
 
@@ -285,7 +285,7 @@ def test_by_name_is_case_sensitive():
 @pytest.mark.parametrize(
     ("options", "scale"),
     [({}, 1 / math.sqrt(2)), ({"default": Laplace(0.5)}, math.sqrt(0.5))],
-    ids=["its own", "given"],
+    ids=["FanInNormal by default", "given"],
 )
 def test_by_name_uses_the_default_where_no_pattern_matches(options, scale):
     distribution = ByName({"b*": Normal(9.0)}, **options)("a", W)
@@ -376,10 +376,25 @@ ONES = {"w": torch.ones(2)}
     [
         (torch.ones(2), ONES, TypeError, "`loc` must map the names of parameters to tensors"),
         (ONES, {"w": 1.0}, TypeError, "`scale` must map the names of parameters to tensors"),
-        (ONES, {}, ValueError, "`loc` and `scale` must have the same names, only one has 'w'"),
+        (
+            ONES,
+            {},
+            ValueError,
+            "`loc` and `scale` must have the same names, but 'w' is in one only",
+        ),
         (ONES, {"w": torch.zeros(2)}, ValueError, r"`scale` must be positive, got 0\.0 for 'w'"),
-        (ONES, {"w": ONES["w"] / 0}, ValueError, "`scale` must be finite, but that of 'w' is not"),
-        ({"w": ONES["w"] / 0}, ONES, ValueError, "`loc` must be finite, but that of 'w' is not"),
+        (
+            ONES,
+            {"w": ONES["w"] / 0},
+            ValueError,
+            "`scale` must be finite, got NaN or infinity for 'w'",
+        ),
+        (
+            {"w": ONES["w"] / 0},
+            ONES,
+            ValueError,
+            "`loc` must be finite, got NaN or infinity for 'w'",
+        ),
     ],
 )
 def test_given_raises_for_invalid_means_and_scales(loc, scale, kind, message):
@@ -389,7 +404,10 @@ def test_given_raises_for_invalid_means_and_scales(loc, scale, kind, message):
 
 def test_given_reports_the_parameter_that_is_missing_or_has_another_shape():
     prior = Given(ONES, ONES)
-    with pytest.raises(ValueError, match="no values for the parameter 'bias', only for w"):
+    message = "must have values for the parameter 'bias', got values for w"
+    with pytest.raises(ValueError, match=message):
         prior("bias", torch.empty(2))
-    with pytest.raises(ValueError, match=r"`loc` must give 'w' the parameter's shape \(3,\), got"):
+    with pytest.raises(
+        ValueError, match=r"`loc` of 'w' must have the parameter's shape \(3,\), got"
+    ):
         prior("w", torch.empty(3))

@@ -42,7 +42,7 @@ def test_shapes_that_fit_go_through_from_the_model_to_the_prediction(
 def test_any_other_shape_of_y_is_refused(n, n_out, shape):
     assume(shape != (n, n_out))
     network = network_of(2, [3], n_out, likelihoods.Gaussian(0.5))
-    with pytest.raises(ValueError, match=r"^`(y|x)` .*(shape|one row each)") as caught:
+    with pytest.raises(ValueError, match=r"^`(y|x)` .*(shape|same number of rows)") as caught:
         network.prepare(np.zeros((n, 2)), np.zeros(shape))
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="`y` has shape"):  # as in a Pyro loop of one's own

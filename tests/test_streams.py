@@ -1,4 +1,4 @@
-"""Rows read from files: each once an epoch, in constant memory, to the same end as in memory."""
+"""Rows read from files: once per epoch, in constant memory, with the same fit as in memory."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ Y = (X.sum(1, keepdims=True) + RNG.normal(size=(1003, 1))).astype(np.float32)
 
 @pytest.fixture
 def mapped(tmp_path, monkeypatch):
-    """Give x and y in files, in chunks of 50 rows."""
+    """Return x and y in files, in chunks of 50 rows."""
     monkeypatch.setattr(streams, "CHUNK_BYTES", 50 * 3 * 4)
     np.save(tmp_path / "x.npy", X)
     np.save(tmp_path / "y.npy", Y)
@@ -47,7 +47,7 @@ def mapped(tmp_path, monkeypatch):
 
 @pytest.fixture
 def table(tmp_path):
-    """Give a parquet file with row groups of 50 rows."""
+    """Return a parquet file with row groups of 50 rows."""
     path = tmp_path / "table.parquet"
     columns = {name: X[:, i] for i, name in enumerate("abc")}
     pq.write_table(pa.table({**columns, "y": Y[:, 0]}), path, row_group_size=50)
@@ -69,11 +69,11 @@ def a_fit(x, y=None, **options):
 
 
 def rows_of(stream, epoch, seed=1):
-    """Give the rows of each batch of an epoch."""
+    """Return the rows of each batch of an epoch."""
     generators = [torch.Generator().manual_seed(seed)]
     return [
         np.hstack([some.x[rows[:n]], some.y[rows[:n]]])
-        # Some batches are still looked at when later ones are read.
+        # Some batches are still in use when later ones are read.
         for some in list(stream.epochs(range(epoch, epoch + 1), generators))
         for rows, n in zip(some.rows, some.n_rows, strict=True)
     ]
@@ -167,7 +167,7 @@ def test_several_files_are_read_as_one(table, tmp_path):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"a": ["x"], "y": [1.0]}, "column 'a' .* holds string, no numbers"),
+        ({"a": ["x"], "y": [1.0]}, "column 'a' .* must be numeric, got string"),
         ({"a": [1.0, None], "y": [1.0, 2.0]}, "missing values in the column 'a'"),
         ({"a": [1.0, np.nan], "y": [1.0, 2.0]}, r"row group 0, rows 0 to 1: `x` has 1 value"),
         ({"a": [np.nan, 1.0], "y": [1.0, 2.0]}, r"row group 0, rows 0 to 1: `x` has 1 value"),
@@ -195,7 +195,7 @@ class Endless(IterableDataset):
 
 
 class Short(IterableDataset):
-    """25 rows; each of several workers gives its share of them."""
+    """25 rows, of which each of several workers yields its part."""
 
     def __iter__(self):
         worker = torch.utils.data.get_worker_info()
@@ -204,7 +204,7 @@ class Short(IterableDataset):
             yield torch.full((3,), i / 25), torch.full((1,), float(i))
 
 
-# Other tests may have loaded JAX, which warns of workers that are forked: they do not use it.
+# Other tests may have imported JAX, which warns about forked workers; they do not use it.
 forks = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 
 ROWS = TensorDataset(torch.as_tensor(X), torch.as_tensor(Y))
@@ -300,15 +300,15 @@ def test_a_last_batch_of_one_row_raises_for_batch_norm(mapped, batch_size):
 @pytest.mark.parametrize(
     ("likelihood", "n_outputs", "target", "remedy"),
     [
-        (likelihoods.Gaussian(1.0), 1, "y", r"\(n, k\): pass target=\['y'\]"),
-        (likelihoods.Categorical(), 2, ["y"], r"\(n,\): pass target='y'"),
+        (likelihoods.Gaussian(1.0), 1, "y", r"\(n, k\), got 'y': pass target=\['y'\]"),
+        (likelihoods.Categorical(), 2, ["y"], r"\(n,\), got \['y'\]: pass target='y'"),
     ],
 )
 def test_a_target_of_other_dimensions_raises_with_the_remedy(
     table, likelihood, n_outputs, target, remedy
 ):
     network = BayesianNetwork(mlp(3, [4], n_outputs), likelihood=likelihood)
-    with pytest.raises(ValueError, match=f"`target` of Parquet is .* of shape {remedy}"):
+    with pytest.raises(ValueError, match=f"`target` of Parquet must be .* y has shape {remedy}"):
         fit(network, Parquet(table, target), epochs=1)
 
 
@@ -343,7 +343,7 @@ def test_a_shard_does_not_read_the_row_groups_of_others(tmp_path, monkeypatch):
 
 def test_invalid_arguments_raise(mapped, table, tmp_path):
     (tmp_path / "no.parquet").write_text("no")
-    with pytest.raises(ValueError, match=r"no\.parquet' is no parquet file"):
+    with pytest.raises(ValueError, match=r"no\.parquet' is not a parquet file"):
         Parquet(tmp_path / "no.parquet")
     with pytest.raises(ValueError, match="`n_data` is 5, but x has 1003 rows"):
         a_fit(*mapped, n_data=5)
@@ -401,7 +401,7 @@ def test_the_memory_of_the_reader_is_accounted_for(table, caplog):
     assert left == 2**28 - rows.reader_bytes - 3 * 24 * len(X)
     assert not caplog.records
     assert streams.plan_chunks(rows, None, 2**20) == (2**18 // 4 // 72, 2**18)
-    assert "`max_memory` is 1 MiB, but what reads x takes about 65" in caplog.text
+    assert "`max_memory` is 1 MiB, but reading x takes about 65 MiB" in caplog.text
 
 
 def test_chunks_of_any_memory_bound_have_the_same_predictions(mapped, table):
@@ -449,7 +449,7 @@ def test_a_file_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
     y = np.zeros((n, 1), np.float32)
     monkeypatch.setattr(stream_batches, "BUFFER_ROWS", 2**13)
     stream = StreamBatches(BayesianNetwork(mlp(50, [4], 1)), MappedRows(x, y), 1024)
-    tracemalloc.start()  # knows NumPy's memory; the buffers are torch's, and counted here
+    tracemalloc.start()  # covers NumPy's memory only; that of torch's buffers is added below
     held = 0
     for some in stream.epochs(range(1), [torch.Generator().manual_seed(0)]):
         held = max(held, some.x.numel() * 4)

@@ -1,4 +1,4 @@
-"""Arrays of every kind in, the same numbers out; or one line on what is wrong with them."""
+"""Conversion of arrays of every type to tensors, and messages about invalid data."""
 
 import re
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""Several processes that fit one posterior: the same one that a single process fits."""
+"""Fits in several processes, against fits in a single one."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ TOLERANCE = 1e-5
 
 
 def a_fit(**options):
-    """Fit in batches of 20; the last has one row, and some process none of it."""
+    """Fit in batches of 20; the last has one row, so that some process has no row."""
     network = BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0))
     options = {"epochs": 12, "batch_size": 20, "seed": 1, "engine": "fused", **options}
     return fit(network, X, Y, progress=False, **options)
@@ -52,7 +52,7 @@ test_distributed.child({out!r})
 
 
 def child(out):
-    """Fit every case, in one of several processes, and save what came out."""
+    """Fit every case in one of several processes, and save the posteriors."""
     import torch.distributed as dist
 
     torch.set_num_threads(1)
@@ -128,7 +128,7 @@ def launch(script, n_processes, *more, script_arguments=()):
 
 @pytest.fixture(scope="module", params=[2, 3])
 def fitted(request, tmp_path_factory):
-    """Give what each of 2 and 3 processes has saved."""
+    """Return the folders in which 2 and 3 processes have saved their posteriors."""
     folder = tmp_path_factory.mktemp("processes")
     script = folder / "child.py"
     script.write_text(CHILD.format(here=str(HERE), out=str(folder)))

@@ -1,4 +1,4 @@
-"""Random states are left as they were: on the processor, and on GPUs of either make."""
+"""Random states are restored: on the CPU, and on CUDA and Apple GPUs."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_the_state_is_restored_when_the_block_raises():
 
 
 class _GPU:
-    """Stands in for a GPU's random state: a number."""
+    """A substitute for the random state of a GPU: a number."""
 
     def __init__(self):
         self.state = 7
@@ -63,7 +63,7 @@ def test_a_gpu_is_seeded_and_its_state_restored(make, request):
     gpu = request.getfixturevalue(make)
     with seeded(5):
         assert gpu.state == 5
-        gpu.state = 6  # what is drawn moves it on
+        gpu.state = 6  # a draw changes the state
     assert gpu.state == 7
     state = RandomState.now()
     gpu.state = 8

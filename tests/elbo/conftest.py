@@ -19,8 +19,8 @@ def half_frozen():
     return net
 
 
-class OwnLikelihood:
-    """A callable, no class of pyrobbb's, that lists its latent site."""
+class CustomLikelihood:
+    """A custom callable that lists its latent site."""
 
     latents = {"spread": dist.Gamma(torch.tensor(2.0).double(), torch.tensor(3.0).double())}  # noqa: RUF012
 
@@ -28,7 +28,7 @@ class OwnLikelihood:
         return dist.Laplace(output, pyro.sample("spread", self.latents["spread"]))
 
 
-# A module, its prior, its likelihood, and the shape of a row of x; None: five tokens.
+# Module, prior, likelihood, and the shape of a row of x (None: five tokens).
 ZOO = {
     "points by name": (lambda: mlp(3, [4], 2), ByName({"*.bias": None}), Gaussian(), (3,)),
     "batch norm, points": (batch_norm, ByName({"1.*": None}), Gaussian(), (3,)),
@@ -38,8 +38,8 @@ ZOO = {
     "embedding": (embedding_bag, None, Categorical(), None),
     "frozen layer": (half_frozen, FanInNormal(), Poisson(), (3,)),
     "weight norm": (lambda: weight_norm(nn.Linear(3, 2)), None, Gaussian(), (3,)),
-    "an output without units": (ByRow, None, Gaussian(0.3), (3,)),
-    "a likelihood of one's own": (lambda: mlp(3, [4], 2), Normal(), OwnLikelihood(), (3,)),
+    "output without units": (ByRow, None, Gaussian(0.3), (3,)),
+    "custom likelihood": (lambda: mlp(3, [4], 2), Normal(), CustomLikelihood(), (3,)),
 }
 
 

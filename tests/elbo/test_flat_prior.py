@@ -1,4 +1,4 @@
-"""The prior over a flat vector against the distributions that it stands for."""
+"""The prior over a flat vector, against the distributions of the sites."""
 
 import pyro.distributions as dist
 import pytest
@@ -32,7 +32,7 @@ def mixture(pi, scale1, scale2):
 
 DIFFERENT = torch.linspace(0.1, 2.0, 6, dtype=torch.float64).reshape(2, 3)
 
-# A distribution, its shape in unconstrained space, and the kind of segment that it makes.
+# Distribution, its shape in unconstrained space, and the class of its segment.
 SITES = {
     "Normal": (over((2, 3), dist.Normal(number(0.3), number(0.7))), (2, 3), NormalSegment),
     "Normal at 0": (over((2, 3), dist.Normal(number(0.0), number(0.7))), (2, 3), NormalSegment),
@@ -75,7 +75,7 @@ SITES = {
 
 
 def neg_log_prob_of(prior, shape, u):
-    """Give -log p(u) by torch's log-density and the Jacobian of the map to the support."""
+    """Return -log p(u) by torch's log-density and the Jacobian of the map to the support."""
     lead = u.shape[:-1]
     to_support = biject_to(prior.support)
     site = u.reshape((*lead, *shape))
@@ -107,7 +107,7 @@ def test_the_negative_log_density_and_its_gradient_are_those_of_autograd(site, l
 
 @pytest.mark.parametrize("scales", [(1.0, 0.0025), (0.0025, 1.0), (30.0, 1e-3)])
 def test_a_mixture_is_accurate_in_the_tails_and_near_zero(scales):
-    """Trap 4."""
+    """In float32 the density of the narrow component underflows in the tails."""
     prior = over((9,), mixture(0.25, *scales))
     flat = FlatPrior.of([(prior, torch.Size([9]))], torch.zeros(()))
     u = torch.tensor([-50.0, -5, -0.1, -1e-3, 0, 1e-4, 0.01, 1, 50])
@@ -175,7 +175,7 @@ def q_of(n, lead=()):
 def test_the_kl_divergence_is_the_closed_form_of_torch_where_there_is_one(name, lead):
     prior, shape, _ = SITES[name]
     base = prior.base_dist
-    if name == "LogNormal":  # between log-normals it is that between their logarithms
+    if name == "LogNormal":  # the divergence of log-normals is that of their logarithms
         base = td.Normal(base.loc, base.scale)
     flat = FlatPrior.of([(prior, torch.Size(shape))], LIKE)
     loc, scale = q_of(torch.Size(shape).numel(), lead)
@@ -245,7 +245,7 @@ def test_parameters_have_the_dtype_of_the_guide():
 
 
 def test_a_density_outside_the_support_is_nan_and_does_not_raise():
-    """What is not finite is reported by fit, with the step and the site."""
+    """fit reports non-finite values with the step and the site."""
     prior = over((2,), dist.Laplace(number(0.0), number(1.0), validate_args=True))
     flat = FlatPrior.of([(prior, torch.Size([2]))], LIKE)
     neg_log_prob, _ = flat.neg_log_prob_and_gradient(

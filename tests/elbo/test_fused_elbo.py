@@ -1,4 +1,4 @@
-"""FusedELBO against Pyro's ELBOs: any module, SVI, torch optimisers, and what it refuses."""
+"""FusedELBO against Pyro's ELBOs: any module, SVI, torch optimisers, and its errors."""
 
 import pyro
 import pyro.distributions as dist
@@ -60,7 +60,7 @@ def test_a_call_restores_the_parameters_of_the_module_even_if_it_fails(regressio
     assert all(after[name] is parameter for name, parameter in before.items())
 
 
-# In Pyro's SVI, and in torch's training loops
+# In SVI and in torch training loops
 
 
 @pytest.mark.parametrize("objective", ["trace", "mean_field"])
@@ -119,9 +119,9 @@ def test_one_elbo_works_for_several_networks_and_after_changes_of_one(regression
     elbo = FusedELBO()
     guides = {network: MeanFieldGuide(network), other: MeanFieldGuide(other)}
 
-    def check(own):
-        value, _ = loss_and_gradients(elbo, own, guides[own], x, y)
-        expected, _ = loss_and_gradients(Trace_ELBO(), own, guides[own], x, y)
+    def check(net):
+        value, _ = loss_and_gradients(elbo, net, guides[net], x, y)
+        expected, _ = loss_and_gradients(Trace_ELBO(), net, guides[net], x, y)
         torch.testing.assert_close(value, expected, rtol=1e-10, atol=0)
 
     check(network)
@@ -140,7 +140,7 @@ def test_one_elbo_works_for_several_networks_and_after_changes_of_one(regression
     assert elbo.differentiable_loss(other, guides[other], x.float(), y.float()).isfinite()
 
 
-# Refusals
+# Errors
 
 
 def test_invalid_objectives_and_counts_raise():
@@ -156,29 +156,29 @@ def test_the_model_must_be_a_bayesian_network(regression):
     def model(x, y=None):
         return pyro.sample("y", dist.Normal(x, 1.0).to_event(2), obs=y)
 
-    class Own(BayesianNetwork):
+    class Custom(BayesianNetwork):
         def forward(self, x, y=None, n_data=None):
             pyro.factor("more", -self.net[0].weight.sum())
             return super().forward(x, y, n_data)
 
     with pytest.raises(CannotFuseError, match="the model must be a BayesianNetwork, got function"):
         FusedELBO().loss(model, MeanFieldGuide(network), x, y)
-    own = Own(mlp(3, [4], 1).double())
-    with pytest.raises(CannotFuseError, match="the model must be a BayesianNetwork, got Own"):
-        FusedELBO().loss(own, MeanFieldGuide(own), x, y)
+    custom = Custom(mlp(3, [4], 1).double())
+    with pytest.raises(CannotFuseError, match="the model must be a BayesianNetwork, got Custom"):
+        FusedELBO().loss(custom, MeanFieldGuide(custom), x, y)
 
 
 def test_the_guide_must_be_a_mean_field_guide_of_the_network(regression):
     network, x, y = regression
 
-    class Own(MeanFieldGuide):
+    class Custom(MeanFieldGuide):
         def forward(self, *args, **kwargs):
             return {}
 
     with pytest.raises(CannotFuseError, match="the guide must be a MeanFieldGuide, got AutoNormal"):
         FusedELBO().loss(network, AutoNormal(network), x, y)
-    with pytest.raises(CannotFuseError, match="the guide must be a MeanFieldGuide, got Own"):
-        FusedELBO().loss(network, Own(network), x, y)
+    with pytest.raises(CannotFuseError, match="the guide must be a MeanFieldGuide, got Custom"):
+        FusedELBO().loss(network, Custom(network), x, y)
     stranger = MeanFieldGuide(BayesianNetwork(mlp(3, [4, 4], 1).double()))
     with pytest.raises(CannotFuseError, match="the guide was made for another network"):
         FusedELBO().loss(network, stranger, x, y)
@@ -236,11 +236,11 @@ def test_observations_of_another_shape_raise_instead_of_broadcasting(regression,
     elbo = FusedELBO(num_particles=n_particles)
     with pytest.raises(ValueError, match=r"`y` has shape \(9,\), but .*\(9, 1\)\. Pass y\.reshape"):
         elbo.loss(network, MeanFieldGuide(network), x, y[:, 0])
-    own = BayesianNetwork(ByRow().double(), None, lambda output: dist.Normal(output, 1.0))
+    custom = BayesianNetwork(ByRow().double(), None, lambda output: dist.Normal(output, 1.0))
     with pytest.raises(
         ValueError, match=r"`y` has shape \(9, 1\), but .*\(9,\)\. Pass y\[\.\.\., 0"
     ):
-        elbo.loss(own, MeanFieldGuide(own), x, y)
+        elbo.loss(custom, MeanFieldGuide(custom), x, y)
 
 
 def test_n_data_must_be_a_count_of_at_least_the_rows(regression):

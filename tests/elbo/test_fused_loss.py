@@ -25,7 +25,7 @@ def loss_and_gradients(elbo, network, guide, *args):
 @pytest.mark.parametrize("rho", [-100.0, 100.0])
 @pytest.mark.parametrize("prior", [ScaleMixture(0.5, 1.0, 0.0025), Normal(0.0025)], ids=str)
 def test_loss_and_gradients_are_finite_at_extreme_values(dtype, rho, prior):
-    """Trap 4: weights 50 scales out, and standard deviations of 1e-15 and 100."""
+    """Weights at 50 prior scales, and standard deviations of 1e-15 and 100."""
     network = BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0).to(dtype), prior, Gaussian(1.0))
     guide = MeanFieldGuide(network)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def test_loss_and_gradients_are_finite_at_extreme_values(dtype, rho, prior):
 
 
 def test_the_mixture_prior_of_large_weights_equals_its_density():
-    """Trap 4: at w = 50 narrow and wide scales both densities underflow in float32."""
+    """At 50 scales the densities of both components underflow in float32."""
     network = BayesianNetwork(mlp(3, [4], 1, seed=0), ScaleMixture(0.5, 1, 0.0025), Gaussian(1.0))
     guide = MeanFieldGuide(network)
     with torch.no_grad():
@@ -75,7 +75,7 @@ def test_the_derivative_of_the_scale_is_that_of_softplus_and_zero_at_the_lower_b
         guide.rho.copy_(torch.tensor([-36.0, -34.0]).repeat(len(guide.rho) // 2))
     _, (_, d_rho) = loss_and_gradients(FusedELBO(), network, guide, x, y)
     assert (d_rho[::2] == 0).all()
-    # Next to nothing but -1 / scale is left of the gradient, times d scale / d rho = scale.
+    # The gradient is -1 / scale up to rounding, times d scale / d rho = scale.
     torch.testing.assert_close(d_rho[1::2], torch.full_like(d_rho[1::2], -1.0))
 
 
@@ -87,12 +87,12 @@ def test_rows_of_weight_zero_have_no_effect(case, n_particles):
     loss = FusedLoss(network, guide)
     state = [tensor.detach() for tensor in learnt(network, guide)]
     noise = loss.noise(n_particles)
-    own, others = (state[0], state[1], tuple(state[2:]), noise), torch.tensor([0, 1, 2, 0, 4])
-    masked = loss(*own, x[others], y[others], row_weight=torch.tensor([1.0, 1, 1, 0, 0]).double())
-    alone = loss(*own, x[:3], y[:3])
+    arguments, rows = (state[0], state[1], tuple(state[2:]), noise), torch.tensor([0, 1, 2, 0, 4])
+    masked = loss(*arguments, x[rows], y[rows], row_weight=torch.tensor([1.0, 1, 1, 0, 0]).double())
+    alone = loss(*arguments, x[:3], y[:3])
     torch.testing.assert_close(vars(masked), vars(alone), rtol=1e-10, atol=1e-10)
-    halved = loss(*own, x, y, row_weight=torch.full((5,), 0.5).double())
-    torch.testing.assert_close(halved.nll, loss(*own, x, y).nll / 2, rtol=1e-12, atol=0)
+    halved = loss(*arguments, x, y, row_weight=torch.full((5,), 0.5).double())
+    torch.testing.assert_close(halved.nll, loss(*arguments, x, y).nll / 2, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("n_particles", [1, 3])
@@ -122,7 +122,7 @@ def test_fits_in_a_leading_dimension_equal_single_fits(case, n_particles, closed
         **options,
     )
     for c in range(n_chains):
-        own_loc, own_rho, *own_points = states[c]
+        own_loc, own_rho, *arguments_points = states[c]
         alone = loss(
             own_loc,
             own_rho,
@@ -147,10 +147,10 @@ def test_the_gradients_are_weighted_sums_of_those_of_nll_and_kl(regression):
     guide = MeanFieldGuide(network)
     for closed_form_kl in (False, True):
         loss = FusedLoss(network, guide, closed_form_kl=closed_form_kl)
-        own = (guide.loc.detach(), guide.rho.detach(), (), loss.noise(), x, y)
-        data = loss(*own, data_weight=1.0, kl_weight=0.0)
-        kl = loss(*own, data_weight=0.0, kl_weight=1.0)
-        both = loss(*own, data_weight=3.0, kl_weight=0.5)
+        arguments = (guide.loc.detach(), guide.rho.detach(), (), loss.noise(), x, y)
+        data = loss(*arguments, data_weight=1.0, kl_weight=0.0)
+        kl = loss(*arguments, data_weight=0.0, kl_weight=1.0)
+        both = loss(*arguments, data_weight=3.0, kl_weight=0.5)
         torch.testing.assert_close(both.nll, 3 * data.nll)
         torch.testing.assert_close(both.kl, kl.kl)
         for name in ("d_loc", "d_rho"):

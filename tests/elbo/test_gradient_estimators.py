@@ -1,4 +1,4 @@
-"""Draws by row: the same distribution of each row's output, unbiased gradients, less noise."""
+"""Draws per example: distribution of the outputs, unbiased gradients, and their variance."""
 
 import pyro
 import pytest
@@ -13,7 +13,7 @@ N_DRAWS = 2000
 
 
 class Convolutions(nn.Module):
-    """Strided, padded, grouped, with and without bias, and a linear layer on top."""
+    """Strided, padded and grouped convolutions, with and without bias, and a linear layer."""
 
     def __init__(self):
         super().__init__()
@@ -32,7 +32,7 @@ def fixed_rows(*shape):
 
 CASES = {
     "linear": (mlp(3, [6], 1, seed=0), fixed_rows(12, 3), likelihoods.Gaussian()),
-    "bias a point": (mlp(3, [6], 1, seed=0), fixed_rows(12, 3), likelihoods.Gaussian(0.5)),
+    "point bias": (mlp(3, [6], 1, seed=0), fixed_rows(12, 3), likelihoods.Gaussian(0.5)),
     "linear over time": (mlp(3, [4], 1, seed=0), fixed_rows(5, 4, 3), likelihoods.Gaussian(0.5)),
     "conv2d": (Convolutions(), fixed_rows(12, 2, 5, 5), likelihoods.Gaussian(0.5)),
     "conv1d": (
@@ -48,7 +48,7 @@ class Candidate:
     def __init__(self, case):
         net, self.x, likelihood = CASES[case]
         prior = priors.Normal(1.0)
-        if case == "bias a point":
+        if case == "point bias":
             prior = priors.ByName({"*.bias": None}, default=prior)
         self.network = BayesianNetwork(net.double(), prior, likelihood)
         self.guide = MeanFieldGuide(self.network, init_scale=0.4)
@@ -78,7 +78,7 @@ class Candidate:
         return torch.stack(rows)
 
     def outputs(self, estimator):
-        """Give the output of each row under many draws of `PerExampleSampling`."""
+        """Return the output of each row under many draws of `PerExampleSampling`."""
         loc, scale = self.guide.split(self.guide.loc), self.guide.split(self.guide.scale)
         values = {name: loc[name] for name, _ in self.network.bayesian_parameters()}
         parameters = dict(self.network.net.named_parameters())

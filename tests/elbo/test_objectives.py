@@ -1,4 +1,4 @@
-"""Weights of the KL divergence against exact fractions, and the ELBOs that names stand for."""
+"""Weights of the KL divergence against exact fractions, and objectives by name."""
 
 import re
 from fractions import Fraction

@@ -8,7 +8,7 @@ from pyrobbb import likelihoods
 from pyrobbb.elbo.output_gradients import closed_form
 
 N, K, N_DRAWS = 7, 3, 4
-WEIGHT = 0.7  # no number of float32
+WEIGHT = 0.7  # not representable in float32
 
 CASES = {
     "noise known": (likelihoods.Gaussian(0.3), None),

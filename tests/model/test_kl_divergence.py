@@ -64,7 +64,7 @@ def test_the_mean_field_loss_is_the_sum_of_torch_kl_divergences_plus_the_nll(
         kl, n_elements = kl + each.sum(), n_elements + each.numel()
     assert n_elements == sum(p.numel() for p in network.net.parameters())
     if noise is not None:
-        # A KL divergence does not change with the variable: that of the logarithms.
+        # The KL divergence is invariant under the logarithm, after which both are normal.
         q = torch.distributions.Normal(loc["noise_scale"], scale["noise_scale"])
         prior_log = torch.distributions.Normal(torch.tensor(noise, dtype=torch.float64).log(), 0.75)
         kl = kl + kl_divergence(q, prior_log).sum()

@@ -43,11 +43,11 @@ def test_two_networks_in_one_process_do_not_share_parameters(make_guide):
     pyro.set_rng_seed(0)
     step, other_network, other_guide = stepper(make_guide, 10)
     step_b, *_ = stepper(make_guide, 20)
-    beside, losses_b = [], []
+    interleaved, losses_b = [], []
     for i in range(5):
         losses_b.append(step_b(i))
-        beside.append(step(i))
-    assert beside == alone
+        interleaved.append(step(i))
+    assert interleaved == alone
     assert losses_b != alone
     for one, two in ((network, other_network), (guide, other_guide)):
         torch.testing.assert_close(two.state_dict(), one.state_dict(), rtol=0, atol=0)
@@ -104,12 +104,12 @@ def test_latent_sites_are_in_model_order_with_their_initial_values():
 )
 def test_the_sites_of_a_callable_are_found_by_running_it_on_an_input(prior, start):
     def likelihood(output):
-        return dist.Normal(output + pyro.sample("own", prior).mean(), 1.0)
+        return dist.Normal(output + pyro.sample("shift", prior).mean(), 1.0)
 
     network = BayesianNetwork(mlp(3, [], 1), likelihood=likelihood)
     assert [site.name for site in network.latent_sites()] == ["0.weight", "0.bias"]
     site = network.latent_sites(np.zeros((2, 3)))[-1]
-    assert site.name == "own"
+    assert site.name == "shift"
     torch.testing.assert_close(site.start, torch.tensor(start), atol=1e-6, rtol=1e-6)
 
 

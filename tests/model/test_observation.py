@@ -15,7 +15,7 @@ from pyrobbb.likelihoods import Gaussian
 @pytest.mark.parametrize("parallel", [True, False])
 @pytest.mark.parametrize("n_draws", [1, 5])
 def test_posterior_predictive_draws_are_the_same_in_parallel_and_sequentially(parallel, n_draws):
-    # With y the output itself there is no noise in which they could differ.
+    # y is the output itself, so that there is no noise by which they could differ.
     network = BayesianNetwork(
         mlp(2, [4], 2).double(), likelihood=lambda output: dist.Delta(output, event_dim=1)
     )
@@ -48,16 +48,16 @@ def test_predictive_pairs_draws_of_the_noise_with_draws_of_the_weights(median, n
 
 
 class Replayed:
-    """A guide of known draws: one each time it runs, or all at once in the particles' plate."""
+    """A guide of known draws: one per call, or all in one call in the plate of the particles."""
 
-    def __init__(self, draws, at_once):
-        self.draws, self.at_once, self.turn = draws, at_once, 0
+    def __init__(self, draws, vectorized):
+        self.draws, self.vectorized, self.n_calls = draws, vectorized, 0
 
     def __call__(self, *args):
         for name, values in self.draws.items():
-            value = values[:, None] if self.at_once else values[self.turn]
+            value = values[:, None] if self.vectorized else values[self.n_calls]
             pyro.sample(name, dist.Delta(value, event_dim=values.dim() - 1))
-        self.turn += 1
+        self.n_calls += 1
 
 
 @pytest.mark.parametrize("likelihood", LATENTS.values(), ids=LATENTS)
@@ -66,16 +66,16 @@ def test_vectorised_particles_have_the_loss_of_the_same_draws_one_at_a_time(
     likelihood, n_particles
 ):
     network = BayesianNetwork(mlp(2, [4], 2).double(), likelihood=likelihood)
-    x = torch.randn(4, 2, dtype=torch.float64)  # as many rows as particles, or not
+    x = torch.randn(4, 2, dtype=torch.float64)  # as many rows as particles in one of the cases
     y = torch.randint(4, (4, 2)).double()
     guide = MeanFieldGuide(network, x, init_scale=0.5)
     draws = Predictive(guide, num_samples=n_particles)(x)
     draws = {n: v.reshape(n_particles, *guide.shapes[n]).detach() for n, v in draws.items()}
     losses = [
         Trace_ELBO(
-            num_particles=n_particles, vectorize_particles=at_once, max_plate_nesting=1
-        ).loss(network, Replayed(draws, at_once), x, y, 7)
-        for at_once in (True, False)
+            num_particles=n_particles, vectorize_particles=vectorized, max_plate_nesting=1
+        ).loss(network, Replayed(draws, vectorized), x, y, 7)
+        for vectorized in (True, False)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
 

@@ -1,4 +1,4 @@
-"""Linear layers under many draws at once, against torch.vmap over torch.func.functional_call."""
+"""Linear layers under many draws, against torch.vmap over torch.func.functional_call."""
 
 import pytest
 import torch
@@ -86,7 +86,7 @@ def test_explicit_gradients_equal_those_of_autograd(activation, n_draws):
     net = nn.Sequential(
         nn.Linear(3, 6), activation, nn.Linear(6, 5, bias=False), activation, nn.Linear(5, 2)
     ).double()
-    assert_gradients_equal_those_of_autograd(net, n_draws, own={"4.weight"})
+    assert_gradients_equal_those_of_autograd(net, n_draws, kept={"4.weight"})
 
 
 def test_activations_needed_for_gradients_are_not_overwritten():
@@ -99,19 +99,19 @@ def test_activations_needed_for_gradients_are_not_overwritten():
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("own", [set(), {"2.weight"}])
-def test_a_layer_of_one_unit_has_the_same_output_and_gradients(bias, own):
+@pytest.mark.parametrize("kept", [set(), {"2.weight"}])
+def test_a_layer_of_one_unit_has_the_same_output_and_gradients(bias, kept):
     net = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 1, bias=bias)).double()
-    output = assert_gradients_equal_those_of_autograd(net, None, own)
+    output = assert_gradients_equal_those_of_autograd(net, None, kept)
     assert output.shape == (9, 1)
 
 
-def assert_gradients_equal_those_of_autograd(net, n_draws, own):
+def assert_gradients_equal_those_of_autograd(net, n_draws, kept):
     x = torch.randn(9, 3, dtype=torch.float64)
     values = {
         name: (value if n_draws else value[0]).requires_grad_()
         for name, value in drawn(net).items()
-        if name not in own
+        if name not in kept
     }
     hidden = []
     output = run_layers(layers_of(net), values, x, hidden=hidden)
@@ -184,7 +184,7 @@ OTHER_MODULES = {
     "flatten": lambda: nn.Sequential(nn.Flatten(), nn.Linear(3, 2)),
     "dropout": lambda: nn.Sequential(nn.Linear(3, 2), nn.Dropout()),
     "tied": tied,
-    "over its input": lambda: nn.Sequential(nn.Linear(3, 2), nn.ELU(inplace=True)),
+    "in place": lambda: nn.Sequential(nn.Linear(3, 2), nn.ELU(inplace=True)),
     "one layer": lambda: nn.Linear(3, 2),
 }
 

@@ -1,4 +1,4 @@
-"""A network in stock Pyro: on a linear regression whose posterior and evidence are known."""
+"""A network in stock Pyro, on a linear regression with known posterior and evidence."""
 
 import math
 
@@ -38,7 +38,7 @@ class Conjugate:
         )
 
     def log_joint(self, weights):
-        """Give the sum of all log-densities at values of the sites, by SciPy."""
+        """Compute the sum of all log-densities at values of the sites with SciPy."""
         w, b = weights["0.weight"].detach().numpy(), weights["0.bias"].detach().numpy()
         normal = scipy.stats.norm.logpdf
         likelihood = normal(self.y.numpy(), self.x.numpy() @ w.T + b, NOISE).sum()
@@ -112,7 +112,7 @@ def test_without_y_the_model_draws_it_from_the_likelihood(regression):
 
 
 def normal_of(guide):
-    """Give the mean and standard deviation of each site of a normal guide, from its quantiles."""
+    """Return the mean and standard deviation of each site of a normal guide, from its quantiles."""
     one_sd = scipy.stats.norm.cdf(1)
     quantiles = guide.quantiles([0.5, one_sd])
     return {name: (q[0].detach(), (q[1] - q[0]).detach()) for name, q in quantiles.items()}
@@ -120,7 +120,8 @@ def normal_of(guide):
 
 @pytest.mark.parametrize("objective", [Trace_ELBO, TraceMeanField_ELBO])
 def test_the_loss_of_stock_auto_normal_is_log_q_minus_log_p(regression, objective):
-    # In both: its sites are a normal that is only auxiliary and a Delta, so no KL is closed.
+    # Both objectives sample it: AutoNormal's sites are auxiliary normals and Deltas, without a
+    # closed-form KL divergence.
     network, x, y = regression.network, regression.x, regression.y
     guide = AutoNormal(network, init_scale=0.2)
     svi = SVI(network, guide, pyro.optim.Adam({"lr": 0.01}), objective())
@@ -154,7 +155,7 @@ def test_trace_mean_field_elbo_is_the_closed_form_kl_minus_the_log_likelihood(re
 
 
 def fitted(regression, guide, n_steps, lr=0.05):
-    """Step with a learning rate that falls to a hundredth of its start."""
+    """Fit with a learning rate that decays to a hundredth of its initial value."""
     optimizer = pyro.optim.ClippedAdam({"lr": lr, "lrd": 0.01 ** (1 / n_steps)})
     svi = SVI(regression.network, guide, optimizer, Trace_ELBO())
     for _ in range(n_steps):

@@ -1,4 +1,4 @@
-"""Any module under many draws: each draw gives what a copy of the module with it gives."""
+"""Any module under many draws, against copies of the module with one draw each."""
 
 import copy
 import logging
@@ -28,7 +28,7 @@ class MeanOverSequence(nn.Module):
 
 POINTS_IN_NORM = ByName({"1.*": None})
 
-# A module, its prior, its likelihood, and the shape of a row of x; None: five tokens.
+# Module, prior, likelihood, and the shape of a row of x (None: five tokens).
 ZOO = {
     "MLP": (lambda: mlp(3, [4, 4], 2, "tanh"), None, Gaussian(), (3,)),
     "CNN with batch norm": (cnn, POINTS_IN_NORM, Categorical(), (1, 5, 5)),
