@@ -164,12 +164,13 @@ class Parquet:
         n_dims = 1 if isinstance(self.target, str) else 2
         if n_dims != y.dim():
             first = self._targets[0]
-            if n_dims == 1:
-                shape, requirement, remedy = "(n, k)", "a list of columns", [first]
-            else:
-                shape, requirement, remedy = "(n,)", "the name of one column", first
+            requirement, shape, remedy = (
+                ("a list of columns", "(n, k)", [first])
+                if n_dims == 1
+                else ("the name of one column", "(n,)", first)
+            )
             raise ValueError(
-                f"`target` of Parquet must be {requirement} for a network whose y has shape {shape}, "
+                f"`target` of Parquet must be {requirement}, as the network's y has shape {shape}, "
                 f"got {self.target!r}: pass target={remedy!r}."
             )
 

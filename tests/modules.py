@@ -110,7 +110,7 @@ def by_site(guide, flat):
 
 
 def loc_and_scale(guide):
-    """Return the mean and standard deviation of each site in unconstrained space, for both guides."""
+    """Return the means and standard deviations of either guide, in unconstrained space."""
     if isinstance(guide, MeanFieldGuide):
         return by_site(guide, guide.loc), by_site(guide, nn.functional.softplus(guide.rho))
     name = re.compile("_unconstrained$")

@@ -472,6 +472,9 @@ def test_any_callable_from_output_to_distribution_is_a_likelihood(likelihood, un
 @pytest.mark.parametrize("units", [1, 3])
 def test_the_number_of_noise_scales_must_match_the_columns(units):
     network = BayesianNetwork(mlp(2, [], units), None, Gaussian(noise_median=(0.5, 0.5)))
-    message = rf"`noise_median` must have one value per column of y, got 2 values .* ends in {units} unit\(s\)"
+    message = (
+        "`noise_median` must have one value per column of y, got 2 values for a network that ends "
+        rf"in {units} unit\(s\)"
+    )
     with pytest.raises(ValueError, match=message):
         network.prepare(np.zeros((4, 2)), np.zeros((4, units)))

@@ -308,7 +308,9 @@ def test_a_target_of_other_dimensions_raises_with_the_remedy(
     table, likelihood, n_outputs, target, remedy
 ):
     network = BayesianNetwork(mlp(3, [4], n_outputs), likelihood=likelihood)
-    with pytest.raises(ValueError, match=f"`target` of Parquet must be .* y has shape {remedy}"):
+    with pytest.raises(
+        ValueError, match=f"`target` of Parquet must be .*, as the network's y has shape {remedy}"
+    ):
         fit(network, Parquet(table, target), epochs=1)
 
 
@@ -355,7 +357,7 @@ def test_invalid_arguments_raise(mapped, table, tmp_path):
         a_fit(Parquet(table, "y"), Y)
     with pytest.raises(ValueError, match="`target` of Parquet must name the column"):
         a_fit(Parquet(table))
-    with pytest.raises(ValueError, match="got 1003 and 1002 rows"):
+    with pytest.raises(ValueError, match="must have the same number of rows, got 1003 and 1002"):
         a_fit(mapped[0], Y[:-1])
     with pytest.raises(TypeError, match="is an IterableDataset: wrap it"):
         a_fit(Endless(), n_data=10)

@@ -122,11 +122,11 @@ def test_fits_in_a_leading_dimension_equal_single_fits(case, n_particles, closed
         **options,
     )
     for c in range(n_chains):
-        own_loc, own_rho, *arguments_points = states[c]
+        loc_of, rho_of, *points_of = states[c]
         alone = loss(
-            own_loc,
-            own_rho,
-            tuple(own_points),
+            loc_of,
+            rho_of,
+            tuple(points_of),
             noises[c],
             x_of[c],
             y_of[c],

@@ -141,6 +141,24 @@ def test_gradients_with_a_sampled_kl_divergence_are_unbiased():
 
 
 @pytest.mark.parametrize("estimator", ["local", "flipout"])
+@pytest.mark.parametrize("case", CASES)
+def test_at_a_vanishing_scale_nll_and_gradient_in_loc_are_those_of_a_shared_draw(case, estimator):
+    candidate = Candidate(case)
+    network, guide = candidate.network, candidate.guide
+    points = tuple(p.detach() for _, p in network.point_parameters())
+    noise, rho = torch.zeros_like(guide.loc), torch.full_like(guide.rho, -30.0)
+    expected, ours = (
+        FusedLoss(network, guide, estimator=e)(
+            guide.loc.detach(), rho, points, noise, candidate.x, candidate.y
+        )
+        for e in ("reparam", estimator)
+    )
+    torch.testing.assert_close(ours.nll, expected.nll, rtol=1e-6, atol=0)
+    torch.testing.assert_close(ours.d_loc, expected.d_loc, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(ours.d_points, expected.d_points, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ["local", "flipout"])
 def test_gradients_at_an_input_of_zeros_are_finite(estimator):
     network = BayesianNetwork(nn.Linear(3, 1, bias=False), priors.Normal(1.0))
     posterior = fit(

@@ -1,5 +1,7 @@
 """BayesianNetwork: its parameters and latent sites, and the arguments that it refuses."""
 
+import copy
+import pickle
 import re
 
 import numpy as np
@@ -9,7 +11,7 @@ import pyro.poutine as poutine
 import pytest
 import scipy.stats
 import torch
-from modules import cnn
+from modules import LastState, cnn, prior_draws
 from pyro.infer import SVI, Trace_ELBO
 from torch import nn
 
@@ -52,6 +54,25 @@ def test_two_networks_in_one_process_do_not_share_parameters(make_guide):
     for one, two in ((network, other_network), (guide, other_guide)):
         torch.testing.assert_close(two.state_dict(), one.state_dict(), rtol=0, atol=0)
     assert list(pyro.get_param_store()) == []
+
+
+def pickled(network):
+    return pickle.loads(pickle.dumps(network))
+
+
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, pickled])
+def test_a_copy_computes_the_same_and_is_independent(copy_of):
+    network = BayesianNetwork(LastState()).eval()
+    x = torch.randn(4, 6, 2)
+    draws = prior_draws(network, 3)
+    expected = network.output(draws, x)  # after it, the network knows that vmap fails
+    other = copy_of(network)
+    torch.testing.assert_close(other.output(draws, x), expected, rtol=0, atol=0)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1)
+    for mine, theirs in zip(network.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(theirs, mine + 1)
 
 
 def test_parameters_are_bayesian_points_or_frozen():
