@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from ..elbo.fused_elbo import CannotFuseError, FusedELBO
+from ..elbo.fused_elbo import FusedELBO
+from ..elbo.fused_loss import CannotFuseError
 from ..elbo.objectives import traced
 from ..engines.auto import AutoEngine
 from ..engines.base import Engine, SVIEngine

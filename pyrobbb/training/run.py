@@ -14,8 +14,9 @@ from torch import nn
 
 from .._core.random_state import rank_seed, reseed, seeded
 from ..fitted import FitSettings, FittedChain
+from ..model.functional import evaluating
 from ..model.guides import MeanFieldGuide, auto_normal
-from ..model.network import BayesianNetwork, evaluating
+from ..model.network import BayesianNetwork
 from .batches import BatchSource, crc32
 from .checkpoints import Checkpoints, first_difference
 from .config import FitConfig
