@@ -1,4 +1,4 @@
-"""Arrays into an xarray DataTree that ArviZ reads, of the 0.8 and of the 1.x generation alike."""
+"""Construction of an xarray DataTree from arrays, the same with ArviZ 0.8 and 1.x."""
 
 from __future__ import annotations
 
@@ -16,12 +16,43 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Groups = Mapping[str, Mapping[str, ArrayLike]]
+Variables = Mapping[str, ArrayLike]
+Groups = Mapping[str, Variables]
 Dims = Mapping[str, Sequence[str]]
 Coords = Mapping[str, Sequence[Any]]
 
 SAMPLE_DIMS = ("chain", "draw")
-"""Of these names only: much of ArviZ does not work with a single dimension of draws."""
+"""Much of ArviZ does not support a single dimension of draws."""
+
+
+def split_chains(variables: Variables, num_chains: int) -> dict[str, np.ndarray]:
+    """Split the first dimension of arrays into chain and draw.
+
+    Parameters
+    ----------
+    variables : mapping of str to array of shape (num_chains * n, ...)
+        With all draws of the first chain first.
+    num_chains : int
+
+    Returns
+    -------
+    dict of str to ndarray of shape (num_chains, n, ...)
+
+    Raises
+    ------
+    ValueError
+        If the number of draws is not a multiple of `num_chains`.
+    """
+    split = {}
+    for name, value in variables.items():
+        array = to_numpy(value)
+        if not array.ndim or len(array) % num_chains:
+            raise ValueError(
+                f"{name!r} has shape {array.shape}, whose first dimension is not a multiple of "
+                f"`num_chains`, {num_chains}."
+            )
+        split[name] = array.reshape((num_chains, -1, *array.shape[1:]))
+    return split
 
 
 def build_tree(
@@ -34,44 +65,43 @@ def build_tree(
     index_origin: int | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> xarray.DataTree:
-    """Build a DataTree; groups and variables that hold nothing are left out.
+    """Build a DataTree without empty groups.
 
     Parameters
     ----------
     groups : mapping of group to mapping of variable to array
-        Of shape (n_chains, n_draws, ...), but in groups of data, whose names end in ``_data``.
-    dims, pred_dims : mapping of variable to names of its further dimensions
-        The latter are of the groups of predictions.
+        Arrays have shape (n_chains, n_draws, ...), except in groups whose names end in ``_data``.
+    dims, pred_dims : mapping of variable to names of its other dimensions
+        The latter apply to the groups of predictions.
     coords, pred_coords : mapping of dimension to labels
     index_origin : int, optional
-        Where the numbering of dimensions without labels starts; None: as ArviZ is set.
+        First index of dimensions without labels. None: ArviZ's setting.
     attrs : mapping
-        Of the tree and of each group.
+        Attributes of the tree and of each group.
 
     Raises
     ------
     ValueError
-        If one dimension has two lengths. ArviZ would fill up with NaN.
+        If a dimension has two lengths, which ArviZ would pad with NaN.
     """
     import arviz_base
 
     data = {
-        group: {_allowed(name): to_numpy(value) for name, value in variables.items()}
+        group: {_variable_name(name): to_numpy(value) for name, value in variables.items()}
         for group, variables in groups.items()
         if variables
     }
-    known = {_allowed(name): list(own) for name, own in (dims or {}).items()}
-    known_pred = {_allowed(name): list(own) for name, own in (pred_dims or {}).items()}
-    sizes: dict[bool, dict[str, int]] = {
-        False: {name: len(labels) for name, labels in (coords or {}).items()},
-        True: {name: len(labels) for name, labels in (pred_coords or {}).items()},
-    }
+    dims = {_variable_name(name): list(names) for name, names in (dims or {}).items()}
+    pred_dims = {_variable_name(name): list(names) for name, names in (pred_dims or {}).items()}
+    coords, pred_coords = dict(coords or {}), dict(pred_coords or {})
+    sizes = {dim: len(labels) for dim, labels in coords.items()}
+    pred_sizes = {dim: len(labels) for dim, labels in pred_coords.items()}
     for group, variables in data.items():
-        is_pred = group.startswith("predictions")
-        n_sample = 0 if group.endswith("_data") else len(SAMPLE_DIMS)
-        own_dims = known_pred if is_pred else known
-        _check_dims(group, variables, own_dims, sizes[is_pred], n_sample)
-    written = _writable(
+        if group.startswith("predictions"):
+            _check_dims(group, variables, pred_dims, pred_sizes)
+        else:
+            _check_dims(group, variables, dims, sizes)
+    attributes = _serialisable(
         {
             "inference_library": "pyrobbb",
             "inference_library_version": version("pyrobbb"),
@@ -80,58 +110,56 @@ def build_tree(
     )
     return arviz_base.from_dict(
         data,
-        dims=known,
-        coords=dict(coords or {}),
-        pred_dims=known_pred,
-        pred_coords=dict(pred_coords or {}),
+        dims=dims,
+        coords=coords,
+        pred_dims=pred_dims,
+        pred_coords=pred_coords,
         sample_dims=list(SAMPLE_DIMS),
         index_origin=index_origin,
-        attrs={"/": written, **dict.fromkeys(data, written)},
+        attrs={"/": attributes, **dict.fromkeys(data, attributes)},
     )
 
 
 def _check_dims(
-    group: str,
-    variables: Mapping[str, np.ndarray],
-    dims: Dims,
-    sizes: dict[str, int],
-    n_sample: int,
+    group: str, variables: Mapping[str, np.ndarray], dims: Dims, sizes: dict[str, int]
 ) -> None:
+    """Raise if the dimensions of a group do not agree with `sizes`, and add them to it."""
+    n_sample = 0 if group.endswith("_data") else len(SAMPLE_DIMS)
     for name, array in variables.items():
-        own = dims.get(name, ())
-        # Log-likelihoods have the dimensions of the observations but for those of an event.
-        if len(own) > array.ndim - n_sample and group != "log_likelihood":
+        names = dims.get(name, ())
+        # A log-likelihood lacks the event dimensions of the observations.
+        if len(names) > array.ndim - n_sample and group != "log_likelihood":
             raise ValueError(
-                f"`dims` names {len(own)} dimension(s) of {name!r}, {', '.join(own)}, but in the "
-                f"group {group!r} it has {max(array.ndim - n_sample, 0)}."
+                f"`dims` names {len(names)} dimension(s) of {name!r}, {', '.join(names)}, but in "
+                f"the group {group!r} it has {max(array.ndim - n_sample, 0)}."
             )
-        for dim, n in zip(own, array.shape[n_sample:], strict=False):
+        for dim, n in zip(names, array.shape[n_sample:], strict=False):
             if sizes.setdefault(dim, n) != n:
                 raise ValueError(
-                    f"The dimension {dim!r} has length {sizes[dim]}, but of {name!r} in the group "
-                    f"{group!r} it is {n}: give one of them another name in `dims`."
+                    f"The dimension {dim!r} has length {sizes[dim]}, but {name!r} in the group "
+                    f"{group!r} has length {n}: rename one of them in `dims`."
                 )
 
 
-def _allowed(name: str) -> str:
-    """Give a name without slashes, by which a DataTree separates its groups."""
+def _variable_name(name: str) -> str:
+    """Replace slashes, which separate the groups of a DataTree."""
     if "/" in name:
         logger.info("The variable %r is called %r in the DataTree.", name, name.replace("/", "."))
     return name.replace("/", ".")
 
 
-def _writable(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Give attributes that netCDF and zarr can hold: numbers, text and lists of them."""
-    written: dict[str, Any] = {}
+def _serialisable(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert attributes to what netCDF and zarr can store: numbers, text and lists of them."""
+    converted: dict[str, Any] = {}
     for name, value in attrs.items():
         if isinstance(value, bool | np.bool_):
-            written[name] = int(value)
+            converted[name] = int(value)
         elif isinstance(value, np.generic):
-            written[name] = value.item()
+            converted[name] = value.item()
         elif isinstance(value, int | float | str):
-            written[name] = value
+            converted[name] = value
         elif isinstance(value, list | tuple) and value:
-            written[name] = list(value)
+            converted[name] = list(value)
         elif value is not None:
-            written[name] = repr(value)
-    return written
+            converted[name] = repr(value)
+    return converted

@@ -1,94 +1,118 @@
-"""A Pyro program, run for many draws: at once in a plate around it, or one by one."""
+"""A Pyro model or guide, run once for each of many draws: vectorised, or in a loop."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pyro
-import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+
+from .pyro_sites import Site, dimension_names, plate_depth, sample_sites, site_kind
 
 logger = logging.getLogger(__name__)
 
-MOST_NUMBERS = 2**24
-"""In all sites of the draws that are run at once: some hundred megabytes."""
+MAX_ELEMENTS = 2**24
+"""Bound on the elements of all sites in one vectorised run: some hundred megabytes."""
 
 
 @dataclass(frozen=True, eq=False)
 class SiteRuns:
-    """What a sample site gave in each run.
+    """The results of one sample site in n runs of a program.
 
     Attributes
     ----------
     values : Tensor of shape (n, *site)
     log_prob : Tensor of shape (n, *batch)
-        Before the scale of subsampling plates.
-    total : Tensor of shape (n,)
-        With it, and summed, in float64.
+        Without the scale of subsampling plates.
+    total_log_prob : Tensor of shape (n,)
+        With that scale, summed over the batch, in float64.
     """
 
     values: Tensor
     log_prob: Tensor
-    total: Tensor
+    total_log_prob: Tensor
 
 
 Runs = dict[str, SiteRuns]
+"""The results of a program's sample sites, by name."""
+
+
+def site_values(runs: Runs, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return the values of those of the named sites that are in the runs."""
+    return {name: runs[name].values for name in names if name in runs}
+
+
+def total_log_prob(runs: Runs) -> Tensor:
+    """Return the log joint density of all sites in each run, shape (n,), float64."""
+    return torch.stack([site.total_log_prob for site in runs.values()]).sum(0)
 
 
 class Program:
-    """A model or a guide, with the arguments that it is run with.
+    """A model or a guide, together with the arguments of its runs.
 
     Parameters
     ----------
-    program : callable
+    function : callable
+        The model or the guide.
     args, kwargs
 
     Attributes
     ----------
-    latent, deterministic : list of str
-        Names of sites.
-    observed : dict of str to Tensor
-        The observations.
+    latent, deterministic, observed : list of str
+        Names of the sites of each kind.
+    observations : dict of str to Tensor
+        Values of the observed sites.
     dims : dict of str to list of str
-        Names of the dimensions of each site: its plates, then what ``infer={"event_dims": [...]}``
-        says, else ``<site>_dim_<i>``.
+        Names of the dimensions of each site, see `dimension_names`.
     """
 
     def __init__(
         self,
-        program: Callable[..., Any],
+        function: Callable[..., Any],
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        self._program, self._args, self._kwargs = program, tuple(args), dict(kwargs or {})
-        self._trace_once(program)  # an autoguide makes its parameters when it first runs
-        self._once = _sample_sites(self._trace_once(program))
-        kinds = {name: _kind(site) for name, site in self._once.items()}
+        self._function, self._args, self._kwargs = function, tuple(args), dict(kwargs or {})
+        self._trace(function)  # An autoguide creates its parameters in its first run.
+        self._sites: dict[str, Site] = sample_sites(self._trace(function))
+        kinds = {name: site_kind(site) for name, site in self._sites.items()}
         self.latent = [name for name, kind in kinds.items() if kind == "latent"]
         self.deterministic = [name for name, kind in kinds.items() if kind == "deterministic"]
-        self.observed = {
-            name: self._once[name]["value"] for name, kind in kinds.items() if kind == "observed"
-        }
-        self.dims = {name: _dims(name, site) for name, site in self._once.items()}
-        self._n_plates = max((_depth(site) for site in self._once.values()), default=0)
-        self._is_vectorised = True
+        self.observed = [name for name, kind in kinds.items() if kind == "observed"]
+        self.observations = {name: self._sites[name]["value"] for name in self.observed}
+        self.dims = {name: dimension_names(name, site) for name, site in self._sites.items()}
+        self._plate_depth = max(map(plate_depth, self._sites.values()), default=0)
+        self._is_vectorisable = True
 
-    def sort(self, draws: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Bring draws to the shapes of their sites, and part latent from observed ones.
+    def split(self, draws: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Reshape draws to the shapes of their sites, and separate latent from observed sites.
 
-        Singleton dimensions that Pyro's `Predictive` leaves in the place of plates go; so do
-        deterministic sites, which can be computed again. Names of no site count as latent.
+        Singleton dimensions that Pyro's `Predictive` adds for plates are removed. Deterministic
+        sites are dropped, because a run computes them. Names that are not in the program count as
+        latent.
+
+        Parameters
+        ----------
+        draws : mapping of str to Tensor of shape (n, ...)
+
+        Returns
+        -------
+        latent, observed : dict of str to Tensor of shape (n, *site)
+
+        Raises
+        ------
+        ValueError
+            If draws have another shape than their site.
         """
         latent, observed = {}, {}
         for name, value in draws.items():
-            site = self._once.get(name)
+            site = self._sites.get(name)
             if site is None:
                 latent[name] = value
                 continue
@@ -111,153 +135,126 @@ class Program:
         ----------
         n : int
         draws : mapping of str to Tensor of shape (n, *site), optional
-            Values of latent sites; those without are drawn.
+            Values of latent sites. Latent sites that are not in it are sampled.
         """
-        draws = {name: value for name, value in (draws or {}).items() if name in self._once}
-        each = sum(site["value"].numel() for site in self._once.values())
-        block = max(MOST_NUMBERS // max(each, 1), 1)
-        parts = []
-        for start in range(0, n, block):
-            some = {name: value[start : start + block] for name, value in draws.items()}
-            parts.append(self._run_block(min(block, n - start), some))
-        return {
-            name: SiteRuns(*(torch.cat([getattr(part[name], f) for part in parts]) for f in FIELDS))
-            for name in parts[0]
-        }
+        draws = {name: value for name, value in (draws or {}).items() if name in self._sites}
+        n_elements = sum(site["value"].numel() for site in self._sites.values())
+        size = max(MAX_ELEMENTS // max(n_elements, 1), 1)
+        blocks = []
+        for start in range(0, n, size):
+            block = {name: value[start : start + size] for name, value in draws.items()}
+            blocks.append(self._run_block(min(size, n - start), block))
+        return _combine(torch.cat, blocks)
 
     def _run_block(self, n: int, draws: Mapping[str, Tensor]) -> Runs:
-        if self._is_vectorised:
+        if self._is_vectorisable:
             try:
-                runs = self._run_at_once(n, draws)
-                self._check(runs)
-            except Exception as error:  # whatever a program that takes one draw at a time raises
-                self._is_vectorised = False
+                runs = self._run_vectorised(n, draws)
+                self._check_vectorised(runs)
+            except Exception as error:  # A program for single draws may raise anything.
+                self._is_vectorisable = False
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                logger.info("Draws run one by one: the program cannot be vectorised (%s)", reason)
+                logger.info(
+                    "The program is run once per draw: it cannot be vectorised (%s)", reason
+                )
             else:
                 return runs
-        each = [self._run_once({name: value[i] for name, value in draws.items()}) for i in range(n)]
-        return {
-            name: SiteRuns(*(torch.stack([getattr(one[name], f) for one in each]) for f in FIELDS))
-            for name in each[0]
-        }
+        singles = [
+            self._run_single({name: value[i] for name, value in draws.items()}) for i in range(n)
+        ]
+        return _combine(torch.stack, singles)
 
-    def _run_once(self, values: Mapping[str, Tensor]) -> Runs:
-        trace = self._trace_once(poutine.condition(self._program, data=dict(values)))
+    def _run_single(self, values: Mapping[str, Tensor]) -> Runs:
+        trace = self._trace(poutine.condition(self._function, data=dict(values)))
         trace.compute_log_prob()
         return {
             name: SiteRuns(
                 site["value"], site["unscaled_log_prob"], site["log_prob"].double().sum()
             )
-            for name, site in _sample_sites(trace).items()
+            for name, site in sample_sites(trace).items()
         }
 
-    def _run_at_once(self, n: int, draws: Mapping[str, Tensor]) -> Runs:
-        """Run the program in a plate outside of all of its own."""
-        data = {}
-        for name, value in draws.items():
-            n_batch = len(self._once[name]["fn"].batch_shape)
-            pads = (1,) * (self._n_plates - n_batch)
-            data[name] = value.reshape((n, *pads, *value.shape[1:]))
-        program = poutine.condition(self._program, data=data)
+    def _run_vectorised(self, n: int, draws: Mapping[str, Tensor]) -> Runs:
+        """Run the program in a plate of n draws, to the left of all plates of its own."""
+        data = {
+            name: value.reshape((*self._lead_shape(n, self._sites[name]), *value.shape[1:]))
+            for name, value in draws.items()
+        }
+        program = poutine.condition(self._function, data=data)
         with (
             poutine.block(),
             poutine.trace() as tracer,
-            pyro.plate("_draws", n, dim=-1 - self._n_plates),
+            pyro.plate("_draws", n, dim=-1 - self._plate_depth),
         ):
             program(*self._args, **self._kwargs)
         tracer.trace.compute_log_prob()
-        runs = {}
-        for name, site in _sample_sites(tracer.trace).items():
-            once = self._once[name]
-            n_batch = len(once["fn"].batch_shape)
-            lead = (n, *(1,) * (self._n_plates - n_batch))
-            batch, shape = once["fn"].batch_shape, once["value"].shape
-            value = site["value"]
-            if value.numel() != n * shape.numel():  # it is the same for all draws
-                value = value.expand((*lead, *shape))
-            runs[name] = SiteRuns(
-                value.reshape((n, *shape)),
-                site["unscaled_log_prob"].expand((*lead, *batch)).reshape((n, *batch)),
-                site["log_prob"].double().expand((*lead, *batch)).reshape((n, -1)).sum(1),
-            )
-        if runs.keys() != self._once.keys():
-            raise ValueError("other sites than in a single run")
-        return runs
+        sites = sample_sites(tracer.trace)
+        if sites.keys() != self._sites.keys():
+            raise ValueError("its sites differ from those of a single run")
+        return {name: self._collapse(n, site, self._sites[name]) for name, site in sites.items()}
 
-    def _check(self, runs: Runs) -> None:
-        """Raise unless the first run gives what it gives alone."""
-        auxiliary = [n for n, site in self._once.items() if site["infer"].get("is_auxiliary")]
-        if auxiliary:  # an autoguide: Pyro's own, which it vectorises itself
-            return
-        latent = {name: runs[name].values[0] for name in self.latent}
-        alone = self._run_once(latent)
+    def _collapse(self, n: int, site: Site, single: Site) -> SiteRuns:
+        """Remove the singleton dimensions between the plate of draws and a site's dimensions."""
+        lead = self._lead_shape(n, single)
+        batch, shape = single["fn"].batch_shape, single["value"].shape
+        value = site["value"]
+        if value.numel() != n * shape.numel():  # The value is the same for all draws.
+            value = value.expand((*lead, *shape))
+        return SiteRuns(
+            value.reshape((n, *shape)),
+            site["unscaled_log_prob"].expand((*lead, *batch)).reshape((n, *batch)),
+            site["log_prob"].double().expand((*lead, *batch)).reshape((n, -1)).sum(1),
+        )
+
+    def _lead_shape(self, n: int, single: Site) -> tuple[int, ...]:
+        """Return the shape to the left of a site's dimensions in a vectorised run."""
+        return (n, *(1,) * (self._plate_depth - len(single["fn"].batch_shape)))
+
+    def _check_vectorised(self, runs: Runs) -> None:
+        """Raise unless the first of the vectorised runs agrees with a single run."""
+        if any(site["infer"].get("is_auxiliary") for site in self._sites.values()):
+            return  # Pyro's autoguides, which have auxiliary sites, are vectorised by Pyro itself.
+        single = self._run_single({name: runs[name].values[0] for name in self.latent})
         for name in [*self.latent, *self.observed, *self.deterministic]:
-            for f in ("values", "log_prob"):
-                if name in self.observed and f == "values":
-                    continue
-                mine, its = getattr(runs[name], f)[0], getattr(alone[name], f)
-                if not torch.allclose(mine.double(), its.double(), 1e-3, 1e-4, equal_nan=True):
-                    raise ValueError(f"{name!r} comes out different")
+            pairs = [(runs[name].log_prob[0], single[name].log_prob)]
+            if name not in self.observed:
+                pairs.append((runs[name].values[0], single[name].values))
+            for actual, expected in pairs:
+                if not torch.allclose(
+                    actual.double(), expected.double(), 1e-3, 1e-4, equal_nan=True
+                ):
+                    raise ValueError(f"{name!r} differs from a single run")
 
-    def _trace_once(self, program: Callable[..., Any]) -> poutine.Trace:
+    def _trace(self, function: Callable[..., Any]) -> poutine.Trace:
         with poutine.block():
-            return poutine.trace(program).get_trace(*self._args, **self._kwargs)
+            return poutine.trace(function).get_trace(*self._args, **self._kwargs)
 
 
-FIELDS = ("values", "log_prob", "total")
-
-
-class _Unobserved(Messenger):
-    """Draws observed sites; deterministic ones and factors stay what they are."""
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if msg["is_observed"] and _kind(msg) == "observed":
-            msg["is_observed"], msg["value"], msg["done"] = False, None, False
-
-
-def unobserved(model: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a model that draws its observed sites, from the prior or the draws it is given."""
-
-    def program(*args: Any, **kwargs: Any) -> Any:
-        with _Unobserved():
-            return model(*args, **kwargs)
-
-    return program
-
-
-def _sample_sites(trace: poutine.Trace) -> dict[str, Any]:
+def _combine(join: Callable[[list[Tensor]], Tensor], parts: Sequence[Runs]) -> Runs:
     return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not site_is_subsample(site)
+        name: SiteRuns(
+            *(
+                join([getattr(part[name], field.name) for part in parts])
+                for field in fields(SiteRuns)
+            )
+        )
+        for name in parts[0]
     }
 
 
-def _kind(site: Any) -> str:
-    if site["infer"].get("_deterministic"):
-        return "deterministic"
-    if isinstance(site["fn"], dist.Unit):
-        return "factor"
-    return "observed" if site["is_observed"] else "latent"
+class _UnobserveMessenger(Messenger):
+    """Sample observed sites; deterministic sites and factors are unchanged."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] and site_kind(msg) == "observed":
+            msg["is_observed"], msg["value"], msg["done"] = False, None, False
 
 
-def _depth(site: Any) -> int:
-    """Give how many dimensions to the left of its event a site may use."""
-    frames = [-frame.dim for frame in site["cond_indep_stack"] if frame.vectorized]
-    return max([len(site["fn"].batch_shape), *frames])
+def unobserve(model: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a model that samples the sites that `model` observes."""
 
+    def unobserved(*args: Any, **kwargs: Any) -> Any:
+        with _UnobserveMessenger():
+            return model(*args, **kwargs)
 
-def _dims(name: str, site: Any) -> list[str]:
-    shape = site["value"].shape
-    n_event = site["fn"].event_dim
-    if _kind(site) == "deterministic" and n_event == len(shape):
-        n_event = 0  # by default, pyro.deterministic calls all of a value an event
-    names = [f"{name}_dim_{i}" for i in range(len(shape))]
-    for frame in site["cond_indep_stack"]:
-        axis = len(shape) - n_event + (frame.dim or 0)
-        if frame.vectorized and axis >= 0 and shape[axis] == frame.size:
-            names[axis] = frame.name
-    own = list(site["infer"].get("event_dims", []))
-    names[len(names) - len(own) :] = own
-    return names
+    return unobserved

@@ -1,4 +1,4 @@
-"""Any Pyro result as a DataTree: against Pyro's own numbers, and ArviZ's converter for NumPyro."""
+"""from_pyro against densities from Pyro, and against ArviZ's converter for NumPyro."""
 
 import logging
 
@@ -31,7 +31,7 @@ def eight_schools(errors, effects=None):
 def mcmc_of(model, *args, chains=1, draws=40):
     mcmc = MCMC(NUTS(model), num_samples=draws, warmup_steps=40, disable_progbar=True)
     mcmc.run(*args)
-    if chains > 1:  # as Pyro's processes would give them
+    if chains > 1:  # The state of a run with two processes.
         other = MCMC(NUTS(model), num_samples=draws, warmup_steps=40, disable_progbar=True)
         other.run(*args)
         mcmc._samples = {
@@ -53,7 +53,7 @@ def fit_guide(model, guide, *args, steps=200):
         svi.step(*args)
 
 
-def test_mcmc_gives_chains_groups_and_dimensions_of_plates(schools):
+def test_mcmc_has_chains_groups_and_plate_dimensions(schools):
     tree = from_pyro(schools, coords={"school": list("ABCDEFGH")}, seed=0)
     assert set(tree.children) == {
         "posterior",
@@ -81,11 +81,11 @@ def test_mcmc_gives_chains_groups_and_dimensions_of_plates(schools):
     assert tree.attrs["modeling_interface"] == "pyro"
 
 
-def test_densities_are_those_of_the_model(schools):
+def test_log_likelihood_and_lp_agree_with_the_model(schools):
     tree = from_pyro(schools, prior=False, posterior_predictive=False)
     samples = schools.get_samples(group_by_chain=True)
-    by_hand = dist.Normal(samples["theta"], ERRORS).log_prob(EFFECTS)
-    np.testing.assert_allclose(tree["log_likelihood"]["obs"], by_hand, rtol=1e-5)
+    expected = dist.Normal(samples["theta"], ERRORS).log_prob(EFFECTS)
+    np.testing.assert_allclose(tree["log_likelihood"]["obs"], expected, rtol=1e-5)
     for chain, draw in ((0, 0), (1, 17)):
         values = {name: value[chain, draw] for name, value in samples.items()}
         trace = poutine.trace(poutine.condition(eight_schools, data=values))
@@ -93,14 +93,14 @@ def test_densities_are_those_of_the_model(schools):
         assert float(tree["sample_stats"]["lp"][chain, draw]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_divergent_steps_are_marked(schools):
+def test_diverging_marks_divergent_steps(schools):
     tree = from_pyro(schools, prior=False)
     diverging = tree["sample_stats"]["diverging"].values
-    for chain, own in enumerate(schools._diagnostics):
-        assert list(np.flatnonzero(diverging[chain])) == sorted(own["divergences"])
+    for chain, diagnostics in enumerate(schools._diagnostics):
+        assert list(np.flatnonzero(diverging[chain])) == sorted(diagnostics["divergences"])
 
 
-def test_predictive_draws_and_prior_have_the_right_moments(schools):
+def test_posterior_predictive_and_prior_draws_have_the_right_moments(schools):
     tree = from_pyro(schools, num_draws=4000, seed=0)
     noise = tree["posterior_predictive"]["obs"] - tree["posterior"]["theta"]
     z = (noise.values / ERRORS.numpy()).reshape(-1)
@@ -111,8 +111,8 @@ def test_predictive_draws_and_prior_have_the_right_moments(schools):
     assert "posterior" not in prior.children
 
 
-@pytest.mark.parametrize("by_hand", [True, False], ids=["own guide", "AutoNormal"])
-def test_a_fit_by_svi_has_log_weights(by_hand):
+@pytest.mark.parametrize("is_function", [True, False], ids=["function", "AutoNormal"])
+def test_log_weights_of_a_guide_agree_with_densities_from_pyro(is_function):
     def guide(errors, effects=None):
         loc = pyro.param("loc", torch.zeros(8))
         mu = pyro.sample("mu", dist.Normal(pyro.param("m", torch.tensor(0.0)), 1.0))
@@ -120,7 +120,9 @@ def test_a_fit_by_svi_has_log_weights(by_hand):
         with pyro.plate("school", len(errors)):
             pyro.sample("theta", dist.Normal(mu + loc, 1.0))
 
-    chosen = guide if by_hand else AutoNormal(poutine.block(eight_schools, hide=["obs", "doubled"]))
+    chosen = (
+        guide if is_function else AutoNormal(poutine.block(eight_schools, hide=["obs", "doubled"]))
+    )
     fit_guide(eight_schools, chosen, ERRORS, EFFECTS)
     tree = from_pyro(
         model=eight_schools, guide=chosen, args=(ERRORS, EFFECTS), num_draws=50, seed=0
@@ -135,7 +137,7 @@ def test_a_fit_by_svi_has_log_weights(by_hand):
         model = poutine.trace(poutine.condition(eight_schools, data=values))
         log_joint = float(model.get_trace(ERRORS, EFFECTS).log_prob_sum())
         assert float(stats["lp"][0, draw]) == pytest.approx(log_joint, rel=1e-4)
-        if by_hand:
+        if is_function:
             trace = poutine.trace(poutine.condition(guide, data=values)).get_trace(ERRORS)
             log_q = float(trace.log_prob_sum().detach())
         else:
@@ -147,10 +149,10 @@ def test_a_fit_by_svi_has_log_weights(by_hand):
         assert float(stats["logq"][0, draw]) == pytest.approx(log_q, rel=1e-4, abs=1e-4)
         difference = float(stats["lp"][0, draw] - stats["logq"][0, draw])
         assert float(stats["log_weight"][0, draw]) == pytest.approx(difference)
-    assert tree.attrs["guide"] == ("function" if by_hand else "AutoNormal")
+    assert tree.attrs["guide"] == ("function" if is_function else "AutoNormal")
 
 
-def test_guides_of_independent_fits_are_chains():
+def test_guides_of_independent_fits_become_chains():
     def guide_at(loc):
         def guide(y):
             pyro.sample("mu", dist.Normal(loc, 0.01))
@@ -182,7 +184,7 @@ def hierarchical(x, group, n_groups, y=None):
         return pyro.sample("y", dist.Normal(mean, scale), obs=y)
 
 
-def test_a_hierarchical_regression_has_the_dimensions_of_plates_and_events():
+def test_dimensions_are_named_by_plates_and_event_dims():
     x, group = torch.randn(30, 2), torch.arange(30) % 3
     y = x.sum(1)
     mcmc = mcmc_of(hierarchical, x, group, 3, y, draws=20)
@@ -204,7 +206,7 @@ def mixture(y):
         pyro.sample("y", dist.Normal(locs[z], 1.0), obs=y)
 
 
-def test_a_discrete_site_that_was_summed_out_is_drawn_for_predictions_only(caplog):
+def test_a_marginalised_discrete_site_is_sampled_for_predictions_only(caplog):
     y = torch.cat([torch.randn(10) - 4, torch.randn(10) + 4])
     kernel = NUTS(mixture, max_plate_nesting=1)
     mcmc = MCMC(kernel, num_samples=20, warmup_steps=50, disable_progbar=True)
@@ -219,7 +221,7 @@ def test_a_discrete_site_that_was_summed_out_is_drawn_for_predictions_only(caplo
     assert tree["prior"]["z"].dims == ("chain", "draw", "row")
 
 
-def test_a_discrete_site_among_the_draws_gives_a_log_likelihood():
+def test_draws_with_a_discrete_site_have_a_log_likelihood():
     y = torch.tensor([-4.0, 4.0])
     draws = {
         "shares": torch.tensor([[0.5, 0.5]] * 6),
@@ -232,7 +234,7 @@ def test_a_discrete_site_among_the_draws_gives_a_log_likelihood():
     assert tree["posterior"]["z"].shape == (2, 3, 2)
 
 
-def test_a_network_is_a_pyro_model_like_any_other():
+def test_a_bayesian_network_is_converted_like_any_pyro_model():
     network = BayesianNetwork(mlp(2, [3], 1, seed=0), priors.Normal(1.0))
     x = torch.randn(12, 2)
     y = x[:, :1]
@@ -244,7 +246,7 @@ def test_a_network_is_a_pyro_model_like_any_other():
     assert tree["posterior_predictive"]["y"].shape == (1, 30, 12, 1)
 
 
-def test_draws_of_predictive_lose_their_singleton_dimensions():
+def test_singleton_dimensions_of_predictive_are_removed():
     x, y = torch.randn(10, 2), torch.randn(10)
     group = torch.zeros(10, dtype=torch.long)
     guide = AutoNormal(poutine.block(hierarchical, hide=["y", "mean"]))
@@ -264,37 +266,7 @@ def guide_draws(guide, x, group, y):
     return Predictive(guide, num_samples=16)(x, group, 3, y)
 
 
-def one_at_a_time(y):
-    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
-    scale = 2.0 if float(mu) > 0 else 1.0  # needs one number
-    with pyro.plate("row", len(y)):
-        pyro.sample("y", dist.Normal(mu, scale), obs=y)
-
-
-def test_a_model_that_takes_one_draw_at_a_time_is_run_so_and_says_so(caplog):
-    y = torch.zeros(4)
-    mu = torch.linspace(-1, 1, 6)
-    with caplog.at_level(logging.INFO):
-        tree = from_pyro({"mu": mu}, model=one_at_a_time, args=(y,))
-    assert "Draws run one by one: the program cannot be vectorised" in caplog.text
-    expected = dist.Normal(mu[:, None], 1 + (mu > 0)[:, None].float()).log_prob(y)
-    np.testing.assert_allclose(tree["log_likelihood"]["y"][0], expected, rtol=1e-5)
-
-
-def wrong_in_a_plate(y):
-    mu = pyro.sample("mu", dist.Normal(torch.zeros(3), 1.0).to_event(1))
-    with pyro.plate("row", len(y)):
-        pyro.sample("y", dist.Normal(mu.sum(), 1.0), obs=y)  # sums over draws, too
-
-
-def test_a_model_that_mixes_draws_is_found_out():
-    y, mu = torch.zeros(4), torch.randn(6, 3)
-    tree = from_pyro({"mu": mu}, model=wrong_in_a_plate, args=(y,))
-    expected = dist.Normal(mu.sum(1, keepdim=True), 1.0).log_prob(y)
-    np.testing.assert_allclose(tree["log_likelihood"]["y"][0], expected, rtol=1e-5)
-
-
-def test_draws_alone_need_no_model():
+def test_draws_are_converted_without_a_model():
     tree = from_pyro(
         {"a": torch.randn(12, 3)},
         num_chains=3,
@@ -339,17 +311,17 @@ def test_draws_alone_need_no_model():
                 "posterior": {"a": torch.zeros(5, 3), "b": torch.zeros(5, 4)},
                 "dims": {"a": ["k"], "b": ["k"]},
             },
-            "The dimension 'k' has length 3, but of 'b'",
+            "The dimension 'k' has length 3, but 'b' in the group 'posterior' has length 4",
         ),
         ({"posterior": {"a": torch.zeros(5)}, "dims": {"a": ["k"]}}, "`dims` names 1 dimension"),
     ],
 )
-def test_what_does_not_fit_is_refused(arguments, message):
+def test_invalid_arguments_raise(arguments, message):
     with pytest.raises((TypeError, ValueError), match=message):
         from_pyro(**arguments)
 
 
-def test_it_has_what_arviz_gives_for_the_same_numpyro_model():
+def test_groups_and_values_agree_with_those_of_arviz_for_numpyro():
     numpyro = pytest.importorskip("numpyro", reason="numpyro is not installed")
     import arviz_base
     import jax
@@ -382,10 +354,10 @@ def test_it_has_what_arviz_gives_for_the_same_numpyro_model():
     for group in theirs.children:
         for name, variable in theirs[group].data_vars.items():
             if group == "sample_stats" and name not in ours[group]:
-                assert name in ("diverging",)  # a matter of the sampler
+                assert name == "diverging"  # A statistic of the sampler.
                 continue
-            mine = ours[group][name]
-            assert mine.dims == variable.dims, (group, name)
-            assert mine.shape == variable.shape, (group, name)
+            actual = ours[group][name]
+            assert actual.dims == variable.dims, (group, name)
+            assert actual.shape == variable.shape, (group, name)
             if group in ("posterior", "log_likelihood", "observed_data"):
-                np.testing.assert_allclose(mine, variable, rtol=1e-4, atol=1e-5)
+                np.testing.assert_allclose(actual, variable, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,159 @@
+"""The groups of a DataTree for a result of Pyro, each a function of the runs of its model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from .._core.arrays import ArrayLike
+from .datatree import Dims, Variables
+from .pyro_program import Program, Runs, site_values, total_log_prob, unobserve
+from .pyro_sources import DrawSource
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelRuns:
+    """Posterior draws, and the runs of their model that the groups of a tree are made of.
+
+    Attributes
+    ----------
+    num_chains : int
+    latent, observed : mapping of str to Tensor of shape (n_draws, *site)
+        The posterior draws.
+    sampler_stats : mapping of str to array of shape (n_draws,)
+    program : Program or None
+        The model, None if it is not known.
+    posterior : Runs
+        Runs of the model at the posterior draws.
+    posterior_predictive, prior : Runs
+        Runs in which the observed sites are sampled, at the posterior draws and with all latent
+        sites sampled from the prior.
+    """
+
+    num_chains: int
+    latent: Mapping[str, Tensor]
+    observed: Mapping[str, Tensor] = field(default_factory=dict)
+    sampler_stats: Mapping[str, ArrayLike] = field(default_factory=dict)
+    program: Program | None = None
+    posterior: Runs = field(default_factory=dict)
+    posterior_predictive: Runs = field(default_factory=dict)
+    prior: Runs = field(default_factory=dict)
+
+    @property
+    def dims(self) -> Dims:
+        """Names of the dimensions of each site."""
+        return self.program.dims if self.program else {}
+
+    @property
+    def missing_sites(self) -> list[str]:
+        """Latent sites of the model that there are no draws of."""
+        latent = self.program.latent if self.program else []
+        return [name for name in latent if name not in self.latent]
+
+
+def run_model(
+    source: DrawSource, *, num_draws: int, has_posterior_predictive: bool, has_prior: bool
+) -> ModelRuns:
+    """Draw from a source, and run its model as often as the groups of a tree need.
+
+    Parameters
+    ----------
+    source : DrawSource
+    num_draws : int
+        Bound on the draws from the prior.
+    has_posterior_predictive, has_prior : bool
+        Whether these runs are wanted.
+    """
+    if source.model is None:
+        draws = source.draw([])
+        return ModelRuns(draws.num_chains, draws.sites, sampler_stats=draws.sample_stats)
+    program = Program(source.model, source.args, source.kwargs)
+    draws = source.draw(program.latent)
+    latent, observed = program.split(draws.sites)
+    posterior = program.run(len(draws), latent) if latent else {}
+    generative = Program(unobserve(source.model), source.args, source.kwargs)
+    posterior_predictive, prior = {}, {}
+    if has_posterior_predictive and latent and not observed:
+        posterior_predictive = generative.run(len(draws), latent)
+    if has_prior:
+        prior = generative.run(min(len(draws) // draws.num_chains, num_draws) or num_draws)
+    return ModelRuns(
+        draws.num_chains,
+        latent,
+        observed,
+        draws.sample_stats,
+        program,
+        posterior,
+        posterior_predictive,
+        prior,
+    )
+
+
+def posterior(runs: ModelRuns) -> Variables:
+    """Return the draws of latent sites, and the deterministic sites at these draws."""
+    deterministic = runs.program.deterministic if runs.program else []
+    return {**runs.latent, **site_values(runs.posterior, deterministic)}
+
+
+def posterior_predictive(runs: ModelRuns, given: Variables | bool) -> Variables:
+    """Return draws of observed sites: those given, those of the posterior, or new ones."""
+    if isinstance(given, Mapping):
+        return given
+    return {**runs.observed, **site_values(runs.posterior_predictive, _observed_sites(runs))}
+
+
+def log_likelihood(runs: ModelRuns) -> Variables:
+    """Return the log-likelihood of each observation, nothing if latent sites are missing."""
+    if runs.posterior and runs.missing_sites:
+        logger.warning(
+            "No log-likelihood: the draws lack the site(s) %s of the model.",
+            ", ".join(runs.missing_sites),
+        )
+        return {}
+    return {
+        name: runs.posterior[name].log_prob
+        for name in _observed_sites(runs)
+        if name in runs.posterior
+    }
+
+
+def sample_stats(runs: ModelRuns) -> Variables:
+    """Return log-densities of the model and the guide, and statistics of the sampler."""
+    stats = dict(runs.sampler_stats)
+    if runs.posterior and not runs.missing_sites:
+        stats["lp"] = total_log_prob(runs.posterior)
+        if "logq" in stats:
+            stats["log_weight"] = stats["lp"] - stats["logq"]
+    return stats
+
+
+def prior(runs: ModelRuns, given: Variables | bool) -> Variables:
+    """Return prior draws of latent and deterministic sites."""
+    if isinstance(given, Mapping):
+        observed = _observed_sites(runs)
+        return {name: value for name, value in given.items() if name not in observed}
+    if runs.program is None:
+        return {}
+    return site_values(runs.prior, [*runs.program.latent, *runs.program.deterministic])
+
+
+def prior_predictive(runs: ModelRuns, given: Variables | bool) -> Variables:
+    """Return prior draws of observed sites."""
+    if isinstance(given, Mapping):
+        observed = _observed_sites(runs)
+        return {name: value for name, value in given.items() if name in observed}
+    return site_values(runs.prior, _observed_sites(runs))
+
+
+def observed_data(runs: ModelRuns) -> Variables:
+    """Return the observations."""
+    return runs.program.observations if runs.program else {}
+
+
+def _observed_sites(runs: ModelRuns) -> list[str]:
+    return runs.program.observed if runs.program else []
