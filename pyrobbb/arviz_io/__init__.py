@@ -1,4 +1,4 @@
-"""Posteriors as ArviZ reads them: `to_arviz` for ours, `from_pyro` for any of Pyro's."""
+"""Conversion to ArviZ: `to_arviz` for a fitted posterior, `from_pyro` for results of Pyro."""
 
 from .from_pyro import from_pyro
 from .to_arviz import to_arviz

@@ -1,41 +1,32 @@
-"""A posterior as an xarray DataTree for ArviZ."""
+"""Conversion of a posterior over a network's weights to an xarray DataTree for ArviZ."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .._core.arrays import ArrayLike, check_count, to_numpy
-from .._core.random_state import as_seed, seeded
-from ..fitted import HasChains
+from .._core.arrays import ArrayLike, check_count
+from .._core.random_state import as_seed
+from ..fitted import FittedChain, HasChains
 from ..fitted.draws import prior_source_of, sources_of
-from ..likelihoods import base_of
 from ..model.network import BayesianNetwork
-from ..prediction.predictions import CLASSES
-from ..prediction.sampling import (
-    WORKING_MEMORY,
-    DrawnDistributions,
-    Draws,
-    FixedDraws,
-    Source,
-    join,
-    log_densities,
+from ..prediction.sampling import Draws
+from .datatree import build_tree, split_chains
+from .labels import column_labels, data_dims, n_columns, site_coords, site_dims
+from .posterior_groups import (
+    Function,
+    LatentVariables,
+    compute_outputs,
+    drop_single_column,
+    sample_stats,
 )
-from .datatree import build_tree
 
 if TYPE_CHECKING:
     import xarray
-
-
-Function = Callable[[Draws], Tensor]
-
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def to_arviz(
@@ -53,7 +44,7 @@ def to_arviz(
     target_names: Sequence[str] | None = None,
     max_memory: int = 2**31,
 ) -> xarray.DataTree:
-    """Give draws, predictions, densities and data as ArviZ reads them.
+    """Convert draws, predictions, log-densities and data to a DataTree.
 
     Parameters
     ----------
@@ -61,22 +52,22 @@ def to_arviz(
     x, y : array-like of shape (n, ...)
         All the data that the network was fitted to.
     x_new : array-like of shape (m, ...), optional
-        Other inputs, to be predicted.
+        Further inputs to predict at.
     n_draws : int
         Draws from each chain of the posterior, and from the prior.
     seed : int, optional
-        Makes them repeatable.
+        Seed of all draws.
     sites : sequence of str, optional
-        The latent sites to keep. None: all. An empty one keeps none: the outputs tell more than
+        The latent sites to keep. None: all. Empty: none, since outputs are more informative than
         the weights of a large network.
     functions : mapping of str to callable, optional
         Further variables of the groups ``posterior`` and ``prior``: functions of the draws, a
-        dict of site to Tensor of shape (m, *site), that give a Tensor of shape (m, ...).
+        dict of site to Tensor of shape (m, *site), that return a Tensor of shape (m, ...).
     feature_names, class_names, target_names : sequence of str, optional
-        Labels of the columns of x, of the classes, of the columns of y. None: those of a data
-        frame.
+        Labels of the columns of x, of the classes, and of the columns of y. None: the column names
+        of a data frame.
     max_memory : int
-        Bound on the bytes that the tree may take.
+        Bound on the bytes of the tree.
 
     Returns
     -------
@@ -89,88 +80,81 @@ def to_arviz(
         - ``log_likelihood``: of each row, in nats;
         - ``sample_stats``: ``lp``, the log joint density of weights and data; ``logq``, that of the
           guide; ``log_weight``, their difference. In nats, of the constrained sites; after a fit
-          with a `sample_weight`, which is not known here, ``logq`` alone;
+          with a `sample_weight`, which the posterior does not keep, ``logq`` alone;
         - ``observed_data``, ``constant_data``: ``y`` and ``x``;
         - ``predictions``, ``predictions_constant_data``: ``mean`` or ``probs``, ``y`` and ``x`` at
           `x_new`.
 
-        A single column, of shape (n, 1), loses its second dimension.
+        Data with a single column, of shape (n, 1), become one-dimensional.
 
     Raises
     ------
-    ValueError
-        If a site is not known, labels do not fit, or the tree would exceed `max_memory`.
+    TypeError, ValueError
+        If a site is unknown, labels do not match the data, or the tree would exceed `max_memory`.
     """
     check_count("n_draws", n_draws)
     check_count("max_memory", max_memory)
     seed = as_seed(seed)
-    network, functions = posterior.chains[0].network, dict(functions or {})
+    chains = posterior.chains
+    network, example, n_chains = chains[0].network, chains[0].example, len(chains)
     rows, targets = network.prepare(x, y)
     new_rows = None if x_new is None else network.prepare_inputs(x_new)
-    n_chains = len(posterior.chains)
-    sources = sources_of(posterior.chains, n_chains * n_draws, seed)
-    prior = [prior_source_of(posterior.chains, n_draws, seed)]
-    names = _wanted(sites, functions, next(sources[0].draws(posterior.chains[0].example)))
-    n_outputs = [len(rows), 0 if new_rows is None else len(new_rows)]
-    _check_size(network, names, rows, n_outputs, n_chains * n_draws, n_draws, max_memory)
+    sources = sources_of(chains, n_chains * n_draws, seed)
+    prior_sources = [prior_source_of(chains, n_draws, seed)]
+    variables = _latent_variables(sites, functions or {}, next(sources[0].draws(example)))
+    _check_memory(
+        network,
+        variables.sites,
+        rows,
+        n_new=0 if new_rows is None else len(new_rows),
+        n_draws=n_chains * n_draws,
+        n_prior=n_draws,
+        max_memory=max_memory,
+    )
 
-    def by_chain(variables: Mapping[str, Tensor], n: int = n_chains) -> dict[str, np.ndarray]:
-        return {k: to_numpy(v.reshape((n, -1, *v.shape[1:]))) for k, v in variables.items()}
-
-    def variables(of: Sequence[Source | FixedDraws]) -> Draws:
-        blocks = chain.from_iterable(source.draws(posterior.chains[0].example) for source in of)
-        pieces = (_variables(draws, names, functions) for draws in blocks)
-        return join(pieces, sum(source.n_draws for source in of))
-
-    latents, prior_latents = variables(sources), variables(prior)
-    log_prior, log_q = log_densities(sources, posterior.chains[0].example)
-    expected, predicted, log_likelihood = _outputs(sources, rows, targets, seed)
-    assert log_likelihood is not None
-    prior_expected, prior_predicted, _ = _outputs(prior, rows, None, seed)
-    log_joint = log_prior + log_likelihood.sum(1)
-    stats = {"lp": log_joint, "logq": log_q, "log_weight": log_joint - log_q}
-    if posterior.chains[0].settings.get("is_weighted"):
-        stats = {"logq": log_q}
+    outputs = compute_outputs(sources, rows, targets, seed)
+    prior_outputs = compute_outputs(prior_sources, rows, None, seed)
+    has_joint = not chains[0].settings.is_weighted
+    by_chain = partial(split_chains, num_chains=n_chains)
     groups = {
-        "posterior": by_chain({**latents, **expected}),
-        "prior": by_chain({**prior_latents, **prior_expected}, 1),
-        "posterior_predictive": by_chain({"y": predicted}),
-        "prior_predictive": by_chain({"y": prior_predicted}, 1),
-        "log_likelihood": by_chain({"y": log_likelihood}),
-        "sample_stats": by_chain(stats),
-        "observed_data": {"y": to_numpy(_flat(targets))},
-        "constant_data": {"x": to_numpy(_flat(rows))},
+        "posterior": by_chain(variables.draw(sources, example) | outputs.expected),
+        "prior": split_chains(variables.draw(prior_sources, example) | prior_outputs.expected, 1),
+        "posterior_predictive": by_chain({"y": outputs.y}),
+        "prior_predictive": split_chains({"y": prior_outputs.y}, 1),
+        "log_likelihood": by_chain({"y": outputs.log_likelihood}),
+        "sample_stats": by_chain(
+            sample_stats(sources, example, outputs.log_likelihood if has_joint else None)
+        ),
+        "observed_data": {"y": drop_single_column(targets)},
+        "constant_data": {"x": drop_single_column(rows)},
     }
     if new_rows is not None:
-        new_expected, new_predicted, _ = _outputs(sources, new_rows, None, seed)
-        groups["predictions"] = by_chain({**new_expected, "y": new_predicted})
-        groups["predictions_constant_data"] = {"x": to_numpy(_flat(new_rows))}
+        new_outputs = compute_outputs(sources, new_rows, None, seed)
+        groups["predictions"] = by_chain({**new_outputs.expected, "y": new_outputs.y})
+        groups["predictions_constant_data"] = {"x": drop_single_column(new_rows)}
 
-    n_classes = expected["probs"].shape[-1] if _is_categorical(expected, predicted) else None
-    columns = {
-        "feature": _labels("feature_names", feature_names, x, _n_columns(rows)),
-        "target": _labels("target_names", target_names, y, _n_columns(targets)),
-        "class": _labels("class_names", class_names, None, n_classes),
-    }
-    dims = {"x": _dims(rows, "feature"), "y": _dims(targets, "target")}
-    for name in expected:
-        dims[name] = dims["y"] if n_classes is None else ["obs", "class"]
-    labels = {dim: own for dim, own in columns.items() if own is not None}
-    site_dims, site_coords = _dims_of_sites(network, labels)
+    features = column_labels("feature_names", feature_names, x, n_columns(rows))
+    names = column_labels("target_names", target_names, y, n_columns(targets))
+    classes = column_labels("class_names", class_names, None, outputs.n_classes)
+    labels = {"feature": features, "target": names, "class": classes}
+    coords = {dim: values for dim, values in labels.items() if values is not None}
+    dims = {"x": data_dims(rows, "feature"), "y": data_dims(targets, "target")}
+    for name in outputs.expected:
+        dims[name] = dims["y"] if outputs.n_classes is None else ["obs", "class"]
     return build_tree(
         groups,
-        dims={**site_dims, **dims},
-        coords={**site_coords, **labels},
-        pred_dims={name: ["obs_new", *own[1:]] for name, own in dims.items()},
-        pred_coords=labels,
-        attrs=_attrs(posterior, seed),
+        dims={**site_dims(network), **dims},
+        coords={**site_coords(network, features, classes or names), **coords},
+        pred_dims={name: ["obs_new", *columns] for name, (_, *columns) in dims.items()},
+        pred_coords=coords,
+        attrs=_attrs(chains, seed),
     )
 
 
-def _wanted(
+def _latent_variables(
     sites: Sequence[str] | None, functions: Mapping[str, Function], draws: Draws
-) -> list[str]:
-    """Give the names of the sites to keep, checked."""
+) -> LatentVariables:
+    """Check `sites` and `functions` with some draws, and return the variables of the tree."""
     if isinstance(sites, str):
         raise TypeError(f"`sites` must be a list of names, got the text {sites!r}.")
     unknown = sorted(set(sites or ()) - set(draws))
@@ -184,138 +168,50 @@ def _wanted(
         if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n:
             got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value)
             raise ValueError(
-                f"`functions`: {name!r} must give a tensor with a row for each draw, but for {n} "
-                f"draws it gave {got}."
+                f"`functions`: {name!r} must return a tensor with a row for each draw, but for {n} "
+                f"draws it returned {got}."
             )
-    return [name for name in draws if sites is None or name in sites]
+    return LatentVariables([name for name in draws if sites is None or name in sites], functions)
 
 
-def _check_size(
+def _check_memory(
     network: BayesianNetwork,
-    names: list[str],
+    sites: Sequence[str],
     rows: Tensor,
-    n_outputs: list[int],
+    *,
+    n_new: int,
     n_draws: int,
     n_prior: int,
     max_memory: int,
 ) -> None:
-    """Raise before memory is exhausted: with what takes it, and what to do."""
+    """Raise if the tree would exceed `max_memory`."""
     sizes = {name: p.numel() * p.element_size() for name, p in network.bayesian_parameters()}
-    n_weights = sum(sizes.get(name, 0) for name in names)
     with torch.no_grad():
         output = network.net(rows[:1])
-    n_row = output.numel() * output.element_size()
-    sites = n_weights * (n_draws + n_prior)
-    outputs = 2 * n_row * (sum(n_outputs) * n_draws + n_outputs[0] * n_prior)
-    outputs += 8 * n_outputs[0] * n_draws
-    if sites + outputs > max_memory:
-        parts = f"{sites / 2**30:.1f} GiB of weights and {outputs / 2**30:.1f} GiB of outputs"
+    per_row = output.numel() * output.element_size()
+    weight_bytes = sum(sizes.get(name, 0) for name in sites) * (n_draws + n_prior)
+    # An expected value and a draw of y for each row, and for the data a log-likelihood in float64.
+    output_bytes = 2 * per_row * ((len(rows) + n_new) * n_draws + len(rows) * n_prior)
+    output_bytes += 8 * len(rows) * n_draws
+    if weight_bytes + output_bytes > max_memory:
         raise ValueError(
-            f"`max_memory` is {max_memory / 2**30:.1f} GiB, but the tree would hold {parts}: keep "
-            "fewer `sites` ([] for the outputs only) or `functions` of them, fewer `n_draws` or "
-            "rows, or raise `max_memory`."
+            f"`max_memory` is {max_memory / 2**30:.1f} GiB, but the tree would hold "
+            f"{weight_bytes / 2**30:.1f} GiB of weights and {output_bytes / 2**30:.1f} GiB of "
+            "outputs: keep fewer `sites` ([] for the outputs only) or `functions` of them, reduce "
+            "`n_draws` or the number of rows, or raise `max_memory`."
         )
 
 
-def _variables(draws: Draws, names: list[str], functions: Mapping[str, Function]) -> Draws:
-    """Give the variables that are kept of some draws."""
-    own = {name: function(draws) for name, function in functions.items()}
-    return {name: draws[name] for name in names} | own
-
-
-def _outputs(
-    sources: Sequence[Source | FixedDraws], rows: Tensor, targets: Tensor | None, seed: int
-) -> tuple[Draws, Tensor, Tensor | None]:
-    """Give what is expected of y, draws of y, and log-likelihoods, shape (n_draws, n, ...)."""
-    expected: dict[str, list[Tensor]] = defaultdict(list)
-    predicted, log_likelihood, start = [], [], 0
-    distributions = DrawnDistributions(sources, rows, max_memory=WORKING_MEMORY)
-    with seeded(seed), torch.no_grad():
-        for distribution in distributions:
-            base = base_of(distribution)
-            has_classes = isinstance(base, CLASSES)
-            expected["probs" if has_classes else "mean"].append(
-                base.probs if has_classes else distribution.mean
-            )
-            predicted.append(distribution.sample())
-            if targets is not None:
-                own = targets[start : (start := start + distribution.batch_shape[1])]
-                log_likelihood.append(distribution.log_prob(own).double())
-    return (
-        {name: _flat(torch.cat(parts, 1), 1) for name, parts in expected.items()},
-        _flat(torch.cat(predicted, 1), 1),
-        torch.cat(log_likelihood, 1) if log_likelihood else None,
-    )
-
-
-def _flat(values: Tensor, n_lead: int = 0) -> Tensor:
-    """Drop the second dimension of a single column."""
-    is_column = values.dim() == n_lead + 2 and values.shape[-1] == 1
-    return values[..., 0] if is_column else values
-
-
-def _is_categorical(expected: Draws, predicted: Tensor) -> bool:
-    return "probs" in expected and expected["probs"].dim() > predicted.dim()
-
-
-def _n_columns(values: Tensor) -> int | None:
-    return values.shape[1] if _flat(values).dim() == 2 else None
-
-
-def _dims(values: Tensor, columns: str) -> list[str]:
-    return ["obs"] if _n_columns(values) is None else ["obs", columns]
-
-
-def _labels(
-    argument: str, given: Sequence[str] | None, data: ArrayLike, n: int | None
-) -> list[str] | None:
-    """Give the labels of columns: those given, or a data frame's."""
-    if given is None:
-        columns = getattr(data, "columns", None)
-        return None if columns is None or n is None else [str(column) for column in columns]
-    if n is None or len(given) != n:
-        raise ValueError(f"`{argument}` must name {n or 'no'} columns, got {len(given)} names.")
-    return [str(name) for name in given]
-
-
-def _dims_of_sites(
-    network: BayesianNetwork, labels: Mapping[str, list[str]]
-) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Name the dimensions of weights, and label the inputs of the first and last layer."""
-    dims, coords = {}, {}
-    layers = {n: m for n, m in network.net.named_modules() if isinstance(m, LAYERS)}
-    for name, parameter in network.bayesian_parameters():
-        layer, _, leaf = name.rpartition(".")
-        if layer in layers and leaf in ("weight", "bias"):
-            kernel = [f"{name}_k{i}" for i in range(parameter.dim() - 2)]
-            dims[name] = [f"{name}_out", f"{name}_in", *kernel][: parameter.dim()]
-        else:
-            dims[name] = [f"{name}_dim_{i}" for i in range(parameter.dim())]
-    if layers:
-        (first, *_), (*_, last) = layers, layers
-        outputs = labels.get("class", labels.get("target"))
-        for dim, names in (
-            (f"{first}.weight_in", labels.get("feature")),
-            (f"{last}.weight_out", outputs),
-            (f"{last}.bias_out", outputs),
-        ):
-            site = dim.rpartition("_")[0]
-            if names is not None and site in dims:
-                size = dict(network.bayesian_parameters())[site].shape[dims[site].index(dim)]
-                if size == len(names):
-                    coords[dim] = names
-    return dims, coords
-
-
-def _attrs(posterior: HasChains, seed: int) -> dict[str, Any]:
-    fits = posterior.chains
-    nelbo = [float(own.history.per_epoch().nelbo[-1]) for own in fits if len(own.history.nelbo)]
-    seeds = [own.settings.get("seed") for own in fits]
+def _attrs(chains: Sequence[FittedChain], seed: int) -> dict[str, Any]:
+    """Return the attributes of the tree: settings and results of the fits."""
+    first = chains[0]
+    nelbo = [float(c.history.per_epoch().nelbo[-1]) for c in chains if len(c.history.nelbo)]
+    seeds = [chain.settings.seed for chain in chains]
     return {
-        **posterior.chains[0].settings,
+        **first.settings,
         "inference_method": "variational",
-        "guide": type(posterior.chains[0].guide).__name__,
-        "steps": len(posterior.chains[0].history.nelbo),
+        "guide": type(first.guide).__name__,
+        "steps": len(first.history.nelbo),
         "seed": seeds if len(seeds) > 1 else seeds[0],
         "nelbo": nelbo if len(nelbo) > 1 else nelbo[0] if nelbo else None,
         "draws_seed": seed,

@@ -314,6 +314,14 @@ def test_draws_are_converted_without_a_model():
             "The dimension 'k' has length 3, but 'b' in the group 'posterior' has length 4",
         ),
         ({"posterior": {"a": torch.zeros(5)}, "dims": {"a": ["k"]}}, "`dims` names 1 dimension"),
+        (
+            {
+                "posterior": {"a": torch.zeros(4)},
+                "num_chains": 2,
+                "predictions": {"b": torch.zeros(3)},
+            },
+            r"'b' has shape \(3,\), whose first dimension is not a multiple of `num_chains`, 2",
+        ),
     ],
 )
 def test_invalid_arguments_raise(arguments, message):

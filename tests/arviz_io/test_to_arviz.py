@@ -1,4 +1,4 @@
-"""A posterior as a DataTree: what is in it, against stock Pyro, and what ArviZ makes of it."""
+"""to_arviz: the contents of the tree, against densities from Pyro, and in calls of ArviZ."""
 
 import warnings
 
@@ -43,7 +43,7 @@ def classifier():
     return fitted(likelihoods.Categorical(), 3, LABELS)
 
 
-def test_it_has_every_group(tree):
+def test_the_tree_has_every_group(tree):
     assert set(tree.children) == {
         "posterior",
         "prior",
@@ -58,7 +58,7 @@ def test_it_has_every_group(tree):
     }
 
 
-def test_dimensions_have_names_that_a_person_can_read(tree):
+def test_dimensions_have_descriptive_names(tree):
     dims = {name: variable.dims[2:] for name, variable in tree["posterior"].data_vars.items()}
     assert dims == {
         "0.weight": ("0.weight_out", "0.weight_in"),
@@ -76,7 +76,7 @@ def test_dimensions_have_names_that_a_person_can_read(tree):
         assert (tree[group].sizes["chain"], tree[group].sizes["draw"]) == (1, 100)
 
 
-def test_draws_and_predictions_are_the_posteriors_own(posterior, tree):
+def test_draws_and_predictions_agree_with_those_of_the_posterior(posterior, tree):
     draws = posterior.draws(100, seed=0)
     for name, value in draws.items():
         np.testing.assert_array_equal(tree["posterior"][name].values[0], value.numpy())
@@ -84,27 +84,27 @@ def test_draws_and_predictions_are_the_posteriors_own(posterior, tree):
     np.testing.assert_allclose(
         tree["posterior"]["mean"].values.mean((0, 1)), prediction.mean[:, 0], rtol=1e-4, atol=1e-5
     )
-    by_hand = np.logaddexp.reduce(tree["log_likelihood"]["y"].values[0]) - np.log(100)
-    np.testing.assert_allclose(by_hand, prediction.log_prob(Y), rtol=1e-4, atol=1e-5)
+    log_mean = np.logaddexp.reduce(tree["log_likelihood"]["y"].values[0]) - np.log(100)
+    np.testing.assert_allclose(log_mean, prediction.log_prob(Y), rtol=1e-4, atol=1e-5)
     new = posterior.predict(X[:5], n_draws=100, seed=0)
     np.testing.assert_allclose(
         tree["predictions"]["mean"].values.mean((0, 1)), new.mean[:, 0], rtol=1e-4, atol=1e-5
     )
 
 
-def own_noise(output):
+def hierarchical_noise(output):
     scale = pyro.sample("spread", dist.LogNormal(-1.0, 0.5))
-    shift = pyro.sample("shift", dist.Normal(scale, 1.0))  # depends on the other
+    shift = pyro.sample("shift", dist.Normal(scale, 1.0))  # Depends on another latent site.
     return dist.Normal(output + shift, scale)
 
 
 @pytest.mark.parametrize("guide", ["mean_field", "auto_normal"])
 @pytest.mark.parametrize(
     "likelihood",
-    [likelihoods.Gaussian(), likelihoods.StudentT(scale=0.3), own_noise],
-    ids=["learnt noise", "fixed noise", "own latents"],
+    [likelihoods.Gaussian(), likelihoods.StudentT(scale=0.3), hierarchical_noise],
+    ids=["latent scale", "fixed scale", "latent scale and shift"],
 )
-def test_densities_are_those_that_pyro_gives_the_same_draws(guide, likelihood):
+def test_densities_agree_with_pyro_at_the_same_draws(guide, likelihood):
     posterior = fitted(likelihood, guide=guide, epochs=5)
     tree = posterior.to_arviz(X, Y, n_draws=30, seed=3)
     draws = posterior.draws(30, seed=3)
@@ -118,7 +118,7 @@ def test_densities_are_those_that_pyro_gives_the_same_draws(guide, likelihood):
         if guide == "mean_field":
             trace = poutine.trace(poutine.condition(posterior.guide, data=values)).get_trace(x)
             log_q = float(trace.log_prob_sum().detach())
-        else:  # its sites are deltas, their densities those of auxiliary ones
+        else:  # Its sites are deltas: the densities are those of auxiliary sites.
             log_q = 0.0
             for name, value in values.items():
                 q = dist.Normal(*posterior.guide._get_loc_and_scale(name))
@@ -130,12 +130,12 @@ def test_densities_are_those_that_pyro_gives_the_same_draws(guide, likelihood):
         assert float(stats["log_weight"]) == pytest.approx(weight, rel=1e-12)
 
 
-def test_densities_are_in_double_precision(tree):
+def test_densities_are_float64(tree):
     assert {v.dtype for v in tree["sample_stats"].data_vars.values()} == {np.dtype("float64")}
     assert tree["log_likelihood"]["y"].dtype == np.float64
 
 
-def test_the_prior_is_the_networks_own():
+def test_prior_draws_have_the_moments_of_the_network_prior():
     posterior = fitted(likelihoods.Gaussian(noise_median=2.0, noise_log_sd=0.1))
     tree = posterior.to_arviz(X, Y, n_draws=4000, seed=0)
     prior = tree["prior"]
@@ -147,21 +147,22 @@ def test_the_prior_is_the_networks_own():
     assert np.sqrt((noise**2).mean()) == pytest.approx(2.0, rel=0.05)
 
 
-def test_restarts_are_chains():
+def test_restarts_become_chains():
     posterior = fitted(restarts=3)
     tree = posterior.to_arviz(X, Y, n_draws=40, seed=0)
     assert tree["posterior"].sizes["chain"] == 3
     assert tree["sample_stats"].sizes["chain"] == 3
-    for i, own in enumerate(posterior.chains):
-        loc = own.guide.split(own.guide.loc.detach())["2.bias"]
-        scale = own.guide.split(own.guide.scale.detach())["2.bias"]
+    for i, fitted_chain in enumerate(posterior.chains):
+        guide = fitted_chain.guide
+        loc = guide.split(guide.loc.detach())["2.bias"]
+        scale = guide.split(guide.scale.detach())["2.bias"]
         gap = tree["posterior"]["2.bias"].values[i].mean(0) - loc.numpy()
         assert (np.abs(gap) < 5 * scale.numpy() / 40**0.5).all()
     assert len(tree.attrs["nelbo"]) == 3
     assert tree.attrs["seed"] == [0, 1, 2]
 
 
-def test_attributes_say_where_it_comes_from(posterior, tree):
+def test_attributes_describe_the_fit(posterior, tree):
     assert tree.attrs["inference_library"] == "pyrobbb"
     assert tree.attrs["inference_library_version"]
     assert tree.attrs["guide"] == "MeanFieldGuide"
@@ -172,7 +173,7 @@ def test_attributes_say_where_it_comes_from(posterior, tree):
     assert tree["posterior"].attrs["guide"] == "MeanFieldGuide"
 
 
-def test_classes_have_probabilities_and_names(classifier):
+def test_classes_have_probabilities_and_labels(classifier):
     tree = classifier.to_arviz(X, LABELS, n_draws=50, class_names=["none", "one", "both"], seed=0)
     probs = tree["posterior"]["probs"]
     assert probs.dims == ("chain", "draw", "obs", "class")
@@ -189,7 +190,7 @@ def test_a_binary_outcome_has_one_probability():
     assert set(np.unique(tree["posterior_predictive"]["y"])) == {0.0, 1.0}
 
 
-def test_several_targets_and_a_data_frame_bring_their_names():
+def test_columns_of_data_frames_become_labels():
     frame = pd.DataFrame(X, columns=["age", "height", "weight"])
     targets = pd.DataFrame({"a": Y[:, 0], "b": -Y[:, 0]})
     network = BayesianNetwork(mlp(3, [4], 2, seed=0), likelihood=likelihoods.Gaussian())
@@ -217,7 +218,7 @@ def test_images_keep_their_dimensions():
     )
 
 
-def test_functions_of_the_weights_stand_in_for_them(posterior):
+def test_functions_of_the_weights_replace_sites(posterior):
     tree = posterior.to_arviz(
         X,
         Y,
@@ -232,7 +233,7 @@ def test_functions_of_the_weights_stand_in_for_them(posterior):
     np.testing.assert_allclose(tree["posterior"]["norm"].values[0], norms.numpy(), rtol=1e-6)
 
 
-def test_it_refuses_before_memory_is_exhausted(posterior):
+def test_a_tree_beyond_max_memory_raises(posterior):
     with pytest.raises(ValueError, match=r"`max_memory` is .* GiB of weights and .*`sites`"):
         posterior.to_arviz(X, Y, n_draws=10_000, max_memory=2**20)
 
@@ -242,20 +243,23 @@ def test_it_refuses_before_memory_is_exhausted(posterior):
     [
         ({"sites": ["w"]}, r"`sites`: no site \['w'\]; there are 0.weight"),
         ({"sites": "0.weight"}, "`sites` must be a list of names, got the text '0.weight'"),
-        ({"functions": {"f": lambda draws: 1.0}}, "`functions`: 'f' must give a tensor with a row"),
+        (
+            {"functions": {"f": lambda draws: 1.0}},
+            "`functions`: 'f' must return a tensor with a row",
+        ),
         ({"functions": {"mean": lambda d: d["2.bias"]}}, r"\['mean'\] is the name of another"),
         ({"feature_names": ["a"]}, "`feature_names` must name 3 columns, got 1 names"),
         ({"class_names": ["a"]}, "`class_names` must name no columns, got 1 names"),
         ({"n_draws": 0}, "`n_draws` must be at least 1, got 0"),
     ],
 )
-def test_what_does_not_fit_is_refused(posterior, options, message):
+def test_invalid_arguments_raise(posterior, options, message):
     with pytest.raises((TypeError, ValueError), match=message):
         posterior.to_arviz(X, Y, **options)
 
 
 @pytest.mark.parametrize("restarts", [1, 2])
-def test_it_comes_back_from_netcdf_and_zarr_unchanged(tmp_path, restarts):
+def test_netcdf_and_zarr_files_preserve_the_tree(tmp_path, restarts):
     tree = fitted(restarts=restarts).to_arviz(X, Y, x_new=X[:3], n_draws=30, seed=0)
     tree.to_netcdf(tmp_path / "tree.nc", engine="h5netcdf")
     with xarray.open_datatree(tmp_path / "tree.nc", engine="h5netcdf") as opened:
@@ -265,17 +269,17 @@ def test_it_comes_back_from_netcdf_and_zarr_unchanged(tmp_path, restarts):
         tree.to_zarr(tmp_path / "tree.zarr")
         with xarray.open_datatree(tmp_path / "tree.zarr", engine="zarr") as opened:
             from_zarr = opened.load()
-    for back in (from_netcdf, from_zarr):
-        assert set(back.children) == set(tree.children)
+    for stored in (from_netcdf, from_zarr):
+        assert set(stored.children) == set(tree.children)
         for group in tree.children:
-            xarray.testing.assert_equal(back[group].to_dataset(), tree[group].to_dataset())
+            xarray.testing.assert_equal(stored[group].to_dataset(), tree[group].to_dataset())
         for name, value in tree.attrs.items():
-            np.testing.assert_array_equal(back.attrs[name], value)
+            np.testing.assert_array_equal(stored.attrs[name], value)
 
 
-@pytest.mark.filterwarnings("ignore:Estimated shape parameter of Pareto")  # of a net, as expected
-@pytest.mark.filterwarnings("ignore:The inplace keyword")  # ArviZ 0.8 under pandas 3
-def test_arviz_works_on_it_without_glue(posterior, classifier, tree):
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter of Pareto")  # As expected of a net.
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # ArviZ 0.8 with pandas 3.
+def test_arviz_functions_accept_the_tree(posterior, classifier, tree):
     import arviz_plots
     import arviz_stats
 
@@ -297,7 +301,7 @@ def test_arviz_works_on_it_without_glue(posterior, classifier, tree):
     assert np.isfinite(float(arviz_stats.loo(of_classes).elpd))
 
 
-def test_other_random_states_are_left_alone(posterior):
+def test_the_global_random_state_is_unchanged(posterior):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -306,7 +310,7 @@ def test_other_random_states_are_left_alone(posterior):
     assert not pyro.get_param_store().keys()
 
 
-def test_a_prior_without_a_scale_does_not_break_it():
+def test_point_parameters_are_not_in_the_tree():
     network = BayesianNetwork(
         mlp(3, [4], 1, seed=0), priors.ByName({"2.*": None}, default=priors.Laplace(1.0))
     )
