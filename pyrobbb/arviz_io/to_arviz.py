@@ -15,7 +15,7 @@ from ..fitted import FittedChain, HasChains
 from ..fitted.draws import prior_source_of, sources_of
 from ..model.network import BayesianNetwork
 from ..prediction.sampling import Draws
-from .datatree import build_tree, split_chains
+from .datatree import Variables, build_tree, split_chains
 from .labels import column_labels, data_dims, n_columns, site_coords, site_dims
 from .posterior_groups import (
     Function,
@@ -116,7 +116,7 @@ def to_arviz(
     prior_outputs = compute_outputs(prior_sources, rows, None, seed)
     has_joint = not chains[0].settings.is_weighted
     by_chain = partial(split_chains, num_chains=n_chains)
-    groups = {
+    groups: dict[str, Variables] = {
         "posterior": by_chain(variables.draw(sources, example) | outputs.expected),
         "prior": split_chains(variables.draw(prior_sources, example) | prior_outputs.expected, 1),
         "posterior_predictive": by_chain({"y": outputs.y}),
