@@ -18,7 +18,6 @@ from .. import likelihoods, plots, priors, scores
 from ..comparisons.crosscheck import CrossCheck, crosscheck
 from ..model.mlp import mlp
 from ..model.network import BayesianNetwork
-from ..plots import fits
 from ..posterior.fitting import fit
 from ..posterior.posterior import Posterior
 from ..prediction.predictions import ClassificationPrediction, RegressionPrediction
@@ -285,11 +284,11 @@ def _draw(
         first.set(title="Predictive intervals on the test rows", ylabel="disease progression")
     else:
         plots.plot_uncertainty(bayes, y_test, ax=first)
-        first.set_title("Doubt, where the prediction is right and where it is wrong")
+        first.set_title("Predictive entropy of correct and incorrect predictions")
     plots.plot_history(posterior.chains[0].history, ax=history)
     history.set_title("Training: negative ELBO and its parts")
     for (name, prediction), color in zip(
-        predictions.items(), (fits.ACCENT, fits.SECOND, fits.INK), strict=True
+        predictions.items(), (plots.ACCENT, plots.SECOND, plots.INK), strict=True
     ):
         draw: Any = (
             plots.plot_coverage

@@ -1,20 +1,18 @@
-"""Pictures of fits and of ArviZ trees: matplotlib axes in, axes out."""
+"""Plots of predictions, weights, training and ArviZ trees: matplotlib axes in, axes out."""
 
-from .fits import (
-    plot_band,
-    plot_coverage,
-    plot_history,
-    plot_intervals,
-    plot_nuts,
-    plot_parts,
-    plot_reliability,
-    plot_snr,
-    plot_uncertainty,
-    plot_weights,
-)
-from .trees import plot_forest, plot_khat, plot_loo_pit, plot_ppc, plot_sbc
+from .calibration import plot_coverage, plot_reliability
+from .datatree import plot_forest, plot_khat, plot_loo_pit, plot_ppc, plot_sbc
+from .nuts import plot_nuts
+from .predictions import plot_band, plot_intervals, plot_parts, plot_uncertainty
+from .style import ACCENT, INK, SECOND, SOFT
+from .training import plot_history
+from .weights import plot_snr, plot_weights
 
 __all__ = [
+    "ACCENT",
+    "INK",
+    "SECOND",
+    "SOFT",
     "plot_band",
     "plot_coverage",
     "plot_forest",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import plots
-from ..plots.fits import ACCENT, INK, SECOND, SOFT
+from ..plots import ACCENT, INK, SECOND, SOFT
 from .findings import LEVEL, Curve, Findings
 
 if TYPE_CHECKING:

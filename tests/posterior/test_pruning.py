@@ -19,7 +19,7 @@ from pyrobbb.elbo.fused_loss import CannotFuseError
 from pyrobbb.fitted.history import History
 from pyrobbb.likelihoods import Categorical, Gaussian
 from pyrobbb.model.guides import NormalOrPoint, inverse_softplus
-from pyrobbb.plots.fits import plot_snr
+from pyrobbb.plots import plot_snr
 from pyrobbb.posterior.pruning import sparse_weights
 from pyrobbb.priors import ByName, Normal
 

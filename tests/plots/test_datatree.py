@@ -1,10 +1,11 @@
-"""Pictures of a DataTree: they draw where they are told, and what they are for."""
+"""Plots of a DataTree: the axes they use, and the values they show."""
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from pyrobbb import BayesianNetwork, fit, mlp, plots
+from pyrobbb.diagnostics.importance import loo
 
 pytestmark = [
     pytest.mark.arviz,
@@ -30,26 +31,24 @@ def _close():
 
 
 @pytest.mark.parametrize("plot", [plots.plot_loo_pit, plots.plot_khat])
-def test_a_picture_is_drawn_on_the_axes_given(tree, plot):
+def test_given_axes_are_used(tree, plot):
     ax = Figure().subplots()
     assert plot(tree, ax=ax) is ax
     assert ax.lines
-    assert plot(tree).lines  # and in a figure of its own
+    assert plot(tree).lines  # In a new figure.
 
 
-def test_khats_are_those_of_the_corrected_score(tree):
-    from pyrobbb.diagnostics.checks import loo
-
+def test_khat_values_and_bound_agree_with_loo(tree):
     ax = plots.plot_khat(tree, ax=Figure().subplots())
-    drawn = np.concatenate([points.get_offsets()[:, 1] for points in ax.collections])
-    np.testing.assert_allclose(drawn, loo(tree).pareto_k)
+    values = np.concatenate([points.get_offsets()[:, 1] for points in ax.collections])
+    np.testing.assert_allclose(values, loo(tree).pareto_k)
     assert ax.lines[0].get_ydata()[0] == pytest.approx(loo(tree).good_k)
 
 
-def test_a_posterior_check_draws_as_many_data_sets_as_told(tree):
-    assert len(plots.plot_ppc(tree, n_draws=20).lines) == 21  # and the data
+def test_a_posterior_predictive_check_has_a_line_for_each_data_set(tree):
+    assert len(plots.plot_ppc(tree, n_draws=20).lines) == 21  # One of them is y.
 
 
-def test_a_forest_has_a_line_a_restart(tree):
+def test_a_forest_has_intervals_of_each_restart(tree):
     _, forest = plots.plot_forest(tree, ["noise_scale"])
-    assert len(forest.lines) == 4  # an inner and an outer interval each
+    assert len(forest.lines) == 4  # An inner and an outer interval of each.

@@ -1,0 +1,132 @@
+"""Plots of a DataTree by ArviZ, the same with ArviZ 0.8 and 1.x."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from ..diagnostics.importance import loo
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+
+    from ..comparisons.sbc import SBC
+
+
+def plot_ppc(tree: xarray.DataTree, *, n_draws: int = 50) -> Axes:
+    """Plot the distribution of y, and of data sets drawn from the posterior predictive.
+
+    Parameters
+    ----------
+    tree : DataTree
+        From `Posterior.to_arviz` or `from_pyro`.
+    n_draws : int
+        Number of data sets drawn.
+
+    Returns
+    -------
+    Axes
+        Of a new figure.
+    """
+    return _plot("plot_ppc_dist", tree, num_samples=n_draws)
+
+
+def plot_loo_pit(tree: xarray.DataTree, *, ax: Axes | None = None, level: float = 0.94) -> Axes:
+    """Plot the leave-one-out probability integral transform (LOO-PIT) of y.
+
+    The line is the difference of its cumulative distribution function and that of a uniform
+    distribution. If predictions are calibrated, the whole line is inside the band with probability
+    `level`. Only for y with one column.
+    """
+    return _plot("plot_loo_pit", tree, ax, tree["observed_data"].to_dataset(), prob=level)
+
+
+def plot_khat(tree: xarray.DataTree, *, ax: Axes | None = None) -> Axes:
+    """Plot k-hat of each row from PSIS-LOO, corrected for the approximate posterior.
+
+    Leave-one-out scores are reliable up to the line.
+    """
+    estimate = loo(tree)
+    ax = _plot("plot_khat", estimate, ax, estimate.pareto_k.to_dataset(name="pareto_k"))
+    ax.axhline(estimate.good_k, color="black", lw=0.8, ls=":")
+    return ax
+
+
+def plot_forest(tree: xarray.DataTree, var_names: list[str], **options: Any) -> Any:
+    """Plot credible intervals of variables of the posterior, for each restart.
+
+    Parameters
+    ----------
+    tree : DataTree
+    var_names : list of str
+        Functions of the weights, such as ``["mean"]`` or ``["noise_scale"]``. Single weights are
+        not comparable between restarts, which may permute hidden units.
+    **options
+        Options of ``arviz_plots.plot_forest``, such as ``coords={"obs": [0, 1, 2]}``.
+
+    Returns
+    -------
+    list of Axes
+        Of a new figure.
+    """
+    return _plot("plot_forest", tree, var_names=var_names, **options)
+
+
+def plot_sbc(sbc: SBC) -> Any:
+    """Plot the deviation of the ranks of simulation-based calibration from uniform.
+
+    Returns
+    -------
+    list of Axes
+        Of a new figure, one for each quantity.
+    """
+    return _plot("plot_ecdf_pit", sbc.tree)
+
+
+def _plot(
+    name: str,
+    data: Any,
+    ax: Axes | None = None,
+    facets: xarray.Dataset | None = None,
+    *,
+    prob: float | None = None,
+    **options: Any,
+) -> Any:
+    """Call a function of arviz-plots, and return its axes.
+
+    Parameters
+    ----------
+    name : str
+        The function.
+    data : DataTree or ELPDData
+    ax : Axes, optional
+        Axes to plot on. None: those of a new figure.
+    facets : Dataset, optional
+        With a single variable, the one that is plotted on `ax`.
+    prob : float, optional
+        Probability of the envelope. The name of this argument depends on ArviZ's version.
+    **options
+        Options of the function.
+
+    Returns
+    -------
+    Axes or list of Axes
+    """
+    import arviz_plots
+    import xarray
+
+    function = getattr(arviz_plots, name)
+    if prob is not None:
+        parameters = inspect.signature(function).parameters
+        options[next(p for p in ("envelope_prob", "ci_prob") if p in parameters)] = prob
+    if ax is not None:
+        viz = xarray.Dataset({"figure": ax.figure, "plot": ax, "row_index": 0, "col_index": 0})
+        options["plot_collection"] = arviz_plots.PlotCollection(
+            facets, xarray.DataTree(viz), backend="matplotlib"
+        )
+    collection = function(data, backend="matplotlib", **options)
+    if ax is not None:
+        return ax
+    axes = collection.viz["figure"].item().axes
+    return axes if len(axes) > 1 else axes[0]

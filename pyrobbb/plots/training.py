@@ -1,0 +1,36 @@
+"""Plots of the training: the negative ELBO and its two parts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .style import ACCENT, INK, SECOND, add_legend, prepare_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..fitted.history import History
+
+MAX_POINTS = 200
+"""Points of a line; of a longer fit, each is the mean of several epochs."""
+
+
+def plot_history(history: History, *, ax: Axes | None = None) -> Axes:
+    """Plot the negative ELBO, the negative log-likelihood and the KL divergence by epoch."""
+    ax = prepare_axes(ax)
+    epochs = history.per_epoch()
+    groups = np.array_split(epochs.epoch + 1, min(len(epochs.epoch), MAX_POINTS))
+    bounds = np.cumsum([len(group) for group in groups])[:-1]
+    positions = [group.mean() for group in groups]
+    for values, color, label in (
+        (epochs.nelbo, INK, "negative ELBO"),
+        (epochs.nll, SECOND, "negative log-likelihood"),
+        (epochs.kl, ACCENT, "KL divergence"),
+    ):
+        means = [group.mean() for group in np.split(values, bounds)]
+        ax.plot(positions, means, color=color, lw=1.5, label=label)
+    ax.set(xlabel="epoch", ylabel="nats", yscale="symlog", xlim=(1, max(history.n_epochs, 2)))
+    add_legend(ax)
+    return ax

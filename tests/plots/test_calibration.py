@@ -1,0 +1,28 @@
+"""Plots of calibration: coverage of intervals, and reliability of class probabilities."""
+
+import numpy as np
+import pyro.distributions as dist
+import pytest
+import torch
+
+from pyrobbb import plots
+from pyrobbb.prediction.predictions import make_prediction
+
+Y = np.array([0.2, 9.0, 0.0])
+LOC = torch.tensor([[0.0, 5.0, -3.0], [1.0, 5.1, 4.0]])
+REGRESSION = make_prediction([dist.Normal(LOC, torch.tensor(0.5))], np.empty(0))
+
+
+def test_coverage_curves_share_one_diagonal():
+    ax = plots.plot_coverage(REGRESSION, Y)
+    assert len(ax.lines) == 2  # The diagonal and the curve.
+    assert ax.lines[1].get_ydata().max() == pytest.approx(2 / 3)
+    plots.plot_coverage(REGRESSION, Y, ax=ax)
+    assert len(ax.lines) == 3  # No second diagonal.
+
+
+def test_reliability_is_the_accuracy_of_each_bin():
+    probs = torch.tensor([[[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]]])
+    prediction = make_prediction([dist.Categorical(probs=probs)], np.empty(0))
+    ax = plots.plot_reliability(prediction, [0, 1, 1], n_bins=2)
+    assert ax.lines[1].get_ydata() == pytest.approx([2 / 3])
