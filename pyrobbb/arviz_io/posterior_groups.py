@@ -31,7 +31,7 @@ Sources = Sequence[Source | FixedDraws]
 
 @dataclass(frozen=True)
 class LatentVariables:
-    """The variables of a tree that are functions of the latent sites alone.
+    """The variables of a tree that depend on the latent sites alone.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class LatentVariables:
     functions: Mapping[str, Function]
 
     def draw(self, sources: Sources, example: Tensor) -> Draws:
-        """Draw from the sources in turn, and keep the variables, each of shape (n_draws, ...)."""
+        """Draw from all sources, and return the variables, each of shape (n_draws, ...)."""
         blocks = chain.from_iterable(source.draws(example) for source in sources)
         n_draws = sum(source.n_draws for source in sources)
         return join((self._select(draws) for draws in blocks), n_draws)
@@ -57,7 +57,7 @@ class LatentVariables:
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What the draws imply for y at each row.
+    """Predictions for each draw of the weights and each row.
 
     Attributes
     ----------
@@ -113,7 +113,7 @@ def sample_stats(
     sources : sequence of Source
     example : Tensor of shape (1, ...)
     log_likelihood : Tensor of shape (n_draws, n), or None
-        Of the fitted model. None if it is not known: without it there is no joint density.
+        None if it is unknown; then the joint density is, too.
     """
     log_prior, log_q = log_densities(sources, example)
     if log_likelihood is None:

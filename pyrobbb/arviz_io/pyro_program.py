@@ -175,7 +175,7 @@ class Program:
         }
 
     def _run_vectorised(self, n: int, draws: Mapping[str, Tensor]) -> Runs:
-        """Run the program in a plate of n draws, to the left of all plates of its own."""
+        """Run the program in a plate of n draws, to the left of all its plates."""
         data = {
             name: value.reshape((*self._lead_shape(n, self._sites[name]), *value.shape[1:]))
             for name, value in draws.items()

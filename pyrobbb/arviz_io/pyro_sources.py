@@ -1,4 +1,4 @@
-"""Where posterior draws come from: a run of MCMC, guides, or draws that are given."""
+"""Sources of posterior draws: a run of MCMC, guides, or given draws."""
 
 from __future__ import annotations
 

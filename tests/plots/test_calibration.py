@@ -26,3 +26,10 @@ def test_reliability_is_the_accuracy_of_each_bin():
     prediction = make_prediction([dist.Categorical(probs=probs)], np.empty(0))
     ax = plots.plot_reliability(prediction, [0, 1, 1], n_bins=2)
     assert ax.lines[1].get_ydata() == pytest.approx([2 / 3])
+
+
+def test_label_and_color_are_those_of_the_curve():
+    ax = plots.plot_coverage(REGRESSION, Y, label="network", color=plots.SECOND)
+    assert ax.lines[0].get_label() == "calibrated"
+    assert ax.lines[1].get_label() == "network"
+    assert ax.lines[1].get_color() == plots.SECOND

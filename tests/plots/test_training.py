@@ -8,14 +8,17 @@ from pyrobbb.fitted.history import History
 
 
 def history_of(n_epochs):
-    nelbo = np.random.default_rng(0).normal(size=n_epochs)
-    return History(nelbo, nelbo, nelbo, np.arange(n_epochs), np.full(n_epochs, 5))
+    nll, kl = np.random.default_rng(0).normal(size=(2, n_epochs))
+    return History(nll + kl, nll, kl, np.arange(n_epochs), np.full(n_epochs, 5))
 
 
 def test_each_epoch_of_a_short_fit_is_plotted_on_the_given_axes():
     history, ax = history_of(3), Figure().subplots()
     assert plots.plot_history(history, ax=ax) is ax
-    np.testing.assert_allclose(ax.lines[0].get_ydata(), history.nelbo)
+    values = {line.get_label(): line.get_ydata() for line in ax.lines}
+    np.testing.assert_allclose(values["negative ELBO"], history.nelbo)
+    np.testing.assert_allclose(values["negative log-likelihood"], history.nll)
+    np.testing.assert_allclose(values["KL divergence"], history.kl)
 
 
 def test_a_long_history_is_averaged_over_groups_of_epochs():
