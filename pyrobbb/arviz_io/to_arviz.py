@@ -114,7 +114,7 @@ def to_arviz(
 
     outputs = compute_outputs(sources, rows, targets, seed)
     prior_outputs = compute_outputs(prior_sources, rows, None, seed)
-    has_joint = not chains[0].settings.is_weighted
+    has_joint = not any(chain.settings.is_weighted for chain in chains)
     by_chain = partial(split_chains, num_chains=n_chains)
     groups: dict[str, Variables] = {
         "posterior": by_chain(variables.draw(sources, example) | outputs.expected),
@@ -203,16 +203,20 @@ def _check_memory(
 
 
 def _attrs(chains: Sequence[FittedChain], seed: int) -> dict[str, Any]:
-    """Return the attributes of the tree: settings and results of the fits."""
-    first = chains[0]
+    """Return the attributes of the tree: settings and results of the fits, lists if they differ."""
+    names = dict.fromkeys(name for chain in chains for name in chain.settings)
+    settings = {name: [chain.settings.get(name) for chain in chains] for name in names}
     nelbo = [float(c.history.per_epoch().nelbo[-1]) for c in chains if len(c.history.nelbo)]
-    seeds = [chain.settings.seed for chain in chains]
     return {
-        **first.settings,
+        **{name: _one_or_all(values) for name, values in settings.items()},
         "inference_method": "variational",
-        "guide": type(first.guide).__name__,
-        "steps": len(first.history.nelbo),
-        "seed": seeds if len(seeds) > 1 else seeds[0],
-        "nelbo": nelbo if len(nelbo) > 1 else nelbo[0] if nelbo else None,
+        "guide": _one_or_all([type(chain.guide).__name__ for chain in chains]),
+        "steps": _one_or_all([len(chain.history.nelbo) for chain in chains]),
+        "nelbo": _one_or_all(nelbo) if nelbo else None,
         "draws_seed": seed,
     }
+
+
+def _one_or_all(values: list[Any]) -> Any:
+    """Return the value that all chains have, or the values of the chains."""
+    return values[0] if all(value == values[0] for value in values) else values
