@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from pyrobbb import Posterior
-from pyrobbb.engines.base import SVIEngine
 from pyrobbb.engines.compiled import CompiledEngine
 from pyrobbb.engines.fused import FusedEngine
+from pyrobbb.engines.svi import SVIEngine
 from pyrobbb.fitted import FittedChain
 
 

@@ -20,9 +20,10 @@ from torch.nn.functional import softplus
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, auto_normal, likelihoods, mlp, priors
 from pyrobbb.elbo.fused_elbo import FusedELBO
-from pyrobbb.engines.base import Steps, SVIEngine
+from pyrobbb.engines.base import Steps
 from pyrobbb.engines.compiled import CompiledEngine
 from pyrobbb.engines.fused import Chain, FusedEngine
+from pyrobbb.engines.svi import SVIEngine
 
 N_ROWS = 13
 
@@ -280,13 +281,13 @@ def test_the_fused_loss_and_its_gradients_are_pyros(candidate, objective, n_part
 class GivenNoise(FusedEngine):
     """Takes the noise that Pyro draws after `torch.manual_seed(7)`."""
 
-    def next_noise(self, n_steps):
+    def advance_noise(self, n_steps):
         torch.manual_seed(7)
         n_particles = self.noise_size // len(self.chains[0].guide.loc)
         return torch.stack([self.loss.noise(n_particles) for _ in range(n_steps)])
 
-    def noise_at(self, places, *, traced=False):
-        return places
+    def noise_at(self, positions, *, functional=False):
+        return positions
 
 
 class Fit:

@@ -22,8 +22,9 @@ from pyrobbb import (
     priors,
 )
 from pyrobbb.engines import compiled as compiled_engine
-from pyrobbb.engines.base import Steps, SVIEngine
+from pyrobbb.engines.base import Steps
 from pyrobbb.engines.fused import Chain, FusedEngine
+from pyrobbb.engines.svi import SVIEngine
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(23, 3))
@@ -157,12 +158,12 @@ def test_weights_are_not_normalised_but_sharpen_the_posterior():
 class GivenNoise(FusedEngine):
     """Takes the noise that Pyro draws after `torch.manual_seed(7)`."""
 
-    def next_noise(self, n_steps):
+    def advance_noise(self, n_steps):
         torch.manual_seed(7)
         return torch.stack([self.loss.noise() for _ in range(n_steps)])
 
-    def noise_at(self, places, *, traced=False):
-        return places
+    def noise_at(self, positions, *, functional=False):
+        return positions
 
 
 def by_svi(net, guide):
@@ -222,7 +223,7 @@ def test_the_steps_of_an_epoch_average_to_the_objective_of_repeated_rows(make_en
     np.testing.assert_allclose((share * losses.sum((1, 2))).sum(), loss.item(), rtol=1e-12)
 
 
-def uncompiled(step, carry, by_step, data, at_once):
+def uncompiled(step, carry, by_step, data, max_steps, model):
     """Stand in for `compile_loop`: the same steps, by Python."""
 
     def call(carry, by_step, data):

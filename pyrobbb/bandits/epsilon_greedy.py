@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import priors
 from .._core.arrays import check_number
 from .._core.random_state import as_seed
-from ..engines.base import Steps, non_finite
+from ..engines.base import Steps, non_finite_loss_error
 from ..engines.optimizers import FlatAdam, flat_optimizer
 from ..likelihoods import Gaussian
 from ..model.functional import FunctionalCall
@@ -110,7 +110,7 @@ class EpsilonGreedy(Agent):
             self._adam.step([slope], float(steps.lr[i]))
             losses[i] = [[nll.item()], [0.0]]
         if not np.isfinite(losses).all() or not bool(self._adam.tensors[0].isfinite().all()):
-            raise non_finite(self._adam.n_steps, "the loss")
+            raise non_finite_loss_error(self._adam.n_steps, "the loss")
 
     def _expected(self, weights: Tensor, x: Tensor) -> Tensor:
         return self._call(self._guide.split(weights), x)

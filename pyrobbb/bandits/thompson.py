@@ -195,10 +195,10 @@ class ThompsonSampler(Agent):
 
     def _learn(self, steps: Steps, losses: np.ndarray, seed: int) -> None:
         self._fused.reseed(seed)
-        at_once = self._engine.max_steps_per_call
+        n = self._engine.max_steps_per_call
         try:
-            for first in range(0, len(steps), at_once):
-                part = slice(first, first + at_once)
+            for first in range(0, len(steps), n):
+                part = slice(first, first + n)
                 self._engine.run(steps[part], losses[part])
         finally:
             self._engine.sync()

@@ -1,4 +1,4 @@
-"""How a step is taken: by Pyro's SVI, by the fused loss, or many at once in one compiled call."""
+"""How a training step is taken: by Pyro's SVI, by the fused loss, or many per compiled call."""
 
 from .base import NonFiniteLossError
 

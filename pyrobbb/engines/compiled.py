@@ -1,51 +1,48 @@
 """Many fused steps in one compiled call.
 
 One step (batch, gradient, KL divergence, Adam) is traced into a graph of torch operations, and a
-loop over that graph is compiled: Python is left once for many steps, of whatever number. The loop
-is a prototype of torch's: what it gives is compared with the fused engine at the first call, and
-any failure ends in a warning and fused steps.
+loop over that graph is compiled, so that Python runs once per call and not once per step. torch's
+compiled loop is a prototype: the first losses are compared with those of the fused engine, and any
+failure ends in a warning and fused steps.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import FunctionType
-from typing import Any
 
 import numpy as np
 import pyro
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
 
 from .base import Steps
-from .fused import FusedEngine, clipped
+from .compiled_loop import Loop, Step, compile_loop, was_compiled
+from .fused import FusedEngine, clip_gradients
 from .optimizers import FlatAdam
 
-MOST_AT_ONCE, LEAST_AT_ONCE = 1024, 4
-NUMBERS_AT_ONCE, ROWS_AT_ONCE = 2**25, 2**21
-"""How many steps a call takes at most, and between these how many numbers of noise (a quarter of a
-second of steps) and rows. A call costs two passes over the state and a millisecond besides."""
-TOLERANCE, TOLERANCE_IN_AUTOCAST = 1e-3, 3e-2
-"""Relative difference from the fused engine's first loss above which a compiled step is refused.
-Compiled code leaves out roundings to bfloat16 between operations that it joins."""
-
-OPTIONS: dict[str, Any] = {"cpp_wrapper": True, "assert_indirect_indexing": False}
+MIN_STEPS_PER_CALL, MAX_STEPS_PER_CALL = 4, 1024
+MAX_NOISE_PER_CALL, MAX_ROWS_PER_CALL = 2**25, 2**21
+"""Between the bounds on the number of steps, a call has at most so many elements of noise (a
+quarter of a second of steps) and so many rows. A call costs a millisecond and two passes over the
+state."""
+TOLERANCE, AUTOCAST_TOLERANCE = 1e-3, 3e-2
+"""Relative difference from the fused engine's first loss above which a compiled step is rejected.
+Compiled code omits the rounding to bfloat16 between operations that it fuses."""
 
 
 class CompiledEngine:
-    """Takes steps by a compiled loop.
+    """Take steps by a compiled loop.
 
     Parameters
     ----------
     fused : FusedEngine
-        Holds the state, and takes over where compilation fails.
+        Holds the state, and takes the steps where compilation fails.
     batch_size : int
-        Rows that a step takes.
+        Number of rows per step.
     ragged : bool
-        Whether some batches hold fewer rows than others.
+        Whether some batches have fewer rows than others.
     """
 
     name = "compiled"
@@ -53,31 +50,33 @@ class CompiledEngine:
     def __init__(self, fused: FusedEngine, *, batch_size: int, ragged: bool) -> None:
         self._fused, self._ragged = fused, ragged
         n_rows = batch_size * len(fused.chains)
-        most = min(NUMBERS_AT_ONCE // fused.noise_size, ROWS_AT_ONCE // n_rows, MOST_AT_ONCE)
-        self.max_steps_per_call = max(most, LEAST_AT_ONCE)
-        self._call: Callable[..., Any] | None = None
+        most = min(
+            MAX_NOISE_PER_CALL // fused.noise_size, MAX_ROWS_PER_CALL // n_rows, MAX_STEPS_PER_CALL
+        )
+        self.max_steps_per_call = max(most, MIN_STEPS_PER_CALL)
+        self._loop: Loop | None = None
         self._carry: list[Tensor] | None = None
         self._failed = False
-        if not is_plain(fused):
-            self._give_up(
-                "only Adam and AdamW are compiled, and nothing that draws random numbers of its own"
+        if not is_compilable(fused):
+            self._fall_back(
+                "only Adam and AdamW are compiled, and no module that draws random numbers"
             )
 
     def run(self, steps: Steps, losses: np.ndarray) -> None:
-        """Take the steps, and write down the nll and the KL divergence before each."""
+        """Take the steps, and write the nll and the KL divergence before each into `losses`."""
         if self._failed:
             self._fused.run(steps, losses)
             return
-        places = self._fused.next_noise(len(steps))
+        positions = self._fused.advance_noise(len(steps))
         try:
-            carry, parts = self._take(steps, places)
-        except Exception as error:  # whatever the compiler, the module or the prototype raises
-            self._give_up(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
-            self._fused.run_with(steps, losses, places)
+            carry, parts = self._take(steps, positions)
+        except Exception as error:  # raised by the compiler, the module or the prototype
+            self._fall_back(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+            self._fused.run_with_noise(steps, losses, positions)
             return
         if not np.isfinite(parts).all() or not all(bool(t.isfinite().all()) for t in carry[:2]):
-            self.sync()  # to before these steps: taken one by one, they tell what went wrong
-            self._fused.run_with(steps, losses, places)
+            self.sync()  # to the state before these steps: the fused engine finds the cause
+            self._fused.run_with_noise(steps, losses, positions)
             return
         self._carry = carry
         self._fused.n_steps += len(steps)
@@ -85,24 +84,35 @@ class CompiledEngine:
         losses[:] = parts
 
     def sync(self) -> None:
-        """Hand the learnt values over."""
+        """Copy the current parameters to the networks and guides."""
         if self._carry is not None:
-            for own, values in zip(self._tensors(), self._carry, strict=True):
-                own.copy_(values)
+            for tensor, values in zip(self._tensors(), self._carry, strict=True):
+                tensor.copy_(values)
             self._carry = None
         self._fused.sync()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Give the state of the fused engine, which is that of this one after `sync`."""
+        """Return the state of the fused engine, which includes all steps after `sync`."""
         return self._fused.state_dict()
 
-    def load_state_dict(self, memory: Mapping[str, Tensor]) -> None:
-        """Go on from there."""
-        self._fused.load_state_dict(memory)
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore a state returned by `state_dict`."""
+        self._fused.load_state_dict(state)
+
+    def is_cached(self, steps: Steps) -> bool:
+        """Return whether a loop over steps like these has been compiled in this process.
+
+        This is an estimate, from shapes and the description of the model, without tracing a step.
+        """
+        positions = self._fused.advance_noise(0)
+        positions = positions.new_zeros((1, *positions.shape[1:]))
+        by_step = self._by_step(steps[:1], positions)
+        inputs = [*self._tensors(), *(tensor[0] for tensor in by_step), *_data(steps)]
+        return was_compiled(inputs, self.max_steps_per_call, self._model())
 
     @property
-    def _autocast(self) -> torch.dtype | None:
-        return self._fused.chains[0].network.autocast
+    def _is_autocast(self) -> bool:
+        return self._fused.chains[0].network.autocast is not None
 
     @property
     def _adam(self) -> FlatAdam:
@@ -112,7 +122,11 @@ class CompiledEngine:
     def _tensors(self) -> list[Tensor]:
         return [*self._adam.tensors, *self._adam.first, *self._adam.second]
 
-    def _give_up(self, reason: str) -> None:
+    def _model(self) -> str:
+        network = self._fused.chains[0].network
+        return f"{network.net} {network.prior} {network.likelihood} {network.autocast}"
+
+    def _fall_back(self, reason: str) -> None:
         self.sync()
         self._failed = True
         self.name = self._fused.name
@@ -122,35 +136,33 @@ class CompiledEngine:
             stacklevel=2,
         )
 
-    def _take(self, steps: Steps, places: Tensor) -> tuple[list[Tensor], np.ndarray]:
-        """Take the steps from where the state is; give the state after them, and the losses."""
+    def _take(self, steps: Steps, positions: Tensor) -> tuple[list[Tensor], np.ndarray]:
+        """Take the steps from the current state; return the state after them, and the losses."""
         carry = self._carry or [tensor.clone() for tensor in self._tensors()]
-        by_step = self._by_step(steps, places)
-        data = [steps.x, steps.y]
-        if steps.row_weight is not None:
-            data.append(steps.row_weight)
+        by_step, data = self._by_step(steps, positions), _data(steps)
         with torch.no_grad(), pyro.validation_enabled(False):
-            if self._call is None:
+            if self._loop is None:
                 step = self._step_function(
                     has_rows=steps.rows is not None, is_weighted=steps.row_weight is not None
                 )
-                call = compile_loop(step, carry, by_step, data, self.max_steps_per_call)
+                loop = compile_loop(
+                    step, carry, by_step, data, self.max_steps_per_call, self._model()
+                )
                 start = carry
-                carry, parts = call(carry, by_step, data)
-                first = self._fused.noise_at(places[:1])[0]
-                self._compare(steps, first, parts[0])
+                carry, parts = loop(carry, by_step, data)
+                noise = self._fused.noise_at(positions[:1])[0]
+                self._check_losses(steps, noise, parts[0])
                 if self._ragged:
-                    self._check_filling(step, start, steps, places, data)
-                self._call = call
-                _OUTLINES.add(_outline(self._fused, steps))
+                    self._check_padding(step, start, steps, positions)
+                self._loop = loop
             else:
-                carry, parts = self._call(carry, by_step, data)
+                carry, parts = self._loop(carry, by_step, data)
         losses = parts.double().cpu().numpy().reshape((len(steps), 2, -1))
         losses[:, 0] /= steps.step_weight[:, None]
         return list(carry), losses
 
-    def _by_step(self, steps: Steps, places: Tensor) -> list[Tensor]:
-        """Give what each step needs: its noise's place, weights, Adam's factors, and its rows."""
+    def _by_step(self, steps: Steps, positions: Tensor) -> list[Tensor]:
+        """Return the inputs of each step: noise position, weights, factors of Adam, and rows."""
         adam = self._adam
         like = adam.tensors[0]
         count = adam.n_steps + 1 + np.arange(len(steps))
@@ -161,7 +173,7 @@ class CompiledEngine:
             (1 - adam.beta2**count) ** -0.5,
             1 - steps.lr * adam.weight_decay,
         ]
-        by_step = [places, torch.as_tensor(np.stack(factors, 1)).to(like)]
+        by_step = [positions, torch.as_tensor(np.stack(factors, 1)).to(like)]
         if steps.rows is not None:
             by_step.append(steps.rows)
             if self._ragged:
@@ -172,10 +184,8 @@ class CompiledEngine:
                 by_step.append(weights.contiguous())
         return by_step
 
-    def _step_function(
-        self, *, has_rows: bool, is_weighted: bool
-    ) -> Callable[..., tuple[Tensor, ...]]:
-        """Give one step as a function of tensors: the carry, what differs by step, the data."""
+    def _step_function(self, *, has_rows: bool, is_weighted: bool) -> Step:
+        """Return one step as a function of tensors: the state, the inputs of the step, the data."""
         fused = self._fused
         loss, adam, clip_norm = fused.loss, self._adam, fused.clip_norm
         n_chains = len(fused.chains)
@@ -184,10 +194,10 @@ class CompiledEngine:
         ragged = has_rows and self._ragged
 
         def step(*tensors: Tensor) -> tuple[Tensor, ...]:
-            now, first, second = tensors[:n], tensors[n : 2 * n], tensors[2 * n : 3 * n]
-            place, factors, *rest = tensors[3 * n :]
+            values, first, second = tensors[:n], tensors[n : 2 * n], tensors[2 * n : 3 * n]
+            position, factors, *rest = tensors[3 * n :]
             rows, data = rest[: has_rows + ragged], rest[has_rows + ragged :]
-            data_weight, kl_weight, rate, root, keep = factors.unbind()
+            data_weight, kl_weight, rate, root_correction, decay = factors.unbind()
             if has_rows:
                 data = [tensor[rows[0]] for tensor in data]
             elif lead:
@@ -196,225 +206,71 @@ class CompiledEngine:
             row_weight = weights[0] if is_weighted else None
             if ragged:
                 row_weight = rows[1] if row_weight is None else rows[1] * row_weight
-            here = loss(
-                now[0],
-                now[1],
-                now[2:],
-                fused.noise_at(place, traced=True),
+            parts = loss(
+                values[0],
+                values[1],
+                values[2:],
+                fused.noise_at(position, functional=True),
                 x,
                 y,
                 data_weight=data_weight,
                 kl_weight=kl_weight,
                 row_weight=row_weight,
             )
-            slopes = [here.d_loc, here.d_rho, *here.d_points]
+            gradients = [parts.d_loc, parts.d_rho, *parts.d_points]
             if clip_norm is not None:
-                slopes = clipped(slopes, clip_norm, lead)
+                gradients = clip_gradients(gradients, clip_norm, lead)
             updated: list[list[Tensor]] = [[], [], []]
-            for value, m, v, slope in zip(now, first, second, slopes, strict=True):
+            for value, m, v, gradient in zip(values, first, second, gradients, strict=True):
                 if adam.weight_decay and adam.decoupled:
-                    value = value * keep
+                    value = value * decay
                 elif adam.weight_decay:
-                    slope = slope + adam.weight_decay * value
-                m = m + (1 - adam.beta1) * (slope - m)
-                v = adam.beta2 * v + (1 - adam.beta2) * slope * slope
-                value = value - rate * m / (v.sqrt() * root + adam.eps)
+                    gradient = gradient + adam.weight_decay * value
+                m = m + (1 - adam.beta1) * (gradient - m)
+                v = adam.beta2 * v + (1 - adam.beta2) * gradient * gradient
+                value = value - rate * m / (v.sqrt() * root_correction + adam.eps)
                 for column, tensor in zip(updated, (value, m, v), strict=True):
                     column.append(tensor)
-            return (*updated[0], *updated[1], *updated[2], torch.stack([here.nll, here.kl]))
+            return (*updated[0], *updated[1], *updated[2], torch.stack([parts.nll, parts.kl]))
 
         return step
 
-    def _compare(self, steps: Steps, noise: Tensor, parts: Tensor) -> None:
+    def _check_losses(self, steps: Steps, noise: Tensor, parts: Tensor) -> None:
         """Raise if the compiled losses of a step are not those of the fused engine."""
         step = self._fused.step_at(steps, 0, noise)
         expected = torch.stack([step.nll, step.kl])
-        tolerance = TOLERANCE if self._autocast is None else TOLERANCE_IN_AUTOCAST
+        tolerance = AUTOCAST_TOLERANCE if self._is_autocast else TOLERANCE
         if not torch.allclose(parts, expected, rtol=tolerance, atol=tolerance, equal_nan=True):
             raise RuntimeError(
-                f"the compiled losses {parts.flatten().tolist()} are not those expected, "
-                f"{expected.flatten().tolist()}"
+                f"the compiled losses {parts.flatten().tolist()} differ from those of the fused "
+                f"engine, {expected.flatten().tolist()}"
             )
 
-    def _check_filling(
-        self,
-        step: Callable[..., tuple[Tensor, ...]],
-        carry: Sequence[Tensor],
-        steps: Steps,
-        places: Tensor,
-        data: Sequence[Tensor],
+    def _check_padding(
+        self, step: Step, carry: Sequence[Tensor], steps: Steps, positions: Tensor
     ) -> None:
-        """Raise if the rows that fill up a smaller batch count, as where rows see each other."""
-        less = replace(steps, n_rows=(steps.n_rows + 1) // 2)
-        first = [tensor[0] for tensor in self._by_step(less, places)]
-        parts = step(*carry, *first, *data)[-1]
-        expected = self._fused.step_at(less, 0, self._fused.noise_at(places[:1])[0])
-        tolerance = torch.finfo(parts.dtype).eps ** 0.5  # the same sum, but for its rounding
-        if self._autocast is not None:
-            tolerance = TOLERANCE_IN_AUTOCAST
+        """Raise if the padding of a smaller batch changes the outputs of its other rows."""
+        fewer = replace(steps, n_rows=(steps.n_rows + 1) // 2)
+        by_step = [tensor[0] for tensor in self._by_step(fewer, positions)]
+        parts = step(*carry, *by_step, *_data(steps))[-1]
+        expected = self._fused.step_at(fewer, 0, self._fused.noise_at(positions[:1])[0])
+        # Without autocast the two sums differ only in their rounding.
+        tolerance = AUTOCAST_TOLERANCE if self._is_autocast else torch.finfo(parts.dtype).eps ** 0.5
         if not torch.allclose(parts[0], expected.nll, rtol=tolerance, atol=tolerance):
-            raise RuntimeError("the rows of a batch see each other, and the last batch is smaller")
+            raise RuntimeError(
+                "the rows of a batch depend on each other, and the last batch is smaller"
+            )
 
 
-def is_plain(fused: FusedEngine) -> bool:
-    """Say whether nothing is known beforehand that would not compile."""
-    random = any(
+def is_compilable(fused: FusedEngine) -> bool:
+    """Return whether no reason against compilation is known before trying it."""
+    draws_numbers = fused.loss.estimator != "reparam" or any(
         isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.training and module.p > 0
         for module in fused.chains[0].network.net.modules()
     )
-    random = random or fused.loss.estimator != "reparam"
-    return isinstance(fused.optimizer, FlatAdam) and not random
+    return isinstance(fused.optimizer, FlatAdam) and not draws_numbers
 
 
-def compile_loop(
-    step: Callable[..., tuple[Tensor, ...]],
-    carry: Sequence[Tensor],
-    by_step: Sequence[Tensor],
-    data: Sequence[Tensor],
-    at_once: int,
-) -> Callable[..., tuple[list[Tensor], Tensor]]:
-    """Compile many steps into one call; once for fits that take the same steps.
-
-    Parameters
-    ----------
-    step : callable
-        ``(*carry, *by_step[i], *data) -> (*carry, result)``.
-    carry, by_step, data : sequence of Tensor
-        Examples. The first dimension of those by step is that of the steps.
-    at_once : int
-        How many steps a call takes at most.
-
-    Returns
-    -------
-    callable
-        ``(carry, by_step, data) -> (carry, results)``.
-
-    Raises
-    ------
-    RuntimeError
-        If a step draws random numbers or changes a tensor in place.
-    """
-    from torch._higher_order_ops.while_loop import while_loop
-
-    inputs = (*carry, *(tensor[0] for tensor in by_step), *data)
-    traced = _graph_of(step, inputs)
-    output: Any = traced.graph.output_node()
-    result = output.args[0][-1].meta["val"]
-    shape, dtype = (at_once, *result.shape), result.dtype
-
-    kinds = tuple((t.shape, t.stride(), t.dtype, t.device) for t in inputs)
-    constants = {
-        node.target: getattr(traced, node.target)
-        for node in traced.graph.nodes
-        if node.op == "get_attr" and isinstance(node.target, str)
-    }
-    # torch compiles for a number of threads
-    key = (traced.code, kinds, at_once, torch.get_num_threads())
-    if key in _COMPILED:
-        before, known = _COMPILED[key]
-        if all(torch.equal(before[name], constants[name]) for name in constants):
-            return known
-
-    def many(
-        carry: list[Tensor], by_step: list[Tensor], data: list[Tensor], n_steps: Tensor
-    ) -> tuple[list[Tensor], Tensor]:
-        def goes_on(i: Tensor, results: Tensor, *carry: Tensor) -> Tensor:
-            return i < n_steps
-
-        def take_one(i: Tensor, results: Tensor, *carry: Tensor) -> tuple[Tensor, ...]:
-            own = [tensor.index_select(0, i.reshape(1)).squeeze(0) for tensor in by_step]
-            *after, result = traced(*carry, *own, *data)
-            return (i + 1, results.index_put((i,), result), *after)
-
-        start = torch.zeros_like(n_steps), torch.zeros(shape, dtype=dtype, device=n_steps.device)
-        _, results, *carry = while_loop(goes_on, take_one, (*start, *carry))
-        return carry, results
-
-    # torch keeps what it compiled by code object, a few for each: this one is for these steps only.
-    own = FunctionType(
-        many.__code__.replace(), many.__globals__, many.__name__, None, many.__closure__
-    )
-    options = {name: value for name, value in OPTIONS.items() if _is_option(name)}
-    compiled = torch.compile(own, fullgraph=True, dynamic=False, options=options)
-
-    def call(
-        carry: Sequence[Tensor], by_step: Sequence[Tensor], data: Sequence[Tensor]
-    ) -> tuple[list[Tensor], Tensor]:
-        n_steps = torch.tensor(len(by_step[0]), device=carry[0].device)
-        filled = [_filled(tensor, at_once) for tensor in by_step]
-        after, results = compiled(list(carry), filled, list(data), n_steps)
-        return after, results[: len(by_step[0])]
-
-    _COMPILED[key] = constants, call
-    if len(_COMPILED) > MOST_KEPT:
-        del _COMPILED[next(iter(_COMPILED))]
-    return call
-
-
-def _graph_of(step: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor]) -> GraphModule:
-    """Trace a step into torch operations, none of which draws or changes anything."""
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    traced = make_fx(
-        step,
-        decomposition_table={torch.ops.aten.gather.default: _gather_one},
-        tracing_mode="fake",
-        _allow_non_fake_inputs=True,
-    )(*inputs)
-    for node in traced.graph.nodes:
-        if isinstance(node.target, torch._ops.OpOverload):
-            if torch.Tag.nondeterministic_seeded in node.target.tags:
-                raise RuntimeError("the module draws random numbers")
-            if node.target._schema.is_mutable:
-                raise RuntimeError("the module changes a tensor in place")
-    traced.graph.eliminate_dead_code()
-    traced.recompile()
-    return traced
-
-
-def _filled(tensor: Tensor, n: int) -> Tensor:
-    """Lengthen the first dimension; what is added is never read."""
-    if len(tensor) == n:
-        return tensor
-    filled = tensor.new_empty((n, *tensor.shape[1:]))
-    filled[: len(tensor)] = tensor
-    return filled
-
-
-def _gather_one(source: Tensor, dim: int, index: Tensor, **options: Any) -> Tensor:
-    """Gather one element of each line by comparing places.
-
-    The class probability of a label is gathered so. For processors with AVX-512, torch's compiler
-    makes C++ of such a gather that uses the place before it is declared.
-    """
-    dim %= source.dim()
-    if index.shape != (*source.shape[:dim], 1, *source.shape[dim + 1 :]):
-        return NotImplemented
-    places = torch.arange(source.shape[dim], device=index.device)
-    is_here = places.reshape((-1, *(1,) * (source.dim() - dim - 1))) == index
-    return torch.where(is_here, source, source.new_zeros(())).sum(dim, keepdim=True)
-
-
-def was_compiled(fused: FusedEngine, steps: Steps) -> bool:
-    """Say whether steps that look the same have been compiled in this process."""
-    return _outline(fused, steps) in _OUTLINES
-
-
-MOST_KEPT = 16
-_COMPILED: dict[Any, tuple[dict[str, Tensor], Callable[..., Any]]] = {}
-_OUTLINES: set[str] = set()
-
-
-def _outline(fused: FusedEngine, steps: Steps) -> str:
-    network = fused.chains[0].network
-    shapes = [tuple(tensor.shape) for tensor in (*fused.state, steps.x, steps.y)]
-    rows = None if steps.rows is None else tuple(steps.rows.shape[1:])
-    weighted = steps.row_weight is not None
-    model = f"{network.net} {network.prior} {network.likelihood} {network.autocast}"
-    return f"{model} {shapes} {fused.state[0].dtype} {rows} {weighted}"
-
-
-def _is_option(name: str) -> bool:
-    import torch._inductor.config as config
-
-    return hasattr(config, name)
+def _data(steps: Steps) -> list[Tensor]:
+    data = [steps.x, steps.y]
+    return data if steps.row_weight is None else [*data, steps.row_weight]

@@ -1,4 +1,4 @@
-"""Optimisers: what `fit` accepts, and Adam in one call over flat vectors."""
+"""Optimisers: those that `fit` accepts, and Adam as one kernel call over flat vectors."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ OptimizerFactory = Callable[..., torch.optim.Optimizer]
 
 
 def as_factory(optimizer: Any, lr: float) -> tuple[OptimizerFactory, float]:
-    """Give what makes the optimiser, and the learning rate: a Pyro optimiser brings its own.
+    """Return the factory of the optimiser and the learning rate, which a Pyro optimiser may set.
 
     Raises
     ------
     TypeError
-        If it is neither a factory of torch optimisers nor an optimiser of Pyro's.
+        If it is neither a factory of torch optimisers nor a Pyro optimiser.
     """
     if isinstance(optimizer, pyro.optim.PyroOptim):
         options = optimizer.pt_optim_args
         if isinstance(optimizer, pyro.optim.PyroLRScheduler) or not isinstance(options, dict):
             raise TypeError(
                 "`optimizer` must be a Pyro optimiser with one set of options for all parameters, "
-                "such as pyro.optim.ClippedAdam({'lr': 0.01}); schedules are given by `schedule`."
+                "such as pyro.optim.ClippedAdam({'lr': 0.01}); set a schedule by `schedule`."
             )
         if options.get("lrd", 1.0) != 1.0:
             raise TypeError(
-                f"`optimizer` has lrd={options['lrd']}, but here the learning rate goes by "
+                f"`optimizer` has lrd={options['lrd']}, but `fit` sets the learning rate by "
                 "`schedule`: leave lrd out."
             )
         rest = {name: value for name, value in options.items() if name != "lr"}
         return functools.partial(optimizer.pt_optim_constructor, **rest), options.get("lr", lr)
     if not callable(optimizer) or isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(
-            f"`optimizer` must be a class such as torch.optim.Adam, got {optimizer!r}: the "
-            "parameters are handed to it by `fit`."
+            f"`optimizer` must be a class such as torch.optim.Adam, got {optimizer!r}: "
+            "`fit` passes the parameters to it."
         )
     return optimizer, lr
 
 
 class FlatAdam:
-    """Adam or AdamW over a few flat tensors, in one call.
+    """Adam or AdamW over a few flat tensors, as one kernel call.
 
-    What ``torch.optim.Adam(fused=True)`` does, without its bookkeeping, which on a small net takes
-    as long as the update.
+    The same update as ``torch.optim.Adam(fused=True)`` without its bookkeeping, which on a small
+    network takes as long as the update itself.
 
     Parameters
     ----------
     tensors : sequence of Tensor
         Updated in place.
     settings : dict
-        betas, eps and weight_decay, as of torch.optim.
+        betas, eps and weight_decay, as in torch.optim.
     decoupled : bool
         Whether the weight decay is AdamW's.
 
@@ -82,7 +82,7 @@ class FlatAdam:
     def step(self, gradients: Sequence[Tensor], lr: float) -> None:
         """Update the tensors."""
         update = torch._fused_adamw_ if self.decoupled else torch._fused_adam_
-        for count in self._counts:  # the kernel reads the number of this step
+        for count in self._counts:  # the kernel expects the number of this step
             count.fill_(self.n_steps + 1)
         update(
             self.tensors,
@@ -101,22 +101,22 @@ class FlatAdam:
         )
         self.n_steps += 1
 
-    def state(self) -> dict[str, Tensor]:
-        """Give what the next step depends on."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the moments and the number of steps."""
         moments = {"first": self.first, "second": self.second}
         named = {f"{n}.{i}": t for n, tensors in moments.items() for i, t in enumerate(tensors)}
         return {**named, "n_steps": torch.tensor(self.n_steps)}
 
-    def take_up(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a state."""
-        for name, tensor in self.state().items():
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore a state returned by `state_dict`."""
+        for name, tensor in self.state_dict().items():
             if name != "n_steps":
                 tensor.copy_(state[name])
         self.n_steps = int(state["n_steps"])
 
 
-class AnyOptimizer:
-    """Any torch optimiser over the same tensors, by their `grad`."""
+class TorchOptimizer:
+    """Any torch optimiser, with the interface of `FlatAdam`."""
 
     def __init__(self, tensors: Sequence[Tensor], factory: OptimizerFactory) -> None:
         self.tensors = [nn.Parameter(tensor) for tensor in tensors]
@@ -130,52 +130,55 @@ class AnyOptimizer:
             parameter.grad = gradient
         self._optimizer.step()
 
-    def state(self) -> dict[str, Tensor]:
-        """Give what the next step depends on."""
-        return {"torch": packed(self._optimizer)}
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the state of the torch optimiser."""
+        return {"torch": pack_state(self._optimizer)}
 
-    def take_up(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a state."""
-        unpack(self._optimizer, state["torch"])
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore a state returned by `state_dict`."""
+        unpack_state(self._optimizer, state["torch"])
 
 
-def packed(optimizer: torch.optim.Optimizer) -> Tensor:
-    """Give the state of a torch optimiser, of whatever make, as bytes."""
+def pack_state(optimizer: torch.optim.Optimizer) -> Tensor:
+    """Return the state of any torch optimiser as a tensor of bytes."""
     buffer = io.BytesIO()
     torch.save(optimizer.state_dict(), buffer)
     return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
 
 
-def unpack(optimizer: torch.optim.Optimizer, state: Tensor) -> None:
-    """Set the state of a torch optimiser to what `packed` gave; no code in it is run."""
+def unpack_state(optimizer: torch.optim.Optimizer, state: Tensor) -> None:
+    """Restore a state returned by `pack_state`, without running any code stored in it."""
     buffer = io.BytesIO(state.numpy().tobytes())
     optimizer.load_state_dict(torch.load(buffer, weights_only=True))
 
 
-def flat_optimizer(tensors: Sequence[Tensor], factory: OptimizerFactory) -> FlatAdam | AnyOptimizer:
-    """Make the optimiser that a factory would make, over flat tensors that it updates in place."""
+def flat_optimizer(
+    tensors: Sequence[Tensor], factory: OptimizerFactory
+) -> FlatAdam | TorchOptimizer:
+    """Return an optimiser that updates flat tensors in place, equivalent to that of a factory."""
     settings = adam_settings(factory, tensors)
     if settings is not None:
         return FlatAdam(tensors, settings, decoupled=settings["decoupled"])
-    return AnyOptimizer(tensors, factory)
+    return TorchOptimizer(tensors, factory)
 
 
 def adam_settings(factory: OptimizerFactory, tensors: Sequence[Tensor]) -> dict[str, Any] | None:
-    """Give the settings of the Adam or AdamW that a factory makes, if `FlatAdam` stands in for it.
+    """Return the settings of the Adam or AdamW of a factory, if `FlatAdam` can replace it.
 
     Parameters
     ----------
     factory : callable
     tensors : sequence of Tensor
-        What it is to update.
+        The tensors to update.
 
     Returns
     -------
     dict or None
-        betas, eps, weight_decay, and whether the latter is decoupled.
+        betas, eps, weight_decay, and whether the weight decay is decoupled. None if the optimiser
+        is another, or has options or dtypes that `FlatAdam` does not support.
     """
     if factory is torch.optim.Adam or factory is torch.optim.AdamW:
-        # To make one would import torch's compiler, which takes as long as all of torch.
+        # Instantiating one would import torch's compiler, which takes as long as all of torch.
         kind: type = factory
         settings = {n: p.default for n, p in inspect.signature(kind).parameters.items()}
     else:

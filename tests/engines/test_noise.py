@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pyrobbb.engines.noise import AT_ONCE, NoiseSource
+from pyrobbb.engines.noise import BLOCK_SIZE, NoiseSource
 
-LARGE = 2 * AT_ONCE
+LARGE = 2 * BLOCK_SIZE
 """Numbers of a step that are made in one piece, and no more."""
 
 # Sizes of one step: odd and even, and around where the numbers are made in pieces.
@@ -21,7 +21,7 @@ def source(shape, seed=5, dtype=torch.float32):
 
 
 def draw(stream, n_steps):
-    return stream.at(stream.places(n_steps))
+    return stream.at(stream.advance(n_steps))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -73,7 +73,7 @@ def test_the_global_random_state_is_left_alone_and_does_not_matter(shape):
 def test_a_stream_goes_on_from_where_another_was(shape, n):
     first, second = source(shape), source(shape, seed=6)
     draw(first, n)
-    second.take_up(first.state())
+    second.load_state_dict(first.state_dict())
     assert torch.equal(draw(first, 3), draw(second, 3))
 
 
@@ -81,10 +81,12 @@ def test_a_stream_goes_on_from_where_another_was(shape, n):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_code_that_is_compiled_makes_the_same_noise(shape, dtype):
     stream = source(shape, dtype=dtype)
-    places = stream.places(3)
-    expected = stream.at(places)
-    torch.testing.assert_close(stream.traced_at(places), expected, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(stream.traced_at(places[1]), expected[1], rtol=1e-6, atol=1e-6)
+    positions = stream.advance(3)
+    expected = stream.at(positions)
+    torch.testing.assert_close(stream.functional_at(positions), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        stream.functional_at(positions[1]), expected[1], rtol=1e-6, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -146,15 +148,15 @@ def test_a_uniform_number_of_0_gives_the_end_of_the_tail():
 
 def test_the_state_of_torch_s_generator_in_an_old_checkpoint_is_refused():
     state = [torch.Generator().get_state(), torch.tensor(3)]
-    with pytest.raises(ValueError, match="of an earlier version of pyrobbb"):
-        source((3,)).take_up(state)
-    with pytest.raises(ValueError, match="of an earlier version of pyrobbb"):
-        source((3,)).take_up([state[0], *state])
+    with pytest.raises(ValueError, match="written by an earlier version of pyrobbb"):
+        source((3,)).load_state_dict({"0": state[0], "1": state[1]})
+    with pytest.raises(ValueError, match="written by an earlier version of pyrobbb"):
+        source((3,)).load_state_dict({"0": state[0], "1": state[0], "2": state[1]})
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_has_the_noise_of_single_precision_rounded(dtype):
     stream, single = source((100,), dtype=dtype), source((100,))
-    places = stream.places(3)
-    assert torch.equal(stream.at(places), single.at(places).to(dtype))
-    torch.testing.assert_close(stream.traced_at(places), stream.at(places))
+    positions = stream.advance(3)
+    assert torch.equal(stream.at(positions), single.at(positions).to(dtype))
+    torch.testing.assert_close(stream.functional_at(positions), stream.at(positions))

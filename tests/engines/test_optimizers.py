@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pyrobbb import BayesianNetwork, fit, mlp, priors
-from pyrobbb.engines.optimizers import AnyOptimizer, FlatAdam, as_factory, flat_optimizer
+from pyrobbb.engines.optimizers import FlatAdam, TorchOptimizer, as_factory, flat_optimizer
 
 ADAMS = {
     "Adam": torch.optim.Adam,
@@ -54,7 +54,7 @@ def test_adam_in_one_call_takes_the_steps_of_torchs(name):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_any_other_optimiser_takes_its_own_steps(name):
-    assert_same_20_steps(OTHERS[name], AnyOptimizer)
+    assert_same_20_steps(OTHERS[name], TorchOptimizer)
 
 
 def test_adam_of_half_precision_is_left_to_torch():
@@ -153,11 +153,11 @@ def schedule():
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [
-        (schedule, "one set of options for all parameters, .*; schedules are given by `schedule`"),
+        (schedule, "one set of options for all parameters, .*; set a schedule by `schedule`"),
         (lambda: pyro.optim.Adam(lambda name: {"lr": 0.1}), "one set of options for all"),
         (
             lambda: torch.optim.Adam([torch.zeros(1)]),
-            r"`optimizer` must be a class such as torch.optim.Adam, got Adam \(.* handed to it by",
+            r"`optimizer` must be a class such as torch.optim.Adam, got Adam \(.*`fit` passes the parameters to it",
         ),
         (lambda: 0.01, re.escape("must be a class such as torch.optim.Adam, got 0.01")),
     ],

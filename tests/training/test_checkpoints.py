@@ -40,7 +40,7 @@ def a_fit(engine="fused", net=None, **options):
 
 @pytest.fixture(autouse=True)
 def _several_compiled_calls(monkeypatch):
-    monkeypatch.setattr(compiled_engine, "MOST_AT_ONCE", 60)
+    monkeypatch.setattr(compiled_engine, "MAX_STEPS_PER_CALL", 60)
 
 
 def dropout_net():

@@ -596,7 +596,7 @@ def test_a_guide_from_which_nothing_would_be_learnt_is_refused():
                 pyro.sample(name, pyro.distributions.Delta(parameter, event_dim=parameter.dim()))
             pyro.sample("noise_scale", pyro.distributions.LogNormal(self.bias[0], 1.0))
 
-    with pytest.raises(ValueError, match="`guide` announces no parameters to Pyro"):
+    with pytest.raises(ValueError, match="`guide` registers no parameters with Pyro"):
         quick_fit(guide=Silent(1, 1))
 
 

@@ -81,8 +81,8 @@ def test_the_first_loss_is_that_of_the_earlier_posterior(engine, monkeypatch):
     monkeypatch.setattr(
         FusedEngine,
         "noise_at",
-        lambda self, places, traced=False: torch.zeros(
-            *places.shape, len(self.chains[0].guide.loc)
+        lambda self, positions, functional=False: torch.zeros(
+            *positions.shape, len(self.chains[0].guide.loc)
         ).double(),
     )
     if engine == "svi":

@@ -1,0 +1,285 @@
+"""A loop over training steps, compiled once and kept for later fits that take the same steps."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+Step = Callable[..., tuple[Tensor, ...]]
+"""``(*carry, *by_step[i], *data) -> (*carry, result)``."""
+
+Loop = Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]], tuple[list[Tensor], Tensor]]
+"""``(carry, by_step, data) -> (carry, results)``."""
+
+CACHE_SIZE = 16
+OPTIONS: dict[str, Any] = {"cpp_wrapper": True, "assert_indirect_indexing": False}
+
+
+class TensorKind(NamedTuple):
+    """The properties of a tensor that compiled code depends on."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> TensorKind:
+        """Return the properties of a tensor."""
+        return cls(tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device)
+
+
+class LoopSpec(NamedTuple):
+    """What is known of a loop before its step is traced.
+
+    Attributes
+    ----------
+    inputs : tuple of TensorKind
+        Of the inputs of one step.
+    max_steps : int
+        Largest number of steps per call.
+    n_threads : int
+        Number of threads that the code is compiled for.
+    """
+
+    inputs: tuple[TensorKind, ...]
+    max_steps: int
+    n_threads: int
+
+    @classmethod
+    def of(cls, inputs: Iterable[Tensor], max_steps: int) -> LoopSpec:
+        """Return the specification for example inputs of a step."""
+        kinds = tuple(TensorKind.of(tensor) for tensor in inputs)
+        return cls(kinds, max_steps, torch.get_num_threads())
+
+
+@dataclass(frozen=True)
+class LoopKey:
+    """All that a compiled loop depends on.
+
+    Attributes
+    ----------
+    spec : LoopSpec
+    code : str
+        Of the traced step.
+    constants : tuple of str
+        A digest of each tensor that the code uses besides its inputs, such as a frozen weight or a
+        parameter of a prior.
+    model : str
+        Description of the model, which is not compared: models of one description may differ in
+        their code, and models of different descriptions may share it.
+    """
+
+    spec: LoopSpec
+    code: str
+    constants: tuple[str, ...]
+    model: str = field(compare=False)
+
+
+class LoopCache:
+    """The compiled loops of this process; drops the least recently used one if it is full."""
+
+    def __init__(self, max_size: int = CACHE_SIZE) -> None:
+        self._max_size = max_size
+        self._loops: OrderedDict[LoopKey, Loop] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._loops)
+
+    def get(self, key: LoopKey) -> Loop | None:
+        """Return the loop with this key, or None."""
+        if key in self._loops:
+            self._loops.move_to_end(key)
+        return self._loops.get(key)
+
+    def put(self, key: LoopKey, loop: Loop) -> None:
+        """Store a loop."""
+        self._loops[key] = loop
+        if len(self._loops) > self._max_size:
+            self._loops.popitem(last=False)
+
+    def has_similar(self, spec: LoopSpec, model: str) -> bool:
+        """Return whether there is a loop of this specification for a model so described."""
+        return any(key.spec == spec and key.model == model for key in self._loops)
+
+
+LOOPS = LoopCache()
+
+
+def compile_loop(
+    step: Step,
+    carry: Sequence[Tensor],
+    by_step: Sequence[Tensor],
+    data: Sequence[Tensor],
+    max_steps: int,
+    model: str,
+) -> Loop:
+    """Compile a loop over steps into one call, or return one compiled before.
+
+    Parameters
+    ----------
+    step : callable
+        ``(*carry, *by_step[i], *data) -> (*carry, result)``.
+    carry, by_step, data : sequence of Tensor
+        Example inputs: the state that a step updates; tensors whose first dimension is that of the
+        steps; tensors that all steps share.
+    max_steps : int
+        Largest number of steps per call.
+    model : str
+        Description of the model, for `LoopCache.has_similar`.
+
+    Returns
+    -------
+    callable
+        ``(carry, by_step, data) -> (carry, results)``.
+
+    Raises
+    ------
+    RuntimeError
+        If a step draws random numbers or changes a tensor in place.
+    """
+    inputs = (*carry, *(tensor[0] for tensor in by_step), *data)
+    traced = _trace(step, inputs)
+    digests = tuple(_digest(constant) for constant in _copy_constants(traced))
+    key = LoopKey(LoopSpec.of(inputs, max_steps), traced.code, digests, model)
+    loop = LOOPS.get(key)
+    if loop is None:
+        loop = _compile(traced, max_steps)
+        LOOPS.put(key, loop)
+    return loop
+
+
+def was_compiled(inputs: Iterable[Tensor], max_steps: int, model: str) -> bool:
+    """Return whether a similar loop is in the cache, without tracing its step.
+
+    Parameters
+    ----------
+    inputs : iterable of Tensor
+        Example inputs of one step.
+    max_steps, model
+        As for `compile_loop`.
+    """
+    return LOOPS.has_similar(LoopSpec.of(inputs, max_steps), model)
+
+
+def _trace(step: Step, inputs: Sequence[Tensor]) -> GraphModule:
+    """Trace a step into a graph of torch operations; raise if any is random or in place."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    traced = make_fx(
+        step,
+        decomposition_table={torch.ops.aten.gather.default: _gather_one},
+        tracing_mode="fake",
+        _allow_non_fake_inputs=True,
+    )(*inputs)
+    for node in traced.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload):
+            if torch.Tag.nondeterministic_seeded in node.target.tags:
+                raise RuntimeError("the module draws random numbers")
+            if node.target._schema.is_mutable:
+                raise RuntimeError("the module changes a tensor in place")
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+    return traced
+
+
+def _copy_constants(traced: GraphModule) -> list[Any]:
+    """Replace the constants of a graph by copies and return these.
+
+    A later change of a frozen weight in place would otherwise change a cached loop.
+    """
+    names = {node.target: None for node in traced.graph.nodes if node.op == "get_attr"}
+    for name in names:
+        setattr(traced, name, copy.deepcopy(getattr(traced, name)))
+    return [getattr(traced, name) for name in names]
+
+
+def _digest(constant: Any) -> str:
+    if not isinstance(constant, Tensor):  # a nested graph: equal to none but itself
+        return f"{type(constant).__name__} {id(constant)}"
+    kind = f"{TensorKind.of(constant)}"
+    values = constant.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(kind.encode() + values.tobytes()).hexdigest()
+
+
+def _compile(traced: GraphModule, max_steps: int) -> Loop:
+    from torch._higher_order_ops.while_loop import while_loop
+
+    output: Any = traced.graph.output_node()
+    result = output.args[0][-1].meta["val"]
+    shape, dtype = (max_steps, *result.shape), result.dtype
+
+    def run_steps(
+        carry: list[Tensor], by_step: list[Tensor], data: list[Tensor], n_steps: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        def has_next(i: Tensor, results: Tensor, *carry: Tensor) -> Tensor:
+            return i < n_steps
+
+        def take_step(i: Tensor, results: Tensor, *carry: Tensor) -> tuple[Tensor, ...]:
+            now = [tensor.index_select(0, i.reshape(1)).squeeze(0) for tensor in by_step]
+            *after, result = traced(*carry, *now, *data)
+            return (i + 1, results.index_put((i,), result), *after)
+
+        start = torch.zeros_like(n_steps), torch.zeros(shape, dtype=dtype, device=n_steps.device)
+        _, results, *carry = while_loop(has_next, take_step, (*start, *carry))
+        return carry, results
+
+    # torch caches compiled code by code object, and limits the number of entries for each: with a
+    # code object for every loop, none replaces another.
+    unique = FunctionType(
+        run_steps.__code__.replace(),
+        run_steps.__globals__,
+        run_steps.__name__,
+        None,
+        run_steps.__closure__,
+    )
+    options = {name: value for name, value in OPTIONS.items() if _is_option(name)}
+    compiled = torch.compile(unique, fullgraph=True, dynamic=False, options=options)
+
+    def loop(
+        carry: Sequence[Tensor], by_step: Sequence[Tensor], data: Sequence[Tensor]
+    ) -> tuple[list[Tensor], Tensor]:
+        n_steps = torch.tensor(len(by_step[0]), device=carry[0].device)
+        padded = [_pad(tensor, max_steps) for tensor in by_step]
+        after, results = compiled(list(carry), padded, list(data), n_steps)
+        return after, results[: len(by_step[0])]
+
+    return loop
+
+
+def _pad(tensor: Tensor, n: int) -> Tensor:
+    """Extend the first dimension by values that are never read."""
+    if len(tensor) == n:
+        return tensor
+    padded = tensor.new_empty((n, *tensor.shape[1:]))
+    padded[: len(tensor)] = tensor
+    return padded
+
+
+def _gather_one(source: Tensor, dim: int, index: Tensor, **options: Any) -> Tensor:
+    """Gather one element of each line by comparing indices.
+
+    This is how the log-probability of a class label is gathered. For processors with AVX-512,
+    torch's compiler generates C++ for such a gather that uses the index before its declaration.
+    """
+    dim %= source.dim()
+    if index.shape != (*source.shape[:dim], 1, *source.shape[dim + 1 :]):
+        return NotImplemented
+    indices = torch.arange(source.shape[dim], device=index.device)
+    is_here = indices.reshape((-1, *(1,) * (source.dim() - dim - 1))) == index
+    return torch.where(is_here, source, source.new_zeros(())).sum(dim, keepdim=True)
+
+
+def _is_option(name: str) -> bool:
+    import torch._inductor.config as config
+
+    return hasattr(config, name)

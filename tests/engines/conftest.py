@@ -1,0 +1,38 @@
+"""Fixtures for the tests of the engines."""
+
+import pytest
+import torch
+from engine_fits import python_loop
+
+from pyrobbb.engines import compiled_loop
+
+
+@pytest.fixture
+def loop_cache(monkeypatch):
+    """Replace the cache of compiled loops by an empty one."""
+    cache = compiled_loop.LoopCache()
+    monkeypatch.setattr(compiled_loop, "LOOPS", cache)
+    return cache
+
+
+@pytest.fixture
+def no_compiler(loop_cache, monkeypatch):
+    """Make torch.compile fail as it does where no compiler is found."""
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("No working C++ compiler found\nin any of these places: ...")
+
+    monkeypatch.setattr(torch, "compile", fail)
+
+
+@pytest.fixture
+def python_compiler(loop_cache, monkeypatch):
+    """Replace the compiler: run the traced step in a loop of Python. Return the graphs compiled."""
+    graphs = []
+
+    def compile_graph(traced, max_steps):
+        graphs.append(traced)
+        return python_loop(traced, None, None, None, max_steps, "")
+
+    monkeypatch.setattr(compiled_loop, "_compile", compile_graph)
+    return graphs

@@ -1,0 +1,149 @@
+"""The cache of compiled loops, and what a cached loop is used for."""
+
+import pytest
+import torch
+from engine_fits import X, Y, assert_same_fit, network, quick_fit
+from torch import nn
+
+from pyrobbb import BayesianNetwork, likelihoods, mlp, priors
+from pyrobbb.engines import compiled as compiled_engine
+from pyrobbb.engines import fused as fused_engine
+from pyrobbb.engines.compiled_loop import LoopCache, LoopKey, LoopSpec, compile_loop
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Record the calls of torch.compile."""
+    calls, original = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *a, **k: calls.append(1) or original(*a, **k))
+    return calls
+
+
+def partly_frozen(frozen=0.0, prior=0.0):
+    """Return a network with a frozen layer; the arguments change its weights and its prior."""
+    net = mlp(3, [4], 1, "tanh", seed=0).double()
+    net[0].requires_grad_(False)
+    net[0].weight += frozen
+    return BayesianNetwork(net, priors.Normal(1 + prior), likelihoods.Gaussian(0.3))
+
+
+def compiled_and_checked(rtol=1e-10, x=X, y=Y, seed=1, **change):
+    """Fit by compiled steps, and compare with fused ones."""
+    compiled = quick_fit(partly_frozen(**change), "compiled", x=x, y=y, seed=seed)
+    assert compiled.settings["engine"] == "compiled"
+    fused = quick_fit(partly_frozen(**change), "fused", x=x, y=y, seed=seed)
+    assert_same_fit(compiled, fused, rtol=rtol)
+    return compiled
+
+
+def test_a_loop_is_reused_only_for_the_same_prior_and_frozen_weights(python_compiler):
+    """Both are constants of the loop. The steps are traced, and run by Python."""
+    first = compiled_and_checked()
+    assert len(python_compiler) == 1
+    assert_same_fit(compiled_and_checked(), first)
+    assert len(python_compiler) == 1
+    # Changes that are smaller than what the comparison of the losses would notice.
+    other = compiled_and_checked(frozen=1e-5)
+    assert len(python_compiler) == 2
+    assert (other.history.nll != first.history.nll).all()
+    other = compiled_and_checked(prior=1e-5)
+    assert len(python_compiler) == 3
+    assert (other.history.kl != first.history.kl).all()
+    compiled_and_checked(prior=1e-5, x=2 * X, y=Y + 1, seed=9)
+    assert len(python_compiler) == 3
+
+
+@pytest.mark.slow
+def test_a_compiled_loop_is_reused_only_for_the_same_constants(loop_cache, calls):
+    first = compiled_and_checked()
+    assert_same_fit(compiled_and_checked(), first)
+    assert len(calls) == len(loop_cache) == 1
+    other = compiled_and_checked(frozen=1e-5, prior=1e-5)
+    assert len(calls) == len(loop_cache) == 2
+    assert (other.history.nll != first.history.nll).all()
+    assert (other.history.kl != first.history.kl).all()
+    compiled_and_checked(frozen=1e-5, prior=1e-5, x=2 * X, y=Y + 1, seed=9)
+    assert len(calls) == 2
+
+
+@pytest.mark.slow
+def test_one_compilation_serves_calls_of_any_number_of_steps(loop_cache, calls, monkeypatch):
+    singles = []
+    take_singly = fused_engine.FusedEngine.run_with_noise
+    monkeypatch.setattr(
+        fused_engine.FusedEngine,
+        "run_with_noise",
+        lambda self, steps, *args: singles.append(len(steps)) or take_singly(self, steps, *args),
+    )
+    for options in (
+        {"epochs": 1},
+        {"epochs": 7},
+        {"epochs": 400},  # 1200 steps: a call of 1024, and one of 176
+        {"epochs": 3, "validation": (X, Y)},  # three calls
+    ):
+        compiled = quick_fit(engine="compiled", **options)
+        assert compiled.settings["engine"] == "compiled"
+        assert singles == []
+        fused = quick_fit(engine="fused", **options)
+        assert_same_fit(compiled, fused, rtol=1e-8, atol=1e-9)
+        singles.clear()
+    assert len(calls) == 1
+
+
+def test_loops_for_other_shapes_threads_and_lengths_are_compiled_anew(python_compiler, monkeypatch):
+    def n_compiled(**options):
+        quick_fit(engine="compiled", **options)
+        return len(python_compiler)
+
+    assert n_compiled() == 1
+    assert n_compiled(epochs=9, lr=0.1, seed=3) == 1
+    assert n_compiled(x=X[:22], y=Y[:22]) == 2
+    assert n_compiled(net=network(torch.float32)) == 3
+    monkeypatch.setattr(compiled_engine, "MAX_STEPS_PER_CALL", 8)
+    assert n_compiled() == 4
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    assert n_compiled() == 5
+
+
+def test_a_later_change_of_a_frozen_weight_does_not_change_the_cached_loop(python_compiler):
+    frozen = torch.ones(2)
+    inputs = [torch.zeros(2)], [torch.zeros(1)], [torch.ones(2)]
+
+    def step(value, _, x):
+        value = value + frozen * x
+        return value, value.sum()
+
+    loop = compile_loop(step, *inputs, 1, "")
+    frozen += 1
+    assert loop(*inputs)[1].tolist() == [2.0]
+    assert compile_loop(step, *inputs, 1, "")(*inputs)[1].tolist() == [4.0]
+    frozen -= 1
+    assert compile_loop(step, *inputs, 1, "") is loop
+    assert len(python_compiler) == 2
+
+
+def key(code, model="a net", n=3):
+    return LoopKey(LoopSpec.of([torch.zeros(n)], max_steps=5), code, (), model)
+
+
+def test_the_cache_drops_the_least_recently_used_loop():
+    cache = LoopCache(max_size=2)
+    loops = {code: nn.Identity() for code in "abc"}
+    cache.put(key("a"), loops["a"])
+    cache.put(key("b"), loops["b"])
+    assert cache.get(key("a")) is loops["a"]
+    cache.put(key("c"), loops["c"])
+    assert len(cache) == 2
+    assert cache.get(key("b")) is None
+    assert cache.get(key("a")) is loops["a"]
+    assert cache.get(key("c")) is loops["c"]
+
+
+def test_the_description_of_the_model_is_no_part_of_the_key():
+    """The default description of an object is its address, which differs between equal models."""
+    cache, loop = LoopCache(), nn.Identity()
+    cache.put(key("a", model="<object at 1>"), loop)
+    assert cache.get(key("a", model="<object at 2>")) is loop
+    assert cache.has_similar(key("a").spec, "<object at 1>")
+    assert not cache.has_similar(key("a").spec, "<object at 2>")
+    assert not cache.has_similar(key("a", n=4).spec, "<object at 1>")
