@@ -4,7 +4,7 @@ import pytest
 import torch
 from engine_fits import python_loop
 
-from pyrobbb.engines import compiled_loop
+from pyrobbb.engines import compiled, compiled_loop, fused
 
 
 @pytest.fixture
@@ -36,3 +36,10 @@ def python_compiler(loop_cache, monkeypatch):
 
     monkeypatch.setattr(compiled_loop, "_compile", compile_graph)
     return graphs
+
+
+@pytest.fixture
+def calls_of_256_steps(monkeypatch):
+    """Let a fit of 500 steps take several calls. Tests of one network share a compiled loop."""
+    monkeypatch.setattr(compiled, "MAX_STEPS_PER_CALL", 256)
+    monkeypatch.setattr(fused, "MAX_STEPS_PER_CALL", 256)

@@ -23,7 +23,7 @@ def test_auto_does_not_compile_for_a_few_steps(caplog, monkeypatch):
 
 
 @pytest.mark.slow
-def test_auto_compiles_if_enough_steps_are_left(caplog, monkeypatch):
+def test_auto_compiles_if_enough_steps_are_left(calls_of_256_steps, caplog, monkeypatch):
     monkeypatch.setattr(auto_engine, "COMPILE_SECONDS", 0.0)
     monkeypatch.setattr(auto_engine, "CACHED_COMPILE_SECONDS", 0.0)
     caplog.set_level(logging.INFO, logger="pyrobbb")

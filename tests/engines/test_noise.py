@@ -1,4 +1,4 @@
-"""Noise: the same in any division, normal, and nobody else's."""
+"""The noise: independent of the number of steps per call, standard normal, and reproducible."""
 
 import math
 
@@ -9,9 +9,9 @@ import torch
 from pyrobbb.engines.noise import BLOCK_SIZE, NoiseSource
 
 LARGE = 2 * BLOCK_SIZE
-"""Numbers of a step that are made in one piece, and no more."""
+"""The largest size of a step whose noise is computed in one block."""
 
-# Sizes of one step: odd and even, and around where the numbers are made in pieces.
+# Sizes of one step: odd and even, and around the size of a block.
 SHAPES = [(1,), (3,), (15,), (16,), (17,), (3, 7), (100,), (LARGE - 1,), (LARGE,), (2, LARGE + 3)]
 DIVISIONS = [[7], [1] * 7, [3, 4], [2, 1, 4], [6, 1]]
 
@@ -26,7 +26,7 @@ def draw(stream, n_steps):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_noise_is_the_same_however_many_steps_are_drawn_at_once(shape, dtype):
+def test_noise_does_not_depend_on_the_number_of_steps_per_call(shape, dtype):
     draws = []
     for division in DIVISIONS:
         stream = source(shape, dtype=dtype)
@@ -52,7 +52,7 @@ def test_noise_is_standard_normal_and_independent_between_steps_and_elements(sha
 
 
 @pytest.mark.parametrize("shape", [(3,), (100,), (LARGE,)], ids=str)
-def test_seeds_give_noise_of_their_own_and_the_same_again(shape):
+def test_equal_seeds_give_equal_noise_and_different_seeds_different_noise(shape):
     first, again, other = (draw(source(shape, seed), 3) for seed in (5, 5, 6))
     assert torch.equal(first, again)
     assert not (first == other).any()
@@ -60,7 +60,7 @@ def test_seeds_give_noise_of_their_own_and_the_same_again(shape):
 
 
 @pytest.mark.parametrize("shape", [(3,), (LARGE,)], ids=str)
-def test_the_global_random_state_is_left_alone_and_does_not_matter(shape):
+def test_the_noise_is_independent_of_the_global_random_state_and_leaves_it_unchanged(shape):
     state = torch.random.get_rng_state()
     first = draw(source(shape), 2).clone()
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -70,7 +70,7 @@ def test_the_global_random_state_is_left_alone_and_does_not_matter(shape):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_a_stream_goes_on_from_where_another_was(shape, n):
+def test_a_stream_continues_from_the_state_of_another(shape, n):
     first, second = source(shape), source(shape, seed=6)
     draw(first, n)
     second.load_state_dict(first.state_dict())
@@ -79,19 +79,18 @@ def test_a_stream_goes_on_from_where_another_was(shape, n):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_code_that_is_compiled_makes_the_same_noise(shape, dtype):
+def test_the_functional_code_computes_the_same_noise(shape, dtype):
     stream = source(shape, dtype=dtype)
     positions = stream.advance(3)
     expected = stream.at(positions)
-    torch.testing.assert_close(stream.functional_at(positions), expected, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(
-        stream.functional_at(positions[1]), expected[1], rtol=1e-6, atol=1e-6
-    )
+    for part in (slice(None), 1):
+        noise = stream.functional_at(positions[part])
+        torch.testing.assert_close(noise, expected[part], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_numbers_are_those_of_the_published_generator(dtype):
-    """SplitMix64 and Box-Muller, a number at a time, in Python's integers."""
+def test_the_numbers_are_those_of_the_published_generator(dtype):
+    """SplitMix64 and Box-Muller, one number at a time, in integers of Python."""
     stream = source((7,), dtype=dtype)
     state = int(np.random.SeedSequence(5).generate_state(1, np.uint64)[0])
 
@@ -131,22 +130,22 @@ def test_the_distribution_is_normal_far_into_its_tails(dtype):
     assert len(noise.unique()) > 0.9 * len(noise)
 
 
-def test_a_seed_s_stream_is_not_a_later_part_of_another_s():
+def test_the_streams_of_different_seeds_do_not_overlap():
     draws = [draw(source((50,), seed), 200).flatten() for seed in range(20)]
     assert len(torch.cat(draws).unique()) > 0.99 * 20 * 10_000
     correlation = torch.corrcoef(torch.stack(draws).double()) - torch.eye(20)
     assert correlation.abs().max() < 5 * 10_000**-0.5
 
 
-def test_a_uniform_number_of_0_gives_the_end_of_the_tail():
-    """SplitMix64 gives 0 at a counter of 0, where the logarithm of 0 would be minus infinity."""
+def test_a_uniform_number_of_0_gives_the_largest_finite_radius():
+    """SplitMix64 returns 0 at a counter of 0, and the logarithm of 0 would be minus infinity."""
     place = torch.tensor(0x61C8864680B583EB)
     for dtype in (torch.float32, torch.float64):
         pair = source((2,), dtype=dtype).at(place)
         assert pair.norm().item() == pytest.approx(math.sqrt(2 * 64 * math.log(2)), rel=1e-6)
 
 
-def test_the_state_of_torch_s_generator_in_an_old_checkpoint_is_refused():
+def test_the_state_of_torchs_generator_in_an_old_checkpoint_is_rejected():
     state = [torch.Generator().get_state(), torch.tensor(3)]
     with pytest.raises(ValueError, match="written by an earlier version of pyrobbb"):
         source((3,)).load_state_dict({"0": state[0], "1": state[1]})
@@ -155,7 +154,7 @@ def test_the_state_of_torch_s_generator_in_an_old_checkpoint_is_refused():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_half_precision_has_the_noise_of_single_precision_rounded(dtype):
+def test_noise_in_half_precision_is_that_of_single_precision_rounded(dtype):
     stream, single = source((100,), dtype=dtype), source((100,))
     positions = stream.advance(3)
     assert torch.equal(stream.at(positions), single.at(positions).to(dtype))

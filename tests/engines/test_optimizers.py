@@ -1,4 +1,4 @@
-"""Adam in one call against torch's, and which optimisers fit takes."""
+"""FlatAdam against torch's Adam, and the optimisers that fit accepts."""
 
 import functools
 import re
@@ -48,16 +48,16 @@ def assert_same_20_steps(factory, kind):
 
 
 @pytest.mark.parametrize("name", ADAMS)
-def test_adam_in_one_call_takes_the_steps_of_torchs(name):
+def test_flat_adam_takes_the_steps_of_torchs_adam(name):
     assert_same_20_steps(ADAMS[name], FlatAdam)
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_any_other_optimiser_takes_its_own_steps(name):
+def test_every_other_optimiser_is_run_by_torch(name):
     assert_same_20_steps(OTHERS[name], TorchOptimizer)
 
 
-def test_adam_of_half_precision_is_left_to_torch():
+def test_adam_in_half_precision_is_run_by_torch():
     tensors = [torch.ones(3, dtype=torch.bfloat16)]
     optimizer = flat_optimizer(tensors, torch.optim.Adam)
     optimizer.step([torch.ones_like(tensors[0])], 0.25)
@@ -76,8 +76,8 @@ def quick_fit(optimizer, engine="fused", **kwargs):
     return fit(net, X, Y, optimizer=optimizer, engine=engine, progress=False, **kwargs)
 
 
-class KeepsItsGradients(torch.optim.Optimizer):
-    """Wraps an optimiser of torch's and writes down what it is given and what it makes of it."""
+class RecordingOptimizer(torch.optim.Optimizer):
+    """Wrap a torch optimiser and record the gradients it receives and its updates."""
 
     def __init__(self, params, lr, make):
         self.inner = make(params, lr=lr)
@@ -95,11 +95,11 @@ class KeepsItsGradients(torch.optim.Optimizer):
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_fit_takes_any_optimiser_of_torchs(name):
+def test_fit_accepts_every_torch_optimiser(name):
     made = []
 
     def factory(params, lr):
-        made.append(KeepsItsGradients(params, lr, OTHERS[name]))
+        made.append(RecordingOptimizer(params, lr, OTHERS[name]))
         return made[-1]
 
     posterior = quick_fit(factory)
@@ -116,7 +116,7 @@ def test_fit_takes_any_optimiser_of_torchs(name):
     assert torch.equal(by_name.guide.loc, posterior.guide.loc)
 
 
-def test_adam_and_adamw_differ_in_a_fit_by_their_weight_decay():
+def test_fits_by_adam_and_adamw_differ_in_their_weight_decay():
     heavy = functools.partial(torch.optim.AdamW, weight_decay=10.0)
     fits = [quick_fit(optimizer) for optimizer in (torch.optim.Adam, torch.optim.AdamW, heavy)]
     norms = [float(posterior.guide.loc.detach().norm()) for posterior in fits]
@@ -124,7 +124,7 @@ def test_adam_and_adamw_differ_in_a_fit_by_their_weight_decay():
 
 
 @pytest.mark.parametrize("engine", ["svi", "fused"])
-def test_an_optimiser_of_pyros_stands_for_torchs_with_its_own_learning_rate(engine):
+def test_a_pyro_optimiser_is_torchs_with_the_learning_rate_it_sets(engine):
     pyros = pyro.optim.Adam({"lr": 0.02, "betas": (0.8, 0.9)})
     by_pyro = quick_fit(pyros, engine, lr=99.0)
     by_torch = quick_fit(functools.partial(torch.optim.Adam, betas=(0.8, 0.9)), engine, lr=0.02)
@@ -135,7 +135,7 @@ def test_an_optimiser_of_pyros_stands_for_torchs_with_its_own_learning_rate(engi
 
 
 @pytest.mark.parametrize("engine", ["svi", "fused"])
-def test_pyros_clipped_adam_clips(engine):
+def test_clipped_adam_of_pyro_clips_the_gradients(engine):
     tight = quick_fit(pyro.optim.ClippedAdam({"lr": 0.01, "clip_norm": 1e-9}), engine)
     free = quick_fit(pyro.optim.ClippedAdam({"lr": 0.01, "clip_norm": 1e9}), engine)
     plain = quick_fit(torch.optim.Adam, engine, lr=0.01)
@@ -157,23 +157,24 @@ def schedule():
         (lambda: pyro.optim.Adam(lambda name: {"lr": 0.1}), "one set of options for all"),
         (
             lambda: torch.optim.Adam([torch.zeros(1)]),
-            r"`optimizer` must be a class such as torch.optim.Adam, got Adam \(.*`fit` passes the parameters to it",
+            r"`optimizer` must be a class such as torch.optim.Adam, got Adam \(.*"
+            "`fit` passes the parameters to it",
         ),
         (lambda: 0.01, re.escape("must be a class such as torch.optim.Adam, got 0.01")),
     ],
 )
-def test_what_cannot_be_an_optimiser_is_refused(optimizer, message):
+def test_an_argument_that_is_no_optimiser_is_rejected(optimizer, message):
     with pytest.raises(TypeError, match=re.compile(message, re.DOTALL)):
         quick_fit(optimizer())
     with pytest.raises(TypeError, match=re.compile(message, re.DOTALL)):
         as_factory(optimizer(), 0.1)
 
 
-def test_a_decay_that_the_schedule_would_undo_is_refused():
+def test_a_learning_rate_decay_in_the_optimiser_is_rejected():
     with pytest.raises(TypeError, match=r"`optimizer` has lrd=0\.9.*leave lrd out"):
         quick_fit(pyro.optim.ClippedAdam({"lr": 0.01, "lrd": 0.9}), "fused")
 
 
-def test_a_pyro_optimisers_learning_rate_is_checked():
+def test_the_learning_rate_of_a_pyro_optimiser_is_checked():
     with pytest.raises(ValueError, match=r"`lr` must be positive, got -0\.01"):
         quick_fit(pyro.optim.Adam({"lr": -0.01}), "fused")
