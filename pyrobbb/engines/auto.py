@@ -49,17 +49,17 @@ class AutoEngine:
     fused : FusedEngine
     n_steps : int
         Number of steps of the fit.
-    n_in_a_row : int
+    n_consecutive : int
         Number of consecutive steps between two evaluations of the parameters, as by validation.
     batch_size, ragged
         As for `CompiledEngine`.
     """
 
     def __init__(
-        self, fused: FusedEngine, n_steps: int, *, n_in_a_row: int, batch_size: int, ragged: bool
+        self, fused: FusedEngine, n_steps: int, *, n_consecutive: int, batch_size: int, ragged: bool
     ) -> None:
         self._engine: FusedEngine | CompiledEngine = fused
-        self._fused, self._n_in_a_row = fused, n_in_a_row
+        self._fused, self._n_consecutive = fused, n_consecutive
         self._batch_size, self._ragged = batch_size, ragged
         self._n_left = n_steps
         self._seconds: list[float] = []
@@ -118,7 +118,7 @@ class AutoEngine:
         if can_compile(self._fused):
             is_cached = self._compiled().is_cached(steps)
             cost = CACHED_COMPILE_SECONDS if is_cached else COMPILE_SECONDS
-            pays = pays_to_compile(seconds, self._n_left, self._n_in_a_row, cost)
+            pays = pays_to_compile(seconds, self._n_left, self._n_consecutive, cost)
         logger.info(
             "A fused step takes %.2g ms, and %d are left: they will %sbe compiled.",
             1e3 * seconds,
@@ -128,7 +128,7 @@ class AutoEngine:
         return pays
 
 
-def pays_to_compile(seconds: float, n_steps: int, n_in_a_row: int, cost: float) -> bool:
+def pays_to_compile(seconds: float, n_steps: int, n_consecutive: int, cost: float) -> bool:
     """Return whether compiling saves more time than it costs.
 
     Parameters
@@ -137,14 +137,14 @@ def pays_to_compile(seconds: float, n_steps: int, n_in_a_row: int, cost: float) 
         Time of a fused step.
     n_steps : int
         Number of steps left.
-    n_in_a_row : int
+    n_consecutive : int
         Number of consecutive steps between two evaluations of the parameters.
     cost : float
         Time of the compilation, in seconds.
     """
     in_python = min(seconds, PYTHON_SECONDS)
     saved = PYTHON_SAVING * in_python + ARITHMETIC_SAVING * (seconds - in_python)
-    return n_steps * (saved - CALL_SECONDS / n_in_a_row) > cost
+    return n_steps * (saved - CALL_SECONDS / n_consecutive) > cost
 
 
 def can_compile(fused: FusedEngine) -> bool:

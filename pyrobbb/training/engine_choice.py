@@ -12,9 +12,10 @@ from ..elbo.fused_elbo import FusedELBO
 from ..elbo.fused_loss import CannotFuseError
 from ..elbo.objectives import traced
 from ..engines.auto import AutoEngine
-from ..engines.base import Engine, SVIEngine
+from ..engines.base import Engine
 from ..engines.compiled import CompiledEngine
 from ..engines.fused import Chain, FusedEngine
+from ..engines.svi import SVIEngine
 from ..model.network import BayesianNetwork
 from .batches import BatchSource
 from .config import FitConfig
@@ -74,7 +75,7 @@ def make_engine(
     if n_consecutive is None:
         n_consecutive = data.n_batches if config.pauses_at_epochs else n_steps
     return AutoEngine(
-        fused, n_steps, n_in_a_row=n_consecutive, batch_size=data.batch_size, ragged=ragged
+        fused, n_steps, n_consecutive=n_consecutive, batch_size=data.batch_size, ragged=ragged
     )
 
 

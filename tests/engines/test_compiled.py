@@ -255,8 +255,8 @@ def test_the_step_that_is_compiled_is_that_of_the_fused_engine(monkeypatch):
     ):
         options = {"epochs": 10, **change}
         compiled, fused = (quick_fit(engine=e, **options) for e in ("compiled", "fused"))
-        assert compiled.settings["engine"] == "compiled"
-        for one, other in zip(compiled.chains or [compiled], fused.chains or [fused], strict=True):
+        for one, other in zip(compiled.chains, fused.chains, strict=True):
+            assert one.settings["engine"] == "compiled"
             assert_same_fit(one, other, rtol=1e-9, atol=1e-10)
 
 
