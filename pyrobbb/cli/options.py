@@ -1,4 +1,4 @@
-"""What the commands have in common: their options, and lists written with commas."""
+"""Options that several commands share, and the parsing of lists written with commas."""
 
 from __future__ import annotations
 
@@ -7,51 +7,84 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..tables.errors import TableError
+from .errors import UsageError
+
+__all__ = [
+    "AsJson",
+    "Data",
+    "Decimal",
+    "Delimiter",
+    "Encoding",
+    "Model",
+    "Seed",
+    "ShowTraceback",
+    "parse_hidden",
+    "parse_names",
+    "parse_probabilities",
+]
+
+
+def _unescape_tab(delimiter: str | None) -> str | None:
+    return "\t" if delimiter in ("tab", "\\t") else delimiter
+
+
+def _set_traceback(context: typer.Context, is_set: bool) -> bool:
+    if is_set:
+        context.obj.shows_traceback = True
+    return is_set
+
 
 Data = Annotated[str, typer.Argument(help="csv, tsv (also .gz) or parquet file.", metavar="DATA")]
 Model = Annotated[str, typer.Argument(help="Folder written by `pyrobbb fit`.", metavar="MODEL")]
 Encoding = Annotated[
-    str | None, typer.Option(help="Encoding of the text; UTF-8 if no byte order mark says another.")
+    str | None,
+    typer.Option(help="Text encoding; UTF-8 by default, or as the byte order mark declares."),
 ]
 Delimiter = Annotated[
-    str | None, typer.Option(help="What stands between cells; found by looking at the first lines.")
+    str | None,
+    typer.Option(callback=_unescape_tab, help="Field delimiter (detected if omitted)."),
 ]
-Decimal = Annotated[Literal[".", ","], typer.Option(help="Decimal point or comma in the table.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Makes it repeatable.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Decimal = Annotated[Literal[".", ","], typer.Option(help="Decimal separator of the table.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed, for repeatable results.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+ShowTraceback = Annotated[
+    bool,
+    typer.Option(
+        "--traceback", callback=_set_traceback, help="Show the traceback of an error as well."
+    ),
+]
 
 
-def names_in(words: str) -> list[str]:
-    """Give the names in a list with commas; one with a comma of its own is quoted."""
-    fields = next(csv.reader([words], skipinitialspace=True), [])
+def parse_names(text: str) -> list[str]:
+    """Return the names in a comma-separated list; names that contain a comma are quoted."""
+    fields = next(csv.reader([text], skipinitialspace=True), [])
     return [name.strip() for name in fields if name.strip()]
 
 
-def units_in(words: str) -> tuple[int, ...] | Literal["auto"]:
-    """Give the units of hidden layers: none for "0"."""
-    if words.strip() == "auto":
+def parse_hidden(text: str) -> tuple[int, ...] | Literal["auto"]:
+    """Return the numbers of units of the hidden layers; "0" means no hidden layer."""
+    if text.strip() == "auto":
         return "auto"
-    if words.strip() == "0":
+    if text.strip() == "0":
         return ()
     try:
-        units = tuple(int(word) for word in words.split(","))
+        units = tuple(int(part) for part in text.split(","))
     except ValueError:
         units = (0,)
     if min(units) < 1:
-        raise TableError(f"--hidden must be positive whole numbers such as 50,50, got {words!r}.")
+        raise UsageError(f"--hidden must be positive integers such as 50,50, got {text!r}.")
     return units
 
 
-def probabilities_in(words: str) -> tuple[float, ...]:
-    """Give the probabilities of quantiles."""
+def parse_probabilities(text: str) -> tuple[float, ...]:
+    """Return the probabilities of quantiles in a comma-separated list."""
     try:
-        levels = tuple(float(word) for word in words.split(","))
+        levels = tuple(float(part) for part in text.split(","))
     except ValueError:
         levels = (0.0,)
     if not all(0 < level < 1 for level in levels) or len(set(levels)) < len(levels):
-        raise TableError(
-            f"--quantiles must be distinct probabilities in (0, 1) such as 0.05,0.5,0.95, got "
-            f"{words!r}."
+        raise UsageError(
+            "--quantiles must be distinct probabilities in (0, 1) such as 0.05,0.5,0.95, got "
+            f"{text!r}."
         )
     return levels

@@ -1,4 +1,4 @@
-"""What the command line says: rich tables for people, one JSON object for machines."""
+"""Output of the command line: rich tables for people, one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import json
 import math
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,50 +17,72 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Output", "facts", "table_of"]
+__all__ = ["Output", "make_facts", "make_table"]
 
 STYLES = {"good": "green", "doubtful": "yellow", "bad": "bold red", "not measured": "dim"}
 
 
 class Output:
-    """Where the words of one call go: results to stdout, everything else to stderr.
+    """Output of one command: results on stdout, everything else on stderr.
 
-    Notes wait until the call has succeeded, unless a person is watching: what fails says one line.
+    Notes are held back until the command has succeeded, unless stderr is a terminal: a command that
+    fails prints a single line.
 
     Parameters
     ----------
     command : str
-        Name of the command, for what is said on stderr.
+        Name of the command, printed before each message.
+
+    Attributes
+    ----------
+    notes : list of str
+    shows_traceback : bool
+        Whether the traceback of a user's mistake is printed too.
     """
 
     def __init__(self, command: str) -> None:
         self.command = command
         self.notes: list[str] = []
-        self._n_said = 0
+        self.shows_traceback = False
+        self._n_printed = 0
 
     def note(self, *lines: str) -> None:
-        """Say on stderr what was decided or left out."""
+        """Record what was inferred, assumed or left out, to be printed on stderr."""
         self.notes += lines
         if sys.stderr.isatty():
             self.flush()
 
     def flush(self) -> None:
-        """Say the notes that have waited."""
-        for line in self.notes[self._n_said :]:
-            self._say(f"note: {line}")
-        self._n_said = len(self.notes)
+        """Print the notes that have been held back."""
+        for line in self.notes[self._n_printed :]:
+            self._print_line(f"note: {line}")
+        self._n_printed = len(self.notes)
 
-    def fail(self, message: str) -> None:
-        """Say on stderr, in one line, why the command ends here."""
-        self._say(message)
+    def fail(self, message: str, error: Exception | None = None) -> None:
+        """Print on stderr, in one line, why the command fails.
 
-    def report(self, data: Mapping[str, Any], *tables: Table, as_json: bool) -> None:
-        """Give the result: data as JSON, with the notes, or tables to read."""
+        Parameters
+        ----------
+        message : str
+        error : Exception, optional
+            Its traceback is printed before the line if `shows_traceback` is set.
+        """
+        if error is not None and self.shows_traceback:
+            traceback.print_exception(error)
+        self._print_line(message)
+
+    def report_bug(self, error: Exception) -> None:
+        """Print the traceback of an unexpected error, and ask the user to report it."""
+        traceback.print_exception(error)
+        self._print_line("this is a bug in pyrobbb. Please report it with the traceback above.")
+
+    def result(self, data: Mapping[str, Any], *tables: Table, as_json: bool) -> None:
+        """Print the result on stdout: data and notes as JSON, or tables."""
         if as_json:
-            plain = _plain({**data, "notes": self.notes})
+            plain = _to_strict_json({**data, "notes": self.notes})
             sys.stdout.write(json.dumps(plain, allow_nan=False) + "\n")
             return
-        if isinstance(sys.stdout, io.TextIOWrapper):  # names that a terminal's encoding lacks
+        if isinstance(sys.stdout, io.TextIOWrapper):  # for names outside the terminal's encoding
             sys.stdout.reconfigure(errors="backslashreplace")
         console = Console(file=sys.stdout, highlight=False)
         for table in tables:
@@ -67,17 +90,17 @@ class Output:
 
     @contextlib.contextmanager
     def warnings_as_notes(self) -> Iterator[None]:
-        """Make a note of what is warned of, without the line of code that warns."""
+        """Record warnings as notes, without the line of code that issued them."""
 
-        def take(message: Warning | str, *_: Any, **__: Any) -> None:
+        def record(message: Warning | str, *_: Any, **__: Any) -> None:
             self.note(" ".join(str(message).split()))
 
         with warnings.catch_warnings():
-            warnings.showwarning = take
+            warnings.showwarning = record
             yield
 
-    def _say(self, words: str) -> None:
-        line = " ".join(words.split())
+    def _print_line(self, text: str) -> None:
+        line = " ".join(text.split())
         printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
         name = f"pyrobbb {self.command}".strip()
         encoding = sys.stderr.encoding or "utf-8"
@@ -85,12 +108,12 @@ class Output:
         sys.stderr.write(f"{name}: {safe}\n")
 
 
-def table_of(
+def make_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, n_right: int = 0
 ) -> Table:
-    """Make a table; the last n_right columns are numbers, flush right.
+    """Return a table whose last n_right columns are numbers, aligned right.
 
-    Cells are shown as they are: a name in brackets is no markup.
+    Cells are not parsed as markup, so that names in brackets are shown as they are.
     """
     table = Table(title=Text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD)
     for i, column in enumerate(columns):
@@ -101,19 +124,19 @@ def table_of(
     return table
 
 
-def facts(title: str, values: Mapping[str, Any]) -> Table:
-    """Make a table of names and values."""
-    table = table_of(title, ["", ""], list(values.items()))
+def make_facts(title: str, values: Mapping[str, Any]) -> Table:
+    """Return a table of names and values."""
+    table = make_table(title, ["", ""], list(values.items()))
     table.show_header = False
     return table
 
 
-def _plain(value: Any) -> Any:
-    """Give what strict JSON can hold; what is not finite becomes null."""
+def _to_strict_json(value: Any) -> Any:
+    """Return data that strict JSON can hold; numbers that are not finite become null."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(own) for name, own in value.items()}
+        return {str(name): _to_strict_json(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(own) for own in value]
+        return [_to_strict_json(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -1,4 +1,8 @@
-"""Texts of records: csv, tsv and the like, whatever their encoding; each record has its line."""
+"""Delimited text files (csv, tsv and the like): encoding, delimiter and records with line numbers.
+
+pandas' and pyarrow's readers are faster, but neither reports the line in which a record begins,
+and both accept malformed quotes and records that are too short or run together.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,12 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TextIO, cast
 
-from .errors import TableError, readable
+from .cells import count_of
+from .errors import TableError, translate_os_errors
 
 __all__ = ["DelimitedText"]
 
-DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 SNIFFED_LINES = 50
 SNIFFED_CHARACTERS = 1 << 20
 BYTE_ORDER_MARKS = {
@@ -30,37 +35,37 @@ BYTE_ORDER_MARKS = {
 
 @dataclass(frozen=True)
 class DelimitedText:
-    """A text of records.
+    """A delimited text file.
 
     Attributes
     ----------
     path : str
     is_compressed : bool
-        By gzip.
+        Whether the file is compressed by gzip.
     encoding, delimiter : str
-    is_guessed : bool
-        Whether the delimiter is.
+    is_detected : bool
+        Whether the delimiter was detected and not given.
     """
 
     path: str
     is_compressed: bool
     encoding: str = "utf-8"
     delimiter: str = ","
-    is_guessed: bool = False
+    is_detected: bool = False
 
     @classmethod
     def of(
         cls, path: str, *, is_compressed: bool, encoding: str | None, delimiter: str | None
     ) -> DelimitedText:
-        """Look at the beginning of a text for what is not given; see `TableFile.of`."""
+        """Detect what is not given from the beginning of the file; see `TableFile.of`."""
         _check_options(encoding, delimiter)
         text = cls(path, is_compressed)
-        with text._reading(), text._open_bytes() as file:
+        with text._translate_errors(), text._open_bytes() as file:
             start = file.read(4)
         if start == b"PAR1":
-            raise TableError("is parquet within gzip; unpack it.")
-        text = replace(text, encoding=encoding or _encoding(start))
-        with text._reading(), text._open_text() as stream:
+            raise TableError("is a parquet file compressed by gzip; decompress it.")
+        text = replace(text, encoding=encoding or _detect_encoding(start))
+        with text._translate_errors(), text._open_text() as stream:
             lines = list(_first_lines(stream))
         if not any(line.strip() for line in lines):
             raise TableError("is empty; it must begin with a line of column names.")
@@ -68,26 +73,26 @@ class DelimitedText:
             return replace(text, delimiter=delimiter)
         if path.lower().removesuffix(".gz").endswith(".tsv"):
             return replace(text, delimiter="\t")
-        return replace(text, delimiter=_sniff(lines), is_guessed=True)
+        return replace(text, delimiter=_detect_delimiter(lines), is_detected=True)
 
     @property
     def delimiter_name(self) -> str:
-        """The delimiter in words."""
+        """Name of the delimiter."""
         return DELIMITERS.get(self.delimiter, repr(self.delimiter))
 
     def records(self) -> Iterator[tuple[int, list[str]]]:
-        """Give the records, the header first, each with the line it begins in.
+        """Return the records, the header first, each with the line in which it begins.
 
-        Blank lines are left out.
+        Blank lines are skipped.
 
         Raises
         ------
         TableError
-            For a record that has not as many fields as the header, or cannot be read.
+            If a record has not as many fields as the header, or cannot be read.
         """
-        with self._reading(), self._open_text() as stream:
+        with self._translate_errors(), self._open_text() as stream:
             reader = csv.reader(
-                _without_nul(stream), delimiter=self.delimiter, skipinitialspace=True, strict=True
+                _check_nul(stream), delimiter=self.delimiter, skipinitialspace=True, strict=True
             )
             width, line = 0, 1
             while True:
@@ -95,8 +100,7 @@ class DelimitedText:
                     record = next(reader, None)
                 except csv.Error as error:
                     raise TableError(
-                        f"line {line}: {_quoting(error)} Correct the quotes, or name the "
-                        "--delimiter."
+                        f"line {line}: {_describe(error)} Correct the quotes, or set --delimiter."
                     ) from error
                 if record is None:
                     return
@@ -104,9 +108,9 @@ class DelimitedText:
                     width = width or len(record)
                     if len(record) != width:
                         raise TableError(
-                            f"line {line}: has {_fields(len(record))} where the header has "
-                            f"{width}. Correct the line, quote fields that hold the delimiter, or "
-                            "name the --delimiter."
+                            f"line {line}: has {count_of(len(record), 'field')}, but the header "
+                            f"has {width}. Correct the line, quote fields that contain the "
+                            "delimiter, or set --delimiter."
                         )
                     yield line, record
                 line = reader.line_num + 1
@@ -116,26 +120,26 @@ class DelimitedText:
         return cast(IO[bytes], gzip.open(path)) if self.is_compressed else path.open("rb")
 
     def _open_text(self) -> TextIO:
-        # newline="": the csv module finds the ends of lines itself, those within quotes too.
+        # newline="": the csv module detects the ends of lines, those within quotes included.
         if self.is_compressed:
             return cast(TextIO, gzip.open(self.path, "rt", encoding=self.encoding, newline=""))
         return Path(self.path).open(encoding=self.encoding, newline="")
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Turn what goes wrong while it is read into a `TableError`."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Raise a `TableError` in place of an error raised while the file is read."""
         try:
-            with readable():
+            with translate_os_errors():
                 yield
         except (EOFError, zlib.error) as error:
-            raise TableError(f"is cut short or damaged: {error}. Compress it anew.") from error
+            raise TableError(f"is truncated or damaged: {error}. Compress it again.") from error
         except UnicodeDecodeError as error:
-            raise TableError(self._undecodable()) from error
-        except UnicodeError as error:  # UTF-16 without its mark
-            raise TableError(f"is not {self.encoding}: {error}; name its --encoding.") from error
+            raise TableError(self._locate_undecodable()) from error
+        except UnicodeError as error:  # UTF-16 without a byte order mark
+            raise TableError(f"is not {self.encoding}: {error}; set --encoding.") from error
 
-    def _undecodable(self) -> str:
-        """Say which line and byte cannot be decoded: the decoder tells only where in its buffer."""
+    def _locate_undecodable(self) -> str:
+        """Return a message with the line and byte; the decoder's position is in its buffer."""
         is_wide = self.encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32"))
         with self._open_bytes() as lines:
             for number, line in enumerate(lines if not is_wide else (), 1):
@@ -145,10 +149,10 @@ class DelimitedText:
                     return (
                         f"line {number}: byte {error.start + 1} of the line, "
                         f"0x{line[error.start]:02x}, is not "
-                        f"{self.encoding.removesuffix('-sig').upper()}. Name the encoding of the "
+                        f"{self.encoding.removesuffix('-sig').upper()}. Set the encoding of the "
                         "file, such as --encoding latin-1."
                     )
-        return f"is not {self.encoding}: name its --encoding, such as --encoding latin-1."
+        return f"is not {self.encoding}: set --encoding, such as --encoding latin-1."
 
 
 def _check_options(encoding: str | None, delimiter: str | None) -> None:
@@ -157,41 +161,42 @@ def _check_options(encoding: str | None, delimiter: str | None) -> None:
             "".encode(encoding)
         except (LookupError, ValueError) as error:
             raise TableError(
-                f"`encoding` must be one that Python knows, such as utf-8, latin-1 or utf-16, got "
-                f"{encoding!r}."
+                "`encoding` must be a text encoding of Python, such as utf-8, latin-1 or utf-16, "
+                f"got {encoding!r}."
             ) from error
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '\r\n"\0 '):
         raise TableError(
-            f"`delimiter` must be a single character such as ; and no space, got {delimiter!r}."
+            f"`delimiter` must be a single character such as ; and not a space, got {delimiter!r}."
         )
 
 
-def _encoding(start: bytes) -> str:
+def _detect_encoding(start: bytes) -> str:
     marked = (name for mark, name in BYTE_ORDER_MARKS.items() if start.startswith(mark))
     return next(marked, "utf-8")
 
 
 def _first_lines(stream: TextIO) -> Iterator[str]:
     n_characters = 0
-    for line in islice(_without_nul(stream), SNIFFED_LINES):
+    for line in islice(_check_nul(stream), SNIFFED_LINES):
         yield line
         n_characters += len(line)
         if n_characters > SNIFFED_CHARACTERS:
             return
 
 
-def _without_nul(stream: TextIO) -> Iterator[str]:
+def _check_nul(stream: TextIO) -> Iterator[str]:
+    """Return the lines; raise at the first with a NUL byte."""
     for number, line in enumerate(stream, 1):
         if "\0" in line:
             raise TableError(
-                f"line {number}: holds a NUL byte: it is no text, is damaged, or is in UTF-16 "
-                "without a mark (--encoding utf-16-le)."
+                f"line {number}: contains a NUL byte: the file is not text, is damaged, or is "
+                "UTF-16 without a byte order mark (--encoding utf-16-le)."
             )
         yield line
 
 
-def _sniff(lines: Sequence[str]) -> str:
-    """Give the delimiter that cuts the most lines into as many fields as the first."""
+def _detect_delimiter(lines: Sequence[str]) -> str:
+    """Return the delimiter that splits most lines into as many fields as the first."""
     best, best_score = ",", (0.0, 0)
     for delimiter in DELIMITERS:
         try:
@@ -207,14 +212,10 @@ def _sniff(lines: Sequence[str]) -> str:
     return best
 
 
-def _fields(n: int) -> str:
-    return f"{n} field" if n == 1 else f"{n} fields"
-
-
-def _quoting(error: csv.Error) -> str:
-    words = str(error)
-    if "unexpected end of data" in words:
+def _describe(error: csv.Error) -> str:
+    message = str(error)
+    if "unexpected end of data" in message:
         return "a quoted field begins in this line and does not end."
-    if "field limit" in words:
+    if "field limit" in message:
         return f"a field is longer than {csv.field_size_limit()} characters: a quote is not closed."
-    return f"{words}."
+    return f"{message}."

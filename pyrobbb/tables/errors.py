@@ -1,4 +1,4 @@
-"""What a bad table raises: one line that says where and why, and what to do."""
+"""Errors in a user's table: one line with the place, the problem and the remedy."""
 
 from __future__ import annotations
 
@@ -6,15 +6,25 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+__all__ = ["TableError", "UserError", "prefix_errors", "translate_os_errors"]
 
-class TableError(ValueError):
-    """A table cannot be used: says where and why, and what to do, in one line.
+
+class UserError(ValueError):
+    """A mistake in a user's file or argument, as opposed to a bug of this library.
+
+    The message is a single line that can be shown without a traceback.
+    """
+
+
+class TableError(UserError):
+    """A table that cannot be used.
 
     Parameters
     ----------
     message : str
+        The place, the problem and the remedy, in one line.
     file : str, optional
-        Which file it is about; put before the message.
+        The file concerned; prefixed to the message.
     """
 
     def __init__(self, message: str, file: str | None = None) -> None:
@@ -23,8 +33,8 @@ class TableError(ValueError):
 
 
 @contextlib.contextmanager
-def naming(file: str | os.PathLike[str]) -> Iterator[None]:
-    """Name a file in what is raised about the rows that were read from it."""
+def prefix_errors(file: str | os.PathLike[str]) -> Iterator[None]:
+    """Prefix the message of a `TableError` raised in the block with the file's name."""
     try:
         yield
     except TableError as error:
@@ -34,11 +44,11 @@ def naming(file: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def readable() -> Iterator[None]:
-    """Turn what the operating system says of a file that is read into a `TableError`."""
+def translate_os_errors() -> Iterator[None]:
+    """Raise a `TableError` in place of an `OSError` raised while a file is read."""
     try:
         yield
     except FileNotFoundError as error:
-        raise TableError("there is no such file.") from error
+        raise TableError("does not exist.") from error
     except OSError as error:
         raise TableError(f"cannot be read: {error.strerror or error}.") from error

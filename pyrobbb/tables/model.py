@@ -1,4 +1,4 @@
-"""A model of a table: a fitted estimator with the schema of the table it was fitted to."""
+"""A fitted estimator with the schema of the table it was fitted to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .. import scores
 from ..estimators import storage as estimator_storage
 from ..estimators.base import KINDS, BBBClassifier, BBBRegressor
 from ..posterior.posterior import Posterior
-from .errors import TableError, naming
+from .errors import TableError, prefix_errors
 from .schema import Schema
 
 __all__ = ["TableModel"]
@@ -22,7 +22,7 @@ __all__ = ["TableModel"]
 
 @dataclass(frozen=True, eq=False)
 class TableModel:
-    """A model of a table.
+    """A fitted estimator with the schema of the table it was fitted to.
 
     Attributes
     ----------
@@ -35,21 +35,23 @@ class TableModel:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TableModel:
-        """Read what `save` has written.
+        """Read a model from the folder that `save` has written.
 
         Raises
         ------
+        FileNotFoundError, ValueError
+            If the folder is not there, is damaged, or holds no estimator.
         TableError
-            If the folder holds something else.
+            If the estimator was not fitted to a table.
         """
         estimator, extra = estimator_storage.read(path, KINDS)
         if "table" not in extra:
             raise TableError(
-                "was not made by `pyrobbb fit`: it does not say which columns it needs. Use it "
-                "from Python, or fit it by the command line.",
+                "was not made by `pyrobbb fit`: the columns it needs are unknown. Use it from "
+                "Python, or fit a model by the command line.",
                 os.fspath(path),
             )
-        with naming(path):
+        with prefix_errors(path):
             try:
                 schema = Schema.from_dict(extra["table"])
             except ValueError as error:
@@ -61,26 +63,26 @@ class TableModel:
                 or (is_classifier and estimator.classes_.tolist() != list(schema.classes))
                 or len(schema.inputs) != estimator.n_features_in_
             ):
-                raise TableError("is damaged: its table and its network do not fit together.")
+                raise TableError("is damaged: its schema and its network do not match.")
         return cls(estimator, schema)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it into a folder, which is also one of the estimator's `load`."""
+        """Write the model to a folder, from which the estimator's `load` can read too."""
         self.estimator.save(path, extra={"table": self.schema.to_dict()})
 
     def with_posterior(self, posterior: Posterior) -> TableModel:
-        """Give the model with another posterior of the same network."""
+        """Return the model with another posterior of the same network."""
         estimator = copy.copy(self.estimator)
         estimator.posterior_ = posterior
         return TableModel(estimator, self.schema)
 
     def predict(self, x: np.ndarray, levels: Sequence[float]) -> dict[str, np.ndarray]:
-        """Give columns of predictions.
+        """Return the columns of a table of predictions.
 
         Parameters
         ----------
         x : ndarray of shape (n, n_inputs)
-            What the schema makes of a table.
+            Inputs, as encoded by the schema.
         levels : sequence of float
             Probabilities of the quantiles of a regression.
 
@@ -94,20 +96,20 @@ class TableModel:
             return {
                 "mean": prediction.mean,
                 "sd": prediction.sd,
-                "sd_noise": prediction.aleatoric_sd,
-                "sd_doubt": prediction.epistemic_sd,
-                **{_quantile_name(q): own for q, own in zip(levels, quantiles, strict=True)},
+                "aleatoric_sd": prediction.aleatoric_sd,
+                "epistemic_sd": prediction.epistemic_sd,
+                **{_quantile_name(q): column for q, column in zip(levels, quantiles, strict=True)},
             }
         classes, probs = self.estimator.classes_, prediction.probs
         return {
             "label": classes[probs.argmax(1)],
-            **{f"p_{own}": probs[:, i] for i, own in enumerate(classes)},
+            **{f"p_{label}": probs[:, i] for i, label in enumerate(classes)},
             "entropy": prediction.entropy,
-            "doubt": prediction.mutual_information,
+            "mutual_information": prediction.mutual_information,
         }
 
     def scores(self, x: np.ndarray, y: np.ndarray) -> Mapping[str, float]:
-        """Score its predictions of rows whose target is known."""
+        """Return scores of the predictions of rows whose target is known."""
         prediction: Any = self.estimator.predict_distribution(x)
         if isinstance(self.estimator, BBBRegressor):
             return {
@@ -124,5 +126,5 @@ class TableModel:
 
 
 def _quantile_name(level: float) -> str:
-    whole, _, rest = f"{100 * level:.10g}".partition(".")
-    return f"q{whole:0>2}" + (f".{rest}" if rest else "")
+    whole, _, decimals = f"{100 * level:.10g}".partition(".")
+    return f"q{whole:0>2}" + (f".{decimals}" if decimals else "")

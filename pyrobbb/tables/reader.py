@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .delimited import DelimitedText
-from .errors import TableError, naming, readable
+from .errors import TableError, prefix_errors, translate_os_errors
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TableError", "TableFile", "naming"]
+__all__ = ["TableFile"]
 
 CHUNK_ROWS = 10_000
-OTHER_FORMATS = {
+UNSUPPORTED_FORMATS = {
     b"PK\x03\x04": "a zip archive or an Excel workbook",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
     b"%PDF": "a PDF",
@@ -31,18 +31,18 @@ OTHER_FORMATS = {
 
 @dataclass(frozen=True)
 class TableFile:
-    """A table on disk, of which the header has been read.
+    """A table on disk whose header has been read.
 
     Attributes
     ----------
     path : str
     columns : tuple of str
     notes : tuple of str
-        What was taken for granted, in words.
+        Assumptions that the user should know of.
     text : DelimitedText, optional
-        None: it is parquet.
+        None: the file is parquet.
     decimal : {".", ","}
-        Of a text.
+        Decimal separator of a text file.
     """
 
     path: str
@@ -60,29 +60,29 @@ class TableFile:
         delimiter: str | None = None,
         decimal: str = ".",
     ) -> TableFile:
-        """Look at a file: its format, encoding, delimiter and header.
+        """Detect the format, encoding and delimiter of a file, and read its header.
 
         Parameters
         ----------
         path : path-like
         encoding : str, optional
-            None: UTF-8, or what the byte order mark says.
+            None: UTF-8, or as declared by the byte order mark.
         delimiter : str, optional
-            None: a tab in a file named .tsv, otherwise the one of comma, semicolon, tab and bar
-            that cuts the first lines into the same number of fields.
+            None: a tab in a file named .tsv, otherwise whichever of comma, semicolon, tab and
+            vertical bar splits most of the first lines into the same number of fields.
         decimal : {".", ","}
 
         Raises
         ------
         TableError
-            If it is no table.
+            If the file is not a table.
         """
         path = os.fspath(path)
-        with naming(path):
+        with prefix_errors(path):
             if decimal not in (".", ","):
                 raise TableError(f"`decimal` must be '.' or ',', got {decimal!r}.")
             start = _first_bytes(path)
-            for magic, kind in OTHER_FORMATS.items():
+            for magic, kind in UNSUPPORTED_FORMATS.items():
                 if start.startswith(magic):
                     raise TableError(f"is {kind}; save the table as csv, tsv or parquet.")
             if start.startswith(b"PAR1"):
@@ -93,40 +93,44 @@ class TableFile:
                 encoding=encoding,
                 delimiter=delimiter,
             )
-            names, notes = _header(text)
+            names, notes = _read_header(text)
             return cls(path, names, notes, text, decimal)
 
     def read(self) -> pd.DataFrame:
-        """Give all rows; see `chunks`."""
+        """Return all rows; see `chunks`."""
         import pandas as pd
 
         return pd.concat(list(self.chunks()))
 
     def chunks(self, n_rows: int = CHUNK_ROWS) -> Generator[pd.DataFrame, None, None]:
-        """Give the rows in frames of n_rows, of which one at a time is in memory.
+        """Return the rows in frames of n_rows, of which only one is in memory at a time.
 
         Returns
         -------
         iterator of DataFrame
-            The cells of a text are strings as they stand there. The index holds the numbers by
-            which a person finds a row, and its name what they count: lines of a text from 1, which
-            is the header, or rows of a parquet file.
+            The cells of a text file are strings as they are in the file. The index locates the
+            rows in the file: it is named "line" and holds the numbers of lines, the header being
+            line 1, or it is named "row" and holds the numbers of the rows of a parquet file.
 
         Raises
         ------
         TableError
-            If there are no rows, or where one cannot be read.
+            If there are no rows, or a row cannot be read.
         """
-        with naming(self.path):
+        with prefix_errors(self.path):
             is_empty = True
-            frames = self._parquet(n_rows) if self.text is None else self._text(self.text, n_rows)
+            frames = (
+                self._parquet_frames(n_rows)
+                if self.text is None
+                else self._text_frames(self.text, n_rows)
+            )
             for frame in frames:
                 is_empty = False
                 yield frame
             if is_empty:
-                raise TableError("holds a header and no rows.")
+                raise TableError("has a header but no rows.")
 
-    def _text(self, text: DelimitedText, n_rows: int) -> Iterator[pd.DataFrame]:
+    def _text_frames(self, text: DelimitedText, n_rows: int) -> Iterator[pd.DataFrame]:
         import pandas as pd
 
         records = text.records()
@@ -135,15 +139,16 @@ class TableFile:
             index = pd.Index([line for line, _ in chunk], name="line")
             cells = [record for _, record in chunk]
             frame = pd.DataFrame(cells, index=index, columns=list(self.columns), dtype=object)
-            yield _with_points(frame) if self.decimal == "," else frame
+            yield _replace_decimal_commas(frame) if self.decimal == "," else frame
 
-    def _parquet(self, n_rows: int) -> Iterator[pd.DataFrame]:
+    def _parquet_frames(self, n_rows: int) -> Iterator[pd.DataFrame]:
         import pandas as pd
 
-        with _reading_parquet() as parquet, parquet.ParquetFile(self.path) as file:
+        with _open_parquet(self.path) as file:
             start = 1
             for batch in file.iter_batches(batch_size=n_rows, columns=list(self.columns)):
-                # Integers stay integers beside missing ones: identifiers are not rounded.
+                # Integers stay integers in columns with missing cells, so that long identifiers
+                # are not rounded.
                 frame = batch.to_pandas(ignore_metadata=True, integer_object_nulls=True)
                 if len(frame):
                     frame.index = pd.RangeIndex(start, start + len(frame), name="row")
@@ -152,11 +157,14 @@ class TableFile:
 
 
 def _first_bytes(path: str) -> bytes:
-    with readable():
+    with translate_os_errors():
         if Path(path).is_dir():
-            raise TableError("is a folder; name a csv, tsv or parquet file.")
+            raise TableError("is a folder; give a csv, tsv or parquet file.")
         if Path(path).exists() and not Path(path).is_file():
-            raise TableError("is no regular file, and it is read twice; save it as one first.")
+            raise TableError(
+                "is not a regular file, which it must be because it is read twice; save it as a "
+                "file first."
+            )
         with Path(path).open("rb") as file:
             start = file.read(16)
     if not start:
@@ -164,11 +172,11 @@ def _first_bytes(path: str) -> bytes:
     return start
 
 
-def _header(text: DelimitedText) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Give the names of the columns, and what there is to say of them."""
+def _read_header(text: DelimitedText) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the columns, and notes about them."""
     notes = []
-    if text.is_guessed and text.delimiter != ",":
-        notes.append(f"The delimiter is taken to be the {text.delimiter_name}.")
+    if text.is_detected and text.delimiter != ",":
+        notes.append(f"The delimiter detected is the {text.delimiter_name}.")
     _, header = next(text.records())
     names = tuple(name.strip() or f"column {i}" for i, name in enumerate(header, 1))
     for i, name in enumerate(header):
@@ -198,16 +206,16 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _with_points(frame: pd.DataFrame) -> pd.DataFrame:
-    """Give a frame whose numbers have a decimal point instead of a comma."""
+def _replace_decimal_commas(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with a decimal point in its numbers."""
     for name in frame.columns:
         cells = frame[name]
         has_point = cells.str.fullmatch(r"\s*[+-]?\d*\.\d+([eE][+-]?\d+)?\s*")
         if has_point.any():
             line = has_point.idxmax()
             raise TableError(
-                f"line {line}, column {name!r}: {cells[line].strip()!r} has a decimal point, and "
-                "--decimal is the comma. Write all numbers in one way."
+                f"line {line}, column {name!r}: {cells[line].strip()!r} has a decimal point, but "
+                "--decimal is a comma. Use one separator in all numbers."
             )
         is_number = cells.str.fullmatch(r"\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*")
         frame[name] = cells.where(~is_number, cells.str.replace(",", "."))
@@ -215,22 +223,22 @@ def _with_points(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 @contextlib.contextmanager
-def _reading_parquet() -> Iterator[Any]:
-    """Give pyarrow's parquet module; what goes wrong in its hands becomes a `TableError`."""
+def _open_parquet(path: str) -> Iterator[Any]:
+    """Return pyarrow's reader of a file; raise a `TableError` if the file is damaged."""
     try:
         import pyarrow as arrow
         from pyarrow import parquet
     except ImportError as error:
         raise TableError("is parquet, which needs pip install 'pyrobbb[parquet]'.") from error
     try:
-        with readable():
-            yield parquet
+        with translate_os_errors(), parquet.ParquetFile(path) as file:
+            yield file
     except arrow.ArrowException as error:
         raise TableError(f"is damaged: {error}") from error
 
 
 def _parquet_columns(path: str) -> tuple[str, ...]:
-    with _reading_parquet() as parquet, parquet.ParquetFile(path) as file:
+    with _open_parquet(path) as file:
         names = tuple(file.schema_arrow.names)
     _check_unique(names)
     return names

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyrobbb import BayesianNetwork, cli, estimators, mlp
+from pyrobbb import BayesianNetwork, estimators, mlp
 from pyrobbb import fit as fit_posterior
-from pyrobbb.cli import demo
+from pyrobbb.cli import commands, demo
 from pyrobbb.cli.main import main
-from pyrobbb.cli.options import names_in
+from pyrobbb.cli.options import parse_names
 from pyrobbb.diagnostics.checks import Check, Diagnosis
 from pyrobbb.tables import writer as table_writer
 from pyrobbb.tables.model import TableModel
@@ -102,13 +102,15 @@ def test_predictions_of_a_regression_are_those_of_the_estimator(made, tmp_path, 
     run(capsys, "predict", made / "price", made / "houses.csv", "--out", out, *words)
     found = pd.read_csv(out)
     assert list(found) == [
-        *("id", "town", "mean", "sd", "sd_noise", "sd_doubt", "q05", "q50", "q97.5")
+        *("id", "town", "mean", "sd", "aleatoric_sd", "epistemic_sd", "q05", "q50", "q97.5")
     ]
     assert found["id"].tolist() == houses()["id"].tolist()
     model = TableModel.load(made / "price")
     prediction = model.estimator.predict_distribution(model.schema.encode(houses()))
     np.testing.assert_allclose(found["mean"], prediction.mean)
-    np.testing.assert_allclose(found["sd"] ** 2, found["sd_noise"] ** 2 + found["sd_doubt"] ** 2)
+    np.testing.assert_allclose(
+        found["sd"] ** 2, found["aleatoric_sd"] ** 2 + found["epistemic_sd"] ** 2
+    )
     np.testing.assert_allclose(found["q97.5"], prediction.quantile(0.975))
 
 
@@ -116,18 +118,20 @@ def test_predictions_of_a_classification_are_those_of_the_estimator(made, tmp_pa
     out = tmp_path / "out.csv"
     run(capsys, "predict", made / "sold", made / "houses.csv", "--out", out)
     found = pd.read_csv(out)
-    assert list(found) == ["label", "p_late", "p_soon", "entropy", "doubt"]
+    assert list(found) == ["label", "p_late", "p_soon", "entropy", "mutual_information"]
     model = TableModel.load(made / "sold")
     prediction = model.estimator.predict_distribution(model.schema.encode(houses()))
     np.testing.assert_allclose(found[["p_late", "p_soon"]], prediction.probs)
     assert (found["label"] == np.where(found["p_late"] > found["p_soon"], "late", "soon")).all()
-    np.testing.assert_allclose(found["doubt"], prediction.mutual_information, atol=1e-12)
+    np.testing.assert_allclose(
+        found["mutual_information"], prediction.mutual_information, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("target", ["price", "sold"])
 def test_predictions_do_not_depend_on_the_chunks(made, tmp_path, capsys, monkeypatch, target):
     for n_rows in (7, 10_000):
-        monkeypatch.setattr(cli, "CHUNK_ROWS", n_rows)
+        monkeypatch.setattr(commands, "CHUNK_ROWS", n_rows)
         out = tmp_path / f"{n_rows}.csv"
         run(capsys, "predict", made / target, made / "houses.csv", "--out", out)
     few, all_ = (pd.read_csv(tmp_path / f"{n}.csv") for n in (7, 10_000))
@@ -141,16 +145,18 @@ def test_predictions_are_written_in_the_format_of_the_name(made, tmp_path, capsy
     run(capsys, "predict", *arguments, tmp_path / name)
     text, other = (TableFile.of(tmp_path / own).read() for own in ("out.csv", name))
     assert list(other) == list(text)
-    np.testing.assert_allclose(other["doubt"].astype(float), text["doubt"].astype(float))
+    np.testing.assert_allclose(
+        other["mutual_information"].astype(float), text["mutual_information"].astype(float)
+    )
 
 
 def test_predictions_go_to_stdout_and_all_else_to_stderr(made, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(commands, "CHUNK_ROWS", 7)
     houses().assign(town="Rome", extra=1).to_csv(tmp_path / "new.csv", index=False)
     shown = run(capsys, "predict", made / "price", tmp_path / "new.csv", "--out", "-")
-    assert shown.out.startswith("mean,sd,sd_noise,sd_doubt,q05,q50,q95\n")
+    assert shown.out.startswith("mean,sd,aleatoric_sd,epistemic_sd,q05,q50,q95\n")
     assert shown.out.count("\n") == N + 1
-    assert "Columns that the model does not know are ignored: extra." in shown.err
+    assert "Columns unknown to the model are ignored: extra." in shown.err
     assert shown.err.count("town 'Rome' (60 rows)") == 1
 
 
@@ -158,7 +164,7 @@ def test_a_reader_that_has_enough_is_no_error(made, capsys, monkeypatch):
     def refuse(*_):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    monkeypatch.setattr(table_writer, "_text_pieces", lambda *_: refuse)
+    monkeypatch.setattr(table_writer, "_text_writer", lambda *_: refuse)
     shown = run(capsys, "predict", made / "price", made / "houses.csv", "--out", "-")
     assert shown.err == ""
 
@@ -258,7 +264,7 @@ def test_report_hands_over_the_rows_with_a_target(made, tmp_path, capsys, monkey
     out = tmp_path / "out.html"
     shown = run(capsys, "report", made / "price", tmp_path / "houses.csv", "--out", out, "--json")
     assert json.loads(shown.out)["rows"] == N - 1
-    assert "1 row(s) without a target are left out" in shown.err
+    assert "Left out: 1 row without a target." in shown.err
     assert out.read_text() == "written"
 
 
@@ -276,9 +282,9 @@ def test_json_is_all_that_is_on_stdout(capsys, monkeypatch, command, function, a
     assert run(capsys, command, code=code).out == "a table\n"
 
 
-def test_names_in_an_option_are_cut_at_commas_that_are_not_quoted():
-    assert names_in('id, name,"a, b"') == ["id", "name", "a, b"]
-    assert names_in("") == []
+def test_parse_names_an_option_are_cut_at_commas_that_are_not_quoted():
+    assert parse_names('id, name,"a, b"') == ["id", "name", "a, b"]
+    assert parse_names("") == []
 
 
 @pytest.mark.slow
@@ -292,20 +298,20 @@ def test_diagnose_measures_the_model_on_its_table(made, capsys, target):
 
 BAD_TABLES = {
     "empty": ("", "is empty; it must begin with a line of column names"),
-    "header only": ("x,y\n", "holds a header and no rows"),
-    "one row": ("x,y\n1,2\n", "holds 1 row with a target; at least 5"),
-    "one class": ("x,y\n" + "1,a\n2,a\n" * 9, "has one class, 'a'"),
+    "header only": ("x,y\n", "has a header but no rows"),
+    "one row": ("x,y\n1,2\n", "has 1 row with a target; a fit needs at least 5"),
+    "one class": ("x,y\n" + "1,a\n2,a\n" * 9, "has a single class, 'a'"),
     "constant target": ("x,y\n" + "1,0.3\n2,0.30000000000000004\n" * 9, "class|constant"),
     "constant inputs": ("x,y\n" + "1,2.5\n1,3.5\n1,4.5\n" * 9, "no column to predict 'y' from"),
     "infinite": ("x,y\n1,2.5\ninf,3\n" + "3,4\n" * 9, "line 3, column 'x': 'inf' is infinite"),
     "one bad cell": (
         "x,y\n" + "".join(f"{i},{i}.5\n" for i in range(9)) + "n.a.,3\n",
-        "line 11, column 'x': 'n.a.' is no number",
+        "line 11, column 'x': 'n.a.' is not a number",
     ),
     "duplicate names": ("x,x,y\n1,2,3\n", "columns 1 and 2 are both called 'x'"),
     "latin-1": ("x,y\nä,1\n".encode("latin-1"), "line 2: byte 1 of the line, 0xe4"),
-    "nul": ("x,y\n\0,1\n", "line 2: holds a NUL byte"),
-    "ragged": ("x,y\n1,2\n1,2,3\n", "line 3: has 3 fields where the header has 2"),
+    "nul": ("x,y\n\0,1\n", "line 2: contains a NUL byte"),
+    "ragged": ("x,y\n1,2\n1,2,3\n", "line 3: has 3 fields, but the header has 2"),
     "date": ("x,y\n" + "1,2024-01-01\n2,2024-01-02\n" * 9, "line 2, column 'y': .* is a date"),
     "no target": ("x,Y\n1,2\n", r"has no column 'y' \(--target\); did you mean 'Y'"),
     "1e300": ("x,y\n" + "1,1.5\n2,2.5\n3,3.5\n" * 9 + "1e300,2.5\n", "line 29.* beyond 1e"),
@@ -314,7 +320,7 @@ BAD_TABLES = {
     "lone bytes": (b"\xff\xfe\x00", "is not utf-16"),
     "10,000 columns": (
         ",".join(f"x{i}" for i in range(10_000)) + ",y\n" + ("1," * 10_000 + "2\n") * 100,
-        "makes 10000 inputs, and a fit takes at most 2000",
+        "has 10000 inputs, but a fit takes at most 2000",
     ),
 }
 
@@ -345,16 +351,16 @@ def test_a_wide_table_within_the_bound_works(tmp_path, instant_fit):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--hidden", "a"], "--hidden must be positive whole numbers such as 50,50, got 'a'"),
+        (["--hidden", "a"], "--hidden must be positive integers such as 50,50, got 'a'"),
         (["--hidden", "5,-1"], "--hidden must be positive"),
         (["--drop", "nam"], r"has no column 'nam' \(--drop\)"),
         (["--task", "dancing"], "Invalid value for '--task'.*dancing"),
         (["--epochs", "0"], "Invalid value for '--epochs'"),
         (["--dance"], "No such option: --dance"),
-        (["--encoding", "klingon"], "`encoding` must be one that Python knows"),
+        (["--encoding", "klingon"], "`encoding` must be a text encoding of Python"),
         (["--target", "sold", "--likelihood", "poisson"], "--likelihood poisson is for a regr"),
         (["--out", "/proc/model"], "cannot be written in '/proc'"),
-        (["--out", "TMP/file"], "exists and is no model"),
+        (["--out", "TMP/file"], "exists and is not a model"),
         (["--out", "TMP/file/model"], "is a file"),
     ],
 )
@@ -380,8 +386,8 @@ def test_what_the_fit_itself_refuses_is_one_line_too(tmp_path, capsys):
     ("change", "options", "message"),
     [
         (lambda f: f.drop(columns=["size", "town"]), [], "has no column 'size', 'town', which"),
-        (lambda f: f.assign(size="big"), [], "line 2, column 'size': 'big' is no number"),
-        (lambda f: f.head(0), [], "holds a header and no rows"),
+        (lambda f: f.assign(size="big"), [], "line 2, column 'size': 'big' is not a number"),
+        (lambda f: f.head(0), [], "has a header but no rows"),
         (lambda f: f, ["--keep", "street"], r"has no column 'street' \(--keep\)"),
         (lambda f: f.assign(mean=1), ["--keep", "mean"], "'mean' .* has the name of a prediction"),
         (lambda f: f, ["--quantiles", "0,1"], "--quantiles must be distinct probabilities"),
@@ -410,20 +416,20 @@ def test_no_space_left_is_one_line(made, capsys, full_device):
 
 
 def test_a_bad_row_far_down_leaves_the_old_predictions(made, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "CHUNK_ROWS", 10)
+    monkeypatch.setattr(commands, "CHUNK_ROWS", 10)
     frame = houses().astype(object)
     frame.loc[N - 1, "size"] = "big"
     frame.to_csv(tmp_path / "new.csv", index=False)
     (tmp_path / "out.csv").write_text("old")
     arguments = [made / "price", tmp_path / "new.csv", "--out", tmp_path / "out.csv"]
-    assert "line 61, column 'size': 'big' is no number" in refusal(capsys, "predict", *arguments)
+    assert "line 61, column 'size': 'big' is not a number" in refusal(capsys, "predict", *arguments)
     assert (tmp_path / "out.csv").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_quantiles_of_a_classification_are_refused(made, capsys):
     arguments = [made / "sold", made / "houses.csv", "--out", "-", "--quantiles", "0.5"]
-    assert "--quantiles are of a regression" in refusal(capsys, "predict", *arguments)
+    assert "--quantiles is for a regression" in refusal(capsys, "predict", *arguments)
 
 
 @pytest.mark.parametrize("command", ["predict", "diagnose", "report", "prune"])

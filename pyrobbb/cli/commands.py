@@ -1,0 +1,356 @@
+"""Commands: fit, predict, diagnose, report and prune for a table; check and demo.
+
+pandas, scikit-learn and what needs them are imported within the commands, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
+
+import typer
+
+from ..tables.errors import TableError, UserError, prefix_errors
+from ..tables.reader import CHUNK_ROWS, TableFile
+from .errors import UsageError
+from .options import (
+    AsJson,
+    Data,
+    Decimal,
+    Delimiter,
+    Encoding,
+    Model,
+    Seed,
+    ShowTraceback,
+    parse_hidden,
+    parse_names,
+    parse_probabilities,
+)
+from .output import Output, make_facts, make_table
+
+DEFAULT_QUANTILES = (0.05, 0.5, 0.95)
+
+
+def fit(
+    context: typer.Context,
+    data: Data,
+    target: Annotated[str, typer.Option(help="Column to predict.")],
+    out: Annotated[str, typer.Option(help="Folder for the model.")],
+    task: Annotated[
+        Literal["regression", "classification"] | None,
+        typer.Option(help="Inferred from the target if omitted."),
+    ] = None,
+    drop: Annotated[str, typer.Option(help="Columns to leave out: id,name")] = "",
+    categorical: Annotated[
+        str, typer.Option(help="Columns whose numbers are codes of categories: zip,model")
+    ] = "",
+    hidden: Annotated[
+        str, typer.Option(help="Units of the hidden layers: 50,50; 0: a linear model; or auto.")
+    ] = "auto",
+    prior: Annotated[
+        Literal["mixture", "normal", "fan_in", "laplace", "student_t"],
+        typer.Option(help="Prior of the weights."),
+    ] = "mixture",
+    likelihood: Annotated[
+        Literal["auto", "gaussian", "heteroscedastic", "student_t", "poisson", "negative_binomial"],
+        typer.Option(
+            help="Likelihood of a regression; auto compares gaussian and heteroscedastic."
+        ),
+    ] = "auto",
+    restarts: Annotated[int, typer.Option(min=1, help="Independent fits to average over.")] = 4,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Passes over the data (chosen by its size if omitted)."),
+    ] = None,
+    seed: Seed = 0,
+    device: Annotated[
+        str | None, typer.Option(help="Device for the fit, such as cuda; the CPU by default.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Folder for checkpoints; the same command resumes from them."),
+    ] = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = ".",
+    as_json: AsJson = False,
+    show_traceback: ShowTraceback = False,
+) -> None:
+    """Fit a Bayesian neural network to a table.
+
+    In several processes: torchrun --nproc-per-node 2 --no-python pyrobbb fit ...
+    """
+    from .._core.distributed import Team
+    from ..tables.fitting import fit_table
+
+    output: Output = context.obj
+    fitted = fit_table(
+        data,
+        target,
+        out,
+        task=task,
+        likelihood=likelihood,
+        drop=parse_names(drop),
+        categorical=parse_names(categorical),
+        encoding=encoding,
+        delimiter=delimiter,
+        decimal=decimal,
+        on_note=output.note,
+        hidden=parse_hidden(hidden),
+        prior=prior,
+        restarts=restarts,
+        epochs=epochs,
+        random_state=seed,
+        device=device,
+        checkpoint=checkpoint,
+        verbose=sys.stderr.isatty(),
+    )
+    if not Team.current().is_rank_zero:  # only rank 0 logs and writes
+        output.notes.clear()
+        return
+    schema, estimator = fitted.model.schema, fitted.model.estimator
+    found = {
+        "model": out,
+        "target": target,
+        "task": schema.task,
+        "classes": list(schema.classes),
+        "rows": fitted.n_rows,
+        "inputs": schema.inputs,
+        "dropped": {column.name: column.reason for column in schema.dropped},
+        "hidden": list(estimator.hidden_),
+        "likelihood": type(estimator.likelihood_).__name__,
+        "seconds": round(fitted.seconds, 1),
+    }
+    shown = {
+        "task": f"{schema.task} of {target}",
+        "rows": fitted.n_rows,
+        "columns used": len(schema.columns),
+        "inputs": len(schema.inputs),
+        "hidden units": ", ".join(map(str, estimator.hidden_)) or "none",
+        "likelihood": found["likelihood"],
+        "seconds": found["seconds"],
+        "model": out,
+    }
+    output.result(found, make_facts("Fitted", shown), as_json=as_json)
+
+
+def predict(
+    context: typer.Context,
+    model: Model,
+    data: Data,
+    out: Annotated[str, typer.Option(help=".csv, .tsv (also .gz) or .parquet; - is stdout.")],
+    quantiles: Annotated[
+        str | None, typer.Option(help="Quantiles of a regression; 0.05,0.5,0.95 by default.")
+    ] = None,
+    keep: Annotated[str, typer.Option(help="Columns to copy to the predictions: id")] = "",
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = ".",
+    as_json: AsJson = False,
+    show_traceback: ShowTraceback = False,
+) -> None:
+    """Predict each row of a table, with aleatoric and epistemic uncertainty.
+
+    For a regression: mean, sd, its parts aleatoric_sd and epistemic_sd, and quantiles. For a
+    classification: label, the probability of each class, entropy, and mutual_information, the part
+    of the entropy that more data would reduce. The table may be larger than memory.
+    """
+    from tqdm import tqdm
+
+    from ..tables.encoding import EncodingReport
+    from ..tables.model import TableModel
+    from ..tables.writer import SUFFIXES, check_file, open_writer
+
+    output: Output = context.obj
+    if as_json and out == "-":
+        raise UsageError("--json and --out - would both write to stdout; choose one.")
+    levels = DEFAULT_QUANTILES if quantiles is None else parse_probabilities(quantiles)
+    check_file(out, SUFFIXES)
+    fitted = TableModel.load(model)
+    schema = fitted.schema
+    if quantiles is not None and schema.task == "classification":
+        raise UserError("--quantiles is for a regression, but the model is a classification.")
+    table = TableFile.of(data, encoding=encoding, delimiter=delimiter, decimal=decimal)
+    output.note(*table.notes)
+    kept = parse_names(keep)
+    unknown = [name for name in kept if name not in table.columns]
+    if unknown:
+        raise TableError(f"has no column {unknown[0]!r} (--keep).", data)
+    unused = [name for name in schema.unused(table.columns) if name not in kept]
+    if unused:
+        more = ", ..." if len(unused) > 10 else ""
+        output.note(f"Columns unknown to the model are ignored: {', '.join(unused[:10])}{more}.")
+    n_rows, report = 0, EncodingReport()
+    with (
+        open_writer(out) as write,
+        prefix_errors(data),
+        contextlib.closing(table.chunks(CHUNK_ROWS)) as chunks,
+        tqdm(unit=" rows", disable=None) as bar,
+    ):
+        for frame in chunks:
+            columns = fitted.predict(schema.encode(frame, report), levels)
+            clashes = [name for name in kept if name in columns]
+            if clashes:
+                raise TableError(f"column {clashes[0]!r} (--keep) has the name of a prediction.")
+            write(frame[kept].assign(**columns))
+            n_rows += len(frame)
+            bar.update(len(frame))
+    output.note(*report.messages())
+    if out != "-":
+        names = [*kept, *columns]
+        found = {"predictions": out, "rows": n_rows, "columns": names}
+        shown = {"rows": n_rows, "columns": ", ".join(names), "predictions": out}
+        output.result(found, make_facts("Predicted", shown), as_json=as_json)
+
+
+def diagnose(
+    context: typer.Context,
+    model: Model,
+    data: Data,
+    seed: Seed = 0,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = ".",
+    as_json: AsJson = False,
+    show_traceback: ShowTraceback = False,
+) -> int:
+    """Check whether a model is reliable; exit with status 1 if a verdict is bad.
+
+    DATA is the table that the model was fitted to.
+    """
+    from ..tables.examples import read_examples
+    from ..tables.model import TableModel
+
+    output: Output = context.obj
+    fitted = TableModel.load(model)
+    examples = read_examples(
+        fitted.schema, data, encoding=encoding, delimiter=delimiter, decimal=decimal
+    )
+    output.note(*examples.notes)
+    diagnosis = fitted.estimator.diagnose(examples.x, examples.y, seed=seed)
+    fields = ("name", "value", "verdict", "meaning", "advice")
+    checks = [{field: getattr(check, field) for field in fields} for check in diagnosis.checks]
+    rows = [
+        [check.name, check.value, check.verdict, f"{check.meaning} {check.advice}".strip()]
+        for check in diagnosis.checks
+    ]
+    output.result(
+        {"model": model, "rows": len(examples.x), "ok": bool(diagnosis.ok), "checks": checks},
+        make_table("Diagnosis", ["check", "value", "verdict", "meaning"], rows),
+        as_json=as_json,
+    )
+    return 0 if diagnosis.ok else 1
+
+
+def report(
+    context: typer.Context,
+    model: Model,
+    data: Data,
+    out: Annotated[str, typer.Option(help="An .html file.")],
+    seed: Seed = 0,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = ".",
+    as_json: AsJson = False,
+    show_traceback: ShowTraceback = False,
+) -> None:
+    """Write a report, with figures, on a model and the table that it was fitted to."""
+    from ..report.report import write
+    from ..tables.examples import read_examples
+    from ..tables.model import TableModel
+    from ..tables.writer import check_file
+
+    output: Output = context.obj
+    check_file(out, (".html", ".htm"))
+    fitted = TableModel.load(model)
+    examples = read_examples(
+        fitted.schema, data, encoding=encoding, delimiter=delimiter, decimal=decimal
+    )
+    output.note(*examples.notes)
+    with prefix_errors(data):
+        write(out, fitted.estimator, fitted.schema, examples.frame, seed=seed)
+    found = {"report": out, "rows": len(examples.frame)}
+    output.result(found, make_facts("Reported", found), as_json=as_json)
+
+
+def prune(
+    context: typer.Context,
+    model: Model,
+    out: Annotated[str, typer.Option(help="Folder for the pruned model.")],
+    fraction: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the weights to set to zero.")
+    ] = 0.75,
+    data: Annotated[
+        str | None, typer.Option(help="Table to score the model on, before and after.")
+    ] = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = ".",
+    as_json: AsJson = False,
+    show_traceback: ShowTraceback = False,
+) -> None:
+    """Set the weights with the lowest signal-to-noise ratio, |mean| / sd, to zero."""
+    from ..posterior.pruning import prune as prune_posterior
+    from ..tables.examples import read_examples
+    from ..tables.model import TableModel
+    from ..tables.writer import check_model_folder
+
+    output: Output = context.obj
+    check_model_folder(out)
+    fitted = TableModel.load(model)
+    pruned = fitted.with_posterior(prune_posterior(fitted.estimator.posterior_, fraction))
+    before: Mapping[str, float] = {}
+    after: Mapping[str, float] = {}
+    if data is not None:
+        examples = read_examples(
+            fitted.schema, data, encoding=encoding, delimiter=delimiter, decimal=decimal
+        )
+        output.note(*examples.notes)
+        before = fitted.scores(examples.x, examples.y)
+        after = pruned.scores(examples.x, examples.y)
+    pruned.save(out)
+    found = {"model": out, "fraction": fraction, "before": before, "after": after}
+    tables = [make_facts("Pruned", {"fraction": fraction, "model": out})]
+    if data is not None:
+        rows = [[name, f"{before[name]:.4g}", f"{after[name]:.4g}"] for name in before]
+        tables.append(make_table(f"Scores on {data}", ["", "before", "after"], rows, n_right=2))
+    output.result(found, *tables, as_json=as_json)
+
+
+def check(
+    context: typer.Context,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    show_traceback: ShowTraceback = False,
+) -> int:
+    """Check that guides, objectives and analytic gradients agree on this machine."""
+    from . import demo as demo_
+
+    with _stdout_to_stderr(as_json):
+        agrees = demo_.check(seed)
+    context.obj.result({"ok": agrees, "seed": seed}, as_json=as_json)
+    return 0 if agrees else 1
+
+
+def demo(
+    context: typer.Context,
+    out: Annotated[str, typer.Option(help="Folder for the figures.")] = "demo-output",
+    quick: Annotated[bool, typer.Option(help="A small budget, to see that it runs.")] = False,
+    as_json: AsJson = False,
+    show_traceback: ShowTraceback = False,
+) -> int:
+    """Fit a regression and a classification to data sets of scikit-learn, with figures."""
+    from . import demo as demo_
+
+    with _stdout_to_stderr(as_json):
+        agrees = demo_.run(out, quick=quick)
+    context.obj.result({"ok": agrees, "pictures": out}, as_json=as_json)
+    return 0 if agrees else 1
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr(is_redirected: bool) -> Iterator[None]:
+    with contextlib.redirect_stdout(sys.stderr) if is_redirected else contextlib.nullcontext():
+        yield
