@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a csv file to predictions with their uncertainty, by the command line alone.
+# From a csv file to predictions with their uncertainty, by the command line only.
 #
 #     examples/cli_tour.sh            # two minutes; --quick: a small budget, to see that it runs
 set -euo pipefail
@@ -10,9 +10,9 @@ folder=$(mktemp -d)
 trap 'rm -r "$folder"' EXIT
 cd "$folder"
 
-# A table as one gets it: 442 diabetes patients, the progression of their disease after a year, a
-# column of words, some cells empty, and numbers of patients that predict nothing. The data set
-# does not say which sex is which.
+# A typical table: 442 diabetes patients, the progression of their disease after a year, a
+# categorical column, some empty cells, and identifiers, which predict nothing. The data set does
+# not document the coding of sex.
 python - <<'PYTHON'
 from sklearn.datasets import load_diabetes
 
@@ -28,24 +28,25 @@ table[331:].drop(columns="progression").to_csv("new.csv", index=False)
 PYTHON
 head -n 3 patients.csv
 
-# What is a number and what a category, what is left out and why: fit says so, line by line.
+# `fit` notes how it treats each column: as numeric, as categorical, or left out, with the reason.
 # For so few rows a narrow net is enough.
 pyrobbb fit patients.csv --target progression --out model --hidden 8 --restarts 2 --epochs $epochs
 
-# A row for each new patient: the mean, and a standard deviation in two parts. `sd_noise` is what
-# no model of these columns could know; `sd_doubt` is what more data could still tell. A
-# category that the fit has not seen, or a number that is missing now and never was then, is told.
+# One row per new patient: the mean, and the standard deviation in two parts. `aleatoric_sd` is
+# the noise of the target given these columns; `epistemic_sd` is the uncertainty about the model,
+# which more data would reduce. Unseen categories and imputed values are noted.
 pyrobbb predict model new.csv --out predictions.csv --keep patient --quantiles 0.05,0.5,0.95
 head -n 4 predictions.csv
 
-# Can it be relied on? A verdict a line; the exit code is 1 if one of them is bad.
-pyrobbb diagnose model patients.csv || echo "One verdict is bad: see the advice beside it."
+# Is the model reliable? Each check has a verdict; the exit status is 1 if one of them is bad.
+pyrobbb diagnose model patients.csv || echo "A verdict is bad: follow its advice."
 
-# The same for people who were not here: one file with tables and pictures.
+# The same as a report to share: one HTML file with tables and figures.
 pyrobbb report model patients.csv --out report.html
 
-# How much of the network is needed? The scores without the noisiest three quarters of its weights.
+# How much of the network is needed? Scores with and without the three quarters of the weights
+# that have the lowest signal-to-noise ratio.
 pyrobbb prune model --fraction 0.75 --out pruned --data patients.csv
 
-# For other programs, each command gives one JSON object; stdout has nothing else.
+# For other programs, --json prints one JSON object, and nothing else, on stdout.
 pyrobbb predict pruned new.csv --out predictions.parquet --json

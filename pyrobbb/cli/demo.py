@@ -1,4 +1,4 @@
-"""The demonstration: cross-check, then two tasks on real data against two rivals each."""
+"""Demonstration: a cross-check, then two tasks on real data with two baselines each."""
 
 from __future__ import annotations
 
@@ -25,16 +25,15 @@ from ..prediction.scaling import Standardizer
 
 SEED = 0
 FIRST_SPLIT = 5000
-"""All settings below, those of the rivals too, were chosen by cross-validation within the training
-rows of splits 2000 to 2009: those shown are others."""
+"""All settings, those of the baselines included, were chosen by cross-validation within the
+training rows of splits 2000 to 2009; the results shown are of other splits."""
 BAYES, PLAIN, LINEAR = "Bayes by Backprop", "same net, no Bayes", "linear model"
 
 
 @dataclass(frozen=True)
-class Task:
-    """A data set in four parts, as double-precision or integer arrays."""
+class Split:
+    """A data set split into training and test rows, in double precision or integers."""
 
-    name: str
     x: np.ndarray
     y: np.ndarray
     x_test: np.ndarray
@@ -42,25 +41,33 @@ class Task:
 
 
 def run(out: str | Path, *, quick: bool = False) -> bool:
-    """Run the demonstration; write pictures into a folder; say whether the cross-check agrees."""
+    """Run the demonstration, and return whether the cross-check agrees.
+
+    Parameters
+    ----------
+    out : path-like
+        Folder for the figures.
+    quick : bool
+        Whether to run a small budget, only to see that the demonstration works.
+    """
     started = time.perf_counter()
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    report = check(SEED, quick=quick)
+    agrees = check(SEED, quick=quick)
     regression(folder, quick=quick)
     classification(folder, quick=quick)
-    print(f"\nPictures: {folder}/regression.png, {folder}/classification.png")
+    print(f"\nFigures: {folder}/regression.png, {folder}/classification.png")
     print(f"Took {time.perf_counter() - started:.0f} s.")
-    return report
+    return agrees
 
 
 def check(seed: int, *, quick: bool = False) -> bool:
-    """Cross-check small networks of three kinds; print the tables; say whether all agree."""
+    """Cross-check three small networks, print the tables, and return whether all agree."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(40, 3))
     real = np.sin(x.sum(1, keepdims=True)) + 0.1 * rng.normal(size=(40, 1))
     cases: dict[str, tuple[BayesianNetwork, np.ndarray]] = {
-        "regression, normal prior, learnt noise": (
+        "regression, normal prior, inferred noise scale": (
             BayesianNetwork(mlp(3, [8], 1, seed=seed), priors.Normal(1.0)),
             real,
         ),
@@ -77,29 +84,29 @@ def check(seed: int, *, quick: bool = False) -> bool:
             np.digitize(real[:, 0], [-0.5, 0.5]),
         ),
     }
-    print("Cross-check: independent ways to the same loss and the same gradients\n")
-    agree = True
+    print("Cross-check: independent computations of the same loss and gradients\n")
+    agrees = True
     for name, (network, y) in list(cases.items())[: 1 if quick else None]:
         report: CrossCheck = crosscheck(network, x, y, n_draws=100, n_steps=10, seed=seed)
         print(f"{name}\n{report}\n")
-        agree &= report.ok
-    return agree
+        agrees &= report.ok
+    return agrees
 
 
 def regression(folder: Path, *, quick: bool = False) -> None:
-    """Fit disease progression (scikit-learn's diabetes data) on several splits; print, draw."""
+    """Fit disease progression (scikit-learn's diabetes data) on several splits, and compare."""
     from sklearn.linear_model import Ridge
 
-    splits = 1 if quick else 4
+    n_splits = 1 if quick else 4
     rows: dict[str, list[list[float]]] = {BAYES: [], PLAIN: [], LINEAR: []}
-    for split in range(FIRST_SPLIT, FIRST_SPLIT + splits):
-        task = _diabetes(split)
-        inputs, target = Standardizer.of(task.x), Standardizer.of(task.y)
-        x, x_test = inputs.transform(task.x), inputs.transform(task.x_test)
-        y = target.transform(task.y)
+    for seed in range(FIRST_SPLIT, FIRST_SPLIT + n_splits):
+        split = _diabetes(seed)
+        inputs, target = Standardizer.of(split.x), Standardizer.of(split.y)
+        x, x_test = inputs.transform(split.x), inputs.transform(split.x_test)
+        y = target.transform(split.y)
 
         likelihood = likelihoods.HeteroscedasticGaussian()
-        net = mlp(x.shape[1], [5], 2, seed=split)
+        net = mlp(x.shape[1], [5], 2, seed=seed)
         posterior = fit(
             BayesianNetwork(net, priors.FanInNormal(1.5), likelihood),
             x,
@@ -108,7 +115,7 @@ def regression(folder: Path, *, quick: bool = False) -> None:
             lr=0.02,
             objective="mean_field",
             restarts=2,
-            seed=split,
+            seed=seed,
             progress=sys.stderr.isatty(),
         )
         plain = _train_plain(net, x, y, likelihood, lr=1e-2, weight_decay=1.0, quick=quick)
@@ -116,90 +123,92 @@ def regression(folder: Path, *, quick: bool = False) -> None:
         residuals = y[:, 0] - linear.predict(x)
         residual_sd = np.sqrt((residuals**2).sum() / (len(x) - x.shape[1] - 1))
         predictions: dict[str, Any] = {
-            BAYES: posterior.predict(x_test, n_draws=300, seed=split),
-            PLAIN: _certain(likelihood, plain(torch.as_tensor(x_test))),
-            LINEAR: _certain(
+            BAYES: posterior.predict(x_test, n_draws=300, seed=seed),
+            PLAIN: _point_prediction(likelihood, plain(torch.as_tensor(x_test))),
+            LINEAR: _point_prediction(
                 likelihoods.Gaussian(residual_sd), torch.as_tensor(linear.predict(x_test))[:, None]
             ),
         }
         for name, standardised in predictions.items():
             prediction = standardised.rescaled(target.loc, target.scale)
             predictions[name] = prediction
-            y_test = task.y_test
             rows[name].append(
                 [
-                    scores.nll(prediction, y_test),
-                    scores.crps(prediction, y_test, n_levels=99),
-                    scores.rmse(prediction, y_test),
-                    100 * scores.coverage(prediction, y_test),
+                    scores.nll(prediction, split.y_test),
+                    scores.crps(prediction, split.y_test, n_levels=99),
+                    scores.rmse(prediction, split.y_test),
+                    100 * scores.coverage(prediction, split.y_test),
                 ]
             )
-    print(f"Regression: diabetes, {len(task.x)} rows to fit, {len(task.x_test)} to test")
-    _table(rows, ["NLL", "CRPS", "RMSE", "90 % interval holds %"])
-    _draw(folder / "regression.png", posterior, predictions, task.y_test)
+    print(f"Regression: diabetes, {len(split.x)} rows to fit, {len(split.x_test)} to test")
+    _print_table(rows, ["NLL", "CRPS", "RMSE", "90 % interval holds %"])
+    _draw(folder / "regression.png", posterior, predictions, split.y_test)
 
 
 def classification(folder: Path, *, quick: bool = False) -> None:
-    """Fit handwritten digits (scikit-learn's digits data) on several splits; print, draw."""
+    """Fit handwritten digits (scikit-learn's digits data) on several splits, and compare."""
     from sklearn.linear_model import LogisticRegression
 
-    splits = 1 if quick else 3
+    n_splits = 1 if quick else 3
     rows: dict[str, list[list[float]]] = {BAYES: [], PLAIN: [], LINEAR: []}
-    for split in range(FIRST_SPLIT, FIRST_SPLIT + splits):
-        task = _digits(split)
-        x, x_test = ((part - task.x.mean(0)) / 2.0 for part in (task.x, task.x_test))
+    for seed in range(FIRST_SPLIT, FIRST_SPLIT + n_splits):
+        split = _digits(seed)
+        x, x_test = ((part - split.x.mean(0)) / 2.0 for part in (split.x, split.x_test))
         likelihood = likelihoods.Categorical()
-        net = mlp(64, [200], 10, "gelu", seed=split)
+        net = mlp(64, [200], 10, "gelu", seed=seed)
         posterior = fit(
             BayesianNetwork(net, priors.FanInNormal(1.0), likelihood),
             x,
-            task.y,
+            split.y,
             epochs=5 if quick else 100,
             lr=0.02,
             objective="mean_field",
-            # A cold posterior: at full weight the net is far too unsure of clean digits.
+            # A cold posterior: with the full KL weight, the predictions of clean digits are far too
+            # uncertain.
             kl_weight=lambda batch, n_batches: 0.003 / n_batches,
             restarts=4,
-            seed=split,
+            seed=seed,
             progress=sys.stderr.isatty(),
         )
-        plain = _train_plain(net, x, task.y, likelihood, lr=1e-3, weight_decay=0.3, quick=quick)
-        linear = LogisticRegression(C=0.1, max_iter=5000, tol=1e-3).fit(x, task.y)
+        plain = _train_plain(net, x, split.y, likelihood, lr=1e-3, weight_decay=0.3, quick=quick)
+        linear = LogisticRegression(C=0.1, max_iter=5000, tol=1e-3).fit(x, split.y)
         predictions: dict[str, Any] = {
-            BAYES: posterior.predict(x_test, n_draws=300, seed=split),
-            PLAIN: _certain(likelihood, plain(torch.as_tensor(x_test))),
-            LINEAR: _certain(likelihood, torch.as_tensor(linear.predict_log_proba(x_test))),
+            BAYES: posterior.predict(x_test, n_draws=300, seed=seed),
+            PLAIN: _point_prediction(likelihood, plain(torch.as_tensor(x_test))),
+            LINEAR: _point_prediction(
+                likelihood, torch.as_tensor(linear.predict_log_proba(x_test))
+            ),
         }
         for name, prediction in predictions.items():
             rows[name].append(
                 [
-                    scores.nll(prediction, task.y_test),
-                    scores.brier(prediction, task.y_test),
-                    100 * scores.error_rate(prediction, task.y_test),
-                    100 * scores.ece(prediction, task.y_test),
+                    scores.nll(prediction, split.y_test),
+                    scores.brier(prediction, split.y_test),
+                    100 * scores.error_rate(prediction, split.y_test),
+                    100 * scores.ece(prediction, split.y_test),
                 ]
             )
     print(f"\nClassification: digits, {len(x)} images to fit, {len(x_test)} to test")
-    _table(rows, ["NLL", "Brier", "error %", "ECE %"])
-    _draw(folder / "classification.png", posterior, predictions, task.y_test)
+    _print_table(rows, ["NLL", "Brier", "error %", "ECE %"])
+    _draw(folder / "classification.png", posterior, predictions, split.y_test)
 
 
-def _diabetes(seed: int) -> Task:
+def _diabetes(seed: int) -> Split:
     from sklearn.datasets import load_diabetes
     from sklearn.model_selection import train_test_split
 
     x, y = load_diabetes(return_X_y=True, scaled=False)
     parts = train_test_split(x, y[:, None], test_size=0.25, random_state=seed)
-    return Task("diabetes", parts[0], parts[2], parts[1], parts[3])
+    return Split(parts[0], parts[2], parts[1], parts[3])
 
 
-def _digits(seed: int) -> Task:
+def _digits(seed: int) -> Split:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     x, y = load_digits(return_X_y=True)
     parts = train_test_split(x, y, test_size=0.4, random_state=seed, stratify=y)
-    return Task("digits", parts[0], parts[2], parts[1], parts[3])
+    return Split(parts[0], parts[2], parts[1], parts[3])
 
 
 def _train_plain(
@@ -212,50 +221,49 @@ def _train_plain(
     weight_decay: float,
     quick: bool,
 ) -> nn.Sequential:
-    """Train without Bayes as one should: AdamW, stopped where a held-out part is best."""
+    """Train a point estimate by AdamW, and return the net at its lowest held-out loss."""
     net = copy.deepcopy(net).double()
     generator = torch.Generator().manual_seed(SEED)
     order = torch.randperm(len(x), generator=generator)
-    n_held = len(x) // 7
-    held_out, fitted = order.split([n_held, len(x) - n_held])
+    n_held_out = len(x) // 7
+    held_out, fitted = order.split([n_held_out, len(x) - n_held_out])
     inputs, targets = torch.as_tensor(x), torch.as_tensor(y)
-    (x_held, y_held), (x_fit, y_fit) = (
-        (inputs[part], targets[part]) for part in (held_out, fitted)
-    )
+    x_fit, y_fit = inputs[fitted], targets[fitted]
+    x_held_out, y_held_out = inputs[held_out], targets[held_out]
 
     def nll(x: Tensor, y: Tensor) -> Tensor:
         return -likelihood(net(x)).log_prob(y).mean()
 
     optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=weight_decay)
-    best, best_state, since = float("inf"), net.state_dict(), 0
+    best_nll, best_state, n_worse = float("inf"), net.state_dict(), 0
     for _ in range(5 if quick else 1000):
         for rows in torch.randperm(len(x_fit), generator=generator).split(32):
             optimizer.zero_grad()
             nll(x_fit[rows], y_fit[rows]).backward()
             optimizer.step()
         with torch.no_grad():
-            held = nll(x_held, y_held).item()
-        since += 1
-        if held < best:
-            best, since = held, 0
+            held_out_nll = nll(x_held_out, y_held_out).item()
+        n_worse += 1
+        if held_out_nll < best_nll:
+            best_nll, n_worse = held_out_nll, 0
             best_state = {name: value.clone() for name, value in net.state_dict().items()}
-        if since > 30:
+        if n_worse > 30:
             break
     net.load_state_dict(best_state)
     return net.requires_grad_(False)
 
 
-def _certain(
+def _point_prediction(
     likelihood: likelihoods.Likelihood, output: Tensor
 ) -> RegressionPrediction | ClassificationPrediction:
-    """Give the prediction of a model that has no doubt: one draw."""
+    """Return the prediction of a point estimate, which has no epistemic uncertainty."""
     distribution = likelihood(output[None])
     if isinstance(likelihood, likelihoods.Categorical):
         return ClassificationPrediction([distribution], np.empty(0))
     return RegressionPrediction([Independent(distribution, 1)], np.empty(0))
 
 
-def _table(rows: dict[str, list[list[float]]], columns: list[str]) -> None:
+def _print_table(rows: dict[str, list[list[float]]], columns: list[str]) -> None:
     """Print the means over splits, with their standard errors where there is more than one."""
     n_splits = len(next(iter(rows.values())))
     print(f"(mean of {n_splits} random splits +- standard error)" if n_splits > 1 else "", end="")

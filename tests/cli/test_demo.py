@@ -1,4 +1,4 @@
-"""The command line: the demonstration and the cross-check, on a small budget."""
+"""The demonstration and the cross-check, on a small budget."""
 
 import pytest
 import torch
@@ -6,8 +6,8 @@ import torch
 from pyrobbb.cli.main import main
 
 
-def test_the_demo_prints_its_tables_and_draws_its_pictures(tmp_path, capsys):
-    assert main(["demo", "--quick", "--out", str(tmp_path / "pictures")]) == 0
+def test_the_demo_prints_its_tables_and_draws_its_figures(tmp_path, capsys):
+    assert main(["demo", "--quick", "--out", str(tmp_path / "figures")]) == 0
     shown = capsys.readouterr().out
     for words in (
         "comparisons agree",
@@ -21,11 +21,11 @@ def test_the_demo_prints_its_tables_and_draws_its_pictures(tmp_path, capsys):
     ):
         assert words in shown
     assert "DIFFER" not in shown
-    names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    names = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert names == ["classification.png", "regression.png"]
 
 
-def test_check_agrees_and_says_so_by_its_exit_code(capsys, monkeypatch):
+def test_check_exits_with_1_unless_all_agree(capsys, monkeypatch):
     assert main(["check", "--seed", "1"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("All 17 comparisons agree.") == 3
@@ -35,11 +35,11 @@ def test_check_agrees_and_says_so_by_its_exit_code(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["check", "--help"]])
-def test_help_shows_what_there_is(arguments, capsys):
+def test_help_is_printed(arguments, capsys):
     assert main(arguments) == 0
     assert "pyrobbb" in capsys.readouterr().out
 
 
-def test_a_call_that_is_off_exits_with_2(capsys):
+def test_an_unknown_command_exits_with_2(capsys):
     assert main(["dance"]) == 2
     assert "No such command 'dance'" in capsys.readouterr().err
