@@ -111,7 +111,7 @@ def fit(
         output.notes.clear()
         return
     schema, estimator = fitted.model.schema, fitted.model.estimator
-    found = {
+    result = {
         "model": out,
         "target": target,
         "task": schema.task,
@@ -129,11 +129,11 @@ def fit(
         "columns used": len(schema.columns),
         "inputs": len(schema.inputs),
         "hidden units": ", ".join(map(str, estimator.hidden_)) or "none",
-        "likelihood": found["likelihood"],
-        "seconds": found["seconds"],
+        "likelihood": result["likelihood"],
+        "seconds": result["seconds"],
         "model": out,
     }
-    output.result(found, make_facts("Fitted", shown), as_json=as_json)
+    output.result(result, make_facts("Fitted", shown), as_json=as_json)
 
 
 def predict(
@@ -200,9 +200,9 @@ def predict(
     output.note(*report.messages())
     if out != "-":
         names = [*kept, *columns]
-        found = {"predictions": out, "rows": n_rows, "columns": names}
+        result = {"predictions": out, "rows": n_rows, "columns": names}
         shown = {"rows": n_rows, "columns": ", ".join(names), "predictions": out}
-        output.result(found, make_facts("Predicted", shown), as_json=as_json)
+        output.result(result, make_facts("Predicted", shown), as_json=as_json)
 
 
 def diagnose(
@@ -271,8 +271,8 @@ def report(
     output.note(*examples.notes)
     with prefix_errors(data):
         write(out, fitted.estimator, fitted.schema, examples.frame, seed=seed)
-    found = {"report": out, "rows": len(examples.frame)}
-    output.result(found, make_facts("Reported", found), as_json=as_json)
+    result = {"report": out, "rows": len(examples.frame)}
+    output.result(result, make_facts("Reported", result), as_json=as_json)
 
 
 def prune(
@@ -311,12 +311,12 @@ def prune(
         before = fitted.scores(examples.x, examples.y)
         after = pruned.scores(examples.x, examples.y)
     pruned.save(out)
-    found = {"model": out, "fraction": fraction, "before": before, "after": after}
+    result = {"model": out, "fraction": fraction, "before": before, "after": after}
     tables = [make_facts("Pruned", {"fraction": fraction, "model": out})]
     if data is not None:
         rows = [[name, f"{before[name]:.4g}", f"{after[name]:.4g}"] for name in before]
         tables.append(make_table(f"Scores on {data}", ["", "before", "after"], rows, n_right=2))
-    output.result(found, *tables, as_json=as_json)
+    output.result(result, *tables, as_json=as_json)
 
 
 def check(

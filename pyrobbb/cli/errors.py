@@ -21,9 +21,9 @@ DOCUMENTED_ERRORS = (ValueError, TypeError, NotImplementedError, NonFiniteLossEr
 def message_for_user(error: Exception) -> str | None:
     """Return the message of an error that is not a bug of pyrobbb, and None for a bug.
 
-    Not a bug are `UserError`, what the operating system refuses, and the documented errors that
-    pyrobbb raises by a ``raise`` statement. The same types raised within a built-in function or
-    another library are bugs: arguments are validated before they are passed on.
+    Errors that are not bugs are `UserError`, errors of the operating system, and the documented
+    errors that pyrobbb raises by a ``raise`` statement. If a built-in function or another library
+    raises an error of these types, it is a bug, because pyrobbb should have validated the argument.
     """
     if isinstance(error, MemoryError):
         return f"not enough memory. {error} Use fewer rows or columns."
@@ -37,8 +37,8 @@ def message_for_user(error: Exception) -> str | None:
 def _is_raised_here(error: Exception) -> bool:
     """Return whether a ``raise`` statement of pyrobbb has raised an error.
 
-    Errors of built-in functions leave no frame of their own, so the module of the last frame
-    does not suffice: the instruction that was running must be that of a ``raise`` statement.
+    A built-in function has no frame in the traceback, so the module of the last frame does not
+    suffice: the instruction that was running must be that of a ``raise`` statement.
     """
     last = error.__traceback__
     while last is not None and last.tb_next is not None:

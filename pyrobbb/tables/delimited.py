@@ -1,7 +1,7 @@
 """Delimited text files (csv, tsv and the like): encoding, delimiter and records with line numbers.
 
-pandas' and pyarrow's readers are faster, but neither reports the line in which a record begins,
-and both accept malformed quotes and records that are too short or run together.
+Records are read by the csv module of the standard library. The readers of pandas and pyarrow are
+faster, but neither reports the line in which a record begins, and both accept malformed quotes.
 """
 
 from __future__ import annotations

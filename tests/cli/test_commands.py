@@ -69,7 +69,7 @@ def test_predictions_are_written_in_the_format_of_the_name(made, tmp_path, run, 
     arguments = [made / "sold", made / "houses.csv", "--keep", "id", "--out"]
     run("predict", *arguments, tmp_path / "out.csv")
     run("predict", *arguments, tmp_path / name)
-    text, other = (TableFile.of(tmp_path / own).read() for own in ("out.csv", name))
+    text, other = (TableFile.of(tmp_path / file).read() for file in ("out.csv", name))
     assert list(other) == list(text)
     np.testing.assert_allclose(
         other["mutual_information"].astype(float), text["mutual_information"].astype(float)

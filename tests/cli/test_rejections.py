@@ -96,14 +96,14 @@ def test_an_invalid_option_of_fit_is_rejected_before_the_fit(
     arguments = [made / "houses.csv", "--target", "price", "--out", tmp_path / "model"]
     line = rejection("fit", *arguments, *options)
     assert re.search(message, line), line
-    assert [own.name for own in tmp_path.iterdir()] == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_an_error_of_the_fit_is_one_line(houses, tmp_path, rejection):
     houses.assign(price=lambda frame: -frame["price"]).to_csv(tmp_path / "t.csv", index=False)
     arguments = [tmp_path / "t.csv", "--target", "price", "--out", tmp_path / "model", *QUICK]
     rejection("fit", *arguments, "--likelihood", "poisson")
-    assert [own.name for own in tmp_path.iterdir()] == ["t.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_an_invalid_call_of_predict_is_rejected_in_one_line_and_nothing_is_writt
     arguments = [made / "price", tmp_path / "new.csv", "--out", tmp_path / "out.csv"]
     line = rejection("predict", *arguments, *options)
     assert re.search(message, line), line
-    assert [own.name for own in tmp_path.iterdir()] == ["new.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["new.csv"]
 
 
 def test_a_full_device_is_reported_in_one_line(made, rejection, full_device):
@@ -191,7 +191,7 @@ def test_a_folder_not_written_by_fit_is_rejected(houses, made, tmp_path, rejecti
     assert str(model) in line
     if kind == "estimator":
         assert "was not made by `pyrobbb fit`" in line
-    assert {own.name for own in tmp_path.iterdir()} <= {"model"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"model"}
 
 
 @given(content=st.binary(max_size=100), target=st.sampled_from(["y", "a,b", ""]))
@@ -246,6 +246,9 @@ def test_any_small_table_is_predicted_or_rejected(tmp_path_factory, made, size, 
     out = folder / "out.csv"
     code = main(["predict", str(made / "price"), str(folder / "new.csv"), "--out", str(out)])
     assert code in (0, 2)
-    assert {own.name for own in folder.iterdir()} == {"new.csv", *(["out.csv"] if not code else [])}
+    assert {path.name for path in folder.iterdir()} == {
+        "new.csv",
+        *(["out.csv"] if not code else []),
+    }
     if not code:
         assert np.isfinite(pd.read_csv(out).to_numpy()).all()
