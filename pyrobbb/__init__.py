@@ -18,9 +18,13 @@ from .posterior.fitting import fit
 from .posterior.posterior import Posterior
 from .posterior.pruning import prune
 from .posterior.updating import update
-from .prediction.calibration import Calibration
-from .prediction.predictions import ClassificationPrediction, Prediction, RegressionPrediction
-from .prediction.scaling import Standardizer
+from .prediction import (
+    Calibration,
+    ClassificationPrediction,
+    Prediction,
+    RegressionPrediction,
+    Standardizer,
+)
 from .training.restarts import fresh_start
 
 if _TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Proper scores and calibration of predictions. Arrays in; lower is better unless said."""
+"""Proper scores and calibration of predictions. Lower is better unless stated otherwise."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from typing import Any
 import numpy as np
 
 from ._core.arrays import ArrayLike, check_count, to_numpy
-from .prediction.predictions import ClassificationPrediction, Prediction, RegressionPrediction
+from .prediction import ClassificationPrediction, Prediction, RegressionPrediction
 
 CRPS_LEVELS = 200
 
 
 def nll(prediction: Prediction, y: ArrayLike) -> float:
-    """Mean negative log predictive density, in nats a row."""
+    """Return the mean negative log predictive density, in nats per row."""
     return -float(_array(prediction.log_prob(y)).mean())
 
 
 def rmse(prediction: RegressionPrediction, y: ArrayLike) -> float:
-    """Root mean squared error of the predictive mean, in the units of y."""
+    """Return the root mean squared error of the predictive mean, in the units of y."""
     mean = _array(prediction.mean)
     return float(np.sqrt(((mean - _observed(y, mean)) ** 2).mean()))
 
 
 def coverage(prediction: RegressionPrediction, y: ArrayLike, level: float = 0.9) -> float:
-    """Share of observations inside the central interval; `level` is best."""
+    """Return the share of observations inside the central interval; ideally `level`."""
     lower, upper = map(_array, prediction.interval(level))
     y = _observed(y, lower)
     return float(((lower <= y) & (y <= upper)).mean())
 
 
 def crps(prediction: RegressionPrediction, y: ArrayLike, n_levels: int = CRPS_LEVELS) -> float:
-    """Mean continuous ranked probability score, in the units of y.
+    """Return the mean continuous ranked probability score (CRPS), in the units of y.
 
-    Twice the pinball loss averaged over evenly spaced quantiles of the predictive mixture.
+    Computed as twice the pinball loss, averaged over evenly spaced quantiles of the predictive mixture.
 
     References
     ----------
@@ -48,9 +48,9 @@ def crps(prediction: RegressionPrediction, y: ArrayLike, n_levels: int = CRPS_LE
 
 
 def energy_score(prediction: RegressionPrediction, y: ArrayLike, seed: int | None = None) -> float:
-    """Mean energy score of rows of several columns, in the units of y: the CRPS of one column.
+    """Return the mean energy score in the units of y; for a single column, it is the CRPS.
 
-    By draws of y, of which the two halves stand for independent ones.
+    Estimated from draws of y; distances between draws are taken between their two halves.
 
     References
     ----------
@@ -72,24 +72,26 @@ def energy_score(prediction: RegressionPrediction, y: ArrayLike, seed: int | Non
 
 
 def error_rate(prediction: ClassificationPrediction, y: ArrayLike) -> float:
-    """Share of rows whose most probable class is not y."""
+    """Return the share of rows whose most probable class is not y."""
     label = _array(prediction.label)
     return float((label != _observed(y, label)).mean())
 
 
 def brier(prediction: ClassificationPrediction, y: ArrayLike) -> float:
-    """Mean squared distance between the class probabilities and the class seen, in [0, 2].
+    """Return the mean squared distance of the class probabilities from the one-hot y, in [0, 2].
+
+    A binary likelihood is scored as two classes.
 
     References
     ----------
-    Brier (1950). For a binary likelihood this is the two-class form, too.
+    Brier (1950), "Verification of Forecasts Expressed in Terms of Probability".
     """
     probs, y = _class_probs(prediction, y)
     return float(((probs - np.eye(probs.shape[1])[y]) ** 2).sum(1).mean())
 
 
 def ece(prediction: ClassificationPrediction, y: ArrayLike, n_bins: int = 15) -> float:
-    """Give the expected calibration error of the most probable class, in bins of equal width.
+    """Return the expected calibration error of the most probable class, in bins of equal width.
 
     References
     ----------
@@ -102,12 +104,12 @@ def ece(prediction: ClassificationPrediction, y: ArrayLike, n_bins: int = 15) ->
 def reliability(
     prediction: ClassificationPrediction, y: ArrayLike, n_bins: int = 15
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Confidence against accuracy, bin by bin.
+    """Return confidence and accuracy of the most probable class, bin by bin.
 
     Returns
     -------
     confidence, gap, share : ndarrays of shape (n_filled_bins,)
-        Mean confidence of each bin that holds rows, accuracy minus confidence, share of rows.
+        Mean confidence of each bin that has rows, accuracy minus confidence, share of rows.
     """
     check_count("n_bins", n_bins)
     probs, y = _class_probs(prediction, y)
@@ -121,12 +123,12 @@ def reliability(
 
 
 def pit(prediction: RegressionPrediction, y: ArrayLike, n_levels: int = 999) -> np.ndarray:
-    """Probability integral transform of each observation: uniform if calibrated.
+    """Return the probability integral transform of each observation: uniform if calibrated.
 
     Returns
     -------
     ndarray of the shape of y
-        The share of evenly spaced quantiles that lie below the observation.
+        Share of evenly spaced quantiles below the observation.
     """
     levels = np.arange(1, n_levels + 1) / (n_levels + 1)
     quantiles = _array(prediction.quantile(levels))
@@ -134,12 +136,12 @@ def pit(prediction: RegressionPrediction, y: ArrayLike, n_levels: int = 999) -> 
 
 
 def coverage_curve(prediction: RegressionPrediction, y: ArrayLike, levels: ArrayLike) -> np.ndarray:
-    """Coverage of the central intervals of several levels, shape (n_levels,)."""
+    """Return the coverage of the central intervals of several levels, shape (n_levels,)."""
     return np.array([coverage(prediction, y, float(level)) for level in np.asarray(levels)])
 
 
 def _class_probs(prediction: ClassificationPrediction, y: ArrayLike) -> tuple[np.ndarray, Any]:
-    """Probabilities of shape (n, K) and labels of shape (n,); binary ones as two classes."""
+    """Return probabilities of shape (n, K) and labels of shape (n,); binary as two classes."""
     probs, label = _array(prediction.probs), _array(prediction.label)
     y = _observed(y, label)
     if probs.shape == label.shape:
@@ -148,12 +150,12 @@ def _class_probs(prediction: ClassificationPrediction, y: ArrayLike) -> tuple[np
 
 
 def _observed(y: ArrayLike, predicted: np.ndarray) -> np.ndarray:
-    """Give observations as an array; raise if NumPy would broadcast them against predictions."""
+    """Return observations as an array; raise if NumPy would broadcast them."""
     observed = _array(y)
     if observed.shape != predicted.shape:
         raise ValueError(
-            f"`y` has shape {observed.shape}, but what was predicted has shape {predicted.shape}: "
-            "pass y in the shape in which it was fitted."
+            f"`y` must have the shape of the prediction, {predicted.shape}, got {observed.shape}: "
+            "pass it in the shape used for the fit."
         )
     return observed
 

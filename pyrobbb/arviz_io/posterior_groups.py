@@ -12,10 +12,9 @@ from torch import Tensor
 
 from .._core.random_state import seeded
 from ..likelihoods import base_of
+from ..prediction.drawn_distributions import WORKING_MEMORY, DrawnDistributions
 from ..prediction.predictions import CLASSES
 from ..prediction.sampling import (
-    WORKING_MEMORY,
-    DrawnDistributions,
     Draws,
     FixedDraws,
     Source,

@@ -24,7 +24,8 @@ from .._core.arrays import ArrayLike, to_numpy
 from ..arviz_io.datatree import SAMPLE_DIMS
 from ..fitted import FittedChain
 from ..fitted.draws import sources_of
-from ..prediction.sampling import WORKING_MEMORY, DrawnDistributions, log_densities
+from ..prediction.drawn_distributions import WORKING_MEMORY, DrawnDistributions
+from ..prediction.sampling import log_densities
 
 if TYPE_CHECKING:
     import xarray

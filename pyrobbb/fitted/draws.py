@@ -10,14 +10,13 @@ import numpy as np
 
 from .._core.arrays import ArrayLike
 from .._core.random_state import child_seed
+from ..prediction.drawn_distributions import WORKING_MEMORY, DrawnDistributions
 from ..prediction.predictions import (
     ClassificationPrediction,
     RegressionPrediction,
     make_prediction,
 )
 from ..prediction.sampling import (
-    WORKING_MEMORY,
-    DrawnDistributions,
     Draws,
     FixedDraws,
     Source,

@@ -1,7 +1,10 @@
 """Predictive distributions: draws of the weights, outputs, moments and quantiles of y."""
 
+from .base import Prediction
 from .calibration import Calibration
-from .predictions import ClassificationPrediction, Prediction, RegressionPrediction
+from .classification import ClassificationPrediction
+from .predictions import make_prediction
+from .regression import RegressionPrediction
 from .scaling import Standardizer
 
 __all__ = [
@@ -10,4 +13,5 @@ __all__ = [
     "Prediction",
     "RegressionPrediction",
     "Standardizer",
+    "make_prediction",
 ]

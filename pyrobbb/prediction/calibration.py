@@ -1,7 +1,8 @@
-"""Calibration: intervals that hold as many new observations as they say.
+"""Split conformal calibration: intervals with the stated coverage of new observations.
 
-A posterior under a wrong model, or a mean-field one, may be too sure or too unsure throughout. How
-far central intervals must be widened or narrowed is read off from rows that the fit has not seen.
+Under a misspecified model or a mean-field approximation, all intervals may be too narrow or too
+wide. Split conformal calibration computes the correction from held-out rows: the nonconformity
+score of an observation is the level of the smallest central interval that contains it.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ import numpy as np
 
 from .._core.arrays import ArrayLike, to_numpy
 
-HIGHEST = 1 - 1e-9
-"""An observation beyond all intervals is held by this one."""
+MAX_LEVEL = 1 - 1e-9
+"""Level of the interval for an observation that no interval contains."""
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Which central interval of the predictive mixture holds a given share of the observations.
+    """The level of the predictive mixture's central interval for each required coverage.
 
     Attributes
     ----------
     share : ndarray of shape (m + 2,)
-        Shares, rising from 0 to 1.
+        Coverages, increasing from 0 to 1.
     level : ndarray of shape (m + 2,)
-        Probability that the mixture gives the interval that holds each, rising from 0 to 1.
+        Level of the mixture's central interval with each coverage, increasing from 0 to 1.
     """
 
     share: np.ndarray
@@ -35,51 +36,54 @@ class Calibration:
     def __post_init__(self) -> None:
         for name in ("share", "level"):
             values = np.asarray(getattr(self, name), dtype=float)
-            rises = values.ndim == 1 and len(values) > 1 and bool((np.diff(values) >= 0).all())
-            if not rises or (values[0], values[-1]) != (0, 1):
-                raise ValueError(f"`{name}` must rise from 0 to 1, got {values}.")
+            increases = values.ndim == 1 and len(values) > 1 and bool((np.diff(values) >= 0).all())
+            if not increases or (values[0], values[-1]) != (0, 1):
+                raise ValueError(f"`{name}` must increase from 0 to 1, got {values}.")
             object.__setattr__(self, name, values)
         if len(self.share) != len(self.level):
             raise ValueError(
-                f"`share` and `level` must be as many, got {len(self.share)} and {len(self.level)}."
+                "`share` and `level` must have the same length, got "
+                f"{len(self.share)} and {len(self.level)}."
             )
 
     @classmethod
     def of(cls, central_level: ArrayLike, weight: ArrayLike | None = None) -> Calibration:
-        """Read it off from rows that were held out.
+        """Compute the calibration from held-out rows.
 
-        For m rows and a new one, exchangeable, the interval of the level in place k of m holds the
-        new one with probability k / (m + 1); between places it is interpolated.
+        If m held-out rows and a new one are exchangeable, the interval at the k-th smallest of
+        their m levels contains the new observation with probability k / (m + 1). Between these
+        levels it is interpolated.
 
         Parameters
         ----------
         central_level : array-like of shape (n, ...)
-            Of observations in rows that the fit has not seen: `RegressionPrediction.central_level`.
-            Of several columns of y all are taken together.
+            `RegressionPrediction.central_level` of held-out observations. Several columns of y are
+            pooled.
         weight : array-like of shape (n,), optional
-            How often each row counts.
+            Weight of each row; only the ratios matter.
 
         References
         ----------
-        Vovk, Gammerman and Shafer (2005), "Algorithmic Learning in a Random World", section 4.1,
-        with the central level as the nonconformity score. Kuleshov, Fenner and Ermon (2018),
-        "Accurate uncertainties for deep learning using calibrated regression".
+        Vovk, Gammerman and Shafer (2005), "Algorithmic Learning in a Random World", section 4.1.
+        Lei, G'Sell, Rinaldo, Tibshirani and Wasserman (2018), "Distribution-free predictive
+        inference for regression", algorithm 2. Kuleshov, Fenner and Ermon (2018), "Accurate
+        uncertainties for deep learning using calibrated regression".
         """
-        needed = np.asarray(to_numpy(central_level), dtype=float)
-        needed = needed.reshape((len(needed), -1))
-        weights = np.ones(len(needed)) if weight is None else np.asarray(weight, dtype=float)
-        order = np.argsort(needed, axis=None, kind="stable")
-        counted = np.repeat(weights, needed.shape[1])[order].cumsum()
-        share = counted / (counted[-1] * (1 + 1 / len(needed)))
-        level = np.minimum(needed.flatten()[order], HIGHEST)
+        scores = np.asarray(to_numpy(central_level), dtype=float)
+        scores = scores.reshape((len(scores), -1))
+        weights = np.ones(len(scores)) if weight is None else np.asarray(weight, dtype=float)
+        order = np.argsort(scores, axis=None, kind="stable")
+        cumulative = np.repeat(weights, scores.shape[1])[order].cumsum()
+        share = cumulative / (cumulative[-1] * (1 + 1 / len(scores)))
+        level = np.minimum(scores.flatten()[order], MAX_LEVEL)
         return cls(np.array([0.0, *share, 1.0]), np.array([0.0, *level, 1.0]))
 
     def __call__(self, share: ArrayLike) -> Any:
-        """Give the level of the central interval that holds a share of the observations."""
+        """Return the level of the mixture's central interval with a given coverage."""
         return np.interp(share, self.share, self.level)
 
     def probability(self, q: ArrayLike) -> Any:
-        """Give the probability of the mixture's quantile that is the q-quantile as corrected."""
+        """Return the probability at which the mixture's quantile is the calibrated q-quantile."""
         q = np.asarray(q)
-        side = self(np.abs(2 * q - 1)).clip(max=HIGHEST) / 2
+        side = self(np.abs(2 * q - 1)).clip(max=MAX_LEVEL) / 2
         return 0.5 + np.where(q < 0.5, -side, side)

@@ -1,4 +1,4 @@
-"""Standardising columns, with constant ones left in peace."""
+"""Standardizer: columns with mean 0 and standard deviation 1, except for constant ones."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from .._core.arrays import ArrayLike, as_tensor, like
 
 @dataclass(frozen=True)
 class Standardizer:
-    """Shift and scale of each column.
+    """Mean and standard deviation of each column, to standardise data by.
 
     Attributes
     ----------
     loc, scale : Tensor of shape (...)
-        Mean and standard deviation of each column of the data it was made from, in double
-        precision. The scale of a column that is constant, if only up to rounding, is 1, or the
-        rounding where that is larger.
+        Mean and standard deviation of each column, in double precision. The scale of a column
+        that is constant up to rounding is 1, or the rounding error where that is larger.
     """
 
     loc: Tensor
@@ -28,13 +27,13 @@ class Standardizer:
 
     @classmethod
     def of(cls, x: ArrayLike, weight: ArrayLike | None = None) -> Standardizer:
-        """Measure the columns of data of shape (n, ...).
+        """Compute the mean and standard deviation of each column of data.
 
         Parameters
         ----------
         x : array-like of shape (n, ...)
         weight : array-like of shape (n,), optional
-            How many times each row counts.
+            Weight of each row: 2 is the same as having the row twice.
         """
         tensor = as_tensor("x", x)
         columns = tensor.double()
@@ -43,31 +42,31 @@ class Standardizer:
             share = as_tensor("weight", weight).double().cpu()
             share = share / share.sum()
         share = share.to(columns.device).reshape((-1, *(1,) * (columns.dim() - 1)))
-        # Measured in units of the largest value: squares of 1e200 and of 1e-200 are no numbers.
+        # In units of the largest value, because squares of 1e200 and 1e-200 are out of range.
         size = columns.abs().amax(0)
         unit = torch.where(size > 0, size, torch.ones_like(size))
         relative = columns / unit
         loc = (share * relative).sum(0)
         scale = (share * (relative - loc).square()).sum(0).sqrt()
-        # The mean of n equal numbers may differ from them in the last digit, in the precision of
-        # the data: a column that varies by no more than that is constant.
+        # The computed mean of n equal numbers may differ from them in the last digit of the data's
+        # precision. A column that varies no more than that is constant.
         precision = torch.finfo(tensor.dtype if tensor.is_floating_point() else torch.float64).eps
-        noise = 10 * precision
+        relative_rounding = 10 * precision
         same = (columns == columns[:1]).all(0)
-        rounding = torch.where(same, torch.ones_like(size), (noise * size).clamp(min=1))
+        rounding = torch.where(same, torch.ones_like(size), (relative_rounding * size).clamp(min=1))
         return cls(
             torch.where(same, columns[0], loc * unit),
-            torch.where(scale <= noise, rounding, scale * unit),
+            torch.where(scale <= relative_rounding, rounding, scale * unit),
         )
 
     def transform(self, x: ArrayLike) -> Any:
-        """Give ``(x - loc) / scale``, an array of the kind, shape and precision of x."""
+        """Return ``(x - loc) / scale``, an array of the type, shape and precision of x."""
         tensor = as_tensor("x", x)
         z = (tensor.double() - self.loc.to(tensor.device)) / self.scale.to(tensor.device)
         return like(x, z.to(tensor.dtype) if tensor.is_floating_point() else z)
 
     def inverse(self, z: ArrayLike) -> Any:
-        """Give ``loc + scale * z``: back to the original units."""
+        """Return ``loc + scale * z``, in the original units."""
         tensor = as_tensor("z", z)
         x = self.loc.to(tensor.device) + self.scale.to(tensor.device) * tensor.double()
         return like(z, x.to(tensor.dtype) if tensor.is_floating_point() else x)

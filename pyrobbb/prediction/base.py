@@ -1,0 +1,117 @@
+"""Prediction: the predictive mixture, and what regression and classification share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from .._core.arrays import ArrayLike, as_tensor, kind_of, like
+from .._core.random_state import as_seed, seeded
+from ..likelihoods import as_observed, base_of
+
+
+class Prediction:
+    """The predictive mixture at some rows: one distribution of y per draw, with equal weights.
+
+    Parameters
+    ----------
+    distributions : iterable of Distribution
+        Distributions of batch shape (n_draws, n_rows) for consecutive chunks of rows. It is
+        iterated over once for each quantity that is not cached.
+    original : array-like
+        Results are NumPy arrays if this is not a tensor.
+    """
+
+    def __init__(self, distributions: Iterable[Distribution], original: ArrayLike) -> None:
+        self._distributions = distributions
+        self._original = kind_of(original)
+
+    def log_prob(self, y: ArrayLike) -> Any:
+        """Return the log predictive density of each row's observation.
+
+        Parameters
+        ----------
+        y : array-like of shape (n, ...)
+
+        Returns
+        -------
+        array of shape (n,)
+            log(1 / n_draws sum_s p(y | draw s)), in nats.
+        """
+        return self._out(self._log_prob(self._observed(y)))
+
+    def sample(self, seed: int | None = None) -> Any:
+        """Draw y once from the distribution of each draw of the weights.
+
+        Returns
+        -------
+        array of shape (n_draws, n, ...)
+        """
+        return self._out(self._sample(as_seed(seed)))
+
+    def _log_prob(self, y: Tensor) -> Tensor:
+        (log_prob,) = concatenate_chunks(self._log_prob_by_chunk(y))
+        if len(log_prob) != len(y):
+            raise ValueError(
+                f"`y` must have the {len(log_prob)} rows that were predicted, got {len(y)}."
+            )
+        return log_prob
+
+    def _log_prob_by_chunk(self, y: Tensor) -> Iterator[tuple[Tensor]]:
+        start = 0
+        for distribution in self._distributions:
+            _, n_rows = distribution.batch_shape
+            rows = y[start : start + n_rows]
+            start += n_rows
+            expected = (n_rows, *distribution.event_shape)
+            if rows.shape != expected:
+                raise ValueError(
+                    f"`y` must have shape (n, {', '.join(map(str, expected[1:]))}) with a row for "
+                    f"each row predicted, got {tuple(y.shape)}."
+                )
+            by_draw = distribution.log_prob(
+                as_observed(distribution, rows, base_of(distribution).mean.dtype)
+            )
+            yield (by_draw.logsumexp(0) - math.log(len(by_draw)),)
+
+    def _sample(self, seed: int) -> Tensor:
+        chunks = list(self._distributions)
+        with seeded(seed):
+            return torch.cat([chunk.sample() for chunk in chunks], dim=1)
+
+    def _observed(self, y: ArrayLike) -> Tensor:
+        """Check observations and move them to the device of the distributions."""
+        first = base_of(next(iter(self._distributions)))
+        return as_tensor("y", y).to(first.mean.device)
+
+    def _out(self, result: Tensor) -> Any:
+        return like(self._original, result)
+
+
+def concatenate_chunks(chunks: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Concatenate the results of consecutive chunks of rows along their first dimension.
+
+    Small results allocated between large temporary blocks would fragment the heap, as described in
+    `sampling.join`. The total number of rows is not known here, so the buffer doubles when full.
+    """
+    buffers: tuple[Tensor, ...] = ()
+    n_rows = 0
+    for parts in chunks:
+        end = n_rows + len(parts[0])
+        if not buffers:
+            buffers = tuple(part.new_empty(part.shape) for part in parts)
+        if end > len(buffers[0]):
+            size = max(end, 2 * len(buffers[0]))
+            larger = tuple(buffer.new_empty((size, *buffer.shape[1:])) for buffer in buffers)
+            for new, buffer in zip(larger, buffers, strict=True):
+                new[:n_rows] = buffer[:n_rows]
+            buffers = larger
+        for buffer, part in zip(buffers, parts, strict=True):
+            buffer[n_rows:end] = part
+        n_rows = end
+    return tuple(buffer[:n_rows] for buffer in buffers)
