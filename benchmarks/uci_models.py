@@ -18,7 +18,7 @@ from sklearn.linear_model import BayesianRidge
 from torch import nn
 
 from pyrobbb import BBBRegressor, mlp, scores
-from pyrobbb.estimators.base import LARGE, ROWS_FOR_LARGE, SMALL
+from pyrobbb.estimators.networks import LARGE, ROWS_FOR_LARGE, SMALL
 
 GP_ROWS = 1000
 """Rows that the Gaussian process is fitted to at most, drawn at random: its cost is cubic."""

@@ -28,7 +28,7 @@ from .prediction import (
 from .training.restarts import fresh_start
 
 if _TYPE_CHECKING:
-    from .estimators.base import BBBClassifier, BBBRegressor
+    from .estimators import BBBClassifier, BBBRegressor
 
 __version__ = _version("pyrobbb")
 

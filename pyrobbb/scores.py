@@ -33,7 +33,7 @@ def coverage(prediction: RegressionPrediction, y: ArrayLike, level: float = 0.9)
 def crps(prediction: RegressionPrediction, y: ArrayLike, n_levels: int = CRPS_LEVELS) -> float:
     """Return the mean continuous ranked probability score (CRPS), in the units of y.
 
-    Computed as twice the pinball loss, averaged over evenly spaced quantiles of the predictive mixture.
+    Computed as twice the pinball loss, averaged over evenly spaced quantiles of the mixture.
 
     References
     ----------
@@ -78,7 +78,7 @@ def error_rate(prediction: ClassificationPrediction, y: ArrayLike) -> float:
 
 
 def brier(prediction: ClassificationPrediction, y: ArrayLike) -> float:
-    """Return the mean squared distance of the class probabilities from the one-hot y, in [0, 2].
+    """Return the mean squared distance of the probabilities from the one-hot y, in [0, 2].
 
     A binary likelihood is scored as two classes.
 

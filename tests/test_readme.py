@@ -28,7 +28,7 @@ def test_the_quickstart_runs(tmp_path, monkeypatch, capsys):
 
 def test_the_estimator_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pyrobbb.estimators.STEPS", 20)
+    monkeypatch.setattr("pyrobbb.estimators.stages.STEPS", 20)
     x = torch.randn(30, 2).numpy()
     names = {"x_train": x[:20], "y_train": x[:20, 0], "x_test": x[20:]}
     exec(BLOCKS[1], names)

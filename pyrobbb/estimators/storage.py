@@ -1,10 +1,10 @@
-"""scikit-learn estimators on disk: the folder of their posterior, with what they are beside it."""
+"""Estimators on disk: the folder of the posterior, with the estimator's data as extra data."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,11 @@ from torch import Tensor
 
 from .. import storage
 from ..posterior.posterior import Posterior
-from ..prediction.scaling import Standardizer
-from ..storage.specs import build, custom_names, describe
+from ..prediction import Standardizer
+from ..storage.specs import PARTS, build, custom_names, describe
 
 logger = logging.getLogger(__name__)
 
-PARTS = ("prior", "likelihood")
 SCALINGS = ("input_scaling_", "target_scaling_")
 
 
@@ -29,12 +28,12 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
     path : path-like
     estimator : BBBRegressor or BBBClassifier
     extra : mapping
-        Plain data to store beside it.
+        Plain data to store with it.
 
     Raises
     ------
     TypeError
-        If the prior or the likelihood is a callable of your own: code is not stored.
+        If the prior or the likelihood is a custom callable: code is not stored.
     """
     params = dict(estimator.get_params(deep=False))
     if not isinstance(params["hidden"], str):
@@ -45,13 +44,13 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
             params[name] = describe(name, params[name], tensors)
             if any(custom_names(params[name])):
                 raise TypeError(
-                    f"`{name}` is a callable of your own, and code is not stored: pickle the "
-                    "estimator, or save posterior_ alone."
+                    f"`{name}` must be one of pyrobbb's to be stored, got a custom callable: "
+                    "pickle the estimator, or save `posterior_` alone."
                 )
-    params |= {"checkpoint": None, "device": None}  # of the fit that is over, and of this machine
+    params |= {"checkpoint": None, "device": None}  # only for that fit and that machine
     seed = params["random_state"]
     if not isinstance(seed, int | np.integer | None):
-        logger.info("`random_state` is no number: the stored estimator has None in its place.")
+        logger.info("`random_state` is not an integer: the stored estimator has None instead.")
         params["random_state"] = None
     description: dict[str, Any] = {
         "class": type(estimator).__name__,
@@ -62,7 +61,7 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
     }
     if hasattr(estimator, "feature_names_in_"):
         description["feature_names"] = estimator.feature_names_in_.tolist()
-    description |= estimator.described()
+    description |= estimator._description()
     for name in SCALINGS:
         scaling = getattr(estimator, name, None)
         if scaling is not None:
@@ -73,47 +72,49 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
     )
 
 
-def read(
-    path: str | os.PathLike[str], kinds: Mapping[str, type[Any]]
-) -> tuple[Any, dict[str, Any]]:
-    """Read an estimator, and the plain data stored beside it.
+def read(path: str | os.PathLike[str], kinds: Sequence[type[Any]]) -> tuple[Any, dict[str, Any]]:
+    """Read an estimator, and the plain data stored with it.
 
     Parameters
     ----------
     path : path-like
-    kinds : mapping of str to class
-        The estimators there are, by name.
+    kinds : sequence of class
+        The classes of estimators to accept.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If the folder is not there, is damaged, or holds no estimator.
+        If the folder does not exist, is damaged, or holds no estimator of these classes.
     """
     extra, tensors = storage.read_extra(path)
     description = extra.pop("estimator", None)
     if description is None:
         raise ValueError(
-            f"`path` {os.fspath(path)!r} holds a posterior but no estimator: read it by "
+            f"`path` {os.fspath(path)!r} holds a posterior but no estimator: read it with "
             "Posterior.load."
         )
     posterior = Posterior.load(path)
     try:
-        estimator = _rebuilt(description, tensors, kinds, posterior)
+        name = description["class"]
+        kind = next((kind for kind in kinds if kind.__name__ == name), None)
+        estimator = None if kind is None else _rebuild(kind, description, tensors, posterior)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"`path` {os.fspath(path)!r} is damaged: its estimator cannot be rebuilt "
             f"({type(error).__name__}: {error})."
         ) from error
+    if estimator is None:
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"`path` {os.fspath(path)!r} must hold a {expected}, got a {name}.")
     return estimator, extra
 
 
-def _rebuilt(
+def _rebuild(
+    kind: type[Any],
     description: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
-    kinds: Mapping[str, type[Any]],
     posterior: Posterior,
 ) -> Any:
-    kind = kinds[description["class"]]
     params = dict(description["params"])
     if isinstance(params["hidden"], list):
         params["hidden"] = tuple(params["hidden"])
@@ -135,27 +136,28 @@ def _rebuilt(
             _check(bool((scaling.scale > 0).all()), f"positive scales in {name}")
             setattr(estimator, name, scaling)
     _check(estimator.input_scaling_.loc.shape == (n_features,), "a scaling for each feature")
-    _check(
-        posterior.chains[0].example.shape[1:] == (n_features,),
-        "a network of as many inputs as features",
-    )
-    estimator.restore(description, posterior)
+    for chain in posterior.chains:
+        _check(chain.example.shape[1:] == (n_features,), "a network with an input for each feature")
+    estimator.posterior_ = posterior
+    # A folder holds one likelihood, which all chains share.
+    estimator.likelihood_ = posterior.chains[0].network.likelihood
+    estimator._restore(description)
     return estimator
 
 
 def _check(holds: bool, what: str) -> None:
     if not holds:
-        raise ValueError(f"it has not {what}")
+        raise ValueError(f"it does not have {what}")
 
 
 def labels_to_json(labels: np.ndarray) -> dict[str, Any]:
-    """Give class labels as plain data."""
+    """Return class labels as plain data."""
     if labels.dtype.kind not in "biufUO" or not all(
         isinstance(label, str | int | float | bool) for label in labels.tolist()
     ):
         raise TypeError(
-            f"Class labels of dtype {labels.dtype} are not stored: make them strings or numbers, "
-            "or pickle the estimator."
+            f"Class labels must be strings or numbers to be stored, got dtype {labels.dtype}: "
+            "convert them, or pickle the estimator."
         )
     return {
         "dtype": labels.dtype.str if labels.dtype.kind != "O" else "O",
@@ -164,7 +166,7 @@ def labels_to_json(labels: np.ndarray) -> dict[str, Any]:
 
 
 def labels_from_json(stored: Mapping[str, Any]) -> np.ndarray:
-    """Give class labels back."""
+    """Return the class labels that `labels_to_json` has written."""
     dtype = np.dtype(stored["dtype"])
-    _check(dtype.kind in "biufUO", "class labels of a kind that is stored")
+    _check(dtype.kind in "biufUO", "class labels of a type that can be stored")
     return np.array(stored["values"], dtype=dtype)

@@ -66,8 +66,10 @@ class Calibration:
         ----------
         Vovk, Gammerman and Shafer (2005), "Algorithmic Learning in a Random World", section 4.1.
         Lei, G'Sell, Rinaldo, Tibshirani and Wasserman (2018), "Distribution-free predictive
-        inference for regression", algorithm 2. Kuleshov, Fenner and Ermon (2018), "Accurate
-        uncertainties for deep learning using calibrated regression".
+        inference for regression", algorithm 2. Chernozhukov, Wuethrich and Zhu (2021),
+        "Distributional conformal prediction", for the central level as the nonconformity score.
+        Kuleshov, Fenner and Ermon (2018), "Accurate uncertainties for deep learning using
+        calibrated regression", for the interpolation.
         """
         scores = np.asarray(to_numpy(central_level), dtype=float)
         scores = scores.reshape((len(scores), -1))

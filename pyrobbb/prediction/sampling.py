@@ -128,7 +128,7 @@ class Source:
         return (block.draws for block in self.blocks(example))
 
     def _draws_without_trace(self, guide: MeanFieldGuide) -> Iterator[Draws]:
-        """Draw the values that a trace would have: tracing takes longer than running a small net."""
+        """Draw as a trace would, without one: tracing takes longer than running a small net."""
         with GLOBAL_STATE_LOCK, pyro.validation_enabled(False), torch.no_grad():
             distributions = guide.distributions
         for child, size in _seeds_of_blocks(self.n_draws, self.seed):

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from .. import scores
+from ..estimators import BBBClassifier, BBBRegressor
 from ..estimators import storage as estimator_storage
-from ..estimators.base import KINDS, BBBClassifier, BBBRegressor
 from ..posterior.posterior import Posterior
 from .errors import TableError, prefix_errors
 from .schema import Schema
@@ -44,7 +44,7 @@ class TableModel:
         TableError
             If the estimator was not fitted to a table.
         """
-        estimator, extra = estimator_storage.read(path, KINDS)
+        estimator, extra = estimator_storage.read(path, [BBBRegressor, BBBClassifier])
         if "table" not in extra:
             raise TableError(
                 "was not made by `pyrobbb fit`: the columns it needs are unknown. Use it from "

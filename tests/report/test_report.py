@@ -12,7 +12,7 @@ from matplotlib.image import imread
 
 from pyrobbb import report, scores
 from pyrobbb.diagnostics.checks import Check, Diagnosis
-from pyrobbb.estimators.base import BBBClassifier, BBBRegressor
+from pyrobbb.estimators import BBBClassifier, BBBRegressor
 from pyrobbb.report import findings as report_findings
 from pyrobbb.report import html as report_html
 from pyrobbb.report.findings import OF_THE_FIT, Findings

@@ -1,0 +1,59 @@
+"""Split conformal calibration of a regressor by held-out rows."""
+
+from __future__ import annotations
+
+import logging
+
+from .._core.arrays import check_number
+from ..posterior.posterior import Posterior
+from ..prediction import Calibration, RegressionPrediction
+from .preparation import Rows
+
+logger = logging.getLogger(__name__)
+
+MIN_CALIBRATION_ROWS, MAX_CALIBRATION_ROWS = 9, 1_000
+"""With fewer rows, no held-out observation would bound a 90 % interval; more would make the levels
+hardly more precise."""
+REFIT_FRACTION = 0.25
+"""Factor on the epochs and the learning rate of the refit that includes the held-out rows."""
+
+
+def n_calibration_rows(fraction: float, n_rows: int) -> int:
+    """Return the number of rows to hold out for calibration: 0, or enough.
+
+    Parameters
+    ----------
+    fraction : float
+        The parameter `calibration` of the regressor.
+    n_rows : int
+    """
+    check_number("calibration", fraction)
+    if not 0 <= fraction < 1:
+        raise ValueError(
+            f"`calibration` must be a fraction of the rows in [0, 1), 0 for none, got {fraction}."
+        )
+    n_held = min(int(fraction * n_rows), MAX_CALIBRATION_ROWS)
+    if fraction > 0 and n_held < MIN_CALIBRATION_ROWS:
+        logger.info("%d rows are too few to calibrate intervals: none are held out.", n_rows)
+        return 0
+    return n_held
+
+
+def calibrate(posterior: Posterior, held: Rows, n_draws: int, seed: int) -> Calibration | None:
+    """Return the calibration of a posterior's intervals by rows that it was not fitted to.
+
+    None, with a warning in the log, if the likelihood has no distribution function.
+
+    References
+    ----------
+    Lei et al. (2018), "Distribution-free predictive inference for regression", algorithm 2, with
+    the score of Chernozhukov et al. (2021), "Distributional conformal prediction".
+    """
+    prediction = posterior.predict(held.x, n_draws, seed)
+    assert isinstance(prediction, RegressionPrediction)
+    try:
+        levels = prediction.central_level(held.y)
+    except NotImplementedError as error:  # a custom likelihood
+        logger.warning("Intervals are not calibrated: %s", error)
+        return None
+    return Calibration.of(levels, held.weight)

@@ -1,0 +1,73 @@
+"""The network of an estimator, and the names of priors and likelihoods."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from .. import likelihoods, priors
+from ..model.mlp import Activation, mlp
+from ..model.network import BayesianNetwork
+
+PRIORS: Mapping[str, priors.Prior] = {
+    "mixture": priors.ScaleMixture(0.5, 1.0, 0.1),
+    "normal": priors.Normal(),
+    "fan_in": priors.FanInNormal(),
+    "laplace": priors.Laplace(),
+    "student_t": priors.StudentT(),
+}
+LIKELIHOODS: Mapping[str, likelihoods.Conditional] = {
+    "gaussian": likelihoods.Gaussian(),
+    "heteroscedastic": likelihoods.HeteroscedasticGaussian(),
+    "student_t": likelihoods.StudentT(),
+    "poisson": likelihoods.Poisson(),
+    "negative_binomial": likelihoods.NegativeBinomial(),
+}
+SMALL, LARGE = (50,), (50, 50)
+ROWS_FOR_LARGE = 5_000
+"""Hidden layers for ``hidden="auto"``, and the number of rows from which on they are `LARGE`."""
+
+
+def choose_hidden(hidden: Sequence[int] | Literal["auto"], n_rows: int) -> tuple[int, ...]:
+    """Return the units of the hidden layers, by the number of rows for ``"auto"``."""
+    if not isinstance(hidden, str):
+        return tuple(int(n) for n in hidden)
+    if hidden != "auto":
+        raise ValueError(f"`hidden` must be 'auto' or a sequence such as (50, 50), got {hidden!r}.")
+    return LARGE if n_rows >= ROWS_FOR_LARGE else SMALL
+
+
+def build_network(
+    n_inputs: int,
+    hidden: tuple[int, ...],
+    n_outputs: int,
+    *,
+    activation: Activation,
+    prior: str | priors.Prior,
+    likelihood: likelihoods.Likelihood,
+    seed: int,
+) -> BayesianNetwork:
+    """Return a multilayer perceptron with a prior, given by name or itself, and a likelihood."""
+    net = mlp(n_inputs, hidden, n_outputs, activation, seed=seed)
+    return BayesianNetwork(net, _resolve("prior", prior, PRIORS), likelihood)
+
+
+def resolve_likelihood(
+    likelihood: str | likelihoods.Likelihood, n_targets: int
+) -> likelihoods.Likelihood:
+    """Return a likelihood, given by name or itself, with a noise scale for each target."""
+    resolved = _resolve("likelihood", likelihood, LIKELIHOODS)
+    has_noise_scale = isinstance(resolved, likelihoods.Gaussian | likelihoods.StudentT)
+    if has_noise_scale and n_targets > 1 and isinstance(resolved.noise_median, float):
+        return dataclasses.replace(resolved, noise_median=(resolved.noise_median,) * n_targets)
+    return resolved
+
+
+def _resolve(argument: str, value: Any, known: Mapping[str, Any]) -> Any:
+    """Return the object with a name; a callable is returned as it is."""
+    if isinstance(value, str):
+        if value not in known:
+            raise ValueError(f"`{argument}` must be one of {', '.join(known)}, got {value!r}.")
+        return known[value]
+    return value

@@ -1,0 +1,179 @@
+"""The fits that one call of an estimator's `fit` consists of, and how each is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .._core.arrays import check_count, supports_float64
+from ..model.network import BayesianNetwork
+from ..posterior.fitting import fit
+from ..posterior.posterior import Posterior
+from ..training.checkpoints import stored_seed
+from ..training.config import EngineName
+from ..training.placement import Device, as_device
+from .preparation import Rows
+
+OPTIMIZER = partial(torch.optim.Adam, betas=(0.9, 0.99))
+"""Where the noise is small, a single outlier can make a gradient a million times larger than usual.
+With torch's default of 0.999 the fit would then stall for thousands of steps."""
+MAX_GRAD_NORM_PER_ROW = 100.0
+"""Bound on the norm of the gradient, per row of data. Without it such an outlier can make a chain
+diverge; a bound reached in ordinary steps would make the learned noise too small."""
+STEPS, MAX_EPOCHS, MIN_EPOCHS = 40_000, 10_000, 20
+"""With ``epochs=None``: as many epochs as take `STEPS` steps, within these bounds."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The names of the fits of one call of `fit`, in order.
+
+    Attributes
+    ----------
+    names : tuple of str
+    checkpoint : path-like, optional
+        The checkpoints of each stage are in a subfolder, numbered by the position of the stage.
+    """
+
+    names: tuple[str, ...]
+    checkpoint: str | os.PathLike[str] | None
+
+    def folder(self, name: str) -> Path | None:
+        """Return the folder for the checkpoints of a stage."""
+        if self.checkpoint is None:
+            return None
+        return Path(self.checkpoint) / f"fit-{self.names.index(name) + 1}"
+
+    def stored_seed(self) -> int | None:
+        """Return the seed in the checkpoints of an interrupted call of `fit`, if there are any."""
+        folder = self.folder(self.names[0])
+        return None if folder is None else stored_seed(folder)
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The parameters of an estimator that every stage is fitted with.
+
+    Attributes
+    ----------
+    epochs, batch_size, lr, restarts, kl_weight, engine, device, seed, progress
+        As for `pyrobbb.fit`; epochs None: see `STEPS`.
+    validation_fraction : float, optional
+        Fraction of the rows held out for early stopping. None: no early stopping.
+    patience : int, optional
+    """
+
+    epochs: int | None
+    batch_size: int
+    lr: float
+    restarts: int
+    kl_weight: float
+    engine: EngineName
+    device: Device | None
+    seed: int
+    progress: bool
+    validation_fraction: float | None = None
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count("batch_size", self.batch_size)
+        if self.validation_fraction is not None and not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                f"`validation_fraction` must lie in (0, 1), got {self.validation_fraction}."
+            )
+
+    def arguments(self, rows: Rows) -> dict[str, Any]:
+        """Return the arguments of `pyrobbb.fit` for some rows."""
+        epochs = self.epochs
+        if epochs is None:
+            epochs = min(math.ceil(STEPS / math.ceil(len(rows) / self.batch_size)), MAX_EPOCHS)
+            epochs = max(epochs, MIN_EPOCHS)
+        return {
+            "epochs": epochs,
+            "batch_size": self.batch_size,
+            "lr": self.lr,
+            "restarts": self.restarts,
+            "optimizer": OPTIMIZER,
+            "clip_norm": MAX_GRAD_NORM_PER_ROW * rows.total_weight,
+            "kl_weight": self.kl_weight,
+            "engine": self.engine,
+            "device": self.device,
+            "seed": self.seed,
+            "progress": self.progress,
+        }
+
+
+def fit_once(
+    network: BayesianNetwork,
+    rows: Rows,
+    options: TrainingOptions,
+    *,
+    checkpoint: Path | None,
+    start: Posterior | None = None,
+    fraction: float = 1.0,
+) -> Posterior:
+    """Fit the posterior of a network, with early stopping if the options have it.
+
+    Parameters
+    ----------
+    network : BayesianNetwork
+        Converted to double precision if there are at most `batch_size` rows.
+    rows : Rows
+    options : TrainingOptions
+    checkpoint : Path, optional
+    start : Posterior, optional
+        Warm start: as many chains as it has, without a warm-up of the KL divergence, which would
+        lead away from it.
+    fraction : float
+        Factor on the number of epochs and on the learning rate.
+
+    Returns
+    -------
+    Posterior
+        In double precision.
+    """
+    validation = patience = None
+    if options.validation_fraction is not None:
+        rows, held = rows.split(options.validation_fraction, options.seed)
+        validation, patience = (held.x, held.y), options.patience
+    device = as_device(options.device)
+    if len(rows) <= options.batch_size and (device is None or supports_float64(device)):
+        # For so few rows it costs little. A row of weight 2 and the row twice then give equal fits.
+        network.double()
+    arguments = options.arguments(rows)
+    arguments["epochs"] = math.ceil(fraction * arguments["epochs"])
+    arguments["lr"] = fraction * arguments["lr"]
+    if start is not None:
+        arguments |= {"start": start, "restarts": 1, "kl_warmup": 0.0}
+    posterior = fit(
+        network,
+        rows.x,
+        rows.y,
+        sample_weight=rows.weight,
+        validation=validation,
+        patience=patience,
+        checkpoint=checkpoint,
+        **arguments,
+    )
+    return _to_double(posterior)
+
+
+def _to_double(posterior: Posterior) -> Posterior:
+    """Return a posterior in double precision, as the target may be 1e9 with a spread of 1."""
+    chains = []
+    for chain in posterior.chains:
+        if supports_float64(chain.example.device):
+            chain.network.double()
+            if isinstance(chain.guide, nn.Module):
+                chain.guide.double()
+            chain = dataclasses.replace(chain, example=chain.example.double())
+        chains.append(chain)
+    return Posterior(tuple(chains))
