@@ -24,7 +24,7 @@ import torch
 from records import append, read
 
 from pyrobbb import priors
-from pyrobbb.bandits.interaction import EpsilonGreedy, MushroomBandit, ThompsonSampler, run
+from pyrobbb.bandits import EpsilonGreedy, MushroomBandit, ThompsonSampler, run
 from pyrobbb.datasets import load_mushroom
 from pyrobbb.likelihoods import Gaussian
 

@@ -1,8 +1,8 @@
-"""What bandit agents share: the loop's side, the memory, when to learn, files.
+"""Agent: what bandit agents share, which is the interface, the replay buffer, updates and files.
 
-An agent belongs into a loop of the user's own: it chooses an action for a context (`act`) and is
-told the reward (`observe`). All kinds have one network that takes the context and the action and
-gives the expected reward, and learn it from a memory of the last observations.
+An agent is used in a custom loop: it chooses an action for a context (`act`) and learns from the
+reward (`observe`). Each kind of agent has a network that maps context and action to the expected
+reward, and fits it to a replay buffer of the last observations.
 """
 
 from __future__ import annotations
@@ -31,79 +31,80 @@ from ..model.network import BayesianNetwork
 from ..posterior.posterior import Posterior
 from ..storage.strict_json import prefix_errors
 from ..training.warm_start import load_chain
-from . import storage as bandit_storage
-from .plan import ACT, BATCHES, LEARN, Plan
-from .replay import Replay
+from . import storage
+from .config import ACT, BATCHES, LEARN, AgentConfig
+from .replay_buffer import ReplayBuffer
 
 
 class Agent(ABC):
-    """What the agents share: the loop's side, the memory, when to learn, files.
+    """What bandit agents share: `act`, `observe`, `save` and `load`.
 
     Parameters
     ----------
-    plan : Plan
+    config : AgentConfig
     network : BayesianNetwork
     guide : MeanFieldGuide
     optimizer : FlatAdam
-        Over what is learnt, tensors of the network and the guide.
+        Of the learned tensors, which are those of the network and the guide.
     """
 
     _kl_weight = 1.0
-    _is_real = True  # whether rewards may be any numbers
+    _is_real = True  # whether rewards may be any real numbers
 
     def __init__(
-        self, plan: Plan, network: BayesianNetwork, guide: MeanFieldGuide, optimizer: FlatAdam
+        self,
+        config: AgentConfig,
+        network: BayesianNetwork,
+        guide: MeanFieldGuide,
+        optimizer: FlatAdam,
     ) -> None:
-        self._plan, self._network, self._guide = plan, network, guide
+        self._config, self._network, self._guide = config, network, guide
         self._adam = optimizer
-        self._replay = Replay(plan.replay_size, plan.n_inputs)
+        self._replay = ReplayBuffer(config.replay_size, config.n_inputs)
         self._n_acted = 0
-        self._losses = np.empty((0, 2, 1))  # those of the last update
+        self._losses = np.empty((0, 2, 1))  # of the last update
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}({self._plan.n_features} features, {self._plan.n_actions} "
+            f"{type(self).__name__}({self._config.n_features} features, {self._config.n_actions} "
             f"actions, {self.n_seen} observations)"
         )
 
     @property
     def n_seen(self) -> int:
-        """How many rewards it has observed."""
+        """Number of observations so far."""
         return self._replay.n_seen
 
     @property
     def n_data(self) -> int:
-        """How many of them it remembers: the number of data in the ELBO."""
+        """Number of observations in the replay buffer: the number of data in the ELBO."""
         return len(self._replay)
 
     @property
     def posterior(self) -> Posterior:
         """A snapshot of the posterior, which later observations do not change.
 
-        Its x are rows as `inputs` gives them, its y are rewards divided by `reward_scale`, and its
-        history is that of the last update.
+        Its x are rows of `inputs`, its y are rewards divided by `reward_scale`, and its history is
+        that of the last update.
         """
-        plan, n = self._plan, len(self._losses)
+        config, n_steps = self._config, len(self._losses)
         nll, kl = self._losses[:, :, 0].T
-        rows = np.full(n, plan.batch_size)
-        history = History(nll + kl, nll, kl, np.zeros(n, int), rows)
-        settings = {
-            "n_data": self.n_data,
-            "n_seen": self.n_seen,
-            "batch_size": plan.batch_size,
-            "lr": float(plan.lr),
-            "reward_scale": float(plan.reward_scale),
-            "seed": plan.seed,
-        }
-        example = self._replay.x[:1].clone()
+        n_rows = np.full(n_steps, config.batch_size)
+        history = History(nll + kl, nll, kl, np.zeros(n_steps, int), n_rows)
+        settings = FitSettings(
+            n_data=self.n_data,
+            batch_size=config.batch_size,
+            lr=float(config.lr),
+            seed=config.seed,
+            notes={"n_seen": self.n_seen, "reward_scale": float(config.reward_scale)},
+        )
         network = copy.deepcopy(self._network).eval()
         guide = copy.deepcopy(self._guide)
-        return Posterior(
-            (FittedChain(network, guide, history, example, FitSettings.from_mapping(settings)),)
-        )
+        example = self._replay.x[:1].clone()
+        return Posterior((FittedChain(network, guide, history, example, settings),))
 
     def inputs(self, context: ArrayLike) -> np.ndarray:
-        """Give the rows that the network sees of a context, one for each action.
+        """Return the network's inputs for a context, one row for each action.
 
         Parameters
         ----------
@@ -112,12 +113,12 @@ class Agent(ABC):
         Returns
         -------
         ndarray of shape (n_actions, n_features + n_actions), float32
-            The context, then the action as a column of its own.
+            The context, then an indicator for each action.
         """
-        return self._plan.inputs(self._plan.checked_context(context)).numpy()
+        return self._config.inputs(self._config.checked_context(context)).numpy()
 
     def act(self, context: ArrayLike) -> int:
-        """Choose an action. Until the first update, each is as likely as the others.
+        """Choose an action. Until the first update, all are equally likely.
 
         Parameters
         ----------
@@ -131,12 +132,12 @@ class Agent(ABC):
         Raises
         ------
         TypeError, ValueError
-            If the context is not of so many finite numbers.
+            If the context does not consist of `n_features` finite numbers.
         """
-        inputs = self._plan.inputs(self._plan.checked_context(context))
-        seed = self._plan.seed_of(ACT, self._n_acted)
-        if self.n_seen < self._plan.update_every:
-            action = int(np.random.default_rng(seed).integers(self._plan.n_actions))
+        inputs = self._config.inputs(self._config.checked_context(context))
+        seed = self._config.seed_of(ACT, self._n_acted)
+        if self.n_seen < self._config.update_every:
+            action = int(np.random.default_rng(seed).integers(self._config.n_actions))
         else:
             with torch.no_grad(), pyro.validation_enabled(False):
                 action = self._choose(inputs, seed)
@@ -144,10 +145,10 @@ class Agent(ABC):
         return action
 
     def observe(self, context: ArrayLike, action: int, reward: float) -> None:
-        """Take up the reward of an action; after every `update_every` of them, learn.
+        """Store the reward of an action; after every `update_every` observations, learn.
 
-        The action need not be the agent's own. If it raises, or is interrupted, the agent is as it
-        was before.
+        The action need not be one that the agent chose. If this raises or is interrupted, the agent
+        remains in its previous state.
 
         Parameters
         ----------
@@ -158,39 +159,39 @@ class Agent(ABC):
         Raises
         ------
         TypeError, ValueError
-            If an argument is not as described, or the likelihood knows no such reward.
+            If an argument is not as described, or the reward is not in the likelihood's support.
         NonFiniteLossError
             If the loss is NaN or infinite while it learns.
         """
-        plan = self._plan
-        row = plan.checked_context(context)
+        config = self._config
+        row = config.checked_context(context)
         check_count("action", action, least=0)
-        if action >= plan.n_actions:
+        if action >= config.n_actions:
             raise ValueError(
-                f"`action` must be below n_actions={plan.n_actions}, got {action}: they are "
+                f"`action` must be below n_actions={config.n_actions}, got {action}: actions are "
                 "numbered from 0."
             )
         check_number("reward", reward)
-        y = torch.tensor([reward / plan.reward_scale], dtype=torch.float32)
+        y = torch.tensor([reward / config.reward_scale], dtype=torch.float32)
         if not bool(y.isfinite()):
             raise ValueError(
-                f"`reward` {reward} is too large in units of reward_scale={plan.reward_scale}: "
-                "give a larger `reward_scale`."
+                f"`reward` must be finite in units of reward_scale={config.reward_scale}, got "
+                f"{reward}: choose a larger `reward_scale`."
             )
-        x = plan.inputs(row)[int(action)]
+        x = config.inputs(row)[int(action)]
         if not self._is_real:
             self._check_support(x, y)
-        is_due = (self.n_seen + 1) % plan.update_every == 0
-        with self._all_or_nothing(is_due):
+        is_due = (self.n_seen + 1) % config.update_every == 0
+        with self._undo_on_error(is_due):
             self._replay.add(x, y)
             if is_due:
                 self._update()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the agent into a folder, without pickle: `load` goes on as if nothing had been.
+        """Write the complete state of the agent into a folder, without pickle.
 
-        An agent that the folder holds already is replaced at one moment. The folder is also one of
-        `Posterior.load`.
+        An agent in the folder is replaced atomically. `Posterior.load` reads the posterior from the
+        same folder.
 
         Parameters
         ----------
@@ -199,21 +200,21 @@ class Agent(ABC):
         Raises
         ------
         TypeError
-            If prior or likelihood are callables of your own: code is not stored.
+            If the prior or the likelihood is a custom callable: code is not stored.
         OSError
-            If the folder cannot be written; it is then as it was.
+            If the folder cannot be written; it is then unchanged.
         """
-        arguments = {**dataclasses.asdict(self._plan), **self._own_arguments()}
-        stored = bandit_storage.Stored(
+        arguments = {**dataclasses.asdict(self._config), **self._extra_arguments()}
+        stored = storage.StoredAgent(
             arguments, self._n_acted, self.n_seen, self._tensors(), self.posterior
         )
-        bandit_storage.write(path, type(self).__name__, stored)
+        storage.write(path, type(self).__name__, stored)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read an agent from a folder.
 
-        What it does from here on is bit for bit what the one that was saved would have done.
+        It continues bit for bit as the saved agent would have.
 
         Parameters
         ----------
@@ -222,80 +223,80 @@ class Agent(ABC):
         Raises
         ------
         FileNotFoundError, ValueError
-            If the folder is not there, is damaged, or holds no agent of this class.
+            If the folder does not exist, is damaged, or holds no agent of this class.
         """
-        stored = bandit_storage.read(path, cls.__name__)
+        stored = storage.read(path, cls.__name__)
         with prefix_errors(f"`path` {os.fspath(path)!r} is damaged"):
-            agent = cls._made(dict(stored.arguments), stored.posterior.network)
+            agent = cls._build(dict(stored.arguments), stored.posterior.network)
             agent._restore(stored)
         return agent
 
     @classmethod
     @abstractmethod
-    def _made(cls, arguments: dict[str, Any], network: BayesianNetwork) -> Self:
-        """Make an agent of stored arguments, with the prior and likelihood of a network."""
+    def _build(cls, arguments: dict[str, Any], network: BayesianNetwork) -> Self:
+        """Return an agent with stored arguments, and the prior and likelihood of a network."""
 
     @abstractmethod
-    def _own_arguments(self) -> dict[str, Any]:
-        """Give the arguments that are not in the plan, nor the network's."""
+    def _extra_arguments(self) -> dict[str, Any]:
+        """Return the arguments that are neither in the configuration nor in the network."""
 
     @abstractmethod
     def _choose(self, inputs: Tensor, seed: int) -> int:
-        """Choose an action by what has been learnt."""
+        """Choose an action by the fitted network."""
 
     @abstractmethod
     def _learn(self, steps: Steps, losses: np.ndarray, seed: int) -> None:
-        """Take steps, and write down the losses, as `Engine.run` does."""
+        """Take steps, and write their losses into an array, as `Engine.run` does."""
 
     def _check_support(self, x: Tensor, y: Tensor) -> None:
-        """Raise a ValueError if the likelihood knows no such reward."""
+        """Raise a ValueError if the reward is not in the likelihood's support."""
         try:
             self._network.prepare(x[None], y[None])
         except ValueError as error:
             raise ValueError(
-                f"`reward` must be one that {self._network.likelihood} gives a probability, got "
-                f"{y.item():g}: {error}"
+                f"`reward` must be in the support of {self._network.likelihood}, got {y.item():g}: "
+                f"{error}"
             ) from None
 
     def _update(self) -> None:
-        plan, n = self._plan, self._plan.n_steps
-        number = self.n_seen // plan.update_every
+        config, n = self._config, self._config.n_steps
+        number = self.n_seen // config.update_every
         steps = Steps(
             self._replay.x,
             self._replay.y,
-            self._replay.batches(n, plan.batch_size, self._plan.seed_of(BATCHES, number)),
-            n_rows=np.full(n, plan.batch_size),
+            self._replay.batches(n, config.batch_size, config.seed_of(BATCHES, number)),
+            n_rows=np.full(n, config.batch_size),
             n_data=self.n_data,
             kl_weight=np.full(n, self._kl_weight),
             step_weight=np.ones(n),
-            lr=np.full(n, plan.lr),
+            lr=np.full(n, config.lr),
         )
         losses = np.full((n, 2, 1), np.nan)
         with GLOBAL_STATE_LOCK, limit_threads(self._guide.loc.numel()):
-            self._learn(steps, losses, self._plan.seed_of(LEARN, number))
+            self._learn(steps, losses, config.seed_of(LEARN, number))
         self._losses = losses
 
     @contextmanager
-    def _all_or_nothing(self, is_due: bool) -> Iterator[None]:
-        """Undo an observation that does not come to its end."""
-        n_seen, row = self.n_seen, self._replay.next_to_go()
+    def _undo_on_error(self, is_due: bool) -> Iterator[None]:
+        """Restore the previous state if an observation is not completed."""
+        n_seen, row = self.n_seen, self._replay.next_overwritten()
         losses, n_steps = self._losses, self._adam.n_steps
-        before = [tensor.clone() for tensor in self._learnt()] if is_due else []
+        before = [tensor.clone() for tensor in self._learned()] if is_due else []
         try:
             yield
         except BaseException:
-            self._replay.take_back(n_seen, row)
+            self._replay.undo_add(n_seen, row)
             if is_due:
                 self._losses, self._adam.n_steps = losses, n_steps
-                for tensor, value in zip(self._learnt(), before, strict=True):
+                for tensor, value in zip(self._learned(), before, strict=True):
                     tensor.copy_(value)
             raise
 
-    def _learnt(self) -> list[Tensor]:
+    def _learned(self) -> list[Tensor]:
         return [*self._adam.tensors, *self._adam.first, *self._adam.second]
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Give what is stored beside the posterior: the memory, and Adam's moments."""
+        """Return what is stored with the posterior: the replay buffer, and the moments of Adam."""
         n = len(self._replay)
         tensors = {"replay.x": self._replay.x[:n], "replay.y": self._replay.y[:n]}
         for name in ("first", "second"):
@@ -303,10 +304,10 @@ class Agent(ABC):
             tensors |= {f"adam.{name}.{i}": tensor for i, tensor in enumerate(moments)}
         return tensors
 
-    def _restore(self, stored: bandit_storage.Stored) -> None:
+    def _restore(self, stored: storage.StoredAgent) -> None:
         load_chain(stored.posterior.chains[0], self._network, self._guide)
         self._n_acted, self._replay.n_seen = stored.n_acted, stored.n_seen
-        bandit_storage.fill(self._tensors(), stored.tensors)
-        self._adam.n_steps = self.n_seen // self._plan.update_every * self._plan.n_steps
+        storage.copy_tensors(stored.tensors, self._tensors())
+        self._adam.n_steps = self.n_seen // self._config.update_every * self._config.n_steps
         history = stored.posterior.history
         self._losses = np.stack([history.nll, history.kl], 1)[:, :, None]

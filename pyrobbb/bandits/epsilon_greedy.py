@@ -1,4 +1,4 @@
-"""Epsilon-greedy: what Thompson sampling is compared with."""
+"""EpsilonGreedy: an agent to compare Thompson sampling with."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from ..model.guides import MeanFieldGuide
 from ..model.mlp import Activation, mlp
 from ..model.network import BayesianNetwork
 from .agent import Agent
-from .plan import Plan
+from .config import AgentConfig
 
 
 class EpsilonGreedy(Agent):
-    """The action that seems best, but with probability epsilon any: to be compared with.
+    """Choose the action with the highest expected reward; with probability epsilon, any action.
 
-    The same network and memory as of `ThompsonSampler`, but the weights are points, fitted to the
-    rewards by least squares.
+    The network and the replay buffer are those of `ThompsonSampler`, but the weights are points,
+    fitted to the rewards by least squares.
 
     Parameters
     ----------
     n_features, n_actions, hidden, activation
         As for `ThompsonSampler`.
     epsilon : float
-        Probability of an action drawn at random, in [0, 1]. 0: greedy.
+        Probability of an action drawn uniformly at random, in [0, 1]. 0: greedy.
     replay_size, batch_size, update_every, n_steps, lr, reward_scale, seed
         As for `ThompsonSampler`.
 
@@ -60,7 +60,7 @@ class EpsilonGreedy(Agent):
         reward_scale: float = 1.0,
         seed: int | None = None,
     ) -> None:
-        plan = Plan(
+        config = AgentConfig(
             n_features,
             n_actions,
             hidden=hidden,
@@ -77,40 +77,41 @@ class EpsilonGreedy(Agent):
         if not 0 <= epsilon <= 1:
             raise ValueError(f"`epsilon` must be a probability, in [0, 1], got {epsilon}.")
         self._epsilon = float(epsilon)
-        net = mlp(plan.n_inputs, hidden, 1, activation, seed=plan.seed)
-        # Point masses are a posterior, too, if one without doubt.
+        net = mlp(config.n_inputs, hidden, 1, activation, seed=config.seed)
+        # Point masses as a guide: a posterior without epistemic uncertainty.
         network = BayesianNetwork(net, priors.Normal(), Gaussian(scale=1.0))
         guide = MeanFieldGuide(network)
         with torch.no_grad():
             guide.rho.fill_(-torch.inf)
         adam = flat_optimizer([guide.loc.detach()], torch.optim.Adam)
         assert isinstance(adam, FlatAdam)
-        super().__init__(plan, network, guide, adam)
+        super().__init__(config, network, guide, adam)
         self._call = FunctionalCall(net, guide.shapes)
 
     @classmethod
-    def _made(cls, arguments: dict[str, Any], network: BayesianNetwork) -> Self:
+    def _build(cls, arguments: dict[str, Any], network: BayesianNetwork) -> Self:
         return cls(**arguments)
 
-    def _own_arguments(self) -> dict[str, Any]:
+    def _extra_arguments(self) -> dict[str, Any]:
         return {"epsilon": self._epsilon}
 
     def _choose(self, inputs: Tensor, seed: int) -> int:
         rng = np.random.default_rng(seed)
         if rng.random() < self._epsilon:
-            return int(rng.integers(self._plan.n_actions))
-        return int(self._expected(self._adam.tensors[0], inputs).argmax())
+            return int(rng.integers(self._config.n_actions))
+        return int(self._expected_rewards(self._adam.tensors[0], inputs).argmax())
 
     def _learn(self, steps: Steps, losses: np.ndarray, seed: int) -> None:
         for i in range(len(steps)):
             x, y = steps.batch(i)
             weights = self._adam.tensors[0].detach().requires_grad_()
-            nll = steps.data_weight[i] * 0.5 * (self._expected(weights, x) - y).square().sum()
-            (slope,) = torch.autograd.grad(nll, weights)
-            self._adam.step([slope], float(steps.lr[i]))
+            error = self._expected_rewards(weights, x) - y
+            nll = steps.data_weight[i] * 0.5 * error.square().sum()
+            (gradient,) = torch.autograd.grad(nll, weights)
+            self._adam.step([gradient], float(steps.lr[i]))
             losses[i] = [[nll.item()], [0.0]]
         if not np.isfinite(losses).all() or not bool(self._adam.tensors[0].isfinite().all()):
             raise non_finite_loss_error(self._adam.n_steps, "the loss")
 
-    def _expected(self, weights: Tensor, x: Tensor) -> Tensor:
+    def _expected_rewards(self, weights: Tensor, x: Tensor) -> Tensor:
         return self._call(self._guide.split(weights), x)

@@ -1,10 +1,4 @@
-"""Bandits: Thompson sampling for loops of one's own, and what to compare it with.
-
-- `ThompsonSampler`, `EpsilonGreedy`: agents, which ``act(context)`` and
-  ``observe(context, action, reward)``, `save` and `load`.
-- `MushroomBandit`: the environment of Blundell et al. (2015), section 5.3.
-- `run`: an agent in an environment, and its regret.
-"""
+"""The interaction of an agent with an environment, and its regret."""
 
 from __future__ import annotations
 
@@ -14,56 +8,51 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .._core.arrays import ArrayLike, check_count
-from .epsilon_greedy import EpsilonGreedy
-from .mushrooms import MushroomBandit
-from .thompson import ThompsonSampler
-
-__all__ = ["EpsilonGreedy", "MushroomBandit", "ThompsonSampler", "run"]
 
 
-class Acts(Protocol):
-    """What `run` needs of an agent."""
+class ActingAgent(Protocol):
+    """The interface of an agent for `run`."""
 
     def act(self, context: ArrayLike) -> int:
         """Choose an action."""
         ...
 
     def observe(self, context: ArrayLike, action: int, reward: float) -> None:
-        """Take up the reward."""
+        """Learn from the reward of an action."""
         ...
 
 
 class Environment(Protocol):
-    """What `run` needs of an environment: gymnasium's interface, and a regret."""
+    """The interface of an environment for `run`: that of gymnasium, with a regret."""
 
     def reset(self) -> tuple[Any, dict[str, Any]]:
-        """Give the first context."""
+        """Return the first context."""
         ...
 
     def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Give the next context and the reward; the regret is in ``info["regret"]``."""
+        """Return the next context and the reward, with the regret as ``info["regret"]``."""
         ...
 
 
 def run(
-    agent: Acts, environment: Environment, n_steps: int, *, progress: bool = False
+    agent: ActingAgent, environment: Environment, n_steps: int, *, progress: bool = False
 ) -> np.ndarray:
-    """Let an agent act in an environment, and learn.
+    """Run an agent in an environment, and return its cumulative regret.
 
     Parameters
     ----------
-    agent : ThompsonSampler, EpsilonGreedy, or anything that acts and observes
-        It is changed.
-    environment : MushroomBandit, or one alike
+    agent : ThompsonSampler, EpsilonGreedy, or any object with `act` and `observe`
+        Changed in place.
+    environment : MushroomBandit, or any object with `reset` and `step`
     n_steps : int
-        Interactions.
+        Number of interactions.
     progress : bool
         Show a progress bar.
 
     Returns
     -------
     ndarray of shape (n_steps,)
-        Regret up to and with each interaction, in the units of the rewards.
+        Cumulative regret after each interaction, in the units of the rewards.
     """
     check_count("n_steps", n_steps)
     regret = np.empty(n_steps)

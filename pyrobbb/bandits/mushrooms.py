@@ -1,4 +1,4 @@
-"""A bandit of mushrooms: to eat, or not to eat."""
+"""MushroomBandit: the environment of Blundell et al. (2015), section 5.3."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from .._core.random_state import as_seed
 
 PASS, EAT = 0, 1
 GOOD, BAD = 5.0, -35.0
-"""Rewards of eating: a poisonous mushroom gives either, with probability 1/2 each."""
+"""Rewards of eating. A poisonous mushroom gives either, with probability 1/2 each."""
 
 
 class MushroomBandit:
-    """One mushroom after the other, drawn at random: 0 leaves it, 1 eats it.
+    """A sequence of mushrooms drawn at random; action 0 leaves a mushroom, action 1 eats it.
 
-    To eat an edible one is rewarded by 5, a poisonous one by -35 or 5, with probability 1/2 each;
-    to leave it, by 0. The interface is gymnasium's, which is not needed. No episode ever ends.
+    The reward of eating is 5 for an edible mushroom, and -35 or 5 with probability 1/2 each for a
+    poisonous one; the reward of leaving it is 0. The interface is that of gymnasium, which is not
+    required. Episodes do not end.
 
     Parameters
     ----------
     contexts : array-like of shape (n, n_features)
-        What can be seen of each mushroom.
+        Visible properties of each mushroom.
     is_edible : array-like of shape (n,)
-        1 or True where it is edible, else 0.
+        1 or True if it is edible, else 0.
     seed : int, optional
-        Makes mushrooms and rewards repeatable.
+        Makes mushrooms and rewards reproducible.
 
     Attributes
     ----------
@@ -58,12 +59,12 @@ class MushroomBandit:
         if rows.dim() != 2:
             raise ValueError(
                 "`contexts` must have a row for each mushroom and a column for each feature, got "
-                f"the shape {tuple(rows.shape)}."
+                f"shape {tuple(rows.shape)}."
             )
         if edible.shape != rows.shape[:1] or not bool(((edible == 0) | (edible == 1)).all()):
             raise ValueError(
                 f"`is_edible` must hold 0 or 1 for each of the {len(rows)} rows of `contexts`, got "
-                f"the shape {tuple(edible.shape)}"
+                f"shape {tuple(edible.shape)}"
                 + (f" and the value {edible.max()}." if edible.shape == rows.shape[:1] else ".")
             )
         self._contexts = rows.float().numpy()
@@ -73,12 +74,12 @@ class MushroomBandit:
         self._row: int | None = None
 
     def reset(self, seed: int | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """Show a first mushroom.
+        """Return the first mushroom.
 
         Parameters
         ----------
         seed : int, optional
-            Begins the sequence of mushrooms and rewards anew, from this seed.
+            Restarts the sequence of mushrooms and rewards from this seed.
 
         Returns
         -------
@@ -88,10 +89,10 @@ class MushroomBandit:
         """
         if seed is not None:
             self._rng = np.random.default_rng(as_seed(seed))
-        return self._show(), {}
+        return self._draw_mushroom(), {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Leave the mushroom or eat it, and show the next one.
+        """Leave or eat the mushroom, and return the next one.
 
         Parameters
         ----------
@@ -106,16 +107,16 @@ class MushroomBandit:
         terminated, truncated : bool
             False.
         info : dict
-            ``"regret"``, what one who knows would have got (5 of an edible one, else 0) less the
-            reward: below 0 where poison did no harm; and ``"is_edible"``, of the mushroom left or
-            eaten.
+            ``"regret"``: the expected reward of the best action (5 for an edible mushroom, else 0)
+            minus the reward; negative where a poisonous mushroom was harmless. ``"is_edible"``:
+            of the mushroom left or eaten.
 
         Raises
         ------
         RuntimeError
             Before `reset`.
         ValueError
-            If there is no such action.
+            If the action is neither 0 nor 1.
         """
         if self._row is None:
             raise RuntimeError("There is no mushroom yet: call reset() before step().")
@@ -127,8 +128,8 @@ class MushroomBandit:
         reward = 0.0 if action == PASS else GOOD if is_harmless else BAD
         best = GOOD if is_edible else 0.0
         info = {"regret": best - reward, "is_edible": is_edible}
-        return self._show(), reward, False, False, info
+        return self._draw_mushroom(), reward, False, False, info
 
-    def _show(self) -> np.ndarray:
+    def _draw_mushroom(self) -> np.ndarray:
         self._row = int(self._rng.integers(len(self._contexts)))
         return self._contexts[self._row].copy()

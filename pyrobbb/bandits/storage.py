@@ -1,4 +1,4 @@
-"""Bandit agents on disk: the folder of their posterior, with what else they need to go on."""
+"""Bandit agents on disk: the folder of the posterior, with the rest of the state as extra data."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What is stored of an agent.
+class StoredAgent:
+    """The stored state of an agent.
 
     Attributes
     ----------
     arguments : dict
-        Of its constructor, but for prior and likelihood, which are the posterior's.
+        Of its constructor, except for prior and likelihood, which are in the posterior.
     n_acted, n_seen : int
-        How often it has acted and observed.
+        Numbers of its actions and observations.
     tensors : dict of str to Tensor
-        Its memory, and the state of its optimiser.
+        Its replay buffer, and the state of its optimizer.
     posterior : Posterior
     """
 
@@ -44,19 +44,19 @@ class Stored:
     posterior: Posterior
 
 
-def write(path: str | os.PathLike[str], kind: str, stored: Stored) -> None:
-    """Write an agent of a class into a folder, in the place of an older one.
+def write(path: str | os.PathLike[str], kind: str, stored: StoredAgent) -> None:
+    """Write an agent of a class into a folder, replacing the agent in it.
 
     Raises
     ------
     TypeError
-        If the prior or the likelihood is a callable of your own: code is not stored.
+        If the prior or the likelihood is a custom callable: code is not stored.
     """
     network = stored.posterior.network
     for part in PARTS:
         if any(custom_names(describe(part, getattr(network, part), {}))):
             raise TypeError(
-                f"`{part}` is a callable of your own, and code is not stored: save "
+                f"`{part}` must be one of pyrobbb's to be stored, got a custom callable: save "
                 "agent.posterior alone."
             )
     description = {
@@ -70,42 +70,47 @@ def write(path: str | os.PathLike[str], kind: str, stored: Stored) -> None:
     )
 
 
-def read(path: str | os.PathLike[str], kind: str) -> Stored:
+def read(path: str | os.PathLike[str], kind: str) -> StoredAgent:
     """Read an agent of a class.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If the folder is not there, is damaged, or holds no agent of this class.
+        If the folder does not exist, is damaged, or holds no agent of this class.
     """
     name = repr(os.fspath(path))
     extra, tensors = storage.read_extra(path)
     if "bandit" not in extra:
         raise ValueError(
-            f"`path` {name} holds a posterior but no bandit agent: read it by Posterior.load."
+            f"`path` {name} holds a posterior but no bandit agent: read it with Posterior.load."
         )
     with prefix_errors(f"`path` {name} is damaged"):
-        found = check_fields("'bandit'", extra["bandit"], FIELDS)
+        fields = check_fields("'bandit'", extra["bandit"], FIELDS)
         for count in ("n_acted", "n_seen"):
-            if found[count] < 0:
-                raise ValueError(f"its 'bandit' has the {count!r} {found[count]}, must be >= 0.")
-    if found["class"] != kind:
-        raise ValueError(f"`path` {name} holds a {found['class']}, no {kind}.")
-    return Stored(
-        found["arguments"], found["n_acted"], found["n_seen"], tensors, Posterior.load(path)
+            if fields[count] < 0:
+                raise ValueError(f"its 'bandit' has the {count!r} {fields[count]}, must be >= 0.")
+    if fields["class"] != kind:
+        raise ValueError(f"`path` {name} must hold a {kind}, got a {fields['class']}.")
+    posterior = Posterior.load(path)
+    if len(posterior.chains) != 1:
+        raise ValueError(
+            f"`path` {name} is damaged: an agent has one chain, got {len(posterior.chains)}."
+        )
+    return StoredAgent(
+        fields["arguments"], fields["n_acted"], fields["n_seen"], tensors, posterior
     )
 
 
-def fill(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
-    """Copy stored tensors over an agent's own, of the same names, shapes and dtypes."""
-    if own.keys() != stored.keys():
-        odd = min(own.keys() ^ stored.keys())
-        raise ValueError(f"its tensor {odd!r} is {'missing' if odd in own else 'of no use'}.")
-    for name, tensor in own.items():
-        there = stored[name]
-        if tensor.shape != there.shape or tensor.dtype != there.dtype:
+def copy_tensors(stored: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    """Copy stored tensors into tensors of the same names, shapes and dtypes."""
+    if stored.keys() != target.keys():
+        name = min(stored.keys() ^ target.keys())
+        raise ValueError(f"its tensor {name!r} is {'missing' if name in target else 'unknown'}.")
+    for name, tensor in target.items():
+        source = stored[name]
+        if tensor.shape != source.shape or tensor.dtype != source.dtype:
             raise ValueError(
-                f"its tensor {name!r} has shape {tuple(there.shape)} and {there.dtype}, must have "
-                f"{tuple(tensor.shape)} and {tensor.dtype}."
+                f"its tensor {name!r} has shape {tuple(source.shape)} and {source.dtype}, must "
+                f"have {tuple(tensor.shape)} and {tensor.dtype}."
             )
-        tensor.copy_(there)
+        tensor.copy_(source)

@@ -1,4 +1,4 @@
-"""Thompson sampling by Bayes by Backprop."""
+"""ThompsonSampler: Thompson sampling by Bayes by Backprop."""
 
 from __future__ import annotations
 
@@ -29,69 +29,69 @@ from ..model.guides import MeanFieldGuide
 from ..model.mlp import Activation, mlp
 from ..model.network import BayesianNetwork
 from .agent import Agent
-from .plan import Plan
+from .config import AgentConfig
 
 EngineName = Literal["fused", "compiled"]
 DEFAULT_PRIOR, DEFAULT_LIKELIHOOD = priors.Normal(0.5), Gaussian(0.1)
-"""Chosen on mushrooms. With learnt noise, or the narrow mixture that is the default of a fit, an
-agent went on trying for far too long: doubt that fades late is dear here."""
+"""Chosen on the mushroom bandit. With a learned noise scale, or with the narrow mixture prior that
+is the default of a fit, epistemic uncertainty decreased too slowly: agents explored too long."""
 
 
 class ThompsonSampler(Agent):
     """Thompson sampling with a Bayesian network, for any bandit of finitely many actions.
 
-    To act, it draws the weights from their posterior, and takes the action that would be best if
-    they were true: an action is tried as often as it may be the best. The posterior is fitted by
-    Bayes by Backprop to the last `replay_size` observations, each update from where the last one
-    ended, the optimiser's state included.
+    To act, it draws the weights from their posterior and chooses the action that is best under
+    them, so that each action is chosen with the probability that it is the best. The posterior is
+    fitted by Bayes by Backprop to the last `replay_size` observations. Each update continues from
+    the previous one, including the state of the optimizer.
 
-    Contexts are best of the order 1, as inputs of any network: standardised, or categories as one
-    column each.
+    Contexts should be of order 1, as the inputs of any network: standardise numbers, and encode
+    each category as a column of 0 and 1.
 
     Parameters
     ----------
     n_features : int
-        Numbers in a context.
+        Length of a context.
     n_actions : int
-        At least 2; they are called 0 to n_actions - 1.
+        At least 2; actions are numbered from 0.
     hidden : sequence of int
-        Units of the hidden layers. The network takes a context with one column more for each
-        action, and gives the expected reward.
+        Units of the hidden layers. The inputs of the network are a context and an indicator for
+        each action; its output is the expected reward.
     activation : str
         See `pyrobbb.mlp`.
     prior : callable
         See `pyrobbb.priors`.
     likelihood : callable
-        How a reward scatters about its expectation, in units of `reward_scale`; see
+        Distribution of a reward around its expectation, in units of `reward_scale`; see
         `pyrobbb.likelihoods`. `Bernoulli` is for rewards of 0 and 1, `Poisson` for counts.
     n_draws : int
-        Draws of the weights that are averaged to act. Thompson sampling proper is 1; with 2, as in
-        the paper, it explores less.
+        Draws of the weights whose expected rewards are averaged to act. 1 is Thompson sampling in
+        the strict sense; 2, as in the paper, explores less.
     replay_size : int
-        Observations that are remembered. They are the data of the ELBO.
+        Size of the replay buffer: the last observations, which are the data of the ELBO.
     batch_size : int
-        Observations a step, drawn with replacement.
+        Observations per step, drawn with replacement.
     update_every : int
         Observations between two updates.
     n_steps : int
-        Steps of Adam an update.
+        Steps of Adam per update.
     lr : float
         Learning rate.
     reward_scale : float
-        What rewards are divided by, before the network sees them, so that prior and likelihood can
-        be of the order 1: about their standard deviation, or what is at stake in a choice. It is
-        fixed, as the weights that have been learnt depend on it.
+        Divisor of the rewards, so that prior and likelihood can be of order 1: about the standard
+        deviation of the rewards, or a typical difference between actions. It cannot be changed
+        later, because the learned weights depend on it.
     kl_weight : float
-        Factor on the KL divergence from the prior; 1 is the ELBO. Smaller ones explore less.
+        Factor on the KL divergence from the prior; 1 is the ELBO. Smaller values explore less.
     init_scale : float, optional
-        Standard deviation at which the posterior of each weight starts. None: that of
+        Initial standard deviation of the posterior of each weight. None: as for
         `MeanFieldGuide`.
     engine : {"fused", "compiled"}
         How steps are taken; see `pyrobbb.fit`. ``"compiled"`` spends some seconds on its first
-        update and pays from some ten thousand steps on; where there is no compiler it is
-        ``"fused"``, with a warning.
+        update and is faster from about ten thousand steps on; without a C++ compiler, steps are
+        taken by ``"fused"``, with a warning.
     seed : int, optional
-        Makes all it does repeatable. None: one is drawn.
+        Makes the agent reproducible. None: drawn at random.
 
     Raises
     ------
@@ -131,7 +131,7 @@ class ThompsonSampler(Agent):
         engine: EngineName = "fused",
         seed: int | None = None,
     ) -> None:
-        plan = Plan(
+        config = AgentConfig(
             n_features,
             n_actions,
             hidden=hidden,
@@ -153,13 +153,13 @@ class ThompsonSampler(Agent):
         self._n_draws, self._kl_weight = n_draws, float(kl_weight)
         self._init_scale, self._engine_name = init_scale, engine
         n_out = 2 if isinstance(likelihood, HeteroscedasticGaussian) else 1
-        net = mlp(plan.n_inputs, hidden, n_out, activation, seed=plan.seed)
+        net = mlp(config.n_inputs, hidden, n_out, activation, seed=config.seed)
         network = BayesianNetwork(net, prior, likelihood)
-        with seeded(plan.seed):  # a likelihood of the user's own may draw
-            self._is_real = _check_likelihood(network, plan)
-            guide = MeanFieldGuide(network, torch.zeros(1, plan.n_inputs), init_scale=init_scale)
+        with seeded(config.seed):  # a custom likelihood may draw
+            self._is_real = _check_likelihood(network, config)
+            guide = MeanFieldGuide(network, torch.zeros(1, config.n_inputs), init_scale=init_scale)
         self._fused = FusedEngine(
-            [Chain(network, guide, plan.seed)],
+            [Chain(network, guide, config.seed)],
             closed_form_kl=True,
             estimator="reparam",
             n_particles=1,
@@ -167,16 +167,16 @@ class ThompsonSampler(Agent):
         )
         adam = self._fused.optimizer
         assert isinstance(adam, FlatAdam)
-        super().__init__(plan, network, guide, adam)
+        super().__init__(config, network, guide, adam)
         self._engine: Engine = self._fused
         if engine == "compiled":
             self._engine = CompiledEngine(self._fused, batch_size=batch_size, ragged=False)
 
     @classmethod
-    def _made(cls, arguments: dict[str, Any], network: BayesianNetwork) -> Self:
+    def _build(cls, arguments: dict[str, Any], network: BayesianNetwork) -> Self:
         return cls(**arguments, prior=network.prior, likelihood=network.likelihood)
 
-    def _own_arguments(self) -> dict[str, Any]:
+    def _extra_arguments(self) -> dict[str, Any]:
         return {
             "n_draws": self._n_draws,
             "kl_weight": self._kl_weight,
@@ -195,25 +195,25 @@ class ThompsonSampler(Agent):
 
     def _learn(self, steps: Steps, losses: np.ndarray, seed: int) -> None:
         self._fused.reseed(seed)
-        n = self._engine.max_steps_per_call
+        max_steps = self._engine.max_steps_per_call
         try:
-            for first in range(0, len(steps), n):
-                part = slice(first, first + n)
+            for first in range(0, len(steps), max_steps):
+                part = slice(first, first + max_steps)
                 self._engine.run(steps[part], losses[part])
         finally:
             self._engine.sync()
 
 
-def _check_likelihood(network: BayesianNetwork, plan: Plan) -> bool:
-    """Check that a likelihood is one of rewards; say whether these may be any real numbers."""
-    likelihood, x = network.likelihood, torch.zeros(1, plan.n_inputs)
+def _check_likelihood(network: BayesianNetwork, config: AgentConfig) -> bool:
+    """Check that a likelihood fits rewards; return whether these may be any real numbers."""
+    likelihood, x = network.likelihood, torch.zeros(1, config.n_inputs)
     if network.targets_like(x).shape != (1, 1):
         raise ValueError(
-            f"`likelihood` must be one of a single number, the reward, got {likelihood}."
+            f"`likelihood` must be one for a single number, the reward, got {likelihood}."
         )
-    if isinstance(likelihood, Bernoulli | Poisson | NegativeBinomial) and plan.reward_scale != 1:
+    if isinstance(likelihood, Bernoulli | Poisson | NegativeBinomial) and config.reward_scale != 1:
         raise ValueError(
-            f"`reward_scale` must be 1 for {likelihood}, which knows no rewards but as they are, "
-            f"got {plan.reward_scale}."
+            f"`reward_scale` must be 1 for {likelihood}, whose rewards cannot be rescaled, got "
+            f"{config.reward_scale}."
         )
     return isinstance(likelihood, Gaussian | HeteroscedasticGaussian | StudentT)

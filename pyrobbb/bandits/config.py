@@ -1,4 +1,4 @@
-"""What all bandit agents are told, and how they read contexts and seeds from it."""
+"""AgentConfig: the sizes of an agent, how it learns, and its seeds."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .._core.arrays import ArrayLike, check_count, check_positive, to_numpy
 from ..model.mlp import Activation
 
 ACT, LEARN, BATCHES = range(3)
-"""What a seed is for. Each action and each update has its own, made of the agent's seed and its
-number: an agent that was saved needs no random state to go on as if it had not been."""
+"""The purposes of seeds. The seed of each action and update is derived from the agent's seed and
+their number, so that a loaded agent needs no random state to continue as the saved one would."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What all agents are told: sizes, and how they learn."""
+class AgentConfig:
+    """The arguments that all kinds of agents have, checked; see `ThompsonSampler`."""
 
     n_features: int
     n_actions: int
@@ -42,24 +42,24 @@ class Plan:
 
     @property
     def n_inputs(self) -> int:
-        """What the network takes: the context, and one column for each action."""
+        """Number of inputs of the network: the context, and an indicator for each action."""
         return self.n_features + self.n_actions
 
     def inputs(self, context: Tensor) -> Tensor:
-        """Give the rows that the network sees of a context, one for each action."""
+        """Return the network's inputs for a context, one row for each action."""
         return torch.cat([context.expand(self.n_actions, -1), torch.eye(self.n_actions)], 1)
 
     def checked_context(self, context: ArrayLike) -> Tensor:
-        """Give a context as a tensor, or say what is wrong with it."""
+        """Return a context as a tensor, or raise if its type, shape or values are wrong."""
         array = to_numpy(context)
         if array.dtype.kind not in "buif":
             raise TypeError(
-                f"`context` must hold numbers, got {array.dtype}. Encode it: categories as one "
-                "column each."
+                f"`context` must hold numbers, got {array.dtype}. Encode it: each category as a "
+                "column of 0 and 1."
             )
         if array.shape != (self.n_features,):
             raise ValueError(
-                f"`context` must have the shape ({self.n_features},), a number for each of "
+                f"`context` must have the shape ({self.n_features},), because "
                 f"n_features={self.n_features}, got {array.shape}."
             )
         with np.errstate(over="ignore"):
@@ -67,12 +67,12 @@ class Plan:
         if not bool(row.isfinite().all()):
             i = int(torch.nonzero(~row.isfinite())[0])
             raise ValueError(
-                f"`context` must be finite, got {array[i]} for feature {i}. Fill it in, or leave "
-                "this step out."
+                f"`context` must be finite, got {array[i]} for feature {i}. Impute it, or skip "
+                "this step."
             )
         return row
 
     def seed_of(self, purpose: int, number: int) -> int:
-        """Give the seed of an action or an update, of all that it draws."""
+        """Return the seed of an action or an update, for one purpose."""
         sequence = np.random.SeedSequence([self.seed, purpose, number])
         return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
