@@ -53,3 +53,7 @@ def posterior_of(network, guide, history, example, settings=None):
 def combined(posteriors):
     """Return the chains of several posteriors as one posterior."""
     return Posterior(tuple(chain for posterior in posteriors for chain in posterior.chains))
+
+
+QUICK_ESTIMATOR = {"epochs": 60, "restarts": 1, "n_draws": 50, "random_state": 0}
+"""Parameters of an estimator that is fitted in a fraction of a second."""

@@ -1,4 +1,4 @@
-"""Scores against closed forms, scikit-learn and small cases done by hand."""
+"""Scores against closed forms, scikit-learn and small cases computed by hand."""
 
 import numpy as np
 import pytest
@@ -87,14 +87,14 @@ def test_binary_predictions_score_as_two_classes():
     "score",
     [scores.rmse, scores.coverage, scores.crps, scores.pit, scores.error_rate, scores.brier],
 )
-def test_observations_of_another_shape_are_refused_rather_than_broadcast(score):
+def test_observations_of_another_shape_are_rejected_rather_than_broadcast(score):
     is_class = score in (scores.error_rate, scores.brier)
     prediction = classes(RNG.dirichlet([1, 1], size=500)) if is_class else normal(MEAN, 1.0)
-    with pytest.raises(ValueError, match=r"`y` has shape \(500, 1\), but what was predicted has"):
+    with pytest.raises(ValueError, match=r"the shape of the prediction, \(500,\), got \(500, 1\)"):
         score(prediction, Y[:, None])
 
 
-def test_scores_take_tensors():
+def test_scores_accept_tensors():
     prediction = normal(torch.as_tensor(MEAN), 1.0)
     assert scores.rmse(prediction, torch.as_tensor(Y)) == scores.rmse(prediction, Y)
 
@@ -110,7 +110,7 @@ def test_the_energy_score_of_one_column_is_the_crps():
     assert scores.energy_score(prediction, y, seed=0) == pytest.approx(expected, rel=0.02)
 
 
-def test_the_energy_score_of_several_columns_is_that_of_the_draws_distances():
+def test_the_energy_score_of_several_columns_follows_from_the_distances_of_the_draws():
     loc = torch.tensor([[[3.0, 4.0]], [[0.0, 0.0]]], dtype=torch.float64)
     prediction = several_draws(loc, 1e-9)
     # The draws lie 5 and 0 from y, and 5 from each other: 2.5 - 5 / 2.

@@ -1,4 +1,4 @@
-"""Predictions against brute force on mixtures that are written down by hand."""
+"""Predictions against brute force on explicit mixtures."""
 
 import numpy as np
 import pyro.distributions as dist
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from pyrobbb import ClassificationPrediction, RegressionPrediction
-from pyrobbb.prediction.predictions import make_prediction
+from pyrobbb.prediction import make_prediction
 
 LOC = torch.tensor([[0.0, 5.0, -3.0], [1.0, 5.1, 4.0], [-2.0, 4.9, 0.5]], dtype=torch.float64)
 SCALE = torch.tensor([[1.0], [0.3], [2.0]], dtype=torch.float64)
@@ -66,7 +66,7 @@ def test_quantiles_of_other_mixtures_agree_with_scipy(distribution, frozen, q):
     st.floats(0.01, 10),
     st.floats(0.01, 0.99),
 )
-def test_any_normal_mixture_has_its_quantiles(locs, scale, q):
+def test_quantiles_of_any_normal_mixture_solve_its_distribution_function(locs, scale, q):
     loc = torch.tensor(locs, dtype=torch.float64)[:, None]
     normal = dist.Normal(loc, torch.tensor(scale, dtype=torch.float64))
     value = torch.as_tensor(as_prediction(normal).quantile(q))
@@ -80,7 +80,7 @@ def test_quantiles_of_well_separated_components_are_found_by_bisection():
     assert prediction.quantile(0.75)[0] == pytest.approx(1000, abs=1e-6)
 
 
-def test_an_array_of_probabilities_gives_a_row_of_quantiles_for_each():
+def test_quantiles_of_an_array_of_probabilities_have_a_row_each():
     prediction = as_prediction(NORMAL)
     lower, upper = prediction.interval(0.8)
     both = prediction.quantile([0.1, 0.9])
@@ -88,8 +88,8 @@ def test_an_array_of_probabilities_gives_a_row_of_quantiles_for_each():
     np.testing.assert_allclose(both, [lower, upper])
 
 
-def test_variance_is_noise_plus_doubt_and_agrees_with_sampling():
-    """Trap 8: the law of total variance."""
+def test_variance_is_aleatoric_plus_epistemic_and_agrees_with_sampling():
+    """The law of total variance."""
     prediction = as_prediction(NORMAL)
     np.testing.assert_allclose(
         prediction.sd**2, prediction.epistemic_sd**2 + prediction.aleatoric_sd**2, rtol=1e-12
@@ -117,14 +117,14 @@ def test_log_prob_stays_finite_where_every_density_underflows():
 
 
 def test_one_draw_gives_finite_numbers():
-    """Trap 8: a sample standard deviation of one draw would be NaN."""
+    """A sample standard deviation of one draw would be NaN."""
     prediction = as_prediction(dist.Normal(LOC[:1], SCALE[:1]))
     values = [prediction.sd, prediction.epistemic_sd, *prediction.interval(0.9)]
     assert all(np.isfinite(value).all() for value in values)
     np.testing.assert_array_equal(prediction.epistemic_sd, 0)
 
 
-def test_rescaling_is_what_it_would_be_in_the_original_units():
+def test_rescaling_equals_the_mixture_in_the_original_units():
     y = np.array([[10.0], [30.0], [-5.0]])
     scaled = as_prediction(NORMAL).rescaled(7.0, 3.0)
     direct = as_prediction(dist.Normal(7 + 3 * LOC[..., None], 3 * SCALE[..., None]).to_event(1))
@@ -160,7 +160,6 @@ def test_entropy_and_mutual_information_are_those_of_the_class_probabilities():
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 6), st.integers(2, 5), st.integers(0, 10_000))
 def test_mutual_information_is_never_negative(n_draws, n_classes, seed):
-    """Trap 8."""
     generator = torch.Generator().manual_seed(seed)
     logits = 30 * torch.randn(n_draws, 4, n_classes, generator=generator)
     prediction = as_prediction(dist.Categorical(logits=logits))
@@ -169,7 +168,7 @@ def test_mutual_information_is_never_negative(n_draws, n_classes, seed):
 
 
 def test_mutual_information_is_zero_where_all_draws_agree():
-    """Trap 8: the two entropies differ by rounding, to either side."""
+    """The two entropies differ by rounding errors of either sign."""
     logits = torch.randn(1, 1000, 10, generator=torch.Generator().manual_seed(0))
     prediction = as_prediction(dist.Categorical(logits=logits.expand(7, 1000, 10)))
     assert (prediction.mutual_information >= 0).all()
@@ -189,7 +188,9 @@ def test_two_classes_by_bernoulli_equal_two_classes_by_categorical():
 
 
 def test_large_counts_and_rare_ones_have_quantiles():
-    rates = torch.tensor([[3e7], [3.1e7]])  # beyond the whole numbers of single precision
+    rates = torch.tensor(
+        [[3e7], [3.1e7]]
+    )  # not all integers of this size exist in single precision
     lower, upper = as_prediction(dist.Poisson(rates)).interval(0.9)
     parts = [stats.poisson(3e7), stats.poisson(3.1e7)]
     assert np.mean([p.cdf(lower[0]) for p in parts]) == pytest.approx(0.05, abs=1e-4)
@@ -199,14 +200,14 @@ def test_large_counts_and_rare_ones_have_quantiles():
     assert rare.quantile(0.05)[0] == 0
 
 
-def test_a_distribution_without_its_function_is_named():
+def test_a_distribution_without_a_distribution_function_is_named():
     prediction = as_prediction(dist.Beta(LOC.exp(), LOC.exp()))
     with pytest.raises(NotImplementedError, match=r"Beta has no distribution function here"):
         prediction.interval()
     assert np.isfinite(prediction.sd).all()
 
 
-def test_a_tensor_gives_tensors_and_an_array_arrays():
+def test_results_have_the_type_of_the_input():
     assert isinstance(as_prediction(NORMAL, torch.zeros(3)).mean, torch.Tensor)
     assert isinstance(as_prediction(NORMAL, np.zeros(3)).mean, np.ndarray)
 
@@ -241,7 +242,7 @@ def test_bad_arguments_are_named(call, message):
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "student_t", "negative_binomial"])
-def test_a_column_of_a_prediction_is_that_of_its_marginal(likelihood):
+def test_a_column_of_a_prediction_is_its_marginal(likelihood):
     rng = np.random.default_rng(0)
     loc, scale = torch.tensor(rng.normal(size=(7, 5, 2))), torch.tensor([0.5, 2.0]).double()
     made = {

@@ -1,0 +1,84 @@
+"""Split conformal calibration of a regressor's intervals."""
+
+import numpy as np
+import pyro.distributions as dist
+import pytest
+from scipy import stats
+from sklearn.datasets import make_friedman1
+
+from pyrobbb import BBBRegressor
+from pyrobbb.scores import coverage
+
+OPTIONS = {"epochs": 400, "restarts": 2, "random_state": 0}
+
+
+def skewed(n, n_targets=1, seed=0):
+    """Return data with heavy-tailed, non-Gaussian noise."""
+    X, y = make_friedman1(n, 5, random_state=seed)
+    noise = stats.t(2).rvs((n, n_targets), random_state=seed + 1)
+    y = y[:, None] + noise
+    return X, y if n_targets > 1 else y[:, 0]
+
+
+@pytest.mark.slow
+def test_intervals_have_nearly_their_level_under_a_misspecified_likelihood():
+    X, y = skewed(1500)
+    X_new, y_new = skewed(5000, seed=9)
+    prediction = BBBRegressor(calibration=0.2, **OPTIONS).fit(X, y).predict_distribution(X_new)
+    predictions = {"calibrated": prediction, "mixture": prediction.calibrated(None)}
+    for level in (0.5, 0.8, 0.9):
+        gaps = {
+            name: abs(coverage(each, y_new, level) - level) for name, each in predictions.items()
+        }
+        assert gaps["calibrated"] < gaps["mixture"] / 2
+    assert coverage(prediction, y_new, 0.9) == pytest.approx(0.9, abs=0.05)
+
+
+def test_the_levels_of_several_targets_are_pooled():
+    X, y = skewed(200, n_targets=2)
+    model = BBBRegressor(**OPTIONS).fit(X, y)
+    assert len(model.calibration_.level) == 2 * 20 + 2
+    assert model.predict_interval(X)[0].shape == (200, 2)
+
+
+def test_the_refit_includes_the_held_out_rows():
+    X, y = skewed(100)
+    calibrated, plain = (BBBRegressor(calibration=c, **OPTIONS).fit(X, y) for c in (0.1, 0.0))
+    assert calibrated.posterior_.settings["n_data"] == plain.posterior_.settings["n_data"] == 100
+    assert calibrated.posterior_.settings["epochs"] == 100  # a quarter of those of the first fit
+
+
+def test_too_few_rows_are_not_held_out_and_this_is_logged(caplog):
+    X, y = skewed(89)
+    with caplog.at_level("INFO", logger="pyrobbb.estimators"):
+        model = BBBRegressor(**OPTIONS).fit(X, y)
+    assert model.calibration_ is None
+    assert "89 rows are too few to calibrate intervals" in caplog.text
+
+
+def test_without_a_distribution_function_intervals_are_not_calibrated_and_this_is_logged(caplog):
+    X, y = skewed(100)
+    model = BBBRegressor(
+        likelihood=lambda output: dist.AsymmetricLaplace(output, 1.0, 1.0).to_event(1),
+        **OPTIONS | {"epochs": 2},
+    ).fit(X, y)
+    assert model.calibration_ is None
+    assert "not calibrated: AsymmetricLaplace has no distribution function" in caplog.text
+    assert np.isfinite(model.predict(X)).all()
+
+
+def test_without_calibration_intervals_are_those_of_the_mixture(caplog):
+    X, y = skewed(200)
+    with caplog.at_level("INFO", logger="pyrobbb.estimators"):
+        model = BBBRegressor(calibration=0, **OPTIONS).fit(X, y)
+    assert model.calibration_ is None
+    assert caplog.text == ""
+
+
+def test_further_fits_keep_the_calibration_of_the_first():
+    X, y = skewed(200)
+    model = BBBRegressor(**OPTIONS).partial_fit(X[:150], y[:150])
+    first = model.calibration_
+    assert model.partial_fit(X[150:], y[150:]).calibration_ is first
+    model.set_params(warm_start=True).fit(X, y)
+    assert model.calibration_ is first

@@ -1,0 +1,49 @@
+"""The fits of one call of `fit`: checkpoints, early stopping."""
+
+import numpy as np
+import pytest
+
+from pyrobbb import BBBRegressor
+from pyrobbb.estimators.preparation import Rows
+from pyrobbb.estimators.stages import Stages
+
+
+def test_early_stopping_ends_a_fit_to_pure_noise():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(200, 3)), rng.normal(size=200)
+    model = BBBRegressor(
+        epochs=400, restarts=1, early_stopping=True, patience=5, random_state=0
+    ).fit(X, y)
+    assert model.posterior_.history.n_epochs < 400
+    assert len(model.posterior_.history.validation_nll) == model.posterior_.history.n_epochs
+
+
+def test_the_checkpoints_of_a_stage_are_in_a_numbered_folder(tmp_path):
+    stages = Stages(("gaussian", "heteroscedastic", "fit", "refit"), tmp_path)
+    folders = [stages.folder(name) for name in stages.names]
+    assert folders == [tmp_path / f"fit-{number}" for number in (1, 2, 3, 4)]
+    assert Stages(("fit",), None).folder("fit") is None
+    assert Stages(("fit",), None).stored_seed() is None
+    assert stages.stored_seed() is None  # nothing has been written yet
+
+
+@pytest.mark.parametrize(
+    ("calibration", "likelihood", "names"),
+    [
+        (0.1, "gaussian", ["fit", "refit"]),
+        (0.0, "gaussian", ["fit"]),
+        (0.1, "auto", ["gaussian", "heteroscedastic", "fit", "refit"]),
+        (0.0, "auto", ["gaussian", "heteroscedastic", "fit"]),
+    ],
+)
+def test_the_stages_depend_on_likelihood_and_calibration(calibration, likelihood, names):
+    model = BBBRegressor(calibration=calibration, likelihood=likelihood)
+    assert list(model._stage_names(100)) == names
+
+
+@pytest.mark.parametrize(("n_rows", "epochs"), [(1, 10_000), (12_800, 400), (10_000_000, 20)])
+def test_without_epochs_a_fit_takes_40000_steps_within_bounds(n_rows, epochs):
+    model = BBBRegressor()
+    model.seed_ = 0
+    rows = Rows(np.zeros((n_rows, 1)), np.zeros((n_rows, 1)))
+    assert model._training_options().arguments(rows)["epochs"] == epochs
