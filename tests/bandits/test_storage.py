@@ -142,6 +142,6 @@ def test_a_folder_without_an_agent_is_rejected(tmp_path):
 
 def test_custom_code_is_not_stored(tmp_path):
     agent = small(prior=lambda name, parameter: priors.Normal()(name, parameter))
-    with pytest.raises(TypeError, match="`prior` must be one of pyrobbb's .* got a custom"):
+    with pytest.raises(TypeError, match=r"`prior` must be one of pyrobbb's .* got a custom"):
         agent.save(tmp_path / "agent")
     assert list(tmp_path.iterdir()) == []
