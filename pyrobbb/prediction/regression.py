@@ -178,8 +178,8 @@ class RegressionPrediction(Prediction):
         observed = self._standardised(self._observed(y).double())
         if observed.shape != self._moments[0].shape:
             raise ValueError(
-                f"`y` must have the shape of what was predicted, {tuple(self._moments[0].shape)}, "
-                f"got {tuple(observed.shape)}."
+                f"`y` must have the shape of the prediction, {tuple(self._moments[0].shape)}, got "
+                f"{tuple(observed.shape)}."
             )
         (level,) = concatenate_chunks(self._central_level_by_chunk(observed))
         return self._out(level.clamp(min=0))

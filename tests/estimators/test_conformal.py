@@ -44,8 +44,10 @@ def test_the_levels_of_several_targets_are_pooled():
 def test_the_refit_includes_the_held_out_rows():
     X, y = skewed(100)
     calibrated, plain = (BBBRegressor(calibration=c, **OPTIONS).fit(X, y) for c in (0.1, 0.0))
-    assert calibrated.posterior_.settings["n_data"] == plain.posterior_.settings["n_data"] == 100
-    assert calibrated.posterior_.settings["epochs"] == 100  # a quarter of those of the first fit
+    for chain in calibrated.posterior_.chains:
+        assert chain.settings.n_data == 100
+        assert chain.settings.epochs == 100  # a quarter of those of the first fit
+    assert all(chain.settings.n_data == 100 for chain in plain.posterior_.chains)
 
 
 def test_too_few_rows_are_not_held_out_and_this_is_logged(caplog):
