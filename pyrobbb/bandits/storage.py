@@ -96,9 +96,7 @@ def read(path: str | os.PathLike[str], kind: str) -> StoredAgent:
         raise ValueError(
             f"`path` {name} is damaged: an agent has one chain, got {len(posterior.chains)}."
         )
-    return StoredAgent(
-        fields["arguments"], fields["n_acted"], fields["n_seen"], tensors, posterior
-    )
+    return StoredAgent(fields["arguments"], fields["n_acted"], fields["n_seen"], tensors, posterior)
 
 
 def copy_tensors(stored: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:

@@ -20,7 +20,7 @@ from ..model.mlp import mlp
 from ..model.network import BayesianNetwork
 from ..posterior.fitting import fit
 from ..posterior.posterior import Posterior
-from ..prediction.predictions import ClassificationPrediction, RegressionPrediction
+from ..prediction import ClassificationPrediction, RegressionPrediction
 from ..prediction.scaling import Standardizer
 
 SEED = 0

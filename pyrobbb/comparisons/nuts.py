@@ -18,8 +18,8 @@ from .._core.random_state import as_seed, child_seed, seeded
 from ..model.network import BayesianNetwork
 from ..posterior.fitting import fit
 from ..posterior.posterior import Posterior
+from ..prediction import RegressionPrediction, make_prediction
 from ..prediction.drawn_distributions import WORKING_MEMORY, DrawnDistributions
-from ..prediction.predictions import RegressionPrediction, make_prediction
 from ..prediction.sampling import Draws, FixedDraws
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from ..fitted import FittedChain, HasChains
 from ..fitted.draws import draws_of, predict_from
 from ..likelihoods import base_of
 from ..model.guides import MeanFieldGuide
-from ..prediction.predictions import ClassificationPrediction, RegressionPrediction
+from ..prediction import ClassificationPrediction, RegressionPrediction
 from ..training import FitConfig, fit_chains
 from .importance import khat_of_chains, khat_threshold, log_ratios, loo
 

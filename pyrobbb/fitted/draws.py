@@ -10,12 +10,12 @@ import numpy as np
 
 from .._core.arrays import ArrayLike
 from .._core.random_state import child_seed
-from ..prediction.drawn_distributions import WORKING_MEMORY, DrawnDistributions
-from ..prediction.predictions import (
+from ..prediction import (
     ClassificationPrediction,
     RegressionPrediction,
     make_prediction,
 )
+from ..prediction.drawn_distributions import WORKING_MEMORY, DrawnDistributions
 from ..prediction.sampling import (
     Draws,
     FixedDraws,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._core.arrays import ArrayLike
-from ..prediction.predictions import ClassificationPrediction, RegressionPrediction
+from ..prediction import ClassificationPrediction, RegressionPrediction
 from ..scores import coverage_curve, reliability
 from .style import ACCENT, INK, prepare_axes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._core.arrays import to_numpy
-from ..prediction.predictions import RegressionPrediction
+from ..prediction import RegressionPrediction
 from .calibration import add_diagonal
 from .style import ACCENT, INK, add_legend, prepare_axes, sort_by_first
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .._core.arrays import ArrayLike
-from ..prediction.predictions import ClassificationPrediction, RegressionPrediction
+from ..prediction import ClassificationPrediction, RegressionPrediction
 from .style import ACCENT, INK, SECOND, SOFT, add_legend, flatten, prepare_axes, sort_by_first
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from .._core.random_state import as_seed
 from ..fitted import FitSettings, FittedChain, History
 from ..fitted.draws import draws_of, predict_from, prior_source_of, sources_of
 from ..model.network import BayesianNetwork
+from ..prediction import ClassificationPrediction, RegressionPrediction
 from ..prediction.drawn_distributions import WORKING_MEMORY
-from ..prediction.predictions import ClassificationPrediction, RegressionPrediction
 from ..prediction.sampling import Draws, FixedDraws, Source
 from ..streams import Parquet, check_shard, chunks_of, plan_chunks
 

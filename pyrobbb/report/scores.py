@@ -10,7 +10,7 @@ import torch
 from torch.distributions import Categorical, NegativeBinomial, Normal, Poisson
 
 from .. import scores
-from ..prediction.predictions import ClassificationPrediction, RegressionPrediction
+from ..prediction import ClassificationPrediction, RegressionPrediction
 
 CRPS_LEVELS = 99
 LEVELS = (0.5, 0.9)

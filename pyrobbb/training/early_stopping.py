@@ -10,14 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from .._core.arrays import ArrayLike
-<<<<<<< HEAD
 from ..model.functional import evaluating
 from ..model.network import BayesianNetwork
-=======
-from ..model.network import BayesianNetwork, evaluating
+from ..prediction import make_prediction
 from ..prediction.drawn_distributions import DrawnDistributions
->>>>>>> 76abbc4 (Prediction: regression, classification, quantiles and distributions under draws in modules of their own)
-from ..prediction.predictions import make_prediction
 from ..prediction.sampling import Source
 
 VALIDATION_DRAWS = 16

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyrobbb import plots
-from pyrobbb.prediction.predictions import make_prediction
+from pyrobbb.prediction import make_prediction
 
 Y = np.array([0.2, 9.0, 0.0])
 LOC = torch.tensor([[0.0, 5.0, -3.0], [1.0, 5.1, 4.0]])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyrobbb import BayesianNetwork, fit, mlp, plots, priors
-from pyrobbb.prediction.predictions import make_prediction
+from pyrobbb.prediction import make_prediction
 
 X = np.linspace(-1, 1, 12)[:, None]
 Y = np.array([0.2, 9.0, 0.0])
