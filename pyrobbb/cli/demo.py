@@ -20,8 +20,7 @@ from ..model.mlp import mlp
 from ..model.network import BayesianNetwork
 from ..posterior.fitting import fit
 from ..posterior.posterior import Posterior
-from ..prediction import ClassificationPrediction, RegressionPrediction
-from ..prediction.scaling import Standardizer
+from ..prediction import ClassificationPrediction, RegressionPrediction, Standardizer
 
 SEED = 0
 FIRST_SPLIT = 5000

@@ -1,8 +1,4 @@
-"""scikit-learn estimators: BBBRegressor and BBBClassifier.
-
-Inputs and target are standardised inside, and the tails of the inputs compressed; all results are
-in the units of y.
-"""
+"""scikit-learn estimators, which standardise inputs and target internally."""
 
 from .classifier import BBBClassifier
 from .regressor import BBBRegressor

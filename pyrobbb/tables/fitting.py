@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .._core.distributed import Team
-from ..estimators.base import BBBClassifier, BBBRegressor
+from ..estimators import BBBClassifier, BBBRegressor
 from .errors import UserError, prefix_errors
 from .model import TableModel
 from .reader import TableFile
