@@ -15,7 +15,7 @@ from .settings import FitSettings
 
 @dataclass(frozen=True, eq=False)
 class FittedChain:
-    """The result of one fit: what a posterior is made of, and all that is stored of it.
+    """The result of one fit. A posterior consists of chains, and stores nothing else.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class FittedChain:
 
 
 class HasChains(Protocol):
-    """What a `Posterior` is to code that does not depend on that class."""
+    """A `Posterior`, for code below the module that defines that class."""
 
     @property
     def chains(self) -> tuple[FittedChain, ...]:

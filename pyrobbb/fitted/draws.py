@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 def sources_of(chains: Sequence[FittedChain], n: int, seed: int) -> list[Source]:
     """Return the sources of n draws: an equal number from each chain, in the order of the chains.
 
-    A single chain draws from `seed` itself, so that its draws are those of the fit alone.
+    A single chain draws from `seed` itself, so that its draws do not depend on other chains.
     """
     if len(chains) == 1:
         return [Source(chains[0].network, chains[0].guide, n, seed)]
@@ -52,7 +52,7 @@ def prior_source_of(chains: Sequence[FittedChain], n: int, seed: int) -> Source 
     try:
         next(source.draws(example))
     except ValueError:  # a custom likelihood with latent sites that depend on one another
-        logger.info("The prior is drawn from one by one: its sites cannot be vectorised.")
+        logger.info("Draws from the prior are made one at a time: its sites cannot be vectorised.")
         return FixedDraws(network, draw_one_by_one(prior, example, n, source.seed))
     return source
 

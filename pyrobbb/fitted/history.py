@@ -1,4 +1,4 @@
-"""The losses of a fit, recorded at each step."""
+"""History: the losses of a fit at each step."""
 
 from __future__ import annotations
 

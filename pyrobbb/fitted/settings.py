@@ -1,4 +1,4 @@
-"""How a posterior was fitted, as data."""
+"""FitSettings: how a posterior was fitted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 class FitSettings(Mapping[str, Any]):
     """The settings of one fit, kept with its result and stored with it.
 
-    Also a read-only mapping: of the fields that are not None, and of `notes`. It is equal to a dict
+    Also a read-only mapping of the fields that are not None and of `notes`; it is equal to a dict
     with the same items.
 
     Attributes
@@ -19,7 +19,7 @@ class FitSettings(Mapping[str, Any]):
     engine : str
         The engine that took the last step: ``"svi"``, ``"fused"`` or ``"compiled"``.
     objective : str
-        ``"trace"``, ``"mean_field"``, or the class of an ELBO of your own.
+        ``"trace"``, ``"mean_field"``, or the class of a custom ELBO.
     kl_weight : str or float
         ``"custom"`` for a callable.
     kl_warmup : float
@@ -37,7 +37,7 @@ class FitSettings(Mapping[str, Any]):
     processes : str
         ``"same_noise"`` or ``"own_noise"``; see `pyrobbb.fit`.
     notes : mapping of str to object
-        Further items, of a training loop other than `pyrobbb.fit`.
+        Further items, from a training loop other than `pyrobbb.fit`.
     """
 
     engine: str | None = None
@@ -58,7 +58,7 @@ class FitSettings(Mapping[str, Any]):
 
     @classmethod
     def from_mapping(cls, items: Mapping[str, Any]) -> FitSettings:
-        """Return settings with the given items; items that are no field become notes."""
+        """Return settings with the given items; items that are not fields become notes."""
         if isinstance(items, FitSettings):
             return items
         known = {name: items[name] for name in _NAMES if name in items}
@@ -83,4 +83,4 @@ class FitSettings(Mapping[str, Any]):
         return f"FitSettings({items})"
 
 
-_NAMES = tuple(own.name for own in fields(FitSettings) if own.name != "notes")
+_NAMES = tuple(f.name for f in fields(FitSettings) if f.name != "notes")

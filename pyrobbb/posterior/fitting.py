@@ -62,8 +62,8 @@ def fit(
     Each step draws the weights once (or `n_particles` times) and takes a gradient step on
     ``n_data / n_rows * nll + kl`` of a minibatch. The network is not changed: the posterior holds a
     copy. Neither Pyro's param store nor the caller's random state is touched. Ctrl-C ends the fit
-    and returns the posterior so far. Fits in several threads wait for each other, because Pyro's
-    handlers and torch's random state belong to the process.
+    and returns the posterior so far. Fits in several threads run one at a time, because
+    Pyro's handlers and torch's random state are global to the process.
 
     Parameters
     ----------
@@ -119,8 +119,8 @@ def fit(
         to its full value. With the full weight from the start, wide networks often collapse to the
         prior before they have fitted the data. 0: no warm-up.
     guide : {"mean_field", "auto_normal"} or callable
-        `MeanFieldGuide`, Pyro's `AutoNormal` with the same initial values, or a Pyro guide of your
-        own (a `PyroModule`), whose parameters are fitted in place.
+        `MeanFieldGuide`, Pyro's `AutoNormal` with the same initial values, or a custom Pyro guide
+        (a `PyroModule`), whose parameters are fitted in place.
     validation : tuple (x, y), optional
         Held-out data, each row with weight 1. The parameters of the epoch with the lowest
         validation NLL are kept; epochs of the warm-up are not considered.
@@ -144,7 +144,7 @@ def fit(
         How several processes work together, started by torchrun or joined in a process group of
         torch.distributed. Each is passed all of x and y, takes its share of every batch, and
         returns the same posterior. With ``"same_noise"`` all draw the same weights in a step: the
-        result is that of one process, up to rounding. With ``"own_noise"`` each draws its own
+        result is that of one process, up to rounding. With ``"own_noise"`` each draws different
         weights, which divides that part of the gradient's variance by the number of processes.
         ``"alone"``: this process fits by itself. See docs/scaling.md.
     start : Posterior, optional

@@ -1,4 +1,4 @@
-"""Posterior: draws, predictions and files of one or several fitted chains."""
+"""Posterior: draws from and predictions of one or several fitted chains."""
 
 from __future__ import annotations
 
@@ -60,10 +60,11 @@ class Posterior:
         if isinstance(self.chains, FittedChain):
             raise TypeError("`chains` must be a sequence of FittedChain, got a FittedChain.")
         chains = tuple(self.chains)
-        for own in chains:
-            if not isinstance(own, FittedChain):
+        for chain in chains:
+            if not isinstance(chain, FittedChain):
                 raise TypeError(
-                    f"`chains` must be a sequence of FittedChain, got a {type(own).__name__} in it."
+                    "`chains` must be a sequence of FittedChain, got a "
+                    f"{type(chain).__name__} in it."
                 )
         if not chains:
             raise ValueError("`chains` must hold at least one FittedChain, got none.")
@@ -125,7 +126,7 @@ class Posterior:
         return draws_of(self.chains, n, as_seed(seed))
 
     def sources(self, n: int, seed: int) -> list[Source]:
-        """Return the sources of n draws, an equal number from each chain, in their order."""
+        """Return the sources of n draws, an equal number from each chain, in order."""
         return sources_of(self.chains, n, seed)
 
     def prior_source(self, n: int, seed: int) -> Source | FixedDraws:
@@ -150,8 +151,8 @@ class Posterior:
         seed : int, optional
             Makes the prediction repeatable.
         max_memory : int
-            Bound in bytes on the working memory, beyond x and the results. Rows and draws are
-            processed in chunks that respect it. No result depends on it, except ``sample``.
+            Bound in bytes on the working memory, beyond x and the results: rows and draws are
+            processed in chunks. No result depends on it, except ``sample``.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Updating: the posterior of earlier rows is the prior of further rows."""
+"""Updating: the posterior of earlier rows becomes the prior of further rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .fitting import fit
 from .posterior import Posterior
 
 UPDATE_STEPS = 2000
-"""Fewer than for a first fit, as it starts at the posterior so far."""
+"""Fewer than for a first fit, because an update starts at the posterior so far."""
 
 
 def update(
@@ -35,7 +35,7 @@ def update(
     seed: int | None = None,
     **options: Any,
 ) -> Posterior:
-    """Update a posterior by further rows, without the earlier ones: it serves as their prior.
+    """Update a posterior by further rows, for which it is the prior; earlier rows are not needed.
 
     As the posterior is an approximation, the result is close but not equal to a fit to all rows at
     once, and depends on the order of the rows.
@@ -56,7 +56,7 @@ def update(
     Returns
     -------
     Posterior
-        Its networks have the original prior: that is the prior of all rows together.
+        Its networks have the original prior, which is the prior of all rows together.
 
     Raises
     ------

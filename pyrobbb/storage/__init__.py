@@ -1,5 +1,6 @@
-"""A posterior on disk. Loading runs no code from it."""
+"""A posterior on disk: its format, writing it atomically, and reading it with every check."""
 
-from .posteriors import read, read_extra, write
+from .reading import read, read_extra
+from .writing import write
 
 __all__ = ["read", "read_extra", "write"]

@@ -1,8 +1,8 @@
-"""A folder of a JSON header and tensors: written at once or not at all, read with every check.
+"""A folder that holds a JSON header and tensors, replaced atomically and checked when it is read.
 
-The header, ``posterior.json``, names the one file of tensors that belongs to it, with its size and
-its hash. New tensors are written beside the old ones; the moment at which the new header takes the
-place of the old one is the moment at which the folder changes.
+The header, ``posterior.json``, names the file of tensors that belongs to it, with its size and
+hash. New tensors are written to a new file, and the folder changes at the moment at which the new
+header replaces the old one.
 """
 
 from __future__ import annotations
@@ -28,33 +28,32 @@ from .strict_json import check_fields, parse_object, prefix_errors
 FORMAT = 2
 HEADER = "posterior.json"
 TENSORS = re.compile(r"posterior-[0-9a-f]{16}\.safetensors")
-PATIENCE = 3600.0
-"""Seconds after which a file without a header is what a crash has left, not what another process is
-writing at this moment. The tensors of the header that is replaced go at once."""
-
 SCRATCH = re.compile(r"\.posterior-[0-9a-f]{16}\.json")
+MIN_LEFTOVER_AGE = 3600.0
+"""Seconds after which a file that no header names was left by a crash; a younger one may be written
+by another process at this moment. The tensors of the replaced header are removed at once."""
 
 
 def write_folder(
     path: str | os.PathLike[str], header: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Write a header and tensors in the place of those that the folder holds, if any.
+    """Write a header and tensors, replacing those that the folder holds.
 
-    A crash at any moment leaves either the old ones or the new ones, whole; so does an error.
+    After a crash or an error at any moment, the folder holds either the old or the new ones.
 
     Parameters
     ----------
     path : path-like
     header : mapping
-        What JSON can hold. `format` and `tensors` are added.
+        JSON values. `format` and `tensors` are added.
     tensors : mapping of str to Tensor
 
     Raises
     ------
     FileExistsError
-        If the path is a file, or a folder that holds other things.
+        If the path is a file, or a folder with other contents.
     OSError
-        If the folder cannot be written: its subclass says why.
+        If the folder cannot be written; the subclass depends on the reason.
     """
     folder, token = Path(path), secrets.token_hex(8)
     body = save({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()})
@@ -67,7 +66,7 @@ def write_folder(
     text = json.dumps(whole, indent=2, allow_nan=False).encode()
     missing: list[Path] = []
     try:
-        _check_free(folder)
+        _check_replaceable(folder)
         missing += [p for p in (folder, *folder.parents) if not p.exists()]
         for new in reversed(missing):
             new.mkdir(exist_ok=True)
@@ -85,11 +84,11 @@ def write_folder(
         ) from error
 
 
-def remove_strays(path: str | os.PathLike[str]) -> None:
-    """Remove what a crash has left beside the tensors of the header.
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove the files that a crash has left in a folder.
 
-    Only for the one process that writes into the folder: what another is writing at this moment is
-    a stray too.
+    Only for the one process that writes to the folder: a file that another process is writing at
+    this moment would be removed too.
 
     Parameters
     ----------
@@ -97,21 +96,22 @@ def remove_strays(path: str | os.PathLike[str]) -> None:
     """
     folder = Path(path)
     if folder.is_dir():
-        for entry in _beside(folder, _named_in(folder / HEADER)):
+        for entry in _unreferenced(folder, _tensors_named_in(folder / HEADER)):
             entry.unlink(missing_ok=True)
 
 
-def _check_free(folder: Path) -> None:
+def _check_replaceable(folder: Path) -> None:
+    """Raise unless the folder is new, empty or written by this module."""
     if folder.exists() and not folder.is_dir():
-        raise FileExistsError(errno.EEXIST, "it is a file. Give a folder")
+        raise FileExistsError(errno.EEXIST, "it is a file. Pass a folder")
     if not folder.exists() or (folder / HEADER).is_file():
         return
     foreign = [entry.name for entry in folder.iterdir() if not _is_ours(entry.name)]
     if foreign:
         raise FileExistsError(
             errno.EEXIST,
-            f"it exists and holds no posterior, but {min(foreign)!r}. Give an empty folder or a "
-            "new one",
+            f"it exists and holds no posterior, but {min(foreign)!r}. Pass a new or an empty "
+            "folder",
         )
 
 
@@ -119,8 +119,8 @@ def _is_ours(name: str) -> bool:
     return bool(TENSORS.fullmatch(name) or SCRATCH.fullmatch(name))
 
 
-def _beside(folder: Path, name: str | None) -> list[Path]:
-    """List the files of ours that are not the tensors of this name, and no header."""
+def _unreferenced(folder: Path, name: str | None) -> list[Path]:
+    """Return the files of this module in a folder, except the header and the named tensors."""
     return [entry for entry in folder.iterdir() if _is_ours(entry.name) and entry.name != name]
 
 
@@ -128,19 +128,20 @@ def _replace(folder: Path, tensors: Path, body: bytes, scratch: Path, text: byte
     try:
         _write_through(tensors, body)
         _write_through(scratch, text)
-        _sync(folder)  # the names of both, before a header says that they are there
-        old = _named_in(folder / HEADER)
+        _sync(folder)  # both files must be in the directory before a header refers to them
+        old = _tensors_named_in(folder / HEADER)
         os.replace(scratch, folder / HEADER)
     except BaseException:
-        if _named_in(folder / HEADER) != tensors.name:  # Ctrl-C may come just after the replacement
+        # Ctrl-C may arrive just after the replacement.
+        if _tensors_named_in(folder / HEADER) != tensors.name:
             for new in (tensors, scratch):
                 with suppress(OSError):
                     new.unlink()
         raise
     _sync(folder)
-    with suppress(OSError):  # what cannot be removed now is removed by a later call
-        for entry in _beside(folder, tensors.name):
-            if entry.name == old or time.time() - entry.stat().st_mtime > PATIENCE:
+    with suppress(OSError):  # a later call removes what cannot be removed now
+        for entry in _unreferenced(folder, tensors.name):
+            if entry.name == old or time.time() - entry.stat().st_mtime > MIN_LEFTOVER_AGE:
                 entry.unlink()
 
 
@@ -152,7 +153,7 @@ def _write_through(file: Path, content: bytes) -> None:
 
 
 def _sync(folder: Path) -> None:
-    with suppress(OSError):  # not every system can
+    with suppress(OSError):  # not every system supports it
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -160,13 +161,13 @@ def _sync(folder: Path) -> None:
             os.close(handle)
 
 
-def _named_in(header: Path) -> str | None:
-    """Give the name of the tensors that a header names, however damaged it is otherwise."""
+def _tensors_named_in(header: Path) -> str | None:
+    """Return the name of the tensors' file in a header, even if the header is damaged."""
     try:
-        found = TENSORS.findall(header.read_bytes().decode(errors="replace"))
+        names = TENSORS.findall(header.read_bytes().decode(errors="replace"))
     except FileNotFoundError:
         return None
-    return found[-1] if found else None  # that of the last field
+    return names[-1] if names else None  # `tensors` is the last field
 
 
 def read_folder(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -175,9 +176,9 @@ def read_folder(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
     Returns
     -------
     header : dict
-        Its fields, but for `format` and `tensors`, are as they stand in the file.
+        Of its fields, only `format` and `tensors` have been checked.
     tensors : dict of str to Tensor
-        As they were written: file and hash agree.
+        The file has the size and the hash in the header.
 
     Raises
     ------
@@ -188,15 +189,15 @@ def read_folder(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
     """
     folder = Path(path)
     before, header = None, _read_header(folder)
-    while header != before:  # who saves now takes away the tensors of the header just read
+    while header != before:  # a concurrent save removes the tensors of the header just read
         with prefix_errors(f"`path` {str(folder)!r} is damaged"):
             reference = check_fields(
                 "'tensors'", header.get("tensors"), {"file": str, "bytes": int, "sha256": str}
             )
             if not TENSORS.fullmatch(reference["file"]):  # such as ../../elsewhere
                 raise ValueError(
-                    f"its 'tensors' names the file {reprlib.repr(reference['file'])}, must be "
-                    "posterior-<16 hexadecimal digits>.safetensors."
+                    "'file' in its 'tensors' must be posterior-<16 hexadecimal digits>.safetensors,"
+                    f" got {reprlib.repr(reference['file'])}."
                 )
             tensors = _read_tensors(folder, reference)
         if tensors is not None:
@@ -215,27 +216,30 @@ def _read_header(folder: Path) -> dict[str, Any]:
         header = parse_object(HEADER, content)
         number = header.get("format")
         if isinstance(number, bool) or not isinstance(number, int):
-            raise ValueError(f"its {HEADER} has the 'format' {reprlib.repr(number)}, not a number.")
+            raise ValueError(
+                f"'format' in its {HEADER} must be a whole number, got {reprlib.repr(number)}."
+            )
     if number != FORMAT:
         remedy = (
-            "Read it with the version that wrote it or a later one"
+            "Read it with the version that wrote it, or a later one"
             if number > FORMAT
-            else "It is older than the first release: fit and save once more"
+            else "It is older than the first release: fit and save again"
         )
-        wrote = header.get("versions")
-        wrote = wrote.get("pyrobbb") if isinstance(wrote, dict) else None
+        versions = header.get("versions")
+        writer = versions.get("pyrobbb") if isinstance(versions, dict) else None
         raise ValueError(
             f"`path` {str(folder)!r} has format {reprlib.repr(number)}, written by pyrobbb "
-            f"{reprlib.repr(wrote)}; this version of pyrobbb reads format {FORMAT}. {remedy}."
+            f"{reprlib.repr(writer)}; this version of pyrobbb reads format {FORMAT}. {remedy}."
         )
     return header
 
 
 def _read_tensors(folder: Path, reference: Mapping[str, Any]) -> dict[str, Tensor] | None:
+    """Read the file of tensors; return None if it does not exist."""
     name = reference["file"]
     file = folder / name
     if file.exists() and not file.is_file():
-        raise ValueError(f"its {name!r} is no file.")
+        raise ValueError(f"its {name!r} is not a file.")
     try:
         body = file.read_bytes()
     except FileNotFoundError:
@@ -250,5 +254,5 @@ def _read_tensors(folder: Path, reference: Mapping[str, Any]) -> dict[str, Tenso
         )
     try:
         return load(body)
-    except Exception as error:  # the reader has errors of its own for what is no such file
-        raise ValueError(f"its file {name!r} holds no tensors ({error}).") from error
+    except Exception as error:  # safetensors raises an exception class of its own
+        raise ValueError(f"its file {name!r} is not a safetensors file ({error}).") from error

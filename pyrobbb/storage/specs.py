@@ -1,4 +1,4 @@
-"""Priors, likelihoods and plain networks as data: what JSON holds, and tensors. No code."""
+"""Priors, likelihoods and plain networks as JSON values and tensors. No code is stored."""
 
 from __future__ import annotations
 
@@ -20,72 +20,72 @@ PARTS: dict[str, ModuleType] = {"prior": priors, "likelihood": likelihoods}
 
 
 def describe(where: str, part: Any, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Describe a prior or likelihood; a callable of one's own by its name only.
+    """Describe a prior or likelihood by its class and parameters, a custom callable by its name.
 
     Parameters
     ----------
     where : str
-        What it is called: ``"prior"`` or ``"likelihood"``.
+        ``"prior"`` or ``"likelihood"``.
     part : object
     tensors : dict of str to Tensor
-        Takes up the tensors among its parameters. In the description stands their name.
+        The tensors among the parameters are added to it; the description refers to them by name.
     """
 
     def refer(name: str, value: Any) -> dict[str, str]:
         if not isinstance(value, Tensor):
-            raise TypeError(f"`{name}` cannot be stored: it is of type {type(value).__name__}.")
+            raise TypeError(f"`{name}` of type {type(value).__name__} cannot be stored.")
         tensors[name] = value
         return {"tensor": name}
 
     if part is None:
         return {"type": "None"}
     if isinstance(part, ByName):
-        rules = {p: describe(f"{where}[{p!r}]", own, tensors) for p, own in part.patterns.items()}
+        rules = {p: describe(f"{where}[{p!r}]", rule, tensors) for p, rule in part.patterns.items()}
         default = describe(f"{where}.default", part.default, tensors)
         return {"type": "ByName", "patterns": rules, "default": default}
-    if not any(type(part) in kinds_of(module).values() for module in PARTS.values()):
+    if not any(type(part) in classes_of(module).values() for module in PARTS.values()):
         return {"type": "custom", "name": name_of(part)}
     values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
     return {"type": type(part).__name__, **as_json(where, values, refer)}
 
 
 def build(where: str, description: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Make the prior or likelihood that a description is of.
+    """Build a prior or likelihood from its description.
 
-    What is a callable of one's own is stood in for by a function that raises.
+    A custom callable is replaced by a function that raises an error.
 
     Raises
     ------
     ValueError
-        If it is the description of none, or its values are none of a prior or likelihood.
+        If the description, or a value in it, is invalid.
     """
     if not isinstance(description, dict) or type(description.get("type")) is not str:
         raise ValueError(
             f"its {where} must be an object with a 'type', got {reprlib.repr(description)}."
         )
     values = dict(description)
-    kind = values.pop("type")
-    if kind == "custom":
+    name = values.pop("type")
+    if name == "custom":
         check_fields(where, values, {"name": str})
-        return _stand_in
-    kinds = kinds_of(PARTS["likelihood" if where.startswith("likelihood") else "prior"])
-    if kind not in kinds:
+        return _not_stored
+    classes = classes_of(PARTS["likelihood" if where.startswith("likelihood") else "prior"])
+    if name not in classes:
         raise ValueError(
-            f"its {where} has the type {reprlib.repr(kind)}, must be one of {', '.join(kinds)}."
+            f"'type' in its {where} must be one of {', '.join(classes)}, got {reprlib.repr(name)}."
         )
-    if kind == "ByName":
+    if name == "ByName":
         check_fields(where, values, {"patterns": dict, "default": dict})
         values["patterns"] = {
-            pattern: _build_rule(f"{where}[{pattern!r}]", own, tensors)
-            for pattern, own in values["patterns"].items()
+            pattern: _build_rule(f"{where}[{pattern!r}]", rule, tensors)
+            for pattern, rule in values["patterns"].items()
         }
         values["default"] = _build_rule(f"{where}.default", values["default"], tensors)
     else:
         allowed = (int, float, list, dict, type(None))
-        check_fields(where, values, {f.name: allowed for f in dataclasses.fields(kinds[kind])})
+        check_fields(where, values, {f.name: allowed for f in dataclasses.fields(classes[name])})
         values = {name: _resolve(where, value, tensors) for name, value in values.items()}
     with prefix_errors(f"its {where}"):
-        return kinds[kind](**values)
+        return classes[name](**values)
 
 
 def _build_rule(where: str, description: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -93,7 +93,7 @@ def _build_rule(where: str, description: Any, tensors: Mapping[str, Tensor]) -> 
 
 
 def _resolve(where: str, value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Give a parameter as its class takes it, with the tensors that it refers to."""
+    """Convert a JSON value to a constructor argument: tensors by their names, lists as tuples."""
     if isinstance(value, list):
         return tuple(value)
     if not isinstance(value, dict):
@@ -105,12 +105,12 @@ def _resolve(where: str, value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return {name: _resolve(where, inner, tensors) for name, inner in value.items()}
 
 
-def _stand_in(*args: Any) -> Any:
-    raise ValueError("A callable of the user's own is not stored.")
+def _not_stored(*args: Any) -> Any:
+    raise ValueError("A custom callable is not stored.")
 
 
 def custom_names(description: Mapping[str, Any]) -> Iterator[str]:
-    """Give the names of the callables of one's own in a description that `build` has taken."""
+    """Yield the names of the custom callables in a valid description."""
     if description["type"] == "custom":
         yield description["name"]
     if description["type"] == "ByName":
@@ -119,34 +119,35 @@ def custom_names(description: Mapping[str, Any]) -> Iterator[str]:
 
 
 def name_of(code: Any) -> str:
-    """Give the name by which a callable of one's own is described."""
+    """Return the name by which a custom callable is described."""
     return getattr(code, "__qualname__", type(code).__qualname__)
 
 
-def kinds_of(module: ModuleType) -> dict[str, Any]:
-    """List the classes in a module that a description can name: its dataclasses, no functions."""
+def classes_of(module: ModuleType) -> dict[str, Any]:
+    """Return the classes of a module that a description may name: its public dataclasses."""
     public = {name: getattr(module, name) for name in module.__all__}
-    return {name: kind for name, kind in public.items() if dataclasses.is_dataclass(kind)}
+    return {name: value for name, value in public.items() if dataclasses.is_dataclass(value)}
 
 
-def check_spec(found: Any) -> MLPSpec:
-    """Make the specification of an `mlp`, nothing of whose sizes is made."""
-    check_fields("'net'", found, {"n_in": int, "hidden": list, "n_out": int, "activation": str})
-    sizes = [found["n_in"], *found["hidden"], found["n_out"]]
+def parse_mlp_spec(value: Any) -> MLPSpec:
+    """Return the specification of an `mlp` without building it: its sizes may be arbitrary."""
+    check_fields("'net'", value, {"n_in": int, "hidden": list, "n_out": int, "activation": str})
+    sizes = [value["n_in"], *value["hidden"], value["n_out"]]
     if any(type(size) is not int or size < 1 for size in sizes):
         raise ValueError(
-            f"its 'net' has the sizes {reprlib.repr(sizes)}, must be whole numbers of at least 1."
+            "the sizes in its 'net' must be whole numbers of at least 1, got "
+            f"{reprlib.repr(sizes)}."
         )
-    if found["activation"] not in ACTIVATIONS:
+    if value["activation"] not in ACTIVATIONS:
         raise ValueError(
-            f"its 'net' has the 'activation' {reprlib.repr(found['activation'])}, must be one of "
-            f"{', '.join(ACTIVATIONS)}."
+            f"'activation' in its 'net' must be one of {', '.join(ACTIVATIONS)}, got "
+            f"{reprlib.repr(value['activation'])}."
         )
-    return MLPSpec(**{**found, "hidden": tuple(found["hidden"])})
+    return MLPSpec(**{**value, "hidden": tuple(value["hidden"])})
 
 
 def shapes_of(spec: MLPSpec) -> dict[str, tuple[int, ...]]:
-    """Give the shapes of the parameters of an `mlp` without making it."""
+    """Return the shapes of the parameters of an `mlp` without building it."""
     sizes = itertools.pairwise([spec.n_in, *spec.hidden, spec.n_out])
     shapes: dict[str, tuple[int, ...]] = {}
     for i, (n_in, n_out) in enumerate(sizes):

@@ -1,4 +1,4 @@
-"""JSON, strictly: values that it can hold, and objects that have the fields they must have."""
+"""Strict JSON: values that are read back as they were written, and objects with known fields."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-KINDS = {
+TYPE_NAMES = {
     dict: "an object",
     list: "a list",
     str: "a string",
@@ -23,23 +23,23 @@ KINDS = {
 }
 
 
-def as_json(where: str, value: Any, other: Callable[[str, Any], Any] | None = None) -> Any:
-    """Give a value as what JSON has, so that it is read as it was written.
+def as_json(where: str, value: Any, default: Callable[[str, Any], Any] | None = None) -> Any:
+    """Convert a value to JSON types.
 
-    Numbers of NumPy become Python's, and tuples become lists.
+    NumPy numbers become Python numbers, and tuples become lists.
 
     Parameters
     ----------
     where : str
-        What the value is called in the message.
+        Name of the value in error messages.
     value : object
-    other : callable, optional
-        ``(where, value) -> value``, for all that JSON has not; by default a TypeError is raised.
+    default : callable, optional
+        ``(where, value) -> value``, for values without a JSON type. None: a TypeError is raised.
 
     Raises
     ------
     TypeError, ValueError
-        If JSON has nothing of the kind: the message says which value.
+        If a value has no JSON type or is not finite.
     """
     if value is None or isinstance(value, bool | str):
         return value
@@ -49,79 +49,78 @@ def as_json(where: str, value: Any, other: Callable[[str, Any], Any] | None = No
         return int(value)
     if isinstance(value, numbers.Real):
         if not math.isfinite(value):
-            raise ValueError(f"`{where}` is {value}, which JSON cannot hold: it must be finite.")
+            raise ValueError(f"`{where}` must be finite to be stored as JSON, got {value}.")
         return float(value)
     if isinstance(value, Mapping):
         for name in value:
             if not isinstance(name, str):
-                raise TypeError(f"`{where}` has the key {name!r}: the keys must be strings.")
-        return {n: as_json(f"{where}[{n!r}]", v, other) for n, v in value.items()}
+                raise TypeError(f"`{where}` must have strings as keys, got {name!r}.")
+        return {n: as_json(f"{where}[{n!r}]", v, default) for n, v in value.items()}
     if isinstance(value, list | tuple):
-        return [as_json(f"{where}[{i}]", v, other) for i, v in enumerate(value)]
-    if other is not None:
-        return other(where, value)
+        return [as_json(f"{where}[{i}]", v, default) for i, v in enumerate(value)]
+    if default is not None:
+        return default(where, value)
     raise TypeError(
-        f"`{where}` is of type {type(value).__name__}, which JSON cannot hold: it must be a "
-        "number, a string, None, or a list or mapping of such."
+        f"`{where}` must be a number, a string, None, or a list or mapping of such values to be "
+        f"stored as JSON, got {type(value).__name__}."
     )
 
 
 def parse_object(where: str, content: bytes) -> dict[str, Any]:
-    """Read a JSON object; a ValueError says what is wrong with it."""
+    """Parse a JSON object, or raise a ValueError that describes what is invalid."""
     try:
-        found = json.loads(content.decode(), parse_constant=_finite, parse_float=_finite)
+        value = json.loads(content.decode(), parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"its {where} is no JSON ({error}).") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"its {where} must be an object, got {reprlib.repr(found)}.")
-    return found
+        raise ValueError(f"its {where} is not valid JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"its {where} must be an object, got {reprlib.repr(value)}.")
+    return value
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"it holds the number {text}")
+        raise ValueError(f"it contains the number {text}")
     return number
 
 
 def check_fields(
-    where: str, found: Any, kinds: Mapping[str, type | tuple[type, ...]]
+    where: str, value: Any, types: Mapping[str, type | tuple[type, ...]]
 ) -> dict[str, Any]:
-    """Give an object back if it has the given fields, of the given types, and no others.
+    """Return an object if it has exactly the given fields, of the given types.
 
     Parameters
     ----------
     where : str
-        What the object is called in the message.
-    found : object
-        What stands there.
-    kinds : mapping of str to type or tuple of types
+        Name of the object in error messages.
+    value : object
+    types : mapping of str to type or tuple of types
 
     Raises
     ------
     ValueError
     """
-    if not isinstance(found, dict):
-        raise ValueError(f"its {where} must be an object, got {reprlib.repr(found)}.")
-    for name, kind in kinds.items():
-        allowed = kind if isinstance(kind, tuple) else (kind,)
-        if name not in found:
+    if not isinstance(value, dict):
+        raise ValueError(f"its {where} must be an object, got {reprlib.repr(value)}.")
+    for name, expected in types.items():
+        allowed = expected if isinstance(expected, tuple) else (expected,)
+        if name not in value:
             raise ValueError(f"its {where} has no field {name!r}.")
-        if type(found[name]) not in allowed:
-            must = " or ".join(KINDS[one] for one in allowed)
+        if type(value[name]) not in allowed:
             raise ValueError(
-                f"its {where} has the {name!r} {reprlib.repr(found[name])}, must be {must}."
+                f"{name!r} in its {where} must be {' or '.join(TYPE_NAMES[t] for t in allowed)}, "
+                f"got {reprlib.repr(value[name])}."
             )
-    unknown = found.keys() - kinds.keys()
+    unknown = value.keys() - types.keys()
     if unknown:
         raise ValueError(f"its {where} has the unknown field {min(unknown)!r}.")
-    return found
+    return value
 
 
 @contextmanager
-def prefix_errors(culprit: str) -> Iterator[None]:
-    """Turn whatever wrong values bring about into a ValueError that begins with the culprit."""
+def prefix_errors(prefix: str) -> Iterator[None]:
+    """Turn every error that invalid values cause into a ValueError that begins with a prefix."""
     try:
         yield
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise ValueError(f"{culprit}: {error}") from error
+        raise ValueError(f"{prefix}: {error}") from error

@@ -16,7 +16,7 @@ from .batches import Batches, crc32, rows_of_process, sizes_of_process
 
 
 class ArrayBatches:
-    """Shuffled minibatches of tensors in memory; of each, the rows that this process takes."""
+    """Shuffled minibatches of tensors in memory, or the share of one of several processes."""
 
     n_consecutive: int | None = None
 
@@ -36,9 +36,9 @@ class ArrayBatches:
         self.example = x[:1].clone(), y[:1].clone()
         self._n_ordered = 0  # number of epochs whose order has been drawn
         if self.n_batches == 1:
-            own = rows_of_process(len(x), self._team)
-            self._x, self._y = self._x[own], self._y[own]
-            self._row_weight = None if row_weight is None else row_weight[own]
+            rows = rows_of_process(len(x), self._team)
+            self._x, self._y = self._x[rows], self._y[rows]
+            self._row_weight = None if row_weight is None else row_weight[rows]
 
     @cached_property
     def checksum(self) -> str:
@@ -46,7 +46,7 @@ class ArrayBatches:
         return crc32(*(part for part in self._whole if part is not None))
 
     def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
-        """Yield the batches of some epochs, shuffled anew in each epoch and for each chain."""
+        """Yield the batches of some epochs, in a new order for each epoch and each chain."""
         n_all = np.full((len(which), self.n_batches), self.batch_size)
         number = np.arange(which.start * self.n_batches, which.stop * self.n_batches)
         if self.n_batches == 1:
@@ -74,7 +74,7 @@ class ArrayBatches:
 
 
 def check_sample_weight(sample_weight: ArrayLike, n_rows: int) -> Tensor:
-    """Return the weights of the rows as a tensor, or raise an error that names the fault."""
+    """Return the weights of the rows as a tensor; raise if they are invalid."""
     weight = as_tensor("sample_weight", sample_weight)
     if tuple(weight.shape) != (n_rows,):
         raise ValueError(
@@ -85,5 +85,5 @@ def check_sample_weight(sample_weight: ArrayLike, n_rows: int) -> Tensor:
         row = int(torch.nonzero(weight < 0)[0, 0])
         raise ValueError(f"`sample_weight` must be at least 0, got {weight[row]} for row {row}.")
     if not bool(weight.any()):
-        raise ValueError("`sample_weight` must not be 0 for all rows: nothing would be observed.")
+        raise ValueError("`sample_weight` must be positive for some row, got 0 for all.")
     return weight

@@ -1,4 +1,4 @@
-"""Minibatches: what the training loop takes from any source of data."""
+"""Minibatches: the interface between the training loop and any source of data."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class BatchSource(Protocol):
 
     @property
     def n_consecutive(self) -> int | None:
-        """Most batches that come from memory without reading further data. None: no bound."""
+        """Maximum number of batches in memory before more data are read. None: no bound."""
         ...
 
     @property
@@ -92,10 +92,10 @@ def crc32(*tensors: Tensor) -> str:
 
 
 def rows_of_process(n_rows: int, team: Team) -> slice:
-    """Return the rows of a batch that this process takes: a dummy row if it has none."""
+    """Return the share of this process of the rows of a batch: a dummy row if it has none."""
     return slice(team.rank if team.rank < n_rows else 0, None, team.size)
 
 
 def sizes_of_process(n_rows: np.ndarray, team: Team) -> np.ndarray:
-    """Return the number of rows of each batch that this process takes, without dummy rows."""
+    """Return the number of rows in the share of this process of each batch, without dummy rows."""
     return (n_rows - team.rank + team.size - 1) // team.size

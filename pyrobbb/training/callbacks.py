@@ -1,4 +1,4 @@
-"""EpochEnd: what `fit` passes to a callback at the end of each epoch."""
+"""EpochEnd: the argument of a callback at the end of each epoch."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ class EpochEnd:
     Attributes
     ----------
     epoch, n_epochs : int
-        Number of epochs done, from 1, and the most that there will be.
+        Number of epochs done, from 1, and the maximum number of epochs.
     n_steps : int
         Number of steps done.
     nelbo, nll, kl : float
         Means over the steps of the epoch and over chains, in nats at the scale of the data set.
         The KL divergence is not weighted.
     kl_weight : float
-        Factor on the KL divergence at the last step: below 1 during the warm-up.
+        Factor on the KL divergence in the last step: below 1 during the warm-up.
     lr : float
         Learning rate of the last step.
     validation_nll : float or None
         Of this epoch, in nats per row; None without `validation`.
     seconds : float
-        Since the first step.
+        Time since the first step.
     """
 
     epoch: int
@@ -44,7 +44,7 @@ class EpochEnd:
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers by name, in the order above, without those that are None."""
-        names = (own.name for own in fields(self) if not own.name.startswith("_"))
+        names = (f.name for f in fields(self) if not f.name.startswith("_"))
         values = {name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
 

@@ -1,7 +1,7 @@
-"""Checkpoints: a fit on disk, in two folders that are written alternately, so that one is whole.
+"""Checkpoints of a fit, in two folders that are written alternately, so that one is always intact.
 
-Each holds the posterior so far, which `Posterior.load` reads, and with it what the next step
-depends on: the states of the optimizer, the noise and the random numbers.
+Each holds the posterior so far, which `Posterior.load` reads, and the state that the next step
+depends on: that of the optimizer, the noise and the random number generators.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from .. import storage
 from ..fitted import FittedChain
 from ..model.network import BayesianNetwork
-from ..storage.folders import remove_strays
+from ..storage.folders import remove_leftovers
 from ..storage.strict_json import check_fields, prefix_errors
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ NAMES = ("checkpoint-1", "checkpoint-2")
 SECONDS = 60.0
 """Default time between checkpoints."""
 MAX_WRITING_SHARE = 0.05
-"""The default is longer where writing would take more than this share of the time."""
+"""The default time is longer if writing would take more than this share of it."""
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "outline": dict,  # the fingerprint
     "n_done": int,
@@ -41,11 +41,13 @@ class Checkpoints:
     ----------
     folder : Path
     every : int, optional
-        Steps between checkpoints. None: a minute, or longer where they take long to write.
+        Steps between checkpoints. None: a minute, or longer if they take long to write.
+    fingerprint : mapping
+        By which a checkpoint recognises the fit.
     """
 
-    def __init__(self, folder: Path, every: int | None) -> None:
-        self.folder, self._every = folder, every
+    def __init__(self, folder: Path, every: int | None, fingerprint: Mapping[str, Any]) -> None:
+        self._folder, self._every, self._fingerprint = folder, every, fingerprint
         self._next = NAMES[0]
         self._n_done = 0  # at the last checkpoint
         self._written = time.monotonic()
@@ -57,20 +59,13 @@ class Checkpoints:
             return n_done // self._every > self._n_done // self._every
         return time.monotonic() - self._written >= self._pause
 
-    def write(
-        self,
-        fingerprint: Mapping[str, Any],
-        state: Mapping[str, Any],
-        chains: Sequence[FittedChain],
-    ) -> None:
+    def write(self, state: Mapping[str, Any], chains: Sequence[FittedChain]) -> None:
         """Write a checkpoint; a failure is logged, and the previous checkpoint is kept.
 
         Parameters
         ----------
-        fingerprint : mapping
-            Of the fit.
         state : mapping
-            Of `RunState.state_dict`.
+            From `RunState.state_dict`.
         chains : sequence of FittedChain
             As they are now, with the histories of the state.
         """
@@ -78,38 +73,36 @@ class Checkpoints:
         progress = {name: state[name] for name in FIELDS if name in state}
         try:
             storage.write(
-                self.folder / self._next,
+                self._folder / self._next,
                 chains,
-                extra={"fit": {"outline": fingerprint, **progress}},
+                extra={"fit": {"outline": self._fingerprint, **progress}},
                 tensors=state["tensors"],
             )
         except OSError as error:
-            kept = f"that of step {self._n_done}" if self._n_done else "none"
+            last = f"of step {self._n_done}" if self._n_done else "none"
             logger.warning(
-                "The checkpoint of step %d could not be written: %s. The fit continues; the last "
-                "checkpoint is %s.",
+                "The checkpoint of step %d could not be written: %s. The fit continues; last "
+                "checkpoint: %s.",
                 state["n_done"],
                 error,
-                kept,
+                last,
             )
         else:
             self._next = NAMES[1 - NAMES.index(self._next)]
-            logger.debug("Checkpoint of step %d.", state["n_done"])
+            logger.debug("Wrote the checkpoint of step %d.", state["n_done"])
         # Also after a failure, so that a full disk is not tried again at each step.
         self._n_done, self._written = state["n_done"], time.monotonic()
         self._pause = max(SECONDS, (self._written - began) / MAX_WRITING_SHARE)
 
     def latest(
-        self, network: BayesianNetwork, fingerprint: Mapping[str, Any]
+        self, network: BayesianNetwork
     ) -> tuple[dict[str, Any], tuple[FittedChain, ...]] | None:
-        """Read the last whole checkpoint, if there is one.
+        """Read the last intact checkpoint, if there is one.
 
         Parameters
         ----------
         network : BayesianNetwork
             Of the fit. The stored values are loaded into it.
-        fingerprint : mapping
-            Of the fit that is to continue.
 
         Returns
         -------
@@ -122,39 +115,39 @@ class Checkpoints:
         ValueError
             If the checkpoints are of another fit, or none of them can be read.
         """
-        found, tensors, damaged = {}, {}, {}
+        readable, tensors, damaged = {}, {}, {}
         for name in NAMES:
             try:
-                extra, tensors[name] = storage.read_extra(self.folder / name)
-                with prefix_errors(f"`checkpoint` {str(self.folder / name)!r} is damaged"):
-                    found[name] = check_fields("'fit'", extra.get("fit", {}), FIELDS)
+                extra, tensors[name] = storage.read_extra(self._folder / name)
+                with prefix_errors(f"`checkpoint` {str(self._folder / name)!r} is damaged"):
+                    readable[name] = check_fields("'fit'", extra.get("fit", {}), FIELDS)
             except FileNotFoundError:
                 continue
             except (ValueError, OSError) as error:
                 damaged[name] = error
-        for fault in damaged.values():
-            remedy = "the previous one is used" if found else "there is no other"
-            logger.warning("A checkpoint is damaged, and %s: %s", remedy, fault)
-        if not found:
+        for reason in damaged.values():
+            remedy = "the previous one is used" if readable else "there is no other"
+            logger.warning("A checkpoint is damaged, and %s: %s", remedy, reason)
+        if not readable:
             if damaged:
                 raise ValueError(
-                    f"`checkpoint` {str(self.folder)!r} has none that can be read. Delete the "
-                    "folder to start from the beginning."
+                    f"`checkpoint` {str(self._folder)!r} holds no checkpoint that can be read. "
+                    "Delete the folder to start from the beginning."
                 ) from next(iter(damaged.values()))
             return None
-        name = max(found, key=lambda own: (found[own]["n_done"], found[own]["is_over"]))
-        progress = found[name]
-        stored = progress["outline"]
-        if odd := first_difference(fingerprint, stored):
+        name = max(readable, key=lambda n: (readable[n]["n_done"], readable[n]["is_over"]))
+        progress = readable[name]
+        fingerprint, stored = self._fingerprint, progress["outline"]
+        if item := first_difference(fingerprint, stored):
             raise ValueError(
-                f"`checkpoint` {str(self.folder)!r} is of another fit: its {odd!r} is "
-                f"{stored.get(odd)!r}, here {fingerprint.get(odd)!r}. Choose another folder, or "
-                "delete it to start from the beginning."
+                f"`checkpoint` {str(self._folder)!r} is of another fit: its {item!r} is "
+                f"{stored.get(item)!r}, that of this fit {fingerprint.get(item)!r}. Choose another "
+                "folder, or delete this one to start from the beginning."
             )
-        chains = storage.read(self.folder / name, network)
-        for own in NAMES:
+        chains = storage.read(self._folder / name, network)
+        for either in NAMES:
             with suppress(OSError):
-                remove_strays(self.folder / own)
+                remove_leftovers(self._folder / either)
         self._next = NAMES[1 - NAMES.index(name)]
         self._n_done = progress["n_done"]
         state = {name: value for name, value in progress.items() if name != "outline"}
@@ -164,10 +157,10 @@ class Checkpoints:
 
 def stored_seed(folder: Path) -> int | None:
     """Return the seed of the fit whose checkpoints are in a folder, if there are any."""
-    for place in (folder, folder / "restart-0"):
+    for parent in (folder, folder / "restart-0"):
         for name in NAMES:
             with suppress(OSError, ValueError, KeyError):  # `latest` reports what is wrong
-                return int(storage.read_extra(place / name)[0]["fit"]["outline"]["seed"])
+                return int(storage.read_extra(parent / name)[0]["fit"]["outline"]["seed"])
     return None
 
 

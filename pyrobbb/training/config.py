@@ -34,7 +34,7 @@ ProcessMode = Literal["same_noise", "own_noise", "alone"]
 
 @dataclass(frozen=True)
 class FitConfig:
-    """The arguments of `pyrobbb.fit`, with its names and defaults.
+    """The arguments of `pyrobbb.fit`, with the same names and defaults.
 
     Raises
     ------
@@ -102,7 +102,7 @@ class FitConfig:
         _check_choice("processes", self.processes, ProcessMode)
         check_count("restarts", self.restarts)
         if self.start is not None:
-            self._check_named_guide("start", "it already starts at its own parameters")
+            self._check_named_guide("start", "its parameters are already its starting point")
             chains_of(self.start, self.restarts)
         if getattr(self.elbo, "estimator", "reparam") != "reparam" and self.engine == "svi":
             raise ValueError(
@@ -122,15 +122,14 @@ class FitConfig:
                 )
         if not isinstance(self.guide, str) and self.placement.moves(self.network):
             raise ValueError(
-                "`device` and `dtype` move the network, but not a `guide` of your own, which was "
-                "made for the network where it is: move both before the fit, network.to(...) and "
-                "guide.to(...)."
+                "`device` and `dtype` must be left out with a custom `guide`, which is not moved: "
+                "move both before the fit, with network.to(...) and guide.to(...)."
             )
 
     def _check_named_guide(self, argument: str, reason: str) -> None:
         if not isinstance(self.guide, str):
             raise ValueError(
-                f"`{argument}` needs guide='mean_field' or 'auto_normal', got a guide of your own: "
+                f"`{argument}` needs guide='mean_field' or 'auto_normal', got a custom guide: "
                 f"{reason}."
             )
 
@@ -141,12 +140,12 @@ class FitConfig:
 
     @cached_property
     def optimizer_and_lr(self) -> tuple[OptimizerFactory, float]:
-        """The optimizer as a factory, and the learning rate: an optimizer of Pyro's has its own."""
+        """The optimizer as a factory, and the learning rate: `lr`, or that of a Pyro optimizer."""
         return as_factory(self.optimizer, self.lr)
 
     @cached_property
     def callback_list(self) -> tuple[Any, ...]:
-        """The callbacks, also if a single one was passed."""
+        """The callbacks as a tuple."""
         if callable(self.callbacks) or not isinstance(self.callbacks, Iterable):
             return (self.callbacks,)
         return tuple(self.callbacks)
@@ -164,7 +163,7 @@ class FitConfig:
 
     @cached_property
     def initial_chains(self) -> tuple[FittedChain | None, ...]:
-        """For each chain to fit, the fitted chain that it starts from, if any."""
+        """The fitted chain that each chain starts from, or None."""
         if self.start is None:
             return (None,) * self.restarts
         return chains_of(self.start, self.restarts)

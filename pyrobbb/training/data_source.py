@@ -1,4 +1,4 @@
-"""From the x and y of `fit` to batches: arrays, files or a DataLoader, checked."""
+"""Conversion of the x and y of `fit` to batches: arrays, files or a DataLoader."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def open_batches(
 
 
 def check_batch_norm(batches: BatchSource, team: Team) -> None:
-    """Raise unless a network with batch norm can be fitted to these batches."""
+    """Raise an error if a network with batch norm cannot be fitted to these batches."""
     if team.size > 1:
         raise ValueError(
             "`network` has batch norm, whose means and variances would differ between the "
@@ -62,9 +62,9 @@ def batches_of(
     """Return the batches of arrays, of files or of a DataLoader."""
     if isinstance(x, DataLoader):
         if y is not None:
-            raise ValueError("`y` must be left out where `x` is a DataLoader of pairs (x, y).")
+            raise ValueError("`y` must be left out if `x` is a DataLoader of pairs (x, y).")
         if n_data is None:
-            raise ValueError("`n_data`, the size of the data set, must be given with a DataLoader.")
+            raise ValueError("`n_data`, the size of the data set, is required with a DataLoader.")
         check_count("n_data", n_data)
         if sample_weight is not None:
             raise ValueError(
@@ -79,17 +79,17 @@ def batches_of(
     stream: Rows | None = None
     if isinstance(x, Parquet):
         if y is not None:
-            raise ValueError("`y` must be left out where `x` is Parquet: its `target` is y.")
+            raise ValueError("`y` must be left out if `x` is Parquet: its `target` is y.")
         if x.target is None:
             raise ValueError("`target` of Parquet must name the column to predict, got None.")
         stream = x
     if y is None and stream is None:
-        raise ValueError("`y` is missing: pass fit(network, x, y).")
+        raise ValueError("`y` is required, got None: pass fit(network, x, y).")
     if isinstance(x, np.memmap):
         stream = MappedRows(x, y)
     if stream is not None:
         if sample_weight is not None:
-            raise ValueError("`sample_weight` needs x and y in memory: no file is read for it.")
+            raise ValueError("`sample_weight` needs x and y in memory, not in files.")
         if n_data not in (None, stream.n_data):
             raise ValueError(f"`n_data` is {n_data}, but x has {stream.n_data} rows: leave it out.")
         return StreamBatches(network, stream, batch_size, team)

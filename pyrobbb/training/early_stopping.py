@@ -1,4 +1,4 @@
-"""Validation data: when to stop, and which parameters to keep."""
+"""Early stopping: when to stop, and which parameters to keep, by the score on validation data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VALIDATION_DRAWS = 16
 
 
 class Validation:
-    """Scores the parameters of each epoch on held-out data, and keeps the best.
+    """Scores the parameters on held-out data after each epoch, and keeps the best.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Validation:
     seed : int
         Of the draws, which are the same in each epoch.
     n_warmup_epochs : int
-        Number of first epochs that are scored but cannot be the best.
+        Number of initial epochs that are scored but cannot be the best.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Validation:
         self._best: list[Tensor] = []
 
     def score(self, guide: Callable[..., Any], fitted: list[nn.Parameter]) -> None:
-        """Score the present parameters, and keep a copy of them if they are the best so far."""
+        """Score the current parameters, and keep a copy of them if they are the best so far."""
         with evaluating(self._network):
             distributions = DrawnDistributions(
                 # The same noise in each epoch, so that epochs can be compared.

@@ -1,4 +1,4 @@
-"""Which engine takes the steps of a fit: the one asked for, or the one that the model allows."""
+"""Choice of the engine of a fit: the requested one, or the fallback that the model requires."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make_engine(
     data: BatchSource,
     n_steps: int,
 ) -> Engine:
-    """Return the engine of a fit, which starts at the present parameters.
+    """Return the engine of a fit, which starts at the current parameters.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def make_engine(
     networks, guides, seeds : sequence
         One a chain.
     fitted : list of Parameter
-        All that the first chain fits, for Pyro's SVI.
+        All parameters that the first chain fits, for Pyro's SVI.
     data : BatchSource
     n_steps : int
         Of the whole fit.
@@ -85,7 +85,7 @@ def _fused_engine(
     guides: Sequence[Any],
     seeds: Sequence[int],
 ) -> FusedEngine | None:
-    """Return the fused engine, or None with a line in the log if Pyro's SVI is needed."""
+    """Return the fused engine, or log the reason and return None if Pyro's SVI is needed."""
     elbo = config.elbo
     try:
         if not isinstance(elbo, FusedELBO):
@@ -110,9 +110,9 @@ def _fused_engine(
 
 
 def _steps_are_single(config: FitConfig, data: BatchSource) -> str | None:
-    """Return why steps can only be taken one at a time, if that is so."""
+    """Return the reason if steps can only be taken one at a time."""
     if isinstance(data, LoaderBatches):
-        return "A DataLoader gives its batches one by one"
+        return "A DataLoader yields its batches one at a time"
     if config.team.size > 1:
-        return "Several processes add up their gradients at each step"
+        return "Several processes sum their gradients at each step"
     return None

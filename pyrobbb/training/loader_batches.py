@@ -27,20 +27,20 @@ from .batches import Batches
 Pair = tuple[Tensor, Tensor]
 
 SAMPLERS_OF_ALL_ROWS = (SequentialSampler, RandomSampler, WeightedRandomSampler)
-"""Samplers whose length says nothing about the number of different rows."""
+"""Samplers whose length is not the number of different rows."""
 
 
 def loader_batches(
     network: BayesianNetwork, loader: DataLoader[Any], n_data: int, team: Team | None = None
 ) -> LoaderBatches:
-    """Return the batches of a DataLoader, of either kind of data set."""
+    """Return the batches of a DataLoader of a map-style or an iterable data set."""
     if isinstance(loader.dataset, IterableDataset):
         return IterableLoaderBatches(network, loader, n_data, team)
     return MapLoaderBatches(network, loader, n_data, team)
 
 
 class MapLoaderBatches:
-    """The batches of a loader whose data set has an index, as its sampler orders them.
+    """The batches of a DataLoader of a map-style data set, in the order of its sampler.
 
     Parameters
     ----------
@@ -66,8 +66,9 @@ class MapLoaderBatches:
         self.n_data, self._counts_rows = n_data, loader.batch_sampler is None
         if self._team.size > 1 and not isinstance(sampler_of(loader), DistributedSampler):
             raise ValueError(
-                f"`x` is a DataLoader that gives each of the {self._team.size} processes all rows: "
-                "pass a torch.utils.data.DistributedSampler to it, or fit with processes='alone'."
+                f"`x` is a DataLoader that yields all rows in each of the {self._team.size} "
+                "processes: pass a torch.utils.data.DistributedSampler to it, or fit with "
+                "processes='alone'."
             )
         x, y = first_pair(network, loader)
         if not self._counts_rows:
@@ -77,9 +78,9 @@ class MapLoaderBatches:
         self.example = x[:1].clone(), y[:1].clone()
 
     def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
-        """Yield the batches of some epochs one by one, in the order of the loader.
+        """Yield the batches of some epochs one at a time, in the order of the loader.
 
-        What the loader draws from torch's random state depends on the seed and the epoch only.
+        The loader's draws from torch's random state depend only on the seed and the epoch.
         """
         seed = generators[0].initial_seed()
         for epoch in which:
@@ -93,7 +94,7 @@ class MapLoaderBatches:
                 if pair is None:
                     raise _too_few_rows(self.n_data, n_seen)
                 n_rows = len(pair[0])
-                n_total = n_rows * self._team.size  # a DistributedSampler gives all equally many
+                n_total = n_rows * self._team.size  # a DistributedSampler makes them equal
                 n_seen += n_total
                 yield _single_batch(pair, n_rows, n_total, epoch * self.n_batches + i)
             if self._counts_rows:
@@ -101,14 +102,14 @@ class MapLoaderBatches:
 
 
 class IterableLoaderBatches:
-    """The batches of a loader of an `IterableDataset`, which has to yield `n_data` rows an epoch.
+    """The batches of a DataLoader of an `IterableDataset`, which must yield `n_data` rows an epoch.
 
-    They are split anew, as each worker of the loader ends with a smaller batch.
+    They are split again, because each worker of the loader ends with a smaller batch.
 
     Parameters
     ----------
     network, loader, n_data, team
-        As for `MapLoaderBatches`. Each process has to yield rows of its own.
+        As for `MapLoaderBatches`. Each process must yield different rows.
     """
 
     checksum = ""
@@ -129,9 +130,9 @@ class IterableLoaderBatches:
         self.example = x[:1].clone(), y[:1].clone()
 
     def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
-        """Yield the batches of some epochs one by one, in the order of the loader.
+        """Yield the batches of some epochs one at a time, in the order of the loader.
 
-        What the loader draws from torch's random state depends on the seed and the epoch only.
+        The loader's draws from torch's random state depend only on the seed and the epoch.
         """
         seed = generators[0].initial_seed()
         for epoch in which:
@@ -140,7 +141,7 @@ class IterableLoaderBatches:
             pairs = rebatch(pairs, self.batch_size // self._team.size)
             n_seen = 0
             for i in range(self.n_batches):
-                # A process may run out of rows before the others: it takes a zero-weight dummy row.
+                # A process that runs out of rows before the others takes a zero-weight dummy row.
                 pair = next(pairs, None)
                 n_rows = 0 if pair is None else len(pair[0])
                 rows = torch.tensor(n_rows, device=self.example[0].device)
@@ -157,17 +158,20 @@ LoaderBatches = MapLoaderBatches | IterableLoaderBatches
 
 
 def first_pair(network: BayesianNetwork, loader: DataLoader[Any]) -> Pair:
-    """Return the first batch of a loader, or raise if there is none."""
+    """Return the first batch of a loader; raise if there is none."""
     pair = next(pairs_of(network, loader, PrivateRandomState(0)), None)
     if pair is None:
-        raise ValueError("`x` is a DataLoader without a batch: is it empty, or `drop_last`?")
+        raise ValueError(
+            "`x` is a DataLoader without batches: is its data set empty, or smaller than a batch "
+            "with `drop_last`?"
+        )
     return pair
 
 
 def pairs_of(
     network: BayesianNetwork, loader: DataLoader[Any], random_state: PrivateRandomState
 ) -> Iterator[Pair]:
-    """Yield the batches of an epoch as they come, checked and moved to the network's device."""
+    """Yield the batches of an epoch, checked and moved to the network's device."""
     with random_state.active():
         batches = iter(loader)
     device = network.bayesian_parameters()[0][1].device
@@ -213,7 +217,7 @@ def joined(pairs: Sequence[Pair]) -> Pair:
 
 
 def sampler_of(loader: DataLoader[Any]) -> Any:
-    """Return the sampler of a loader's rows, or of its batches if that is all it has."""
+    """Return the sampler of a loader's rows, or of its batches if there is no other."""
     batch_sampler: Any = loader.batch_sampler
     if batch_sampler is None:
         return loader.sampler
@@ -221,13 +225,13 @@ def sampler_of(loader: DataLoader[Any]) -> Any:
 
 
 def check_n_data(loader: DataLoader[Any], n_data: int) -> None:
-    """Raise unless a loader of a map-style data set has `n_data` different rows."""
+    """Raise an error if a loader of a map-style data set does not have `n_data` different rows."""
     sampler = sampler_of(loader)
     known = {len(loader.dataset)} if isinstance(loader.dataset, Sized) else set()
     if isinstance(sampler, SubsetRandomSampler):
         known = {len(sampler)}
     elif isinstance(sampler, DistributedSampler):
-        known.add(sampler.total_size)  # padded or cut to a multiple of the processes
+        known.add(sampler.total_size)  # padded or truncated to a multiple of the processes
     elif isinstance(sampler, Sized) and not isinstance(sampler, SAMPLERS_OF_ALL_ROWS):
         known.add(len(sampler))  # a custom sampler may select some of the rows
     if known and n_data not in known:
@@ -239,12 +243,12 @@ def check_n_data(loader: DataLoader[Any], n_data: int) -> None:
     if isinstance(sampler, SequentialSampler) and loader.drop_last and size and n_data % size:
         raise ValueError(
             f"`x` is a DataLoader that leaves out the same {n_data % size} rows in each epoch: "
-            "shuffle them, or do without `drop_last`."
+            "pass shuffle=True to it, or drop_last=False."
         )
 
 
 def check_rows_of_epoch(n_data: int, n_seen: int, pairs: Iterator[Pair], team: Team) -> None:
-    """Raise unless an epoch had `n_data` rows and no more follow."""
+    """Raise an error if an epoch did not have exactly `n_data` rows."""
     is_more = team.any(next(pairs, None) is not None)
     if is_more or n_seen != n_data:
         raise ValueError(

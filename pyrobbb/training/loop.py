@@ -21,7 +21,6 @@ from ..engines.base import Steps
 from ..fitted import FittedChain
 from ..model.functional import evaluating
 from .callbacks import EpochEnd
-from .checkpoints import Checkpoints
 from .config import FitConfig
 from .run import ChainStart, Run, ready_to_predict, start
 from .step_plan import interleave, rechunk
@@ -34,7 +33,7 @@ MakeResult = Callable[[tuple[FittedChain, ...]], Any]
 def run_chains(
     config: FitConfig, starts: Sequence[ChainStart], folder: Path | None, make_result: MakeResult
 ) -> tuple[tuple[FittedChain, ...], bool]:
-    """Fit a chain from each start, side by side, each as it would come out alone.
+    """Fit a chain from each start, side by side, with the same results as separate fits.
 
     Parameters
     ----------
@@ -43,7 +42,7 @@ def run_chains(
     folder : Path, optional
         Of the checkpoints.
     make_result : callable
-        What `EpochEnd.posterior` returns, made of chains.
+        Makes what `EpochEnd.posterior` returns from a tuple of chains.
 
     Returns
     -------
@@ -51,16 +50,15 @@ def run_chains(
     is_interrupted : bool
         Whether Ctrl-C has ended the fit.
     """
-    checkpoints = None if folder is None else Checkpoints(folder, config.every)
     with seeded(starts[0].seed), pyro.get_param_store().scope(), poutine.block():
-        run = start(config, starts, checkpoints)
+        run = start(config, starts, folder)
         train(run, make_result)
     for network in run.networks:
         ready_to_predict(network)
     chains = run.chains()
     history = chains[0].history
     logger.info(
-        "Fitted %d steps in %.3g s by engine=%r: the negative ELBO is %.5g in the last epoch.",
+        "Fitted %d steps in %.3g s by engine=%r: the negative ELBO of the last epoch is %.5g.",
         len(history.nelbo),
         run.state.seconds,
         run.state.engine.name,
@@ -70,9 +68,9 @@ def run_chains(
 
 
 def train(run: Run, make_result: MakeResult) -> None:
-    """Take the steps that are left.
+    """Take the remaining steps of a fit.
 
-    Steps are taken up to the next pause: the end of an epoch if validation or callbacks read the
+    Steps are taken up to the next pause: the end of the epoch if validation or callbacks read the
     parameters there, otherwise the end of the fit. Checkpoints are written between engine calls.
     """
     config, state = run.config, run.state
@@ -95,7 +93,7 @@ def train(run: Run, make_result: MakeResult) -> None:
             raise
         state.is_interrupted = True
         logger.warning(
-            "Interrupted after %d steps: the fit so far is returned.", state.n_steps_taken
+            "Interrupted after %d steps; the fit so far is returned.", state.n_steps_taken
         )
         state.engine.sync()
     else:
@@ -155,13 +153,13 @@ def call_callbacks(run: Run, steps: Steps, make_result: MakeResult) -> bool:
         seconds=state.seconds,
         _snapshot=lambda: make_result(run.snapshot()),
     )
-    with seeded(run.seeds[0] + end.epoch):  # what they draw does not change the fit
+    with seeded(run.seeds[0] + end.epoch):  # draws of the callbacks do not change the fit
         answers = [callback(end) for callback in run.config.callback_list]
     return any(answer is True for answer in answers)
 
 
 def write_checkpoint_if_due(run: Run) -> None:
-    """Write a checkpoint if it is time for one, or the fit is over."""
+    """Write a checkpoint if it is time for one or the fit is over."""
     if run.checkpoints is None:
         return
     is_due = run.checkpoints.is_due(run.state.n_steps)
@@ -179,11 +177,11 @@ def write_checkpoint(run: Run) -> None:
     with contextlib.ExitStack() as modes:
         for network in run.networks:
             modes.enter_context(evaluating(network))
-        run.checkpoints.write(run.fingerprint, state, run.chains())
+        run.checkpoints.write(state, run.chains())
 
 
 def log_start(run: Run) -> None:
-    """Log what is fitted, how and where."""
+    """Log the size of the fit, its engine and its device."""
     weights = [parameter for _, parameter in run.networks[0].bayesian_parameters()]
     logger.info(
         "Fitting %d weights to %d rows by engine=%r: %d steps in %d epochs, %d fit(s) side by "

@@ -1,4 +1,4 @@
-"""Where a fit computes, and in which precision."""
+"""Placement: device and precision of a fit."""
 
 from __future__ import annotations
 
@@ -18,19 +18,14 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 @dataclass(frozen=True)
 class Placement:
-    """Device, dtype and autocast of a fit, checked; None: those of the network.
+    """Device, dtype and autocast of a fit. None: those of the network.
 
     Parameters
     ----------
-    device : str, int or torch.device, optional
-    dtype : {"float32", "float64"} or torch.dtype, optional
-    autocast : "bfloat16" or torch.bfloat16, optional
-        What the module computes in where its numbers are float32.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If there is no such device here, or the precision is none to fit in.
+    device : torch.device, optional
+    dtype : torch.dtype, optional
+    autocast : torch.dtype, optional
+        Dtype of the module's forward and backward pass where `torch.autocast` lowers it.
     """
 
     device: torch.device | None
@@ -41,33 +36,39 @@ class Placement:
     def of(
         cls, device: Device | None, dtype: DType | None, autocast: DType | None, like: torch.Tensor
     ) -> Placement:
-        """Check what the arguments ask of a network with a parameter `like`."""
-        placement = cls(as_device(device), _dtype(dtype), _autocast(autocast))
-        where = placement.device or like.device
-        own = placement.dtype or like.dtype
-        if own == torch.float64 and not supports_float64(where):
+        """Return the placement of a network with a parameter `like`, from the arguments of `fit`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the device is not available, or the precision is not supported.
+        """
+        placement = cls(as_device(device), _as_dtype(dtype), _as_autocast(autocast))
+        device = placement.device or like.device
+        dtype = placement.dtype or like.dtype
+        if dtype == torch.float64 and not supports_float64(device):
             raise ValueError(
-                f"`device` {str(where)!r} has no float64, which `dtype` is or the network has: "
-                "pass dtype=torch.float32."
+                f"`device` {str(device)!r} does not support float64, the dtype of the fit: pass "
+                "dtype=torch.float32."
             )
-        if autocast is not None and own != torch.float32:
+        if autocast is not None and dtype != torch.float32:
             raise ValueError(
-                f"`autocast` needs a network in float32, got {own}: pass dtype=torch.float32 too, "
-                "or leave `autocast` out."
+                f"`autocast` needs a network in float32, got {dtype}: pass dtype=torch.float32 "
+                "too, or leave `autocast` out."
             )
-        if autocast is not None and not torch.amp.is_autocast_available(where.type):
+        if autocast is not None and not torch.amp.is_autocast_available(device.type):
             raise ValueError(
-                f"`autocast` is not known to torch on the device {str(where)!r}: leave it out."
+                f"`autocast` is not supported by torch on the device {str(device)!r}: leave it out."
             )
         return placement
 
     def moves(self, network: BayesianNetwork) -> bool:
-        """Say whether the network is to be elsewhere, or in another dtype."""
+        """Return whether the network has another device or dtype."""
         like = network.bayesian_parameters()[0][1]
-        return self.dtype not in (None, like.dtype) or not _is_at(like.device, self.device)
+        return self.dtype not in (None, like.dtype) or not _is_on(like.device, self.device)
 
     def copy(self, network: BayesianNetwork) -> BayesianNetwork:
-        """Give a copy of the network, moved there."""
+        """Return a copy of the network on this device, in this dtype and autocast."""
         copied = copy.deepcopy(network)
         if self.moves(network):
             copied = copied.to(device=self.device, dtype=self.dtype)
@@ -75,60 +76,59 @@ class Placement:
         return copied
 
 
-def _is_at(here: torch.device, wanted: torch.device | None) -> bool:
-    if wanted is None:
+def _is_on(device: torch.device, requested: torch.device | None) -> bool:
+    if requested is None:
         return True
-    return here.type == wanted.type and wanted.index in (None, here.index)
+    return device.type == requested.type and requested.index in (None, device.index)
 
 
 def as_device(device: Device | None) -> torch.device | None:
-    """Give a device by its name; raise if there is none such here."""
+    """Return a device by its name; raise if it is not available."""
     if device is None:
         return None
     try:
-        place = torch.device(device)
+        requested = torch.device(device)
     except (RuntimeError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"`device` must be a device of torch's such as 'cpu' or 'cuda', got {device!r}: "
-            f"{reason}"
+            f"`device` must be a torch device such as 'cpu' or 'cuda', got {device!r}: {reason}"
         ) from None
     try:
-        torch.empty(0, device=place)
+        torch.empty(0, device=requested)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ValueError(
-            f"`device` {str(place)!r} cannot be used on this machine: {reason}. Leave `device` "
+            f"`device` {str(requested)!r} cannot be used on this machine: {reason}. Leave `device` "
             "out, or pass 'cpu'."
         ) from None
-    return place
+    return requested
 
 
-def _dtype(dtype: DType | None) -> torch.dtype | None:
+def _as_dtype(dtype: DType | None) -> torch.dtype | None:
     if dtype is None:
         return None
-    found = DTYPES.get(str(dtype).removeprefix("torch."))
-    if found is None:
-        fix = (
-            "a fit in less precision loses the small steps of its means and scales; "
-            "autocast=torch.bfloat16 runs the module alone in it."
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise ValueError(
+            f"`dtype` must be torch.float32 or torch.float64, got {dtype}: lower precision loses "
+            "small updates of means and scales. Pass autocast=torch.bfloat16 to run only the "
+            "module in it."
         )
-        raise ValueError(f"`dtype` must be torch.float32 or torch.float64, got {dtype}: {fix}")
-    return found
+    return DTYPES[name]
 
 
-def _autocast(autocast: DType | None) -> torch.dtype | None:
+def _as_autocast(autocast: DType | None) -> torch.dtype | None:
     if autocast is None:
         return None
     name = str(autocast).removeprefix("torch.")
     if name == "float16":
         raise ValueError(
             "`autocast` must be torch.bfloat16 or None, got float16, in which small gradients "
-            "become 0 without a scaling that fit does not do: pass torch.bfloat16."
+            "become 0 without loss scaling, which is not supported: pass torch.bfloat16."
         )
     if name != "bfloat16":
         raise ValueError(
-            f"`autocast` must be torch.bfloat16 or None, got {autocast!r}: it is what the module "
-            "computes in; all else is in `dtype`."
+            f"`autocast` must be torch.bfloat16 or None, got {autocast!r}: pass other "
+            "precisions as `dtype`."
         )
     return torch.bfloat16

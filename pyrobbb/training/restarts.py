@@ -1,4 +1,4 @@
-"""Restarts: independent chains, each from a start of its own, side by side where possible."""
+"""Restarts: independent chains from different initial weights, side by side where possible."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def fit_chains(config: FitConfig, make_result: MakeResult = tuple) -> tuple[Fitt
     ----------
     config : FitConfig
     make_result : callable, optional
-        What callbacks get as posterior, made of a tuple of chains.
+        Makes what `EpochEnd.posterior` returns from a tuple of chains.
 
     Returns
     -------
     tuple of FittedChain
-        In the order of the restarts; fewer if Ctrl-C has ended the fit.
+        In the order of the restarts; fewer after Ctrl-C.
     """
     network, folder, seed = config.network, config.checkpoint_folder, config.seed
     if seed is None and folder is not None:
@@ -49,8 +49,8 @@ def fit_chains(config: FitConfig, make_result: MakeResult = tuple) -> tuple[Fitt
         return run_chains(config, starts, folder, make_result)[0]
     chains: tuple[FittedChain, ...] = ()
     for r, start in enumerate(starts):
-        own_folder = None if folder is None else folder / f"restart-{r}"
-        fitted, is_interrupted = run_chains(config, [start], own_folder, make_result)
+        subfolder = None if folder is None else folder / f"restart-{r}"
+        fitted, is_interrupted = run_chains(config, [start], subfolder, make_result)
         chains += fitted
         if is_interrupted:
             break
@@ -58,22 +58,22 @@ def fit_chains(config: FitConfig, make_result: MakeResult = tuple) -> tuple[Fitt
 
 
 def can_run_side_by_side(config: FitConfig) -> bool:
-    """Return whether chains can share each engine step, and each come out as it would alone."""
+    """Return whether chains can share engine steps, with the same results as separate fits."""
     if config.engine == "svi" or config.guide != "mean_field" or config.validation is not None:
         return False
     if not isinstance(config.elbo, FusedELBO) or config.elbo.estimator != "reparam":
         return False
-    draws_or_counts = any(
+    is_stateful = any(  # draws from the random state, or updates buffers
         isinstance(module, nn.modules.dropout._DropoutNd)
         or any(True for _ in module.buffers(False))
         for module in config.network.net.modules()
     )
     like = config.network.bayesian_parameters()[0][1].detach()
-    return not draws_or_counts and adam_settings(config.optimizer_and_lr[0], [like]) is not None
+    return not is_stateful and adam_settings(config.optimizer_and_lr[0], [like]) is not None
 
 
 def fresh_start(network: BayesianNetwork, seed: int) -> BayesianNetwork:
-    """Return a copy of a network whose module is initialised anew by its `reset_parameters`.
+    """Return a copy of a network with new initial weights, by `reset_parameters` of its modules.
 
     Frozen parameters (``requires_grad=False``) are kept.
 
@@ -90,14 +90,14 @@ def fresh_start(network: BayesianNetwork, seed: int) -> BayesianNetwork:
     with seeded(as_seed(seed)), torch.no_grad():
         module: Any
         for module in network.net.modules():
-            own = list(module.parameters(recurse=False))
-            if own and not any(parameter.requires_grad for parameter in own):
+            direct = list(module.parameters(recurse=False))
+            if direct and not any(parameter.requires_grad for parameter in direct):
                 continue  # its buffers belong to its frozen parameters
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
-            elif any(parameter.requires_grad for parameter in own):
+            elif any(parameter.requires_grad for parameter in direct):
                 logger.warning(
-                    "%s has no reset_parameters: each restart starts from its present weights.",
+                    "%s has no reset_parameters: each restart starts from its current weights.",
                     type(module).__name__,
                 )
         for parameter, before in frozen:

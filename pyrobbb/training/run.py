@@ -1,4 +1,4 @@
-"""Run: a fit that is ready to take steps, and how it is started."""
+"""Run: a fit that is ready to take steps, and the function that starts it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from .early_stopping import Validation
 from .engine_choice import make_engine
 from .run_state import RunState
 from .step_plan import StepPlan
-from .warm_start import load_chain
+from .warm_start import check_not_pruned, load_chain
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class ChainStart:
         Not changed: it is copied.
     seed : int
     fitted : FittedChain or None
-        A fitted chain whose parameters it starts from.
+        A fitted chain whose parameters the chain starts from.
     """
 
     network: BayesianNetwork
@@ -52,7 +53,7 @@ class ChainStart:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One fit, or several side by side: what stays the same, and a `RunState` for what does not.
+    """One fit, or several side by side: what is constant, and a `RunState` for what changes.
 
     Attributes
     ----------
@@ -66,9 +67,6 @@ class Run:
     plan : StepPlan
     state : RunState
     checkpoints : Checkpoints or None
-    fingerprint : dict
-        By which a checkpoint recognises the fit; empty where neither checkpoints nor other
-        processes need it.
     """
 
     config: FitConfig
@@ -81,12 +79,11 @@ class Run:
     plan: StepPlan
     state: RunState
     checkpoints: Checkpoints | None
-    fingerprint: dict[str, Any]
 
     def chains(
         self, networks: Sequence[BayesianNetwork] | None = None, guides: Sequence[Any] | None = None
     ) -> tuple[FittedChain, ...]:
-        """Return the chains as they are now, with the networks and guides themselves or copies."""
+        """Return the chains as they are now; `networks` and `guides` may be copies of the run's."""
         settings = settings_of(self.config, self.data, self.epochs)
         per_chain = zip(
             networks or self.networks,
@@ -117,15 +114,15 @@ def settings_of(config: FitConfig, data: BatchSource, epochs: int) -> FitSetting
     return config.settings(epochs=epochs, batch_size=data.batch_size, n_data=data.n_data)
 
 
-def start(config: FitConfig, starts: Sequence[ChainStart], checkpoints: Checkpoints | None) -> Run:
-    """Build all that a fit needs, and continue from its last checkpoint if there is one.
+def start(config: FitConfig, starts: Sequence[ChainStart], folder: Path | None) -> Run:
+    """Build everything that a fit needs, and continue from its last checkpoint if there is one.
 
     Rank 0 reads the checkpoint, and all processes start at its parameters.
     """
-    networks = [config.placement.copy(own.network) for own in starts]
-    seeds = [own.seed for own in starts]
+    networks = [config.placement.copy(chain.network) for chain in starts]
+    seeds = [chain.seed for chain in starts]
     for network in networks:
-        if not network.training:  # in training mode, the user chooses the modes of submodules
+        if not network.training:  # otherwise the modes of submodules are the user's choice
             network.train()
     data = open_batches(
         networks[0],
@@ -139,27 +136,27 @@ def start(config: FitConfig, starts: Sequence[ChainStart], checkpoints: Checkpoi
     epochs = config.epochs or max(DEFAULT_EPOCHS, math.ceil(DEFAULT_STEPS / data.n_batches))
     validation = None
     if config.validation is not None:
-        # During the warm-up the best score belongs to no posterior.
+        # The guide approximates the posterior only once the KL divergence has its full weight.
         n_warmup_epochs = math.ceil(config.kl_warmup * epochs)
         validation = Validation(networks[0], config.validation, seeds[0], n_warmup_epochs)
     guides = [make_guide(config.guide, network, data) for network in networks]
-    for own, network, guide in zip(starts, networks, guides, strict=True):
-        if own.fitted is not None:
-            load_chain(own.fitted, network, guide)
+    for chain, network, guide in zip(starts, networks, guides, strict=True):
+        if chain.fitted is not None:
+            load_chain(chain.fitted, network, guide)
     parameters = parameters_of(networks[0], guides[0])
     plan = StepPlan(config, data, epochs, seeds)
-    fingerprint: dict[str, Any] = {}
-    if checkpoints is not None or config.team.size > 1:  # it takes a pass over the data
+    checkpoints = stored = None
+    if folder is not None or config.team.size > 1:  # the fingerprint needs a pass over the data
         fingerprint = fingerprint_of(config, starts, data, epochs)
         _check_processes_agree(config, fingerprint)
-    stored = None
-    if checkpoints is not None:
-        stored = _read_checkpoint(config, checkpoints, fingerprint, networks, guides)
+        if folder is not None:
+            checkpoints = Checkpoints(folder, config.every, fingerprint)
+            stored = _read_checkpoint(config, checkpoints, networks, guides)
     for network, guide in zip(networks, guides, strict=True):
         config.team.broadcast_tensors([*parameters_of(network, guide), *network.buffers()])
     engine = make_engine(config, networks, guides, seeds, parameters, data, plan.n_steps)
-    # From torch's random state the SVI engine draws weights, which all processes share. The other
-    # engines draw noise by example and dropout from it, which belong to the rows of a process.
+    # The SVI engine draws weights from torch's random state, the same ones in all processes. The
+    # other engines draw dropout and noise by example from it, which differ between the processes.
     if engine.name != "svi" or config.processes == "own_noise":
         reseed(rank_seed(seeds[0], config.team.rank))
     state = RunState(
@@ -168,7 +165,7 @@ def start(config: FitConfig, starts: Sequence[ChainStart], checkpoints: Checkpoi
     if stored is not None:
         state.load_state_dict(stored)
         action = "is complete" if state.is_over else "continues"
-        logger.info("The fit %s: its checkpoint is of step %d.", action, state.n_steps)
+        logger.info("The fit %s: its last checkpoint is of step %d.", action, state.n_steps)
     return Run(
         config,
         networks,
@@ -180,23 +177,21 @@ def start(config: FitConfig, starts: Sequence[ChainStart], checkpoints: Checkpoi
         plan,
         state,
         checkpoints,
-        fingerprint,
     )
 
 
 def _read_checkpoint(
     config: FitConfig,
     checkpoints: Checkpoints,
-    fingerprint: dict[str, Any],
     networks: Sequence[BayesianNetwork],
     guides: Sequence[Any],
 ) -> dict[str, Any] | None:
     """Load the parameters of the last checkpoint on rank 0, and return its state on all ranks."""
     state = None
     if config.team.is_rank_zero:
-        found = checkpoints.latest(copy.deepcopy(networks[0]), fingerprint)
-        if found is not None:
-            state, chains = found
+        latest = checkpoints.latest(copy.deepcopy(networks[0]))
+        if latest is not None:
+            state, chains = latest
             for chain, network, guide in zip(chains, networks, guides, strict=True):
                 load_chain(chain, network, guide)
     stored: dict[str, Any] | None = config.team.broadcast(state)
@@ -206,10 +201,10 @@ def _read_checkpoint(
 def fingerprint_of(
     config: FitConfig, starts: Sequence[ChainStart], data: BatchSource, epochs: int
 ) -> dict[str, Any]:
-    """Return what the same fit has in common with itself, run again or in another process."""
+    """Return what the same fit has in common when it is run again, or in another process."""
     settings = settings_of(config, data, epochs)
     fingerprint = {**config.fingerprint(settings, data.checksum), "seed": starts[0].seed}
-    fitted = [own.fitted for own in starts if own.fitted is not None]
+    fitted = [chain.fitted for chain in starts if chain.fitted is not None]
     if fitted:
         fingerprint["start"] = "-".join(
             crc32(*parameters_of(chain.network, chain.guide)) for chain in fitted
@@ -218,7 +213,7 @@ def fingerprint_of(
 
 
 def _check_processes_agree(config: FitConfig, fingerprint: dict[str, Any]) -> None:
-    """Raise unless all processes have been called with the same arguments and rows."""
+    """Raise unless `fit` has been called with the same arguments and rows in all processes."""
     first, *others = config.team.gather(fingerprint)
     for rank, other in enumerate(others, 1):
         if name := first_difference(first, other):
@@ -232,7 +227,7 @@ def _check_processes_agree(config: FitConfig, fingerprint: dict[str, Any]) -> No
 def make_guide(
     guide: str | Callable[..., Any], network: BayesianNetwork, data: BatchSource
 ) -> Callable[..., Any]:
-    """Make the guide of a name, or check a custom one, and let it create its parameters."""
+    """Return the named guide, or a custom one after checks, with its parameters created."""
     made: Callable[..., Any]
     if guide == "mean_field":
         made = MeanFieldGuide(network, data.example[0])
@@ -244,24 +239,20 @@ def make_guide(
         )
     else:
         made = guide
-        if isinstance(made, MeanFieldGuide) and made.has_points:
-            raise ValueError(
-                "`guide` is pruned and cannot be fitted further: weights that are exactly 0 have "
-                "no density, and the ELBO is minus infinity."
-            )
+        check_not_pruned("guide", made)
     with torch.no_grad(), seeded(0), evaluating(network):
         made(*data.example)  # autoguides create their parameters when they first run
     return made
 
 
 def parameters_of(network: BayesianNetwork, guide: Any) -> list[nn.Parameter]:
-    """Return all that is fitted, in a fixed order: point parameters, then those of the guide."""
+    """Return all parameters to fit, in a fixed order: point parameters, then those of the guide."""
     parameters = [parameter for _, parameter in network.point_parameters()]
     parameters += guide.parameters() if isinstance(guide, nn.Module) else []
     if not parameters:
         raise ValueError(
-            "`guide` has no parameters to fit: make it a PyroModule that owns them. Those of "
-            "pyro.param live in Pyro's global store, which fit does not touch."
+            "`guide` has no parameters to fit: make it a PyroModule with parameters. Those of "
+            "pyro.param are in Pyro's global store, which fit does not touch."
         )
     return parameters
 

@@ -1,4 +1,4 @@
-"""RunState: what changes in a fit from step to step, beyond the parameters."""
+"""RunState: what changes from step to step in a fit, apart from the parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .early_stopping import Validation
 
 
 class RunState:
-    """The progress of a fit, and the states of its engine, validation and random numbers.
+    """The progress of a fit, with its engine, validation scores and losses.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class RunState:
     validation : Validation or None
     team : Team
     n_chains, n_batches : int
-        Chains that are fitted side by side, and batches in an epoch.
+        Number of chains that are fitted side by side, and of batches in an epoch.
 
     Attributes
     ----------
@@ -34,9 +34,9 @@ class RunState:
     is_over, is_interrupted : bool
         Whether the fit has ended, and whether Ctrl-C has ended it.
     losses : list of ndarray of shape (n, 2, n_chains)
-        The nll and the KL divergence at each step. NaN where an interruption left a step out.
+        The nll and the KL divergence at each step; NaN for steps not taken after Ctrl-C.
     n_rows : list of ndarray of shape (n,)
-        Rows of each step that has been planned: perhaps more steps than are done.
+        Number of rows of each planned step, which may be more steps than have been done.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class RunState:
 
     @property
     def seconds(self) -> float:
-        """Time that the fit has taken, including the time before a checkpoint."""
+        """Time that the fit has taken, including that before a checkpoint."""
         return self._seconds_before + time.perf_counter() - self._began
 
     @property
     def n_steps_taken(self) -> int:
-        """Number of steps with losses, also after an interruption in the middle of a call."""
+        """Number of steps with losses, also after Ctrl-C in the middle of an engine call."""
         return sum(int((~np.isnan(losses[:, 0, 0])).sum()) for losses in self.losses)
 
     def histories(self) -> list[History]:
@@ -85,7 +85,7 @@ class RunState:
         return float(nll), float(kl)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the next step depends on, beyond the parameters; in all processes at once."""
+        """Return what the next step depends on, apart from the parameters; a collective call."""
         engine = self.engine.state_dict()
         best = {} if self.validation is None else self.validation.state_dict()
         of_rank = {name: tensor for name, tensor in engine.items() if name.startswith("noise.")}
@@ -94,7 +94,7 @@ class RunState:
         tensors = {
             **{f"engine.{name}": tensor for name, tensor in engine.items() if name not in of_rank},
             **{f"best.{name}": tensor for name, tensor in best.items()},
-            **{f"rank-{r}.{n}": t for r, own in enumerate(by_rank) for n, t in own.items()},
+            **{f"rank-{r}.{n}": t for r, named in enumerate(by_rank) for n, t in named.items()},
         }
         return {
             "n_done": self.n_steps,

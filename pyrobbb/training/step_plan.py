@@ -1,4 +1,4 @@
-"""The steps of a fit: which batch, KL weight and learning rate each one has."""
+"""The steps of a fit: the batch, KL weight and learning rate of each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StepPlan:
     data : BatchSource
     epochs : int
     seeds : sequence of int
-        One a chain, for the order of its rows.
+        One for each chain, for the order of its rows.
     """
 
     def __init__(
@@ -40,16 +40,16 @@ class StepPlan:
     def steps(
         self, which: range, n_done: int, record_rows: Callable[[np.ndarray], None]
     ) -> Iterator[Steps]:
-        """Yield the steps of some epochs that are still to be taken.
+        """Yield the remaining steps of some epochs.
 
         Parameters
         ----------
         which : range
             The epochs.
         n_done : int
-            Number of steps done, which are left out.
+            Number of steps done, which are skipped.
         record_rows : callable
-            Receives the number of rows of the steps, before they are yielded.
+            Called with the numbers of rows of the steps before they are yielded.
         """
         for batches in self._data.epochs(which, self._generators):
             n_skipped = max(0, n_done - int(batches.number[0]))
@@ -64,10 +64,10 @@ class StepPlan:
         done = number / self.n_steps
         warmup = np.minimum(1.0, done / config.kl_warmup) if config.kl_warmup else 1.0
         # The loss of a step is n_data / n_rows times the paper's F_i = pi_i KL + nll_i. Processes
-        # share a batch's part of the KL divergence by the rows that they have of it.
+        # share the KL divergence of a batch in proportion to their rows.
         share = self._kl_shares[number % data.n_batches] * n_rows / batches.n_rows_total
         if config.kl_weight == "uniform" or isinstance(config.kl_weight, numbers.Real):
-            # In proportion to the rows, so that a ragged batch has its part.
+            # In proportion to the rows, so that a smaller last batch has a smaller share.
             share = self._kl_shares.sum() * n_rows / data.n_data
         return Steps(
             batches.x,
@@ -83,7 +83,7 @@ class StepPlan:
 
 
 def interleave(epochs: range, engine: Engine, n_batches: int) -> Iterator[range]:
-    """Split epochs, so that batches are drawn for one engine call at a time, at least one epoch."""
+    """Split epochs into ranges of about one engine call, so that few batches are held in memory."""
     first = epochs.start
     while first < epochs.stop:
         last = min(first + max(engine.max_steps_per_call // n_batches, 1), epochs.stop)
@@ -92,7 +92,7 @@ def interleave(epochs: range, engine: Engine, n_batches: int) -> Iterator[range]
 
 
 def rechunk(stream: Iterable[Steps], engine: Engine) -> Iterator[Steps]:
-    """Split and join steps to as many as an engine takes in one call."""
+    """Split and join steps into calls of at most `engine.max_steps_per_call` steps."""
     waiting: Steps | None = None
     for steps in stream:
         if waiting is not None:

@@ -1,4 +1,4 @@
-"""Minibatches of files that are larger than memory."""
+"""Minibatches of files that are too large for memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..streams import Parquet, Rows, Shuffle
 from .batches import Batches, crc32, rows_of_process, sizes_of_process
 
 BUFFER_ROWS, BUFFER_BYTES = 2**17, 2**27
-"""Most rows of a stream that the shuffle buffer holds, and most bytes."""
+"""Maximum numbers of rows and of bytes in the shuffle buffer."""
 
 
 class StreamBatches:
@@ -44,14 +44,14 @@ class StreamBatches:
 
     @property
     def checksum(self) -> str:
-        """A checksum of the first row and the number of chunks, as not all rows are read for it."""
+        """A checksum of the first row and the number of chunks: reading all rows takes too long."""
         x, y = self.example
         return f"{self._rows.n_chunks}-{crc32(x, y)}"
 
     def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
-        """Yield the batches of some epochs, as many at a time as the buffer holds.
+        """Yield the batches of some epochs, one buffer at a time.
 
-        The order depends on the seed and the epoch only.
+        The order depends only on the seed and the epoch.
         """
         seed = generators[0].initial_seed()
         size = self.n_consecutive * self.batch_size
@@ -73,7 +73,7 @@ class StreamBatches:
                 yield self._cut(x, y, n_held, shuffle, number)
 
     def _buffer(self, size: int) -> tuple[Tensor, Tensor]:
-        # Zeros, so that rows which are never filled are finite.
+        # Zeros, so that rows that are never filled are finite.
         x, y = (like.new_zeros((size, *like.shape[1:])) for like in self.example)
         return x, y
 
@@ -95,7 +95,7 @@ class StreamBatches:
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Leave the random state of the fit alone, and begin errors with the name of the file."""
+    """Keep the random state of the fit, and begin error messages with the name of the file."""
     try:
         with PrivateRandomState(0).active():
             yield

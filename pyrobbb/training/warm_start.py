@@ -1,4 +1,4 @@
-"""Warm starts: a fit that begins at the values of a fitted chain."""
+"""Warm starts: fits that start at the parameters of a fitted chain."""
 
 from __future__ import annotations
 
@@ -14,32 +14,38 @@ from ..model.network import BayesianNetwork
 
 
 def chains_of(start: Any, restarts: int) -> tuple[FittedChain, ...]:
-    """Return the chains of an initial posterior, each of which one fit starts from.
+    """Return the chains of an initial posterior; one fit starts from each.
 
     Raises
     ------
     TypeError, ValueError
-        If `start` is not a posterior, it is pruned, or `restarts` is neither 1 nor the number of
-        its chains.
+        If `start` is not a posterior or is pruned, or `restarts` is neither 1 nor the number of its
+        chains.
     """
     chains = start if isinstance(start, tuple) else getattr(start, "chains", None)
-    if not isinstance(chains, tuple) or not all(isinstance(own, FittedChain) for own in chains):
+    if not isinstance(chains, tuple) or not all(isinstance(chain, FittedChain) for chain in chains):
         raise TypeError(f"`start` must be a Posterior, got {type(start).__name__}.")
     if restarts not in (1, len(chains)):
         raise ValueError(
             f"`restarts` must be the number of chains of `start`, {len(chains)}, got {restarts}: "
             "leave it out."
         )
-    if any(isinstance(own.guide, MeanFieldGuide) and own.guide.has_points for own in chains):
-        raise ValueError(
-            "`start` is pruned and cannot be fitted further: weights that are exactly 0 have no "
-            "density, and the ELBO is minus infinity. Start from the posterior before `prune`."
-        )
+    for chain in chains:
+        check_not_pruned("start", chain.guide)
     return chains
 
 
+def check_not_pruned(argument: str, guide: Any) -> None:
+    """Raise an error if a guide has weights that are exactly 0."""
+    if isinstance(guide, MeanFieldGuide) and guide.has_points:
+        raise ValueError(
+            f"`{argument}` is pruned and cannot be fitted further: weights that are exactly 0 have "
+            "no density, and the ELBO is minus infinity. Pass the one before `prune`."
+        )
+
+
 def load_chain(chain: FittedChain, network: BayesianNetwork, guide: Callable[..., Any]) -> None:
-    """Load the fitted parameters of a chain, and the buffers of its module, into another.
+    """Load the fitted parameters and buffers of a chain into a network and its guide.
 
     Parameters
     ----------
@@ -51,12 +57,12 @@ def load_chain(chain: FittedChain, network: BayesianNetwork, guide: Callable[...
     Raises
     ------
     ValueError
-        If the kinds of guides, sites, point parameters, buffers or their shapes differ.
+        If the kinds of guides, or the names or shapes of parameters and buffers, differ.
     """
     if type(chain.guide) is not type(guide):
         raise ValueError(
-            f"`start` has a {type(chain.guide).__name__}, but `guide` makes a "
-            f"{type(guide).__name__}: choose the `guide` that `start` was fitted with."
+            f"`guide` must be the kind of guide that `start` was fitted with, a "
+            f"{type(chain.guide).__name__}, got a {type(guide).__name__}."
         )
     net = chain.network.net
     points = dict(network.point_parameters())
@@ -64,7 +70,7 @@ def load_chain(chain: FittedChain, network: BayesianNetwork, guide: Callable[...
         *_pairs("sites of the guide", _by_site(chain.guide), _by_site(guide)),
         *_pairs(
             "point parameters of the network",
-            # By name, as a point parameter of the one may be frozen in the other.
+            # By name, because a point parameter of one network may be frozen in the other.
             {name: p for name, p in net.named_parameters() if name in points},
             points,
         ),
@@ -80,7 +86,7 @@ def load_chain(chain: FittedChain, network: BayesianNetwork, guide: Callable[...
 
 
 def _by_site(guide: Any) -> dict[str, Tensor]:
-    """Return views of a guide's parameters, named by their sites."""
+    """Return views of a guide's parameters, by site."""
     if not isinstance(guide, MeanFieldGuide):
         return dict(guide.named_parameters())
     parts = {"loc": guide.split(guide.loc.detach()), "rho": guide.split(guide.rho.detach())}
@@ -88,15 +94,15 @@ def _by_site(guide: Any) -> dict[str, Tensor]:
 
 
 def _pairs(
-    what: str, before: Mapping[str, Tensor], now: Mapping[str, Tensor]
+    what: str, stored: Mapping[str, Tensor], targets: Mapping[str, Tensor]
 ) -> Iterable[tuple[Tensor, Tensor]]:
-    """Pair tensors of the same names, or raise an error that names one that differs."""
-    shapes = [{name: tuple(t.shape) for name, t in tensors.items()} for tensors in (before, now)]
-    if shapes[0] != shapes[1]:
-        name = next(n for n in (*now, *before) if shapes[0].get(n) != shapes[1].get(n))
-        had, has = (own.get(name, "none") for own in shapes)
+    """Return (target, stored) pairs of tensors by name; raise if a name or shape differs."""
+    before = {name: tuple(tensor.shape) for name, tensor in stored.items()}
+    now = {name: tuple(tensor.shape) for name, tensor in targets.items()}
+    if before != now:
+        name = next(n for n in (*now, *before) if before.get(n) != now.get(n))
         raise ValueError(
-            f"`start` must fit the network: of the {what}, {name!r} has the shape {has}, in "
-            f"`start` {had}."
+            f"`start` must have the same {what} as the fit: {name!r} has shape "
+            f"{now.get(name, 'none')} in the fit and {before.get(name, 'none')} in `start`."
         )
-    return [(now[name], before[name]) for name in now]
+    return [(targets[name], stored[name]) for name in targets]

@@ -1,0 +1,165 @@
+"""Reading a posterior from a folder. No code from the folder is run."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pyro.infer.autoguide import AutoNormal
+from torch import Tensor
+
+from .._core.random_state import seeded
+from .._core.state_dicts import check_shapes, equal_tensors, load_tensors, with_prefix
+from ..fitted import FitSettings, FittedChain, History
+from ..model.guides import MeanFieldGuide, auto_normal
+from ..model.mlp import mlp, mlp_spec
+from ..model.network import BayesianNetwork
+from .folders import read_folder
+from .format import build_part, check_chain_tensors, check_header, row_schema, target_schema
+from .specs import PARTS, custom_names, describe, parse_mlp_spec, shapes_of
+from .strict_json import prefix_errors
+
+
+def read(
+    path: str | os.PathLike[str], network: BayesianNetwork | None = None
+) -> tuple[FittedChain, ...]:
+    """Read the chains that `write` stored.
+
+    Parameters
+    ----------
+    path : path-like
+    network : BayesianNetwork, optional
+        Required unless the module is an `mlp` and prior and likelihood are pyrobbb's: code is not
+        stored. The stored values are loaded into it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no folder, or no posterior in it.
+    ValueError
+        If the folder is damaged or does not match `network`.
+    """
+    header, tensors = _read_checked(path)
+    name = repr(str(Path(path)))
+    if network is None:
+        _check_complete(name, header)
+    chains = []
+    for i, settings in enumerate(header["settings"]):
+        stored = with_prefix(tensors, f"chain-{i}.")
+        with prefix_errors(f"`path` {name} is damaged"):
+            check_chain_tensors(stored)
+        if network is None:
+            with prefix_errors(f"`path` {name} is damaged"):
+                rebuilt = _rebuild(header, tensors, stored)
+                chains.append(_read_chain(header, stored, rebuilt, settings))
+        else:
+            with prefix_errors(f"`network` does not fit `path` {name}"):
+                loaded = network if i == 0 else copy.deepcopy(network)
+                _check_same(loaded, header, tensors, stored)
+                chains.append(_read_chain(header, stored, loaded, settings))
+    return tuple(chains)
+
+
+def read_extra(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read the `extra` and `tensors` that were passed to `write`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no folder, or no posterior in it.
+    ValueError
+        If the folder is damaged.
+    """
+    header, tensors = _read_checked(path)
+    return header["extra"], with_prefix(tensors, "extra.")
+
+
+def _read_checked(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a folder and make all checks that need no network."""
+    header, tensors = read_folder(path)
+    with prefix_errors(f"`path` {str(Path(path))!r} is damaged"):
+        check_header(header, tensors)
+    return header, tensors
+
+
+def _check_complete(name: str, header: Mapping[str, Any]) -> None:
+    """Raise if code is needed that is not stored."""
+    missing = [f"the {part} {custom!r}" for part in PARTS for custom in custom_names(header[part])]
+    if header["net"] is None:
+        missing.insert(0, "a module that is not a plain `mlp`")
+    if missing:
+        raise ValueError(
+            f"`path` {name} has {' and '.join(missing)}, and code is not stored: pass `network`."
+        )
+
+
+def _rebuild(
+    header: Mapping[str, Any], tensors: Mapping[str, Tensor], stored: Mapping[str, Tensor]
+) -> BayesianNetwork:
+    spec = parse_mlp_spec(header["net"])
+    # Checked before anything is allocated: the sizes in a header may be arbitrary.
+    check_shapes("net", shapes_of(spec), with_prefix(stored, "net."))
+    net = mlp(spec.n_in, spec.hidden, spec.n_out, spec.activation, seed=0)
+    load_tensors("net", net, with_prefix(stored, "net."))
+    return BayesianNetwork(net, *(build_part(part, header, tensors)[0] for part in PARTS))
+
+
+def _check_same(
+    network: BayesianNetwork,
+    header: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    stored: Mapping[str, Tensor],
+) -> None:
+    """Raise unless a network has the prior, the likelihood and the module that are stored."""
+    for part in PARTS:
+        used: dict[str, Tensor] = {}
+        description = describe(part, getattr(network, part), used)
+        if description != header[part]:
+            raise ValueError(
+                f"its {part} is {description}, that of the stored posterior {header[part]}."
+            )
+        if not equal_tensors(used, build_part(part, header, tensors)[1]):
+            raise ValueError(f"its {part} has other values than that of the stored posterior.")
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.net.state_dict().items()}
+    check_shapes("net", shapes, with_prefix(stored, "net."))
+    spec = mlp_spec(network.net)
+    if None not in (spec, header["net"]) and spec != parse_mlp_spec(header["net"]):
+        raise ValueError(f"its net is {spec}, the stored one {parse_mlp_spec(header['net'])}.")
+
+
+def _read_chain(
+    header: Mapping[str, Any],
+    stored: Mapping[str, Tensor],
+    network: BayesianNetwork,
+    settings: Mapping[str, Any],
+) -> FittedChain:
+    """Load the tensors of a chain into a network, and rebuild its guide and history."""
+    load_tensors("net", network.net, with_prefix(stored, "net."))
+    network.eval()  # in training mode, building the guide would update the buffers of batch norm
+    example = stored["example"].to(next(network.net.parameters()).device)
+    data = header["data"]
+    schemas = {"x": row_schema(example), "y": target_schema(network, example)}
+    for name, schema in schemas.items():
+        if data[name] != schema and (name == "x" or data[name] is not None):
+            raise ValueError(
+                f"a row of {name} is {schema} here and {data[name]} in posterior.json."
+            )
+    guide = _make_guide(header["guide"], network, example)
+    load_tensors("guide", guide, with_prefix(stored, "guide."), exact=True)
+    history = {name: np.asarray(value) for name, value in with_prefix(stored, "history.").items()}
+    return FittedChain(
+        network, guide, History(**history), example, FitSettings.from_mapping(settings)
+    )
+
+
+def _make_guide(name: str, network: BayesianNetwork, example: Tensor) -> Any:
+    if name == "mean_field":
+        return MeanFieldGuide(network, example)
+    guide: AutoNormal = auto_normal(network)
+    with seeded(0):
+        guide(example)  # it creates its parameters when it first runs
+    return guide

@@ -1,0 +1,116 @@
+"""Writing a posterior to a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from pyro.infer.autoguide import AutoNormal
+from torch import Tensor
+
+from .._core.state_dicts import equal_tensors
+from ..fitted import FittedChain, History
+from ..model.guides import MeanFieldGuide
+from ..model.mlp import mlp_spec
+from .folders import write_folder
+from .format import check_history, row_schema, target_schema
+from .specs import PARTS, describe, name_of
+from .strict_json import as_json
+
+
+def write(
+    path: str | os.PathLike[str],
+    chains: Sequence[FittedChain],
+    *,
+    extra: Mapping[str, Any] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a posterior to a folder, replacing an older one there atomically.
+
+    Parameters
+    ----------
+    path : path-like
+    chains : sequence of FittedChain
+        At least one; they may differ in their tensors and settings only.
+    extra : mapping, optional
+        Further JSON values to store, which `read_extra` returns.
+    tensors : mapping of str to Tensor, optional
+        Further tensors to store.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a part of a chain cannot be stored.
+    FileExistsError
+        If the path is a file, or a folder with other contents.
+    OSError
+        If the folder cannot be written; it is then unchanged.
+    """
+    if not chains:
+        raise ValueError("`chains` must hold at least one chain, got none.")
+    described, named = _describe_chain(chains[0])
+    for i, chain in enumerate(chains[1:], 1):
+        other, others_named = _describe_chain(chain)
+        differing = [name for name, value in other.items() if value != described[name]]
+        if differing or not equal_tensors(named, others_named):
+            raise ValueError(
+                f"`chains` must have the same {', '.join(differing) or 'prior'} to be saved "
+                f"together: chain {i} differs from chain 0."
+            )
+    settings = [as_json("settings", chain.settings, _name_callable) for chain in chains]
+    n_data = settings[0].get("n_data")
+    described["data"]["n_data"] = n_data if type(n_data) is int and n_data > 0 else None
+    header = {
+        "versions": {name: version(name) for name in ("pyrobbb", "torch", "pyro-ppl")},
+        "n_chains": len(chains),
+        **described,
+        "settings": settings,
+        "extra": as_json("extra", extra or {}),
+    }
+    named |= {f"extra.{name}": tensor for name, tensor in (tensors or {}).items()}
+    for i, chain in enumerate(chains):
+        named |= {f"chain-{i}.{name}": tensor for name, tensor in _tensors_of(chain).items()}
+    for name, tensor in named.items():
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+            kind = tensor.layout if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(f"{name!r} must be a dense tensor to be saved, got {kind}.")
+    write_folder(path, header, named)
+
+
+def _describe_chain(chain: FittedChain) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the entries of the header, and the tensors of prior and likelihood."""
+    network, guide, history = chain.network, chain.guide, chain.history
+    # A subclass of our guide may draw differently, which the stored tensors would not show.
+    if type(guide) is not MeanFieldGuide and not isinstance(guide, AutoNormal):
+        raise TypeError(
+            f"A guide of type {type(guide).__name__} cannot be saved: only MeanFieldGuide and "
+            "auto_normal can. Save its state_dict() yourself."
+        )
+    if not isinstance(history, History):
+        raise TypeError(f"`history` must be a History to be saved, got {type(history).__name__}.")
+    check_history({name: torch.as_tensor(value) for name, value in vars(history).items()})
+    spec = mlp_spec(network.net)
+    named: dict[str, Tensor] = {}
+    described = {
+        "net": None if spec is None else as_json("net", dataclasses.asdict(spec)),
+        **{part: describe(part, getattr(network, part), named) for part in PARTS},
+        "guide": "auto_normal" if isinstance(guide, AutoNormal) else "mean_field",
+        "data": {"x": row_schema(chain.example), "y": target_schema(network, chain.example)},
+    }
+    return described, named
+
+
+def _tensors_of(chain: FittedChain) -> dict[str, Tensor]:
+    guide: Any = chain.guide
+    tensors = {f"net.{name}": tensor for name, tensor in chain.network.net.state_dict().items()}
+    tensors |= {f"guide.{name}": tensor for name, tensor in guide.state_dict().items()}
+    tensors |= {f"history.{name}": torch.as_tensor(v) for name, v in vars(chain.history).items()}
+    return tensors | {"example": chain.example}
+
+
+def _name_callable(where: str, value: Any) -> str:
+    return name_of(value) if callable(value) else as_json(where, value)  # raises the error
