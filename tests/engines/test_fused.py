@@ -57,7 +57,9 @@ def test_the_batches_of_a_data_loader_are_fitted_by_the_fused_engine(caplog, eng
     fitted = quick_fit(engine=engine, x=loader, y=None, n_data=23)
     assert fitted.settings["engine"] == "fused"
     np.testing.assert_array_equal(fitted.history.n_rows, [10, 10, 3] * 4)
-    expected = ["A DataLoader gives its batches one by one: the steps are taken by engine='fused'."]
+    expected = [
+        "A DataLoader yields its batches one at a time: the steps are taken by engine='fused'."
+    ]
     messages = messages_between_start_and_end(caplog)
     assert messages == (expected if engine == "compiled" else [])
 
