@@ -1,4 +1,4 @@
-"""FitSettings: typed, and a mapping of what is set."""
+"""FitSettings: typed fields, and a mapping of those that are set."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ def test_settings_are_a_mapping_of_the_fields_that_are_set():
         settings.epochs = 4
 
 
-def test_items_that_are_no_field_are_kept_as_notes():
+def test_other_items_are_kept_as_notes():
     items = {"seed": 1, "reward_scale": 10.0, "betas": [0.9, 0.99]}
     settings = FitSettings.from_mapping(items)
     assert settings == items
@@ -30,7 +30,7 @@ def test_items_that_are_no_field_are_kept_as_notes():
     assert FitSettings.from_mapping(settings) is settings
 
 
-def test_a_chain_converts_a_mapping_to_settings():
+def test_chain_converts_a_mapping_to_settings():
     network = BayesianNetwork(mlp(1, [], 1))
     chain = FittedChain(network, None, None, None, {"lr": 0.1})
     assert chain.settings.lr == 0.1

@@ -74,7 +74,7 @@ def test_draws_are_those_of_the_guide_in_a_plate(likelihood):
             assert torch.equal(found[name], expected[name])
 
 
-def test_a_seed_makes_draws_and_predictions_repeatable_and_none_does_not(posterior):
+def test_seed_makes_draws_and_predictions_repeatable(posterior):
     assert torch.equal(posterior.draws(3, seed=1)["2.bias"], posterior.draws(3, seed=1)["2.bias"])
     assert not torch.equal(posterior.draws(3)["2.bias"], posterior.draws(3)["2.bias"])
     first, again = (posterior.predict(X, n_draws=5, seed=1).mean for _ in range(2))
@@ -84,8 +84,8 @@ def test_a_seed_makes_draws_and_predictions_repeatable_and_none_does_not(posteri
 # Predictions
 
 
-def test_a_prediction_is_the_module_run_under_each_draw(posterior):
-    """Trap 7: one draw of the weights is held for all rows."""
+def test_prediction_is_the_output_of_the_module_for_each_draw(posterior):
+    """Trap 7: one draw of the weights is used for all rows."""
     prediction = posterior.predict(X, n_draws=20, seed=4)
     draws = posterior.draws(20, seed=4)
     outputs = []
@@ -103,7 +103,7 @@ def test_a_prediction_is_the_module_run_under_each_draw(posterior):
 
 
 @pytest.mark.parametrize("max_memory", [1, 20_000, 200_000])
-def test_a_prediction_does_not_depend_on_the_memory_bound(posterior, max_memory):
+def test_prediction_does_not_depend_on_the_memory_bound(posterior, max_memory):
     wide = posterior.predict(X, n_draws=50, seed=5)
     tight = posterior.predict(X, n_draws=50, seed=5, max_memory=max_memory)
     np.testing.assert_allclose(tight.mean, wide.mean, rtol=1e-5, atol=1e-6)
@@ -111,8 +111,8 @@ def test_a_prediction_does_not_depend_on_the_memory_bound(posterior, max_memory)
     np.testing.assert_allclose(tight.log_prob(Y), wide.log_prob(Y), rtol=1e-4)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Memory is told by /proc.")
-def test_a_large_prediction_keeps_to_the_memory_bound():
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_large_prediction_respects_the_memory_bound():
     """1000 draws of 91,801 weights, and 1000 x 40,000 outputs; the bound is 128 MiB."""
     program = """
         import torch
@@ -120,7 +120,7 @@ def test_a_large_prediction_keeps_to_the_memory_bound():
         from pyrobbb.fitted import FittedChain
         torch.set_num_threads(1)
         def peak():
-            # Not of `resource`, whose peak begins at that of the process that started this one.
+            # The peak of `resource` would include that of the parent process.
             lines = open("/proc/self/status").read().splitlines()
             return int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
         def posterior(hidden):
@@ -143,14 +143,14 @@ def test_a_large_prediction_keeps_to_the_memory_bound():
     assert float(run.stdout) < 128
 
 
-def test_the_kind_of_the_input_is_the_kind_of_the_output(posterior):
+def test_prediction_has_the_array_type_of_the_input(posterior):
     tensor = posterior.predict(torch.as_tensor(X), n_draws=3)
     assert isinstance(tensor.mean, torch.Tensor)
     assert tensor.mean.dtype == torch.float32
     assert isinstance(posterior.predict(X.tolist(), n_draws=3).interval()[0], np.ndarray)
 
 
-def test_a_prediction_is_of_the_inputs_as_they_were(posterior):
+def test_prediction_does_not_change_with_its_inputs(posterior):
     x = torch.as_tensor(X).clone()
     prediction, expected = (posterior.predict(x, n_draws=3, seed=0) for _ in range(2))
     kept = expected.mean.clone()
@@ -166,7 +166,7 @@ def test_posteriors_and_predictions_can_be_pickled(posterior):
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(prediction)).mean, prediction.mean)
 
 
-def test_gradients_are_not_kept(posterior):
+def test_draws_and_predictions_have_no_gradients(posterior):
     assert not posterior.predict(torch.as_tensor(X), n_draws=3).mean.requires_grad
     assert not any(value.requires_grad for value in posterior.draws(3).values())
 
@@ -183,12 +183,12 @@ def test_gradients_are_not_kept(posterior):
         (lambda p: p.predict(X[:0]), ValueError, "`x` is empty"),
     ],
 )
-def test_bad_arguments_are_named(posterior, call, error, message):
+def test_invalid_arguments_are_named(posterior, call, error, message):
     with pytest.raises(error, match=message):
         call(posterior)
 
 
-def test_a_posterior_can_be_made_by_hand_from_a_guide_of_ones_own_loop():
+def test_posterior_can_be_made_from_a_guide_fitted_elsewhere():
     network = BayesianNetwork(mlp(3, [6], 1)).eval()
     history = History(*[np.zeros(1)] * 3, np.zeros(1, int), np.ones(1, int))
     posterior = posterior_of(network, MeanFieldGuide(network), history, torch.zeros(1, 3))

@@ -1,4 +1,4 @@
-"""Pruning: against a ranking in NumPy, draws masked by hand, and the files."""
+"""Pruning: against a ranking in NumPy and masked draws, with storage and diagnostics."""
 
 import copy
 import math
@@ -34,7 +34,7 @@ def data(n=12, n_out=2):
 
 
 def posterior_at_random(seed=0, likelihood=None, dtype=torch.float32, prior=None):
-    """Give a posterior with means and scales of many sizes, whose last latent is the noisiest."""
+    """Return a posterior with means and scales of many sizes; the last latent is the noisiest."""
     net = mlp(3, [5], 2, "tanh", seed=seed).to(dtype)
     network = BayesianNetwork(net, prior, likelihood).eval()
     guide = MeanFieldGuide(network)
@@ -51,7 +51,7 @@ def posterior_at_random(seed=0, likelihood=None, dtype=torch.float32, prior=None
 
 
 def brute_force(loc, rho, fraction):
-    """Say of each weight whether it goes: one by one, the lowest ratio, the first of equals."""
+    """Return which weights are removed: one at a time, by ratio, the first one of a tie."""
     loc, rho = (np.asarray(v.detach(), np.float64) for v in (loc, rho))
     ratio = [abs(m) / math.log1p(math.exp(r)) for m, r in zip(loc, rho, strict=True)]
     gone = np.zeros(len(loc), bool)
@@ -77,7 +77,7 @@ def flat_weights(draws):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("fraction", FRACTIONS)
-def test_the_weights_of_the_lowest_ratios_are_removed_and_no_others(fraction, dtype):
+def test_only_the_weights_with_the_lowest_ratios_are_removed(fraction, dtype):
     posterior = posterior_at_random(dtype=dtype)
     loc, rho, scale = posterior.guide.loc, posterior.guide.rho, posterior.guide.scale
     gone = brute_force(loc[:N_WEIGHTS], rho[:N_WEIGHTS], fraction)
@@ -99,7 +99,7 @@ def test_latents_of_the_likelihood_are_not_pruned():
     assert (after.scale == 0).sum() == N_WEIGHTS
 
 
-def test_point_parameters_are_no_weights_to_count():
+def test_point_parameters_are_not_counted_as_weights():
     posterior = posterior_at_random(prior=ByName({"*.bias": None}, default=Normal(1.0)))
     guide = prune(posterior, 0.5).guide
     assert (guide.scale == 0).sum() == round(0.5 * (3 * 5 + 5 * 2))
@@ -115,7 +115,7 @@ def test_fraction_0_changes_nothing():
     )
 
 
-def test_the_given_posterior_stays_as_it_is():
+def test_pruned_posterior_is_a_copy():
     posterior = posterior_at_random()
     before = state(posterior)
     pruned = prune(posterior, 0.9)
@@ -127,7 +127,7 @@ def test_the_given_posterior_stays_as_it_is():
 
 
 @pytest.mark.parametrize("fraction", [0.2, 0.6])
-def test_of_equal_ratios_the_first_go_first(fraction):
+def test_ties_are_removed_in_order(fraction):
     posterior = posterior_at_random()
     with torch.no_grad():
         posterior.guide.loc.copy_((-1.0) ** torch.arange(len(posterior.guide.loc)))
@@ -138,7 +138,7 @@ def test_of_equal_ratios_the_first_go_first(fraction):
     assert not gone[k:].any()
 
 
-def test_pruning_again_removes_more_until_the_fraction_of_all_is_reached():
+def test_pruning_again_counts_weights_that_are_removed_already():
     posterior = posterior_at_random()
     with torch.no_grad():
         posterior.guide.loc[3] = 0.0
@@ -147,7 +147,7 @@ def test_pruning_again_removes_more_until_the_fraction_of_all_is_reached():
     assert same(prune(once, 0.1).guide.state_dict(), once.guide.state_dict())
 
 
-def test_draws_are_those_of_before_with_exact_zeros():
+def test_draws_differ_only_by_exact_zeros():
     posterior = posterior_at_random(likelihood=Gaussian())
     pruned = prune(posterior, 0.6)
     gone = pruned.guide.scale[:N_WEIGHTS] == 0
@@ -160,7 +160,7 @@ def test_draws_are_those_of_before_with_exact_zeros():
 
 
 @pytest.mark.parametrize("likelihood", [Gaussian(0.3), Categorical()], ids=["normal", "classes"])
-def test_predictions_are_those_of_a_network_masked_by_hand(likelihood):
+def test_predictions_are_those_of_a_masked_network(likelihood):
     posterior = posterior_at_random(likelihood=likelihood, dtype=torch.float64)
     x = data()[0].double()
     gone = brute_force(posterior.guide.loc, posterior.guide.rho, 0.7)
@@ -193,7 +193,7 @@ def test_each_chain_is_pruned_by_its_own_ranking():
 
 
 @pytest.mark.parametrize("n_chains", [1, 2])
-def test_a_file_keeps_what_is_pruned(tmp_path, n_chains):
+def test_pruned_posterior_is_the_same_after_loading(tmp_path, n_chains):
     chains = [posterior_at_random(seed) for seed in range(n_chains)]
     pruned = prune(chains[0] if n_chains == 1 else combined(chains), 0.6)
     pruned.save(tmp_path / "pruned")
@@ -204,7 +204,7 @@ def test_a_file_keeps_what_is_pruned(tmp_path, n_chains):
     assert same(read.draws(10, seed=0), pruned.draws(10, seed=0))
 
 
-def test_arviz_gets_the_zeros_and_an_infinite_density():
+def test_to_arviz_has_exact_zeros_and_an_infinite_density():
     pruned = prune(posterior_at_random(likelihood=Gaussian()), 0.6)
     tree = pruned.to_arviz(*data(), n_draws=30, seed=0)
     names = dict(pruned.network.bayesian_parameters())
@@ -225,7 +225,7 @@ def fitted():
     return fit(network, x, y, epochs=20, seed=0, progress=False, restarts=2)
 
 
-def test_a_diagnosis_says_what_point_masses_leave_unmeasured(fitted):
+def test_diagnosis_names_the_checks_that_point_masses_prevent(fitted):
     x, y = data(n_out=1)
     found = diagnose(prune(fitted, 0.5), x, y, n_draws=100, seed=0)
     for name in ("ELBO", "k-hat of the weights", "PSIS-LOO"):
@@ -235,7 +235,7 @@ def test_a_diagnosis_says_what_point_masses_leave_unmeasured(fitted):
     assert found["weights at the prior"].verdict != "not measured"
 
 
-def test_layers_count_a_pruned_weight_as_noise():
+def test_layers_have_a_ratio_of_0_for_pruned_weights():
     posterior = posterior_at_random()
     with torch.no_grad():
         posterior.guide.loc.copy_(1.0 + torch.arange(len(posterior.guide.loc)))
@@ -247,7 +247,7 @@ def test_layers_count_a_pruned_weight_as_noise():
     assert list(table["at_prior"]) == [0.0, 0.0, 0.0, 0.0]
 
 
-def test_the_plot_of_ratios_leaves_pruned_weights_out():
+def test_plot_of_ratios_omits_pruned_weights():
     pruned = prune(posterior_at_random(), 0.5)
     n_left = N_WEIGHTS - round(0.5 * N_WEIGHTS)
     assert f"of {n_left} weights" in plot_snr(pruned).texts[0].get_text()
@@ -256,7 +256,7 @@ def test_the_plot_of_ratios_leaves_pruned_weights_out():
 
 
 @pytest.mark.parametrize("engine", ["svi", "fused", "auto"])
-def test_no_engine_fits_a_pruned_guide_further(fitted, engine):
+def test_fit_refuses_a_pruned_guide(fitted, engine):
     pruned = prune(Posterior(fitted.chains[:1]), 0.5)
     with pytest.raises(ValueError, match="`guide` is pruned and cannot be fitted further"):
         fit(
@@ -271,7 +271,7 @@ def test_no_engine_fits_a_pruned_guide_further(fitted, engine):
 
 @pytest.mark.parametrize("engine", ["svi", "fused", "auto"])
 @pytest.mark.parametrize("chains", [slice(0, 1), slice(None)], ids=["single", "chains"])
-def test_no_fit_takes_up_from_a_pruned_posterior(fitted, chains, engine):
+def test_fit_refuses_a_pruned_initial_posterior(fitted, chains, engine):
     pruned = prune(Posterior(fitted.chains[chains]), 0.5)
     with pytest.raises(ValueError, match="`start` is pruned and cannot be fitted further"):
         fit(
@@ -284,7 +284,7 @@ def test_no_fit_takes_up_from_a_pruned_posterior(fitted, chains, engine):
         )
 
 
-def test_the_fused_loss_refuses_a_pruned_guide(fitted):
+def test_fused_loss_refuses_a_pruned_guide(fitted):
     pruned = prune(Posterior(fitted.chains[:1]), 0.5)
     with pytest.raises(CannotFuseError, match="the guide is pruned"):
         FusedELBO().loss(pruned.network, pruned.guide, *data(n_out=1))
@@ -297,7 +297,7 @@ def test_the_negative_elbo_of_a_point_mass_is_infinite(elbo):
     assert elbo.loss(pruned.network, pruned.guide, *data()) == math.inf
 
 
-def test_the_density_is_the_normals_or_that_of_a_point_mass():
+def test_density_is_that_of_a_normal_or_a_point_mass():
     loc, scale = torch.tensor([0.5, 0.0, 0.0]), torch.tensor([2.0, 0.0, 0.0])
     log_prob = NormalOrPoint(loc, scale).log_prob(torch.tensor([1.0, 0.0, 0.1]))
     expected = [scipy.stats.norm(0.5, 2.0).logpdf(1.0), math.inf, -math.inf]
@@ -308,19 +308,19 @@ def test_the_density_is_the_normals_or_that_of_a_point_mass():
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1, 1.0, 1.5, math.nan, math.inf])
-def test_a_fraction_outside_of_0_to_1_is_refused(fraction):
+def test_fraction_outside_0_to_1_is_refused(fraction):
     with pytest.raises(ValueError, match="`fraction` must be"):
         prune(posterior_at_random(), fraction)
 
 
 @pytest.mark.parametrize("fraction", ["0.5", None, True])
-def test_a_fraction_must_be_a_number(fraction):
+def test_fraction_must_be_a_number(fraction):
     with pytest.raises(TypeError, match="`fraction` must be a number"):
         prune(posterior_at_random(), fraction)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.5, 0.9, 0.999])
-def test_sparse_weights_give_the_output_of_the_masked_ones(fraction):
+def test_sparse_weights_have_the_output_of_masked_weights(fraction):
     pruned = prune(posterior_at_random(), fraction)
     net, x = pruned.network.net, data()[0]
     weights = sparse_weights(pruned)
@@ -337,7 +337,7 @@ def test_sparse_weights_give_the_output_of_the_masked_ones(fraction):
     assert sum(len(weight.values()) for weight in matrices) == n_kept
 
 
-def test_sparse_weights_take_less_room_on_disk(tmp_path):
+def test_sparse_weights_need_less_space_on_disk(tmp_path):
     net = mlp(50, [40], 10, seed=0)
     network = BayesianNetwork(net).eval()
     empty = np.zeros(0)
@@ -352,7 +352,7 @@ def test_sparse_weights_take_less_room_on_disk(tmp_path):
     assert size[0.95] < size[0.75] < 0.75 * dense < size[0.0]
 
 
-def test_of_several_chains_there_are_no_single_weights():
+def test_sparse_weights_refuse_several_chains():
     chains = combined([posterior_at_random(0), posterior_at_random(1)])
     with pytest.raises(ValueError, match=r"must have a single chain, got 2: choose one"):
         sparse_weights(chains)

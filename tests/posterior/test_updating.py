@@ -1,4 +1,4 @@
-"""Streams: the posterior so far as the prior of what comes."""
+"""Updating: the posterior of earlier rows as the prior of further rows."""
 
 import copy
 
@@ -14,7 +14,7 @@ HOW = {"seed": 0, "progress": False}
 
 @pytest.fixture(scope="module")
 def halves():
-    """Two sets of rows whose columns are orthogonal: there, mean-field posteriors are exact."""
+    """Return two sets of rows with orthogonal columns, for which mean field is exact."""
     made = LinearRegression.made(n=40, seed=1)
     parts = []
     for rows in (slice(0, 20), slice(20, 40)):
@@ -26,7 +26,7 @@ def halves():
     return parts
 
 
-def test_two_halves_one_after_the_other_are_all_rows_where_mean_field_is_exact(halves):
+def test_update_with_the_second_half_is_the_posterior_of_all_rows(halves):
     first, second = halves
     both = LinearRegression(torch.cat([first.x, second.x]), torch.cat([first.y, second.y]))
     mean, covariance = both.exact()
@@ -37,10 +37,10 @@ def test_two_halves_one_after_the_other_are_all_rows_where_mean_field_is_exact(h
     sd = covariance.diagonal().sqrt()
     torch.testing.assert_close(posterior.guide.scale.detach(), sd, atol=0, rtol=0.15)
     alone = LinearRegression(second.x, second.y).exact()[1].diagonal().sqrt()
-    assert (alone / sd > 1.3).all()  # what a fit to the second half by itself would give
+    assert (alone / sd > 1.3).all()  # those of a fit to the second half alone
 
 
-def test_the_prior_of_all_rows_stays_and_the_posterior_given_too(halves):
+def test_update_keeps_the_prior_and_does_not_change_the_posterior(halves):
     first, second = halves
     posterior = fit(first.network, first.x, first.y, epochs=5, restarts=2, **HOW)
     before = copy.deepcopy([own.guide.state_dict() for own in posterior.chains])
@@ -52,7 +52,7 @@ def test_the_prior_of_all_rows_stays_and_the_posterior_given_too(halves):
         torch.testing.assert_close(own.guide.state_dict(), was, atol=0, rtol=0)
 
 
-def test_the_learnt_noise_is_a_prior_too():
+def test_fitted_noise_scale_becomes_a_prior():
     x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
     network = BayesianNetwork(mlp(2, [], 1, seed=0), priors.Normal(), likelihoods.Gaussian())
     posterior = fit(network, x, x[:, :1], epochs=300, **HOW)
@@ -60,8 +60,8 @@ def test_the_learnt_noise_is_a_prior_too():
     loc = posterior.guide.split(posterior.guide.loc)["noise_scale"]
     scale = posterior.guide.split(posterior.guide.scale)["noise_scale"]
     torch.testing.assert_close((prior.loc, prior.scale), (loc.detach(), scale.detach()))
-    divergence = as_prior(posterior.chains[0])
-    guide = MeanFieldGuide(divergence)
+    network = as_prior(posterior.chains[0])
+    guide = MeanFieldGuide(network)
     guide.load_state_dict(posterior.guide.state_dict())
     draws = {name: value[None] for name, value in guide(x).items()}
     log_q = sum(
@@ -70,10 +70,10 @@ def test_the_learnt_noise_is_a_prior_too():
         .sum()
         for name in draws
     )
-    torch.testing.assert_close(divergence.log_prior(draws, x).float()[0], log_q, rtol=1e-4, atol=0)
+    torch.testing.assert_close(network.log_prior(draws, x).float()[0], log_q, rtol=1e-4, atol=0)
 
 
-def test_what_cannot_be_a_prior_is_refused():
+def test_update_refuses_other_guides_and_likelihoods():
     x = torch.randn(10, 1)
     posterior = fit(BayesianNetwork(mlp(1, [], 1)), x, x, guide="auto_normal", epochs=1, **HOW)
     with pytest.raises(TypeError, match="must have a MeanFieldGuide to become a prior"):

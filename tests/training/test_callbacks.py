@@ -1,4 +1,4 @@
-"""Callbacks of fit: what they are told, and that they change nothing."""
+"""Callbacks of fit: what they receive, and that they do not change the fit."""
 
 import numpy as np
 import pytest
@@ -24,14 +24,14 @@ def test_callbacks_do_not_change_the_fit(engine):
         torch.randn(100)
         end.posterior().predict(X, n_draws=5)
 
-    told = quick_fit(engine=engine, callbacks=busy)
+    observed = quick_fit(engine=engine, callbacks=busy)
     alone = quick_fit(engine=engine)
-    assert torch.equal(told.guide.loc, alone.guide.loc)
-    assert torch.equal(told.guide.rho, alone.guide.rho)
-    np.testing.assert_array_equal(told.history.nelbo, alone.history.nelbo)
+    assert torch.equal(observed.guide.loc, alone.guide.loc)
+    assert torch.equal(observed.guide.rho, alone.guide.rho)
+    np.testing.assert_array_equal(observed.history.nelbo, alone.history.nelbo)
 
 
-def test_a_callback_is_told_how_far_the_fit_is():
+def test_callback_receives_the_progress_of_the_fit():
     ends = []
     posterior = quick_fit(callbacks=ends.append, validation=(X, Y), kl_warmup=0.5, lr=0.02)
     history = posterior.history
@@ -56,46 +56,46 @@ def test_without_validation_there_is_no_validation_nll():
     assert ends[0].validation_nll is None
 
 
-def test_a_posterior_taken_on_the_way_is_left_as_it_was():
-    taken = []
-    last = quick_fit(callbacks=lambda end: taken.append(end.posterior()))
-    assert [own.history.n_epochs for own in taken] == [1, 2, 3, 4]
-    assert torch.equal(taken[-1].guide.loc, last.guide.loc)
-    assert not torch.equal(taken[0].guide.loc, taken[1].guide.loc)
-    assert not any(own.network.training for own in taken)
+def test_posterior_of_a_callback_does_not_change_later():
+    snapshots = []
+    last = quick_fit(callbacks=lambda end: snapshots.append(end.posterior()))
+    assert [snapshot.history.n_epochs for snapshot in snapshots] == [1, 2, 3, 4]
+    assert torch.equal(snapshots[-1].guide.loc, last.guide.loc)
+    assert not torch.equal(snapshots[0].guide.loc, snapshots[1].guide.loc)
+    assert not any(snapshot.network.training for snapshot in snapshots)
 
 
-def test_the_network_stays_in_training_mode_while_a_callback_looks_at_a_copy():
+def test_network_stays_in_training_mode_during_callbacks():
     network = BayesianNetwork(
         torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(0.5), torch.nn.Linear(4, 1))
     )
     x, y = X.astype(np.float32), Y.astype(np.float32)
     options = {"epochs": 2, "engine": "svi", "seed": 0, "progress": False}
-    told = fit(network, x, y, callbacks=lambda end: end.posterior(), **options)
+    observed = fit(network, x, y, callbacks=lambda end: end.posterior(), **options)
     alone = fit(network, x, y, **options)
-    np.testing.assert_array_equal(told.history.nll, alone.history.nll)
+    np.testing.assert_array_equal(observed.history.nll, alone.history.nll)
 
 
-def test_a_callback_that_returns_true_ends_the_fit():
+def test_callback_that_returns_true_ends_the_fit():
     called = []
     posterior = quick_fit(callbacks=[lambda end: end.epoch == 2, called.append])
     assert posterior.history.n_epochs == 2
     assert len(called) == 2
 
 
-def test_other_answers_do_not_end_it():
+def test_other_return_values_do_not_end_the_fit():
     assert quick_fit(callbacks=lambda end: end.epoch).history.n_epochs == 4
 
 
-def test_of_fits_side_by_side_a_callback_sees_all_chains():
-    taken = []
-    posterior = quick_fit(restarts=2, callbacks=lambda end: taken.append(end.posterior()))
-    assert [len(own.chains) for own in taken] == [2] * 4
-    for own, chain in zip(taken[-1].chains, posterior.chains, strict=True):
-        assert torch.equal(own.guide.loc, chain.guide.loc)
+def test_callback_receives_all_chains_of_fits_side_by_side():
+    snapshots = []
+    posterior = quick_fit(restarts=2, callbacks=lambda end: snapshots.append(end.posterior()))
+    assert [len(snapshot.chains) for snapshot in snapshots] == [2] * 4
+    for copied, chain in zip(snapshots[-1].chains, posterior.chains, strict=True):
+        assert torch.equal(copied.guide.loc, chain.guide.loc)
 
 
 @pytest.mark.parametrize("wrong", [3, [3], [None]])
-def test_what_cannot_be_called_is_refused(wrong):
+def test_callback_that_is_not_callable_is_refused(wrong):
     with pytest.raises(TypeError, match="`callbacks` must be callables that take an EpochEnd"):
         quick_fit(callbacks=wrong)

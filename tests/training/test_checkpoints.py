@@ -1,4 +1,4 @@
-"""Checkpoints: a fit that was cut short goes on, and ends as if nothing had been."""
+"""Checkpoints: an interrupted fit continues, with the result of an uninterrupted one."""
 
 import errno
 import json
@@ -54,14 +54,14 @@ def batch_norm_net():
 
 
 def noisy_rows():
-    """Give a loader whose rows are shuffled and disturbed, both from torch's random state."""
+    """Return a loader that shuffles rows and adds noise, both from torch's random state."""
 
-    def disturbed(rows):
+    def add_noise(rows):
         x, y = torch.utils.data.default_collate(rows)
         return x + 0.1 * torch.randn(x.shape), y
 
     rows = TensorDataset(torch.as_tensor(X), torch.as_tensor(Y))
-    return DataLoader(rows, batch_size=20, shuffle=True, collate_fn=disturbed)
+    return DataLoader(rows, batch_size=20, shuffle=True, collate_fn=add_noise)
 
 
 SGD = {"optimizer": lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9), "lr": 1e-5}
@@ -95,9 +95,9 @@ MOMENTS += [("svi", 3), ("fused", 3), ("compiled", 150), ("early stopping", 50)]
 
 
 @pytest.mark.parametrize(("name", "n_steps"), MOMENTS)
-def test_a_fit_that_crashed_goes_on_to_the_same_end(tmp_path, monkeypatch, name, n_steps):
+def test_resumed_fit_is_bitwise_that_of_an_uninterrupted_one(tmp_path, monkeypatch, name, n_steps):
     options = CASES[name]
-    if name == "auto":  # goes by the clock
+    if name == "auto":  # it depends on the time that steps take
         monkeypatch.setattr(AutoEngine, "_pays_to_compile", lambda self, steps: False)
     expected = a_fit(**options)
     with monkeypatch.context() as patch:
@@ -107,7 +107,7 @@ def test_a_fit_that_crashed_goes_on_to_the_same_end(tmp_path, monkeypatch, name,
     assert_equal(a_fit(**options, checkpoint=tmp_path / "c"), expected)
 
 
-def test_auto_goes_on_compiled_if_it_was(tmp_path, monkeypatch):
+def test_auto_resumes_with_the_compiled_engine(tmp_path, monkeypatch):
     monkeypatch.setattr(AutoEngine, "_pays_to_compile", lambda self, steps: True)
     options = {"engine": "auto", "epochs": 150, "checkpoint": tmp_path / "c"}
     expected = a_fit(engine="auto", epochs=150)
@@ -115,14 +115,14 @@ def test_auto_goes_on_compiled_if_it_was(tmp_path, monkeypatch):
         crash_at(patch, 500)
         with pytest.raises(Crash):
             a_fit(**options)
-    monkeypatch.setattr(AutoEngine, "_pays_to_compile", None)  # is not asked again
+    monkeypatch.setattr(AutoEngine, "_pays_to_compile", None)  # must not be called again
     found = a_fit(**options)
     assert found.settings["engine"] == "compiled"
     assert_equal(found, expected)
 
 
 @pytest.mark.parametrize("engine", ["fused", "svi"])
-def test_a_loader_goes_on_with_the_rows_that_are_left(tmp_path, monkeypatch, engine):
+def test_resumed_loader_continues_with_the_remaining_rows(tmp_path, monkeypatch, engine):
     def loader_fit(**options):
         network = BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0))
         options = {"epochs": 10, "seed": 1, "every": 4, "engine": engine, **options}
@@ -146,7 +146,7 @@ a_fit(sys.argv[1], epochs=400, every=10, checkpoint=sys.argv[2])
 
 
 @pytest.mark.parametrize(("engine", "n_kills"), [("fused", 3), ("compiled", 1)])
-def test_killed_at_random_moments_nothing_is_lost(tmp_path, engine, n_kills):
+def test_fit_killed_at_random_moments_can_be_resumed(tmp_path, engine, n_kills):
     script = KILLED.format(tests=str(Path(__file__).parent), shared=str(Path(__file__).parents[1]))
     moments = random.Random(0)
     for _ in range(n_kills):
@@ -173,24 +173,24 @@ def newest(folder):
     return max((steps_in(folder, name) for name in there), default=0)
 
 
-def test_checkpoints_change_nothing(tmp_path):
+def test_checkpoints_do_not_change_the_fit(tmp_path):
     assert_equal(a_fit(checkpoint=tmp_path, every=1), a_fit())
 
 
-def test_two_checkpoints_take_turns(tmp_path, monkeypatch):
+def test_two_checkpoints_are_written_alternately(tmp_path, monkeypatch):
     crash_at(monkeypatch, 140)
     with pytest.raises(Crash):
         a_fit(callbacks=lambda end: None, checkpoint=tmp_path, every=12)  # 6 steps an epoch
     assert sorted(steps_in(tmp_path, name) for name in NAMES) == [132, 144 - 12 + 12]
 
 
-def test_a_fit_that_is_over_is_given_at_once(tmp_path, monkeypatch):
+def test_result_of_a_completed_fit_is_returned_at_once(tmp_path, monkeypatch):
     expected = a_fit(checkpoint=tmp_path)
     crash_at(monkeypatch, 0)
     assert_equal(a_fit(checkpoint=tmp_path), expected)
 
 
-def test_one_ended_by_a_callback_is_over(tmp_path, monkeypatch):
+def test_fit_ended_by_a_callback_is_complete(tmp_path, monkeypatch):
     expected = a_fit(checkpoint=tmp_path, callbacks=lambda end: end.epoch == 3)
     crash_at(monkeypatch, 0)
     found = a_fit(checkpoint=tmp_path, callbacks=lambda end: end.epoch == 3)
@@ -209,12 +209,12 @@ def again(folder, **options):
     return a_fit(checkpoint=folder, callbacks=lambda end: None, **options)
 
 
-@pytest.mark.parametrize("fault", ["torn", "changed", "no tensors", "no header fields"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, monkeypatch, caplog, fault):
+@pytest.mark.parametrize("fault", ["truncated", "changed", "no tensors", "no header fields"])
+def test_previous_checkpoint_is_used_if_the_last_is_damaged(tmp_path, monkeypatch, caplog, fault):
     crashed(tmp_path, monkeypatch)
     last = max(NAMES, key=lambda name: steps_in(tmp_path, name))
     tensors = next((tmp_path / last).glob("*.safetensors"))
-    if fault == "torn":
+    if fault == "truncated":
         tensors.write_bytes(tensors.read_bytes()[:-100])
     elif fault == "changed":
         tensors.write_bytes(tensors.read_bytes()[:-1] + b"x")
@@ -229,16 +229,16 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, monkeypatch,
     assert_equal(found, a_fit())
 
 
-def test_if_all_are_damaged_the_fit_does_not_begin_anew(tmp_path, monkeypatch):
+def test_fit_does_not_start_again_if_all_checkpoints_are_damaged(tmp_path, monkeypatch):
     crashed(tmp_path, monkeypatch)
     for name in NAMES:
         (tmp_path / name / "posterior.json").write_text("{")
-    with pytest.raises(ValueError, match="has none that can be read"):
+    with pytest.raises(ValueError, match="holds no checkpoint that can be read"):
         again(tmp_path)
 
 
 @pytest.mark.parametrize("n_written", [0, 3])
-def test_a_full_disk_does_not_end_the_fit(tmp_path, monkeypatch, caplog, n_written):
+def test_full_disk_does_not_end_the_fit(tmp_path, monkeypatch, caplog, n_written):
     original, n = folders._write_through, 0
 
     def write(file, content):
@@ -250,53 +250,53 @@ def test_a_full_disk_does_not_end_the_fit(tmp_path, monkeypatch, caplog, n_writt
 
     monkeypatch.setattr(folders, "_write_through", write)
     assert_equal(a_fit(checkpoint=tmp_path, every=20), a_fit())
-    assert "No space left on device. The fit continues; the last checkpoint is" in caplog.text
+    assert "No space left on device. The fit continues; last checkpoint: " in caplog.text
     there = [name for name in NAMES if (tmp_path / name / "posterior.json").exists()]
     assert len(there) == min(n_written, 2)
     monkeypatch.undo()
     assert_equal(a_fit(checkpoint=tmp_path), a_fit())
 
 
-def test_what_a_crash_has_left_is_removed(tmp_path, monkeypatch):
+def test_leftovers_of_a_crash_are_removed(tmp_path, monkeypatch):
     crashed(tmp_path, monkeypatch)
-    stray = tmp_path / NAMES[0] / f"posterior-{'0' * 16}.safetensors"
-    stray.write_bytes(b"0")
+    leftover = tmp_path / NAMES[0] / f"posterior-{'0' * 16}.safetensors"
+    leftover.write_bytes(b"0")
     again(tmp_path)
-    assert not stray.exists()
+    assert not leftover.exists()
     assert [len(list((tmp_path / name).iterdir())) for name in NAMES] == [2, 2]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": 0.02}, "'lr' is 0.01, here 0.02"),
-        ({"epochs": 31}, "'epochs' is 30, here 31"),
-        ({"seed": 2}, "'seed' is 1, here 2"),
-        ({"engine": "svi"}, "'engine' is 'fused', here 'svi'"),
-        ({"optimizer": torch.optim.AdamW}, "'optimizer' is 'Adam', here 'AdamW'"),
-        ({"sample_weight": np.ones(103)}, "'is_weighted' is None, here True"),
+        ({"lr": 0.02}, "'lr' is 0.01, that of this fit 0.02"),
+        ({"epochs": 31}, "'epochs' is 30, that of this fit 31"),
+        ({"seed": 2}, "'seed' is 1, that of this fit 2"),
+        ({"engine": "svi"}, "'engine' is 'fused', that of this fit 'svi'"),
+        ({"optimizer": torch.optim.AdamW}, "'optimizer' is 'Adam', that of this fit 'AdamW'"),
+        ({"sample_weight": np.ones(103)}, "'is_weighted' is None, that of this fit True"),
     ],
 )
-def test_the_checkpoint_of_another_fit_is_refused(tmp_path, monkeypatch, options, message):
+def test_checkpoint_of_another_fit_is_refused(tmp_path, monkeypatch, options, message):
     crashed(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match=f"is of another fit: its {message}"):
         again(tmp_path, **options)
 
 
-def test_other_data_are_refused(tmp_path, monkeypatch):
+def test_checkpoint_of_other_data_is_refused(tmp_path, monkeypatch):
     crashed(tmp_path, monkeypatch)
     monkeypatch.setattr(sys.modules[__name__], "X", X + 1)
     with pytest.raises(ValueError, match=r"is of another fit: its 'data' is"):
         again(tmp_path)
 
 
-def test_another_network_is_refused(tmp_path, monkeypatch):
+def test_checkpoint_of_another_network_is_refused(tmp_path, monkeypatch):
     crashed(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match="does not fit"):
         again(tmp_path, net=mlp(3, [5], 1, "tanh", seed=0))
 
 
-def test_without_a_seed_that_of_the_checkpoint_counts(tmp_path, monkeypatch):
+def test_seed_of_the_checkpoint_is_used_if_none_is_passed(tmp_path, monkeypatch):
     crash_at(monkeypatch, 64)
     with pytest.raises(Crash):
         a_fit(checkpoint=tmp_path, seed=None)
@@ -305,38 +305,38 @@ def test_without_a_seed_that_of_the_checkpoint_counts(tmp_path, monkeypatch):
     assert_equal(a_fit(checkpoint=tmp_path, seed=None), a_fit(seed=seed))
 
 
-def test_a_checkpoint_is_a_posterior(tmp_path, monkeypatch):
+def test_checkpoint_can_be_loaded_as_a_posterior(tmp_path, monkeypatch):
     crashed(tmp_path, monkeypatch)
     posterior = Posterior.load(tmp_path / NAMES[0])
     assert len(posterior.history.nelbo) == steps_in(tmp_path, NAMES[0])
     assert np.isfinite(posterior.predict(X).mean).all()
 
 
-def test_a_guide_of_ones_own_is_not_stored():
+def test_custom_guide_is_refused():
     guide = MeanFieldGuide(BayesianNetwork(mlp(3, [4], 1)))
     with pytest.raises(
         ValueError,
-        match="`checkpoint` needs guide='mean_field' or 'auto_normal', got a guide of your own",
+        match="`checkpoint` needs guide='mean_field' or 'auto_normal', got a custom guide",
     ):
         a_fit(guide=guide, checkpoint="nowhere")
 
 
-def test_every_must_be_a_count():
+def test_every_must_be_at_least_1():
     with pytest.raises(ValueError, match="`every` must be at least 1, got 0"):
         a_fit(every=0)
 
 
-def test_without_every_a_minute_passes_between_checkpoints(tmp_path, monkeypatch):
+def test_checkpoints_are_a_minute_apart_by_default(tmp_path, monkeypatch):
     now = iter(range(0, 100_000, 7))
     monkeypatch.setattr(pyrobbb.training.checkpoints.time, "monotonic", lambda: next(now))
-    store = pyrobbb.training.checkpoints.Checkpoints(tmp_path, None)  # at 0
+    store = pyrobbb.training.checkpoints.Checkpoints(tmp_path, None, {})  # at 0
     due = [n for n in range(1, 10) if store.is_due(n)]  # asked at 7, 14, ...
     assert due[0] == 9
 
 
 @pytest.mark.parametrize("n_steps", [70, 190, 300])
-def test_an_estimator_goes_on_in_the_fit_that_crashed(tmp_path, monkeypatch, n_steps):
-    """Of two likelihoods tried, one fit to calibrate by and one that takes up the rest."""
+def test_estimator_resumes_the_interrupted_fit(tmp_path, monkeypatch, n_steps):
+    """Four fits: two candidate likelihoods, one for calibration and one for the remaining rows."""
 
     def a_model(**options):
         model = BBBRegressor(
@@ -352,7 +352,7 @@ def test_an_estimator_goes_on_in_the_fit_that_crashed(tmp_path, monkeypatch, n_s
         crash_at(context, n_steps)
         with pytest.raises(Crash):
             crashing.fit(X, Y[:, 0])
-    for seed in (3, None):  # the seed of the checkpoints counts where none is given
+    for seed in (3, None):  # None: the seed of the checkpoints
         resumed = a_model(random_state=seed, checkpoint=tmp_path).fit(X, Y[:, 0])
         assert_equal(resumed.posterior_, whole.posterior_)
         np.testing.assert_array_equal(resumed.predict(X), whole.predict(X))
@@ -361,13 +361,15 @@ def test_an_estimator_goes_on_in_the_fit_that_crashed(tmp_path, monkeypatch, n_s
     assert BBBRegressor.load(tmp_path / "model").checkpoint is None
 
 
-def test_a_fit_from_another_start_is_another_fit(tmp_path):
+def test_checkpoint_of_a_fit_with_another_start_is_refused(tmp_path):
     options = {"hidden": (4,), "epochs": 3, "restarts": 1, "random_state": 0, "warm_start": True}
     model = BBBRegressor(calibration=0.0, checkpoint=tmp_path, **options).fit(X, Y[:, 0])
     with pytest.raises(ValueError, match=r"is of another fit: its '(start|kl_warmup)' is"):
         model.fit(X, Y[:, 0])
-    earlier = [a_fit(seed=seed, epochs=2) for seed in (1, 2)]
-    a_fit(start=earlier[0], checkpoint=tmp_path / "own")
-    a_fit(start=earlier[0], checkpoint=tmp_path / "own")
-    with pytest.raises(ValueError, match=r"is of another fit: its 'start' is '.*', here '.*'"):
-        a_fit(start=earlier[1], checkpoint=tmp_path / "own")
+    initial = [a_fit(seed=seed, epochs=2) for seed in (1, 2)]
+    a_fit(start=initial[0], checkpoint=tmp_path / "fit")
+    a_fit(start=initial[0], checkpoint=tmp_path / "fit")
+    with pytest.raises(
+        ValueError, match=r"is of another fit: its 'start' is '.*', that of this fit '.*'"
+    ):
+        a_fit(start=initial[1], checkpoint=tmp_path / "fit")

@@ -1,4 +1,4 @@
-"""fit(device=, dtype=, autocast=): where a fit computes, and in which precision."""
+"""fit(device=, dtype=, autocast=): the device and precision of a fit."""
 
 import copy
 from typing import ClassVar
@@ -24,15 +24,15 @@ def network(dtype=torch.float32, **parts):
     return BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0).to(dtype), **parts)
 
 
-def quick_fit(own=None, **options):
-    return fit(network() if own is None else own, X, Y, **{**OPTIONS, **options})
+def quick_fit(net=None, **options):
+    return fit(network() if net is None else net, X, Y, **{**OPTIONS, **options})
 
 
 # Device and dtype
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_fit_in_another_dtype_is_that_of_the_network_moved_there(engine):
+def test_fit_in_another_dtype_is_that_of_a_converted_network(engine):
     options = {"engine": engine, "validation": (X, Y), "sample_weight": np.ones(23)}
     before = network()
     moved = quick_fit(before, dtype=torch.float64, **options)
@@ -42,17 +42,17 @@ def test_a_fit_in_another_dtype_is_that_of_the_network_moved_there(engine):
     assert torch.equal(moved.guide.loc, expected.guide.loc)
     np.testing.assert_array_equal(moved.history.nll, expected.history.nll)
     np.testing.assert_array_equal(moved.history.validation_nll, expected.history.validation_nll)
-    assert before.net[0].weight.dtype == torch.float32  # the user's own stays
+    assert before.net[0].weight.dtype == torch.float32  # the user's network is unchanged
 
 
-def test_a_float64_network_is_fitted_in_float32_by_name():
+def test_float64_network_is_fitted_in_float32():
     posterior = quick_fit(network(torch.float64), dtype="float32", device="cpu", restarts=2)
     assert {own.guide.loc.dtype for own in posterior.chains} == {torch.float32}
     assert posterior.predict(X, n_draws=3).mean.dtype == np.float32
     assert posterior.predict(torch.as_tensor(X), n_draws=3).mean.dtype == torch.float32
 
 
-def test_start_may_be_in_another_dtype():
+def test_initial_posterior_may_have_another_dtype():
     start = quick_fit()
     posterior = quick_fit(start=start, dtype=torch.float64, lr=1e-12)
     torch.testing.assert_close(posterior.guide.loc, start.guide.loc.double())
@@ -60,39 +60,44 @@ def test_start_may_be_in_another_dtype():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, "float16", torch.int64, "single", 3])
 def test_other_dtypes_are_refused(dtype):
-    words = r"`dtype` must be torch.float32 or torch.float64, got .*autocast=torch.bfloat16"
-    with pytest.raises(ValueError, match=words):
+    message = r"`dtype` must be torch.float32 or torch.float64, got .*autocast=torch.bfloat16"
+    with pytest.raises(ValueError, match=message):
         quick_fit(dtype=dtype)
 
 
 @pytest.mark.parametrize(
-    ("device", "words"),
-    [("gpu", "must be a device of torch's"), ([], "must be a device"), ("xla", "cannot be used")],
+    ("device", "message"),
+    [
+        ("gpu", "must be a torch device such as"),
+        ([], "must be a torch device"),
+        ("xla", "cannot be used"),
+    ],
 )
-def test_a_device_that_is_not_there_is_refused(device, words):
-    with pytest.raises(ValueError, match=f"`device` .*{words}"):
+def test_unavailable_device_is_refused(device, message):
+    with pytest.raises(ValueError, match=f"`device` .*{message}"):
         quick_fit(device=device)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="There is a GPU.")
-def test_a_gpu_that_is_not_there_is_refused():
+def test_missing_gpu_is_refused():
     with pytest.raises(ValueError, match="`device` 'cuda' cannot be used on this machine"):
         quick_fit(device="cuda")
 
 
-def test_a_guide_of_ones_own_is_not_moved():
-    own = network()
-    with pytest.raises(ValueError, match=r"not a `guide` of your own.*guide.to\(...\)"):
-        quick_fit(own, guide=MeanFieldGuide(own), dtype=torch.float64)
-    guide = MeanFieldGuide(own)
-    assert quick_fit(own, guide=guide, dtype=torch.float32, device="cpu").guide is guide
+def test_custom_guide_is_not_moved():
+    net = network()
+    message = r"`device` and `dtype` must be left out with a custom `guide`.*guide.to\(...\)"
+    with pytest.raises(ValueError, match=message):
+        quick_fit(net, guide=MeanFieldGuide(net), dtype=torch.float64)
+    guide = MeanFieldGuide(net)
+    assert quick_fit(net, guide=guide, dtype=torch.float32, device="cpu").guide is guide
 
 
 # Autocast
 
 
 class Wide(nn.Module):
-    """Notes the dtype of what its layers give."""
+    """Records the dtype of the output of its layers."""
 
     seen: ClassVar[set] = set()
 
@@ -107,7 +112,7 @@ class Wide(nn.Module):
 
 
 class Spy(likelihoods.Gaussian):
-    """Notes the dtypes in which densities are taken."""
+    """Records the dtypes in which densities are computed."""
 
     seen: ClassVar[set] = set()
 
@@ -131,20 +136,20 @@ ELBOS = {
 
 @pytest.mark.parametrize("elbo", ELBOS)
 @pytest.mark.parametrize("net", NETS)
-def test_the_module_alone_runs_in_bfloat16(net, elbo):
+def test_only_the_module_runs_in_bfloat16(net, elbo):
     x, y = torch.as_tensor(X).float(), torch.as_tensor(Y).float()
-    own = BayesianNetwork(NETS[net](), likelihood=Spy())
-    guide = MeanFieldGuide(own)
+    bayesian = BayesianNetwork(NETS[net](), likelihood=Spy())
+    guide = MeanFieldGuide(bayesian)
     results = []
     for autocast in (None, torch.bfloat16):
-        own.autocast = autocast
+        bayesian.autocast = autocast
         Wide.seen, Spy.seen = set(), set()
         pyro.set_rng_seed(3)
-        loss = ELBOS[elbo].differentiable_loss(own, guide, x, y)
+        loss = ELBOS[elbo].differentiable_loss(bayesian, guide, x, y)
         gradients = torch.autograd.grad(loss, [guide.loc, guide.rho])
         assert Spy.seen == {torch.float32}
         if net == "module" and elbo in ("one draw", "closed form", "Pyro"):
-            # Elsewhere only products are: what is added to them in float32 makes the sum so.
+            # Elsewhere only products are in bfloat16; a float32 term makes the sum float32.
             assert Wide.seen == {autocast or torch.float32}
         assert {g.dtype for g in gradients} == {torch.float32}
         results.append((loss.detach(), *gradients))
@@ -154,14 +159,14 @@ def test_the_module_alone_runs_in_bfloat16(net, elbo):
 
 
 @pytest.mark.parametrize("closed_form_kl", [True, False])
-def test_the_kl_divergence_does_not_know_of_autocast(closed_form_kl):
-    own = network()
-    guide = MeanFieldGuide(own)
-    loss = FusedLoss(own, guide, closed_form_kl=closed_form_kl)
+def test_kl_divergence_does_not_depend_on_autocast(closed_form_kl):
+    net = network()
+    guide = MeanFieldGuide(net)
+    loss = FusedLoss(net, guide, closed_form_kl=closed_form_kl)
     noise = loss.noise()
     steps = []
     for autocast in (None, torch.bfloat16):
-        own.autocast = autocast
+        net.autocast = autocast
         with torch.no_grad():
             x, y = torch.as_tensor(X).float(), torch.as_tensor(Y).float()
             steps.append(loss(guide.loc, guide.rho, (), noise, x, y))
@@ -171,10 +176,10 @@ def test_the_kl_divergence_does_not_know_of_autocast(closed_form_kl):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_fit_in_autocast_is_near_that_without(engine):
-    own = network()
+def test_fit_in_autocast_is_close_to_one_without(engine):
+    net = network()
     epochs = 100 if engine == "compiled" else 10
-    rounded = quick_fit(own, engine=engine, autocast="bfloat16", epochs=epochs)
+    rounded = quick_fit(net, engine=engine, autocast="bfloat16", epochs=epochs)
     plain = quick_fit(engine=engine, epochs=epochs)
     assert rounded.settings["engine"] == engine
     assert (rounded.settings["autocast"], plain.settings.get("autocast")) == ("bfloat16", None)
@@ -182,10 +187,10 @@ def test_a_fit_in_autocast_is_near_that_without(engine):
     assert not torch.equal(rounded.guide.loc, plain.guide.loc)
     assert rounded.history.kl[0] == plain.history.kl[0]
     np.testing.assert_allclose(rounded.history.nelbo[-1], plain.history.nelbo[-1], rtol=0.02)
-    assert own.autocast is rounded.network.autocast is None
+    assert net.autocast is rounded.network.autocast is None
 
 
-def test_predictions_are_in_float32_on_the_way_too(tmp_path):
+def test_predictions_of_a_callback_are_in_float32(tmp_path):
     seen = []
 
     def look(end):
@@ -211,14 +216,14 @@ def test_validation_is_in_float32():
     )
 
 
-def test_a_copied_network_keeps_its_autocast():
-    own = network()
-    own.autocast = torch.bfloat16
-    assert copy.deepcopy(own).autocast is torch.bfloat16
+def test_copy_of_a_network_keeps_its_autocast():
+    net = network()
+    net.autocast = torch.bfloat16
+    assert copy.deepcopy(net).autocast is torch.bfloat16
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({"autocast": torch.float16}, "got float16, in which small gradients .*bfloat16"),
         ({"autocast": torch.float32}, "must be torch.bfloat16 or None, got torch.float32"),
@@ -226,6 +231,6 @@ def test_a_copied_network_keeps_its_autocast():
         ({"autocast": "bfloat16", "dtype": "float64"}, "needs a network in float32"),
     ],
 )
-def test_other_autocasts_are_refused(options, words):
-    with pytest.raises(ValueError, match=f"`autocast` .*{words}"):
+def test_other_autocasts_are_refused(options, message):
+    with pytest.raises(ValueError, match=f"`autocast` .*{message}"):
         quick_fit(**options)

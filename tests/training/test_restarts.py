@@ -1,4 +1,4 @@
-"""fit(restarts=n): each chain is a fit of its own, side by side or one after another."""
+"""fit(restarts=n): each chain is a separate fit, side by side or one after another."""
 
 import functools
 import logging
@@ -42,7 +42,7 @@ def quick_fit(net, **kwargs):
 
 
 def assert_chains_are_fits(make, tolerance, n=3, **options):
-    """Check chain r against the fit from its start, at its seed."""
+    """Check that chain r is the fit from its initial weights with its seed."""
     together = quick_fit(make(), restarts=n, **options)
     assert len(together.chains) == n
     for r, chain in enumerate(together.chains):
@@ -66,7 +66,7 @@ def assert_chains_are_fits(make, tolerance, n=3, **options):
 
 @pytest.fixture
 def n_side_by_side(monkeypatch):
-    """Write down how many chains each fused engine is given."""
+    """Record the number of chains of each fused engine."""
     counts = []
     original = fused_engine.FusedEngine.__init__
 
@@ -82,7 +82,7 @@ SIDE_BY_SIDE = {
     "ragged batches": (network, {}),
     "full batch": (network, {"batch_size": 23}),
     "two draws, closed-form KL": (network, {"n_particles": 2, "objective": "mean_field"}),
-    "clipped one by one": (network, {"clip_norm": 20.0}),
+    "clipped separately": (network, {"clip_norm": 20.0}),
     "weight decay": (
         network,
         {"optimizer": functools.partial(torch.optim.AdamW, weight_decay=0.5)},
@@ -99,14 +99,14 @@ SIDE_BY_SIDE = {
 
 
 @pytest.mark.parametrize("case", SIDE_BY_SIDE)
-def test_each_chain_side_by_side_is_a_fit_of_its_own(n_side_by_side, case):
+def test_chains_side_by_side_are_separate_fits(n_side_by_side, case):
     make, options = SIDE_BY_SIDE[case]
     assert_chains_are_fits(make, 1e-9, **options)
     assert n_side_by_side == [3, 1, 1, 1]
 
 
 @pytest.mark.slow
-def test_each_chain_of_a_compiled_fit_is_a_fit_of_its_own(n_side_by_side):
+def test_chains_of_a_compiled_fit_are_separate_fits(n_side_by_side):
     together = assert_chains_are_fits(network, 1e-9, engine="compiled")
     assert n_side_by_side == [3, 1, 1, 1]
     assert [chain.settings["engine"] for chain in together.chains] == ["compiled"] * 3
@@ -129,14 +129,14 @@ def test_chains_that_cannot_share_steps_run_one_after_another(n_side_by_side, ca
     assert set(n_side_by_side) <= {1}
 
 
-def test_half_precision_runs_one_after_another():
+def test_chains_in_half_precision_run_one_after_another():
     def make():
         return BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0).bfloat16())
 
     assert_chains_are_fits(make, 0.0, n=2)
 
 
-def test_what_belongs_to_a_chain_is_an_attribute_of_a_posterior_with_one_chain_only():
+def test_attributes_of_a_chain_need_a_posterior_with_a_single_chain():
     posterior = quick_fit(network(), restarts=3)
     assert [chain.settings["seed"] for chain in posterior.chains] == [5, 6, 7]
     single = Posterior(posterior.chains[1:2])
@@ -151,7 +151,7 @@ def test_what_belongs_to_a_chain_is_an_attribute_of_a_posterior_with_one_chain_o
     )
 
 
-def test_starts_and_random_states_of_the_caller_are_left_alone():
+def test_network_and_random_state_of_the_caller_are_unchanged():
     net = network()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     state = torch.random.get_rng_state()
@@ -164,15 +164,15 @@ def test_starts_and_random_states_of_the_caller_are_left_alone():
 # Fresh starts
 
 
-def test_a_fresh_start_is_the_modules_own_initialisation_at_the_seed():
+def test_fresh_start_is_the_initialisation_of_the_modules_at_the_seed():
     fresh = restarts.fresh_start(network(), 7)
     torch.manual_seed(7)
     expected = mlp(3, [4], 1, "tanh", seed=0).double()
     for module in expected:
         if isinstance(module, nn.Linear):
             module.reset_parameters()
-    for own, other in zip(fresh.net.parameters(), expected.parameters(), strict=True):
-        assert torch.equal(own, other)
+    for parameter, other in zip(fresh.net.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(parameter, other)
 
 
 def half_frozen():
@@ -188,13 +188,13 @@ def half_frozen():
     return bayesian
 
 
-def test_what_is_frozen_stays_what_it_is_in_a_fresh_start():
+def test_frozen_parameters_are_kept_in_a_fresh_start():
     start, fresh = half_frozen().net.state_dict(), restarts.fresh_start(half_frozen(), 3).net
     for name, value in fresh.state_dict().items():
         assert torch.equal(value, start[name]) == (name != "3.weight"), name
 
 
-def test_chains_of_a_network_with_a_frozen_layer_are_fits_of_their_own(n_side_by_side):
+def test_chains_of_a_network_with_a_frozen_layer_are_separate_fits(n_side_by_side):
     def make():
         net = mlp(3, [4, 4], 1, "tanh", seed=0).double()
         net[0].requires_grad_(False)
@@ -207,8 +207,8 @@ def test_chains_of_a_network_with_a_frozen_layer_are_fits_of_their_own(n_side_by
     assert_chains_are_fits(half_frozen, 0.0, n=2)
 
 
-def test_a_module_that_cannot_be_initialised_anew_is_named(caplog):
-    class Own(nn.Module):
+def test_module_without_reset_parameters_is_named(caplog):
+    class Gain(nn.Module):
         def __init__(self):
             super().__init__()
             self.gain = nn.Parameter(torch.ones(1).double())
@@ -216,24 +216,24 @@ def test_a_module_that_cannot_be_initialised_anew_is_named(caplog):
         def forward(self, x):
             return self.gain * x
 
-    fresh = restarts.fresh_start(of(nn.Linear(3, 1), Own()), 3)
+    fresh = restarts.fresh_start(of(nn.Linear(3, 1), Gain()), 3)
     assert fresh.net[1].gain.item() == 1.0
     (record,) = caplog.records
     assert record.getMessage() == (
-        "Own has no reset_parameters: each restart starts from its present weights."
+        "Gain has no reset_parameters: each restart starts from its current weights."
     )
     assert record.levelno == logging.WARNING
 
 
-# Ends that are not the end, and mistakes
+# Interruptions and invalid arguments
 
 
-def test_a_chain_that_is_not_finite_stops_the_fit():
+def test_chain_that_is_not_finite_stops_the_fit():
     with pytest.raises(NonFiniteLossError, match=r"not finite at step \d+: .* holds NaN"):
         quick_fit(network(), restarts=3, lr=1e300)
 
 
-def test_ctrl_c_gives_all_chains_as_far_as_they_are(monkeypatch, caplog):
+def test_ctrl_c_returns_all_chains_so_far(monkeypatch, caplog):
     original, calls = fused_engine.FusedEngine.step_at, []
 
     def step_at(self, *args):
@@ -252,7 +252,7 @@ def test_ctrl_c_gives_all_chains_as_far_as_they_are(monkeypatch, caplog):
         assert (chain.guide.loc != MeanFieldGuide(chain.network).loc).all()
 
 
-def test_restarts_need_a_count_arrays_and_a_guide_made_by_name():
+def test_restarts_need_a_count_arrays_and_a_named_guide():
     with pytest.raises(ValueError, match="`restarts` must be at least 1, got 0"):
         quick_fit(network(), restarts=0)
     with pytest.raises(TypeError, match=r"`restarts` must be a whole number, got 2\.0"):
@@ -265,7 +265,7 @@ def test_restarts_need_a_count_arrays_and_a_guide_made_by_name():
         fit(net, loader, n_data=23, restarts=2)
 
 
-def test_ctrl_c_ends_the_fits_to_come_too(caplog):
+def test_ctrl_c_ends_the_remaining_restarts(caplog):
     class Interrupting(nn.Module):
         calls = 0
 
@@ -275,7 +275,7 @@ def test_ctrl_c_ends_the_fits_to_come_too(caplog):
 
         def forward(self, x):
             type(self).calls += self.training
-            if self.training and type(self).calls == 20:  # in the second of the fits
+            if self.training and type(self).calls == 20:  # in the second fit
                 raise KeyboardInterrupt
             return self.net(x)
 

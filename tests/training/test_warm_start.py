@@ -1,4 +1,4 @@
-"""fit(start=...): taking up from an earlier posterior, and learning data that come in parts."""
+"""fit(start=...): warm starts from an initial posterior, and data that arrive in parts."""
 
 import copy
 
@@ -20,7 +20,7 @@ ENGINES = ["auto", "svi", "fused", pytest.param("compiled", marks=pytest.mark.sl
 
 
 class Shifted(nn.Module):
-    """Has a buffer."""
+    """A module with a buffer."""
 
     def __init__(self, shift=0.0):
         super().__init__()
@@ -52,7 +52,7 @@ def assert_same_fit(one, other, tolerance=0.0):
         np.testing.assert_allclose(*values, rtol=tolerance)
 
 
-# Where it starts
+# The starting point
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def assert_same_fit(one, other, tolerance=0.0):
         pytest.param("compiled", "mean_field", marks=pytest.mark.slow),
     ],
 )
-def test_a_fit_goes_on_with_the_network_and_a_copy_of_the_guide(engine, guide):
+def test_warm_start_is_a_fit_of_the_network_and_a_copy_of_the_guide(engine, guide):
     before = quick_fit(guide=guide, engine=engine)
     options = {"epochs": 8, "seed": 9, "kl_warmup": 0.0, "engine": engine}
     after = quick_fit(start=before, guide=guide, **options)
@@ -75,8 +75,8 @@ def test_a_fit_goes_on_with_the_network_and_a_copy_of_the_guide(engine, guide):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_first_loss_is_that_of_the_earlier_posterior(engine, monkeypatch):
-    """At noise 0: the loss of its means, by the module and torch's densities alone."""
+def test_first_loss_is_that_of_the_initial_posterior(engine, monkeypatch):
+    """Without noise: the loss at its means, by the module and torch's densities."""
     before = quick_fit()
     monkeypatch.setattr(
         FusedEngine,
@@ -99,7 +99,7 @@ def test_the_first_loss_is_that_of_the_earlier_posterior(engine, monkeypatch):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_at_a_learning_rate_of_nearly_0_it_stays_where_it_was(engine):
+def test_warm_start_at_a_vanishing_learning_rate_stays_at_the_initial_posterior(engine):
     before = quick_fit()
     after = quick_fit(start=before, engine=engine, lr=1e-14)
     torch.testing.assert_close(learnt(after), learnt(before), rtol=0, atol=1e-11)
@@ -107,23 +107,23 @@ def test_at_a_learning_rate_of_nearly_0_it_stays_where_it_was(engine):
     assert ((after.guide.loc.detach() - start).abs() > 1e-3).all()
 
 
-def test_the_earlier_posterior_and_the_network_stay_as_they_are():
+def test_initial_posterior_and_network_are_unchanged():
     before, net = quick_fit(restarts=2), network()
     states = [
         copy.deepcopy(module.state_dict())
         for chain in before.chains
         for module in (chain.network, chain.guide)
     ]
-    own = copy.deepcopy(net.state_dict())
+    state = copy.deepcopy(net.state_dict())
     quick_fit(net, start=before)
     after = [m.state_dict() for chain in before.chains for m in (chain.network, chain.guide)]
     torch.testing.assert_close(after, states, rtol=0, atol=0)
-    torch.testing.assert_close(net.state_dict(), own, rtol=0, atol=0)
+    torch.testing.assert_close(net.state_dict(), state, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("restarts", [1, 3])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_each_chain_goes_on_from_its_own(engine, restarts):
+def test_each_chain_starts_from_the_same_chain_of_the_initial_posterior(engine, restarts):
     before = quick_fit(restarts=3)
     after = quick_fit(start=before, restarts=restarts, engine=engine)
     assert len(after.chains) == 3
@@ -133,7 +133,7 @@ def test_each_chain_goes_on_from_its_own(engine, restarts):
         assert_same_fit(chain, alone, tolerance=1e-9)
 
 
-def test_buffers_are_taken_up_and_frozen_parameters_are_not():
+def test_warm_start_loads_buffers_but_not_frozen_parameters():
     earlier = BayesianNetwork(Shifted(2.5))
     earlier.net.net[0].bias.requires_grad_(False).fill_(7.0)
     earlier = BayesianNetwork(earlier.net)
@@ -146,7 +146,7 @@ def test_buffers_are_taken_up_and_frozen_parameters_are_not():
     assert now.shift.item() == 0.0
 
 
-def test_a_point_may_be_frozen_from_then_on():
+def test_point_parameter_may_be_frozen_in_a_warm_start():
     before = quick_fit()
     before.network.net[2].bias.requires_grad_(False)
     after = quick_fit(BayesianNetwork(before.network.net, POINTS), start=before)
@@ -154,14 +154,14 @@ def test_a_point_may_be_frozen_from_then_on():
 
 
 @pytest.mark.parametrize("guide", ["mean_field", "auto_normal"])
-def test_a_posterior_from_a_file_will_do(tmp_path, guide):
+def test_warm_start_from_a_loaded_posterior(tmp_path, guide):
     before = quick_fit(guide=guide)
     before.save(tmp_path / "posterior")
     loaded = Posterior.load(tmp_path / "posterior")
     assert_same_fit(quick_fit(start=loaded, guide=guide), quick_fit(start=before, guide=guide))
 
 
-def test_sites_may_come_in_another_order():
+def test_sites_may_have_another_order():
     class Swapped(nn.Module):
         def __init__(self):
             super().__init__()
@@ -181,14 +181,14 @@ def test_sites_may_come_in_another_order():
     before = quick_fit(BayesianNetwork(Straight()))
     after = quick_fit(BayesianNetwork(Swapped()), start=before, lr=1e-14)
     for part in ("loc", "scale"):
-        own, its = (p.guide.split(getattr(p.guide, part).detach()) for p in (after, before))
-        torch.testing.assert_close(own, its, rtol=0, atol=1e-11)
+        values = [p.guide.split(getattr(p.guide, part).detach()) for p in (after, before)]
+        torch.testing.assert_close(*values, rtol=0, atol=1e-11)
 
 
-# Mistakes
+# Invalid arguments
 
 
-def test_starts_that_do_not_fit_are_refused():
+def test_initial_posteriors_that_do_not_match_are_refused():
     before = quick_fit()
     mistakes = [
         (network(), {"start": before.guide}, TypeError, "`start` must be a Posterior, got MeanF"),
@@ -196,13 +196,14 @@ def test_starts_that_do_not_fit_are_refused():
             network(),
             {"start": before, "guide": "auto_normal"},
             ValueError,
-            "`start` has a MeanFieldGuide, but `guide` makes a _LocalAutoNormal: choose the",
+            "`guide` must be the kind of guide that `start` was fitted with, a MeanFieldGuide, "
+            "got a _LocalAutoNormal",
         ),
         (
             network(),
             {"start": before, "guide": before.guide},
             ValueError,
-            "`start` needs guide='mean_field' or 'auto_normal', got a guide of your own",
+            "`start` needs guide='mean_field' or 'auto_normal', got a custom guide",
         ),
         (
             network(),
@@ -214,20 +215,22 @@ def test_starts_that_do_not_fit_are_refused():
             BayesianNetwork(mlp(3, [5], 1, "tanh").double(), POINTS),
             {"start": before},
             ValueError,
-            r"of the sites of the guide, '0\.weight\.loc' has the shape \(5, 3\), in `start` "
-            r"\(4, 3\)",
+            r"same sites of the guide as the fit: '0\.weight\.loc' has shape \(5, 3\) in the fit "
+            r"and \(4, 3\) in `start`",
         ),
         (
             network(likelihood=likelihoods.Gaussian(1.0)),
             {"start": before},
             ValueError,
-            r"of the sites of the guide, 'noise_scale\.loc' has the shape none, in `start` \(",
+            r"same sites of the guide as the fit: 'noise_scale\.loc' has shape none in the fit "
+            r"and \(",
         ),
         (
             network(priors.Normal()),
             {"start": before},
             ValueError,
-            r"of the sites of the guide, '2\.bias\.loc' has the shape \(1,\), in `start` none",
+            r"same sites of the guide as the fit: '2\.bias\.loc' has shape \(1,\) in the fit "
+            r"and none in `start`",
         ),
     ]
     for net, options, kind, message in mistakes:
@@ -235,8 +238,8 @@ def test_starts_that_do_not_fit_are_refused():
             quick_fit(net, **options)
 
 
-def test_points_and_buffers_that_do_not_fit_are_named():
-    class Own(nn.Module):
+def test_point_parameters_and_buffers_that_do_not_match_are_named():
+    class Scaled(nn.Module):
         def __init__(self, n, n_buffer):
             super().__init__()
             self.net = nn.Linear(3, 1).double()
@@ -247,16 +250,20 @@ def test_points_and_buffers_that_do_not_fit_are_named():
             return self.net(x) * self.gain.mean() + self.shift.sum()
 
     def make(n, n_buffer):
-        return BayesianNetwork(Own(n, n_buffer), priors.ByName({"gain": None}))
+        return BayesianNetwork(Scaled(n, n_buffer), priors.ByName({"gain": None}))
 
     before = quick_fit(make(1, 2))
-    with pytest.raises(ValueError, match=r"of the point parameters of the network, 'gain' has the"):
+    with pytest.raises(
+        ValueError, match=r"same point parameters of the network as the fit: 'gain'"
+    ):
         quick_fit(make(2, 2), start=before)
-    with pytest.raises(ValueError, match=r"'shift' has the shape \(3,\), in `start` \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"'shift' has shape \(3,\) in the fit and \(2,\) in `start`"
+    ):
         quick_fit(make(1, 3), start=before)
 
 
-# Streams: the posterior becomes the prior
+# Data in parts: the posterior becomes the prior
 
 
 def as_prior(posterior):
@@ -264,7 +271,7 @@ def as_prior(posterior):
     return priors.Given(guide.split(guide.loc), guide.split(guide.scale))
 
 
-def test_two_halves_one_after_the_other_give_the_posterior_of_all_data():
+def test_posterior_of_two_halves_in_sequence_is_that_of_all_data():
     """On an orthogonal design the exact posterior factorises, and so mean field is exact."""
     levels = torch.tensor([-1.0, 1.0]).double()
     x = torch.cartesian_prod(levels, levels, levels).repeat(8, 1)
@@ -290,7 +297,7 @@ def test_two_halves_one_after_the_other_give_the_posterior_of_all_data():
     assert ((first.guide.scale / sd) > 1.2).all()
 
 
-def test_a_posterior_as_prior_has_no_kl_divergence_from_itself():
+def test_kl_divergence_is_zero_if_the_prior_is_the_posterior():
     posterior = quick_fit(network(priors.Normal(), likelihood=likelihoods.Gaussian(0.5)))
     net = BayesianNetwork(posterior.network.net, as_prior(posterior), likelihoods.Gaussian(0.5))
     guide = posterior.guide
