@@ -341,7 +341,7 @@ MISTAKES = {
     "too few": (np.ones(22), r"`sample_weight` must have shape \(23,\), one .* got \(22,\)"),
     "a column": (np.ones((23, 1)), r"`sample_weight` must have shape \(23,\), .* got \(23, 1\)"),
     "negative": (np.arange(23) - 1.0, r"`sample_weight` must be at least 0, got -1.0 for row 0"),
-    "nothing": (np.zeros(23), "`sample_weight` must not be 0 for all rows"),
+    "nothing": (np.zeros(23), "`sample_weight` must be positive for some row, got 0 for all"),
     "NaN": (np.where(np.arange(23) == 3, np.nan, 1), "`sample_weight` has 1 value.* at row 3"),
     "infinite": (np.where(np.arange(23) == 3, np.inf, 1), "`sample_weight` has 1 value"),
 }
