@@ -88,7 +88,7 @@ def folder(tmp_path):
     [
         ({"n_seen": 21}, r"damaged: its tensor 'replay.x' has shape \(20, 6\) and .*, must have"),
         ({"n_seen": -1}, r"damaged: its 'bandit' has the 'n_seen' -1, must be >= 0"),
-        ({"n_acted": 2.5}, r"damaged: its 'bandit' has the 'n_acted' 2.5, must be a whole number"),
+        ({"n_acted": 2.5}, r"damaged: 'n_acted' in its 'bandit' must be a whole number, got 2.5"),
         ({"class": "EpsilonGreedy"}, "must hold a ThompsonSampler, got a EpsilonGreedy"),
         ({"arguments": {}}, r"damaged: .*n_features"),
     ],
@@ -105,7 +105,7 @@ def test_an_inconsistent_folder_is_rejected(folder, change, message):
     ("change", "message"),
     [
         ({"batch_size": 0}, "damaged: `batch_size` must be at least 1, got 0"),
-        ({"hidden": [9]}, r"damaged: `start` must fit the network: .*'0.weight.*\(9, 6\)"),
+        ({"hidden": [9]}, r"damaged: `start` must have the same sites .*'0.weight.*\(9, 6\)"),
         ({"engine": "none"}, "damaged: `engine` must be one of fused, compiled, got 'none'"),
         ({"odd": 1}, "damaged: .*'odd'"),
     ],
