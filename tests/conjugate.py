@@ -6,9 +6,10 @@ import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
+from support import posterior_of
 from torch import nn
 
-from pyrobbb import BayesianNetwork, Posterior, likelihoods, priors
+from pyrobbb import BayesianNetwork, likelihoods, priors
 from pyrobbb.fitted.history import History
 
 NOISE = 0.5
@@ -67,7 +68,7 @@ class LinearRegression:
         guide = FullRank(mean, width**2 * covariance)
         empty = np.empty(0)
         history = History(empty, empty, empty, empty.astype(int), empty)
-        return Posterior(self.network.eval(), guide, history, self.x[:1])
+        return posterior_of(self.network.eval(), guide, history, self.x[:1])
 
 
 class FullRank(nn.Module):

@@ -57,3 +57,10 @@ def combined(posteriors):
 
 QUICK_ESTIMATOR = {"epochs": 60, "restarts": 1, "n_draws": 50, "random_state": 0}
 """Parameters of an estimator that is fitted in a fraction of a second."""
+
+
+def noisy_sine(n=100, seed=0):
+    """Return x and y of shape (n, 1)."""
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(-2, 2, (n, 1))
+    return x, np.sin(2 * x) + 0.1 * rng.normal(size=x.shape)

@@ -1,7 +1,15 @@
-"""Whether the method is right: compared with Pyro, NUTS, and the truth in simulated data."""
+"""Comparisons with independent results: other routes to a loss, NUTS, and simulated truth."""
 
-from .crosscheck import crosscheck
-from .nuts import compare_with_nuts
-from .sbc import sbc
+from .crosscheck import Comparison, CrossCheck, crosscheck
+from .nuts import NUTSComparison, compare_with_nuts
+from .sbc import SBC, sbc
 
-__all__ = ["compare_with_nuts", "crosscheck", "sbc"]
+__all__ = [
+    "SBC",
+    "Comparison",
+    "CrossCheck",
+    "NUTSComparison",
+    "compare_with_nuts",
+    "crosscheck",
+    "sbc",
+]

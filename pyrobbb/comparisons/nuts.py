@@ -1,4 +1,4 @@
-"""A variational posterior beside NUTS on the same Pyro model: for small networks, the truth."""
+"""Compare a variational posterior with NUTS on the same Pyro model, for small networks."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 QUANTILES = (0.05, 0.5, 0.95)
-LARGE = 2000
-"""NUTS takes many minutes for a network of so many weights."""
+MANY_WEIGHTS = 2000
+"""With more weights, NUTS takes many minutes."""
 
 
 @dataclass(frozen=True, eq=False)
 class NUTSComparison:
-    """Predictions of a variational posterior, and of NUTS, at the same inputs.
+    """Predictions of a variational posterior and of NUTS at the same inputs.
 
     Attributes
     ----------
     posterior : Posterior
-        The variational one.
+        The variational posterior.
     mcmc : dict of str to Tensor of shape (n_chains, n_draws, *site)
-        The draws of NUTS.
+        Draws of NUTS.
     x : array-like of shape (m, ...)
-        Where predictions are compared.
+        Inputs at which predictions are compared.
     variational, nuts : RegressionPrediction or ClassificationPrediction
     by_input : DataFrame
-        One row an input (or an input and column of y). For a regression: ``mean``, ``sd`` and
-        quantiles of both, and ``wasserstein``, the distance of the predictive distributions, all in
-        the units of y; for classes: the probabilities of both, of each class.
+        One row per input (and column of y). For a regression: ``mean``, ``sd`` and quantiles of
+        both, and ``wasserstein``, the distance between the predictive distributions, all in the
+        units of y. For classes: the probability of each class, of both.
     rhat : float
-        The 95 % quantile over inputs of the R-hat of NUTS's mean function: if it is not near 1,
-        NUTS itself has not converged.
+        The 95 % quantile over inputs of the R-hat of the mean function of NUTS. If it is not close
+        to 1, NUTS has not converged.
     n_divergent : int
-        Divergent transitions of NUTS.
+        Number of divergent transitions of NUTS.
     """
 
     posterior: Posterior
@@ -67,7 +67,7 @@ class NUTSComparison:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Means over inputs of the distances; those of a regression also over NUTS's sd."""
+        """Means of the distances over inputs; of a regression, also in units of the sd of NUTS."""
         import pandas as pd
 
         rows = {}
@@ -89,8 +89,8 @@ class NUTSComparison:
         return pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "largest"])
 
     def __str__(self) -> str:
-        of_nuts = f"NUTS: R-hat {self.rhat:.2f}, {self.n_divergent} divergent transitions"
-        return f"{self.table.to_string(float_format='{:.3g}'.format)}\n{of_nuts}"
+        quality = f"NUTS: R-hat {self.rhat:.2f}, {self.n_divergent} divergent transitions"
+        return f"{self.table.to_string(float_format='{:.3g}'.format)}\n{quality}"
 
 
 def compare_with_nuts(
@@ -112,18 +112,18 @@ def compare_with_nuts(
     Parameters
     ----------
     network : BayesianNetwork
-        Without point parameters: NUTS does not learn them.
+        Without point parameters, which NUTS cannot sample.
     x, y : array-like of shape (n, ...)
     x_new : array-like of shape (m, ...), optional
-        Where predictions are compared. None: at x.
+        Inputs at which predictions are compared. None: x.
     posterior : Posterior, optional
-        A variational posterior. None: one is fitted, with the options of `fit` given here.
+        A variational posterior. None: it is fitted with `fit_options`.
     n_draws, n_warmup : int
-        Of each chain of NUTS.
+        Draws and warm-up steps of each chain of NUTS.
     n_chains : int
-        Chains, one after another.
+        Chains of NUTS, run sequentially.
     seed : int, optional
-        Makes both repeatable.
+        Makes fit and NUTS repeatable.
     progress : bool
         Show a progress bar.
     **fit_options
@@ -132,7 +132,7 @@ def compare_with_nuts(
     Returns
     -------
     NUTSComparison
-        Printed, it is a table; `pyrobbb.plots.plot_nuts` makes a picture of it.
+        Prints as a table; `pyrobbb.plots.plot_nuts` plots it.
 
     Raises
     ------
@@ -145,18 +145,21 @@ def compare_with_nuts(
     points = [name for name, _ in network.point_parameters()]
     if points:
         raise ValueError(
-            f"`network` learns {', '.join(points)} as points, which NUTS does not: give them a "
-            "prior."
+            f"`network` must not have point parameters, which NUTS cannot sample, got "
+            f"{', '.join(points)}: give them a prior."
         )
     n_weights = sum(p.numel() for _, p in network.bayesian_parameters())
-    if n_weights > LARGE:
-        logger.warning("NUTS on %d weights will take long; it suits small networks.", n_weights)
+    if n_weights > MANY_WEIGHTS:
+        logger.warning(
+            "NUTS on %d weights will take long; it is meant for small networks.", n_weights
+        )
     if posterior is None:
         posterior = fit(network, x, y, seed=seed, progress=progress, **fit_options)
-    if posterior.chains[0].settings.get("is_weighted"):
+    if any(chain.settings.is_weighted for chain in posterior.chains):
         raise ValueError(
-            "`posterior` was fitted with a `sample_weight`, while NUTS lets each row count once."
+            "`posterior` was fitted with a `sample_weight`, while NUTS weights all rows equally."
         )
+    network = copy.deepcopy(network).eval()
     draws, n_divergent = run_nuts(
         network,
         x,
@@ -168,10 +171,8 @@ def compare_with_nuts(
         progress=progress,
     )
     at = x if x_new is None else x_new
-    fixed = FixedDraws(
-        posterior.chains[0].network, {name: d.flatten(0, 1) for name, d in draws.items()}
-    )
-    rows = posterior.chains[0].network.prepare_inputs(at)
+    fixed = FixedDraws(network, {name: d.flatten(0, 1) for name, d in draws.items()})
+    rows = network.prepare_inputs(at)
     nuts = make_prediction(DrawnDistributions([fixed], rows, max_memory=WORKING_MEMORY), at)
     variational = posterior.predict(at, n_draws=n_chains * n_draws, seed=seed)
     return NUTSComparison(
@@ -181,7 +182,7 @@ def compare_with_nuts(
         variational,
         nuts,
         _by_input(variational, nuts, seed),
-        _rhat_of_outputs(posterior.chains[0].network, draws, rows),
+        _rhat_of_outputs(network, draws, rows),
         n_divergent,
     )
 
@@ -197,7 +198,7 @@ def run_nuts(
     seed: int,
     progress: bool = True,
 ) -> tuple[Draws, int]:
-    """Run NUTS on a network, chain after chain.
+    """Run NUTS on a network, one chain after another.
 
     Returns
     -------
@@ -221,7 +222,7 @@ def run_nuts(
                 mcmc.run(rows, targets)
             chains.append({name: value.detach() for name, value in mcmc.get_samples().items()})
             n_divergent += len(mcmc.diagnostics()["divergences"]["chain 0"])
-    return {name: torch.stack([own[name] for own in chains]) for name in chains[0]}, n_divergent
+    return {name: torch.stack([c[name] for c in chains]) for name in chains[0]}, n_divergent
 
 
 def _by_input(variational: Any, nuts: Any, seed: int) -> pd.DataFrame:
@@ -243,7 +244,7 @@ def _by_input(variational: Any, nuts: Any, seed: int) -> pd.DataFrame:
         for q in QUANTILES:
             columns[f"{prefix}q{q:g}"] = to_numpy(prediction.quantile(q))
         draws.append(to_numpy(prediction.sample(seed)))
-    # In one dimension, the distance is the mean gap between quantiles.
+    # In one dimension, the Wasserstein distance is the mean difference of the quantiles.
     n = len(draws[0])
     levels = (np.arange(n) + 0.5) / n
     one, other = (np.quantile(d, levels, axis=0) for d in draws)

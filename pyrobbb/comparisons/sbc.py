@@ -1,4 +1,4 @@
-"""Simulation-based calibration: whether fits recover what the prior drew."""
+"""Simulation-based calibration: whether fits recover parameters drawn from the prior."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..arviz_io.datatree import SAMPLE_DIMS
 from ..model.functional import evaluating
 from ..model.network import BayesianNetwork
 from ..posterior.fitting import fit
+from ..posterior.posterior import Posterior
 from ..prediction.sampling import Draws, Source, join, prior_guide
 
 if TYPE_CHECKING:
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SBC:
-    """Ranks of what was drawn from the prior, among draws of the posterior fitted to it.
+    """Ranks of the true values among the draws of posteriors fitted to simulated data.
 
     Attributes
     ----------
     ranks : dict of str to ndarray of shape (n_sims, ...)
-        How many of `n_draws` draws lie below the truth: of each latent site of the likelihood, of
-        the outputs at the probes (``output``), and of the log joint density (``lp``).
+        How many of `n_draws` draws are below the true value: for each latent site of the
+        likelihood, the outputs at the probes (``output``), and the log joint density (``lp``).
     n_draws : int
     seed : int
     """
@@ -42,7 +43,7 @@ class SBC:
 
     @property
     def pit(self) -> dict[str, np.ndarray]:
-        """The ranks as probabilities, uniform if the fit is calibrated."""
+        """The ranks as probabilities, which are uniform if the fit is calibrated."""
         rng = np.random.default_rng(self.seed)
         return {
             name: (ranks + rng.uniform(size=ranks.shape)) / (self.n_draws + 1)
@@ -71,7 +72,7 @@ def sbc(
     progress: bool = True,
     **fit_options: Any,
 ) -> SBC:
-    """Fit data that the prior made, again and again, and rank the truth among the draws.
+    """Simulate data sets from the prior, fit each, and rank the true values among the draws.
 
     Parameters
     ----------
@@ -79,13 +80,13 @@ def sbc(
     x : array-like of shape (n, ...)
         Inputs of each data set.
     n_sims : int
-        Data sets. Their fits start at the weights of the network given, not at the truth.
+        Number of data sets. Their fits start from the weights of `network`, not the true ones.
     probes : array-like of shape (m, ...), optional
-        Where outputs are ranked. None: three rows of x.
+        Inputs at which outputs are ranked. None: three rows of x.
     n_draws : int
-        Draws of each posterior.
+        Draws from each posterior.
     seed : int, optional
-        Makes all repeatable.
+        Makes the result repeatable.
     progress : bool
         Show a progress bar.
     **fit_options
@@ -94,14 +95,14 @@ def sbc(
     Returns
     -------
     SBC
-        `pyrobbb.plots.plot_sbc` makes a picture of it.
+        `pyrobbb.plots.plot_sbc` plots it.
 
     References
     ----------
     Talts, Betancourt, Simpson, Vehtari and Gelman (2018), "Validating Bayesian inference algorithms
     with simulation-based calibration".
-    Modrak et al. (2023), "Simulation-based calibration checking for Bayesian computation": that the
-    log joint density should be among what is ranked.
+    Modrak et al. (2023), "Simulation-based calibration checking for Bayesian computation", on why
+    the log joint density is ranked as well.
     """
     check_count("n_sims", n_sims)
     check_count("n_draws", n_draws)
@@ -113,16 +114,12 @@ def sbc(
         at = network.prepare_inputs(probes)
     ranks: dict[str, list[np.ndarray]] = {}
     for sim in tqdm(range(n_sims), desc="SBC", unit="fit", disable=not progress):
-        own_seed = child_seed(seed, sim)
-        truth, y = simulate(network, rows, own_seed)
-        posterior = fit(network, rows, y, seed=own_seed, progress=False, **fit_options)
-        of_truth, of_draws = (
-            _quantities(posterior.chains[0].network, draws, rows, at, y)
-            for draws in (truth, posterior.draws(n_draws, own_seed))
-        )
-        for name, value in of_truth.items():
-            ranks.setdefault(name, []).append(to_numpy((of_draws[name] < value).sum(0)))
-    return SBC({name: np.stack(own) for name, own in ranks.items()}, n_draws, seed)
+        sim_seed = child_seed(seed, sim)
+        truth, y = simulate(network, rows, sim_seed)
+        posterior = fit(network, rows, y, seed=sim_seed, progress=False, **fit_options)
+        for name, rank in _ranks(posterior, truth, rows, at, y, n_draws, sim_seed).items():
+            ranks.setdefault(name, []).append(rank)
+    return SBC({name: np.stack(values) for name, values in ranks.items()}, n_draws, seed)
 
 
 def simulate(network: BayesianNetwork, x: Tensor, seed: int) -> tuple[Draws, Tensor]:
@@ -141,10 +138,31 @@ def simulate(network: BayesianNetwork, x: Tensor, seed: int) -> tuple[Draws, Ten
     return draws, y
 
 
+def _ranks(
+    posterior: Posterior,
+    truth: Draws,
+    x: Tensor,
+    probes: Tensor,
+    y: Tensor,
+    n_draws: int,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Return the ranks of the true values among draws, each evaluated by the network it is from."""
+    ranks: dict[str, np.ndarray] = {}
+    for source in posterior.sources(n_draws, seed):
+        draws = join(source.draws(x[:1]), source.n_draws)
+        true_values, values = (
+            _quantities(source.network, some, x, probes, y) for some in (truth, draws)
+        )
+        for name, value in true_values.items():
+            ranks[name] = ranks.get(name, 0) + to_numpy((values[name] < value).sum(0))
+    return ranks
+
+
 def _quantities(
     network: BayesianNetwork, draws: Draws, x: Tensor, probes: Tensor, y: Tensor
 ) -> dict[str, Tensor]:
-    """Give what is ranked, each of shape (n_draws, ...)."""
+    """Return the quantities to rank, each of shape (n_draws, ...)."""
     with evaluating(network), torch.no_grad():
         log_likelihood = _distribution(network, draws, x).log_prob(y)
         return {

@@ -1,8 +1,8 @@
 """Importance ratios p(w, D) / q(w): how far a posterior is from the exact one.
 
-Draws of an approximate posterior, weighted by the ratios of the densities, stand for draws of the
-exact one, if the ratios have no heavy tail. Pareto-smoothed importance sampling measures that tail
-by k-hat: the moments of order below 1 / k exist.
+Draws from an approximate posterior, weighted by these ratios, represent the exact posterior if the
+ratios have no heavy tail. Pareto-smoothed importance sampling measures the tail by k-hat: moments
+of order below 1 / k exist.
 
 References
 ----------
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     import xarray
 
 
-LEAST_DRAWS = 25
-"""Fewer draws have no tail to fit."""
-SAME = 1e-9
-"""Log ratios that spread less, in nats, are those of an exact posterior, rounded."""
-LARGEST = 1e12
-"""Of larger ones, in nats, float64 has not the digits that tell them apart."""
+MIN_DRAWS = 25
+"""With fewer draws there is no tail to fit."""
+MIN_SPREAD = 1e-9
+"""A smaller spread of log ratios, in nats, is rounding: the posterior is exact."""
+MAX_LOG_RATIO = 1e12
+"""Larger log ratios, in nats, cannot be distinguished in float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +46,13 @@ class ParetoFit:
     Attributes
     ----------
     khat : float
-        Shape of the tail; ``inf`` where ratios are not finite or too wild to be smoothed, ``-inf``
-        where all are the same.
+        Shape of the tail; ``inf`` if ratios are not finite or cannot be smoothed, ``-inf`` if all
+        are equal.
     log_weights : ndarray of shape (n_draws,)
-        Logarithms of the smoothed weights, which sum to 1; the raw ones where `khat` is infinite,
-        and NaN if a ratio is not finite.
+        Logarithms of the smoothed weights, which sum to 1; of the raw weights if `khat` is
+        infinite, and NaN if a ratio is not finite.
     threshold : float
-        The bound for so many draws; see `khat_threshold`.
+        The largest acceptable k-hat for this number of draws; see `khat_threshold`.
     """
 
     khat: float
@@ -61,12 +61,12 @@ class ParetoFit:
 
     @property
     def ok(self) -> bool:
-        """Whether importance sampling can be relied on."""
+        """Whether importance sampling is reliable."""
         return self.khat < self.threshold
 
 
 def khat_threshold(n_draws: int) -> float:
-    """Give the k-hat up to which so many draws do, min(1 - 1 / log10(n_draws), 0.7)."""
+    """Return the largest acceptable k-hat, min(1 - 1 / log10(n_draws), 0.7)."""
     return min(1 - 1 / math.log10(n_draws), 0.7)
 
 
@@ -89,25 +89,25 @@ def pareto_khat(log_ratios: ArrayLike) -> ParetoFit:
 
     Notes
     -----
-    ``arviz_stats`` gives a falsely small k-hat where the ratios spread over hundreds of nats, and
-    NaN weights; here it is infinite then.
+    If the ratios spread over hundreds of nats, ``arviz_stats`` returns NaN weights and a k-hat that
+    is far too small; here k-hat is infinite then.
     """
     from arviz_stats.base import array_stats
 
     ratios = to_numpy(log_ratios).astype(np.float64).reshape(-1)
     n = len(ratios)
-    if n < LEAST_DRAWS:
-        raise ValueError(f"`log_ratios` needs at least {LEAST_DRAWS} draws, got {n}.")
+    if n < MIN_DRAWS:
+        raise ValueError(f"`log_ratios` needs at least {MIN_DRAWS} draws, got {n}.")
     threshold = khat_threshold(n)
-    if not (np.abs(ratios) < LARGEST).all():  # NaN included
+    if not (np.abs(ratios) < MAX_LOG_RATIO).all():  # NaN included
         return ParetoFit(math.inf, np.full(n, np.nan), threshold)
     ratios = ratios - ratios.max()
     raw = ratios - np.logaddexp.reduce(ratios)
-    if np.ptp(ratios) < SAME:
+    if np.ptp(ratios) < MIN_SPREAD:
         return ParetoFit(-math.inf, raw, threshold)
     with np.errstate(all="ignore"):
         try:
-            log_weights, khat = array_stats.psislw(-ratios)  # it negates what it is given
+            log_weights, khat = array_stats.psislw(-ratios)  # it negates its argument
         except ValueError:  # a tail of equal values
             return ParetoFit(math.inf, raw, threshold)
     if not (np.isfinite(khat) and np.isfinite(log_weights).all()):
@@ -124,13 +124,13 @@ def log_ratios(
     seed: int,
     kl_weight: float = 1.0,
 ) -> Tensor:
-    """Return log p(w, D) - log q(w) of draws w from fitted chains.
+    """Compute log p(w, D) - log q(w) of draws w from fitted chains.
 
     Parameters
     ----------
     chains : sequence of FittedChain
     x, y : array-like of shape (n, ...)
-        All the data that it was fitted to.
+        All the training data.
     n_draws, seed : int
         The draws are those of ``draws(n_draws, seed)`` of a posterior of these chains.
     kl_weight : float
@@ -145,27 +145,27 @@ def log_ratios(
     log_prior, log_q = log_densities(sources, chains[0].example)
     ratios, start = kl_weight * (log_prior - log_q), 0
     for distribution in DrawnDistributions(sources, rows, max_memory=WORKING_MEMORY):
-        own = targets[start : (start := start + distribution.batch_shape[1])]
-        ratios = ratios + distribution.log_prob(own).double().sum(1)
+        chunk = targets[start : (start := start + distribution.batch_shape[1])]
+        ratios = ratios + distribution.log_prob(chunk).double().sum(1)
     return ratios
 
 
 def khat_of_chains(tree: xarray.DataTree) -> list[ParetoFit]:
-    """Fit the tail of p(w, D) / q(w), for each chain: an independent fit has a q of its own.
+    """Fit the tail of p(w, D) / q(w) for each chain, as each independent fit has a different q.
 
     Parameters
     ----------
     tree : DataTree
         With ``log_weight`` in the group ``sample_stats``.
     """
-    return [pareto_khat(own) for own in _log_weights(tree).values]
+    return [pareto_khat(chain) for chain in _log_weights(tree).values]
 
 
 def loo(tree: xarray.DataTree, var_name: str = "y") -> Any:
     """Estimate the leave-one-out predictive density, corrected for the approximate posterior.
 
-    Draws of q are weighted by p(w, D without row i) / q(w), where a plain ``arviz_stats.loo`` takes
-    them for draws of the exact posterior.
+    Draws from q are weighted by p(w, D without row i) / q(w); ``arviz_stats.loo`` alone would treat
+    them as draws from the exact posterior.
 
     Parameters
     ----------
@@ -177,7 +177,8 @@ def loo(tree: xarray.DataTree, var_name: str = "y") -> Any:
     Returns
     -------
     arviz_stats.ELPDData
-        Pointwise. A ``pareto_k`` is infinite where the ratios of a row are not finite or too wild.
+        Pointwise. ``pareto_k`` is infinite for a row whose ratios are not finite or cannot be
+        smoothed.
 
     References
     ----------
@@ -187,8 +188,8 @@ def loo(tree: xarray.DataTree, var_name: str = "y") -> Any:
     import arviz_stats
 
     log_weights = _log_weights(tree)
-    if log_weights.size < LEAST_DRAWS:
-        raise ValueError(f"`tree` needs at least {LEAST_DRAWS} draws, got {log_weights.size}.")
+    if log_weights.size < MIN_DRAWS:
+        raise ValueError(f"`tree` needs at least {MIN_DRAWS} draws, got {log_weights.size}.")
     log_likelihood = tree["log_likelihood"][var_name].astype("float64")
     log_ratios = (log_weights - log_likelihood).transpose(*SAMPLE_DIMS, ...)
     rows = log_ratios.values.reshape((log_weights.size, -1)).T
@@ -210,13 +211,13 @@ def loo(tree: xarray.DataTree, var_name: str = "y") -> Any:
 def _log_weights(tree: xarray.DataTree) -> Any:
     if "sample_stats" not in tree.children or "log_weight" not in tree["sample_stats"]:
         raise ValueError(
-            "`tree` has no `log_weight` in the group `sample_stats`: make it by "
+            "`tree` has no `log_weight` in the group `sample_stats`: make it with "
             "posterior.to_arviz(x, y) or pyrobbb.from_pyro(model=..., guide=...)."
         )
     stats = tree["sample_stats"]
     if "logq" in stats and np.isposinf(stats["logq"]).any():
         raise ValueError(
             "`tree` has draws of infinite density `logq`: the guide has point masses, such as "
-            "pruned weights, and draws from it cannot be weighed by p / q."
+            "pruned weights, and draws from it cannot be weighted by p / q."
         )
     return stats["log_weight"].astype("float64")

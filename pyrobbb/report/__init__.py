@@ -1,5 +1,5 @@
-"""A report on a fit: one page of HTML that needs nothing beside it."""
+"""A report on a fit: one self-contained page of HTML."""
 
-from .report import write
+from .page import write
 
 __all__ = ["write"]

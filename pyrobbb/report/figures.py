@@ -1,4 +1,4 @@
-"""The pictures of a report, as SVG that takes its colours and letters from the page."""
+"""The figures of a report, as SVG with the colours and fonts of the page."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import plots
+from ..fitted import History
 from ..plots import ACCENT, INK, SECOND, SOFT
 from .findings import LEVEL, Curve, Findings
 
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_POINTS = 300
-LONGEST_NAME = 32
+MAX_POINTS = 300
+MAX_LABEL = 32
 CLASSES = (ACCENT, SECOND, INK, "#8a8f3c", "#7a5c99")
 """Colours of the most frequent classes."""
-OF_THE_PAGE = {
+CSS_VARIABLES = {
     INK: "var(--ink)",
     ACCENT: "var(--accent)",
     SECOND: "var(--second)",
@@ -42,21 +43,23 @@ STYLE = {
 }
 
 
-def calibration(found: Findings) -> str:
-    """Draw the coverage of intervals, or how often predicted classes are right."""
-    if found.is_classification:
-        return _drawn(
-            lambda ax: plots.plot_reliability(found.prediction, found.y, ax=ax), "calibration"
+def calibration(findings: Findings) -> str:
+    """Draw the coverage of intervals, or the accuracy of predicted classes."""
+    if findings.is_classification:
+        return _to_svg(
+            lambda ax: plots.plot_reliability(findings.prediction, findings.y, ax=ax), "calibration"
         )
-    y = found.y[found.chosen]
-    return _drawn(lambda ax: plots.plot_coverage(found.chosen_prediction, y, ax=ax), "calibration")
+    y = findings.y[findings.sampled]
+    return _to_svg(
+        lambda ax: plots.plot_coverage(findings.sampled_prediction, y, ax=ax), "calibration"
+    )
 
 
-def predicted_and_observed(found: Findings) -> str:
+def predicted_and_observed(findings: Findings) -> str:
     """Draw observations against predicted means, with intervals."""
-    rows = points(found)
-    prediction = found.estimator.predict_distribution(found.x[rows])
-    mean, y = prediction.mean, found.y[rows]
+    rows = points(findings)
+    prediction = findings.estimator.predict_distribution(findings.x[rows])
+    mean, y = prediction.mean, findings.y[rows]
     lower, upper = prediction.interval(LEVEL)
     outside = (y < lower) | (y > upper)
 
@@ -66,113 +69,117 @@ def predicted_and_observed(found: Findings) -> str:
         ax.plot(ends, ends, color=ACCENT, lw=1.2, label="mean")
         ax.plot(mean[~outside], y[~outside], "o", ms=2.6, mew=0, color=INK, label="inside")
         ax.plot(mean[outside], y[outside], "o", ms=3.4, mew=0, color=SECOND, label="outside")
-        name = written(found.schema.target_name)
+        name = shorten(findings.schema.target_name)
         ax.set(xlabel=f"{name}, predicted", ylabel=f"{name}, observed")
         ax.legend(frameon=False, fontsize="small")
 
-    return _drawn(draw, "predicted")
+    return _to_svg(draw, "predicted")
 
 
-def uncertainty(found: Findings) -> str:
-    """Draw histograms of the entropy where predictions are right and where they are wrong."""
-    return _drawn(
-        lambda ax: plots.plot_uncertainty(found.prediction, found.y, ax=ax), "uncertainty"
+def entropy_by_correctness(findings: Findings) -> str:
+    """Draw histograms of the entropy of correct and of wrong predictions."""
+    return _to_svg(
+        lambda ax: plots.plot_uncertainty(findings.prediction, findings.y, ax=ax), "uncertainty"
     )
 
 
-def noise_and_doubt(found: Findings) -> str:
-    """Draw histograms of the two parts of the uncertainty of a row."""
-    noise, doubt = found.parts
+def uncertainty_by_row(findings: Findings) -> str:
+    """Draw histograms of the aleatoric and epistemic uncertainty of the rows."""
+    aleatoric, epistemic = findings.parts
     label = "entropy (nats)"
-    if not found.is_classification:
-        noise, doubt = np.sqrt(noise), np.sqrt(doubt)
-        label = f"standard deviation of {written(found.schema.target_name)}"
+    if not findings.is_classification:
+        aleatoric, epistemic = np.sqrt(aleatoric), np.sqrt(epistemic)
+        label = f"standard deviation of {shorten(findings.schema.target_name)}"
 
     def draw(ax: Axes) -> None:
-        largest = max(noise.max(), doubt.max(), 1e-12)
+        largest = max(aleatoric.max(), epistemic.max(), 1e-12)
         bins = np.linspace(0, 1.02 * largest, 41).tolist()
-        ax.hist(noise, bins, color=SECOND, alpha=0.6, label="noise")
-        ax.hist(doubt, bins, color=ACCENT, alpha=0.6, label="doubt")
+        ax.hist(aleatoric, bins, color=SECOND, alpha=0.6, label="aleatoric")
+        ax.hist(epistemic, bins, color=ACCENT, alpha=0.6, label="epistemic")
         ax.set(xlabel=label, ylabel="rows")
         ax.legend(frameon=False, fontsize="small")
 
-    return _drawn(draw, "noise")
+    return _to_svg(draw, "aleatoric")
 
 
-def partial(found: Findings, curve: Curve) -> str:
-    """Draw what is predicted while one column goes through its range."""
-    if found.is_classification:
-        return _drawn(
-            lambda above, below: _partial_classes(found, curve, above, below),
-            f"along {curve.column.name}",
+def dependence(findings: Findings, curve: Curve) -> str:
+    """Draw the prediction over the range of one column, with the others fixed."""
+    if findings.is_classification:
+        return _to_svg(
+            lambda above, below: _class_dependence(findings, curve, above, below),
+            f"dependence on {curve.column.name}",
             n_axes=2,
             size=(3.3, 3.5),
         )
 
     def draw(ax: Axes) -> None:
         plots.plot_band(curve.at, curve.prediction, ax=ax, level=LEVEL)
-        ax.set(xlabel=written(curve.column.name), ylabel=written(found.schema.target_name))
+        ax.set(xlabel=shorten(curve.column.name), ylabel=shorten(findings.schema.target_name))
         ax.legend(frameon=False, fontsize="small")
-        _dated(ax, curve)
+        _format_dates(ax, curve)
 
-    return _drawn(draw, f"along {curve.column.name}", size=(3.3, 2.6))
+    return _to_svg(draw, f"dependence on {curve.column.name}", size=(3.3, 2.6))
 
 
-def history(found: Findings) -> str:
-    """Draw the course of the training."""
+def history(losses: History) -> str:
+    """Draw the losses of a fit."""
 
     def draw(ax: Axes) -> None:
-        plots.plot_history(found.estimator.posterior_.chains[0].history, ax=ax)
+        plots.plot_history(losses, ax=ax)
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         ax.yaxis.set_minor_formatter(lambda *_: "")
 
-    return _drawn(draw, "history")
+    return _to_svg(draw, "history")
 
 
-def points(found: Findings) -> np.ndarray:
-    """Give the positions of the rows that are drawn one by one."""
-    rng = np.random.default_rng(found.seed)
-    n = min(MOST_POINTS, len(found.chosen))
-    return np.sort(rng.choice(found.chosen, n, replace=False))
+def points(findings: Findings) -> np.ndarray:
+    """Return the positions of the rows that are drawn as points."""
+    rng = np.random.default_rng(findings.seed)
+    n = min(MAX_POINTS, len(findings.sampled))
+    return np.sort(rng.choice(findings.sampled, n, replace=False))
 
 
-def shown_classes(found: Findings) -> np.ndarray:
-    """Give the indices of the most frequent classes, as many as there are colours."""
-    counts = np.bincount(found.y, minlength=len(found.estimator.classes_))
+def shown_classes(findings: Findings) -> np.ndarray:
+    """Return the indices of the most frequent classes, one per colour."""
+    counts = np.bincount(findings.y, minlength=len(findings.estimator.classes_))
     return np.sort(np.argsort(-counts, kind="stable")[: len(CLASSES)])
 
 
-def written(name: Any, longest: int = LONGEST_NAME) -> str:
-    """Give a name for a picture: short, on one line, and no formula whatever it holds."""
+def shorten(name: Any, max_length: int = MAX_LABEL) -> str:
+    """Return a label for a figure: short, on one line, and never parsed as a formula."""
     text = "".join(c if c.isprintable() else " " for c in str(name))
-    text = text if len(text) <= longest else f"{text[: longest - 1]}…"
+    text = text if len(text) <= max_length else f"{text[: max_length - 1]}…"
     return text.replace("$", r"\$")
 
 
-def _partial_classes(found: Findings, curve: Curve, above: Axes, below: Axes) -> None:
+def _class_dependence(findings: Findings, curve: Curve, above: Axes, below: Axes) -> None:
     at, prediction = curve.at, curve.prediction
-    for index, color in zip(shown_classes(found), CLASSES, strict=False):
-        label = written(found.estimator.classes_[index], 14)
-        # A label that begins with _ would be left out of the legend.
+    for index, color in zip(shown_classes(findings), CLASSES, strict=False):
+        label = shorten(findings.estimator.classes_[index], 14)
+        # Matplotlib omits labels that begin with _ from the legend.
         above.plot(at, prediction.probs[:, index], color=color, lw=1.8, label=f"\u200b{label}")
     above.set(ylabel="probability", ylim=(0, 1.02))
     n_columns = (len(above.lines) + 1) // 2
     above.legend(
         frameon=False, fontsize="small", ncols=n_columns, loc="lower left", bbox_to_anchor=(0, 1)
     )
-    noise, doubt = prediction.expected_entropy, prediction.mutual_information
-    below.fill_between(at, 0, noise, color=SOFT, lw=0, label="noise")
-    below.fill_between(at, noise, noise + doubt, color=ACCENT, alpha=0.7, lw=0, label="doubt")
+    aleatoric, epistemic = prediction.expected_entropy, prediction.mutual_information
+    below.fill_between(at, 0, aleatoric, color=SOFT, lw=0, label="aleatoric")
+    below.fill_between(
+        at, aleatoric, aleatoric + epistemic, color=ACCENT, alpha=0.7, lw=0, label="epistemic"
+    )
     below.set(
-        xlabel=written(curve.column.name), ylabel="nats", ylim=(0, 1.4 * (noise + doubt).max())
+        xlabel=shorten(curve.column.name),
+        ylabel="nats",
+        ylim=(0, 1.4 * (aleatoric + epistemic).max()),
     )
     below.legend(frameon=False, fontsize="small", ncols=2, loc="upper right")
     for ax in (above, below):
-        _dated(ax, curve)
+        _format_dates(ax, curve)
 
 
-def _dated(ax: Axes, curve: Curve) -> None:
-    """Write days since 1970 as dates, if that is what they are."""
+def _format_dates(ax: Axes, curve: Curve) -> None:
+    """Show days since 1970 as dates, if the column is one of dates."""
     if curve.column.is_date:
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
@@ -181,14 +188,14 @@ def _dated(ax: Axes, curve: Curve) -> None:
         ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
 
-def _drawn(
+def _to_svg(
     draw: Callable[..., Any],
     salt: str,
     *,
     n_axes: int = 1,
     size: tuple[float, float] = (4.2, 3.0),
 ) -> str:
-    """Draw into a new figure, and give it as SVG, with ids that no other picture has."""
+    """Draw a new figure and return it as SVG, with ids that are unique on the page."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -205,15 +212,15 @@ def _drawn(
 def _svg(figure: Figure) -> str:
     text = StringIO()
     with warnings.catch_warnings():
-        # The letters are the browser's, which has more of them than matplotlib.
+        # The browser renders the text, with fonts that have more glyphs than matplotlib's.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         figure.savefig(text, format="svg", transparent=True)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # the same in every picture
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # not unique on the page
     svg = re.sub(r'^<svg ([^>]*?)\b(height|width)="[^"]*" ', r"<svg \1", svg)
     svg = re.sub(r'^<svg ([^>]*?)\b(height|width)="[^"]*" ', r"<svg \1", svg)
-    for color, variable in OF_THE_PAGE.items():
+    for color, variable in CSS_VARIABLES.items():
         svg = svg.replace(color, variable)
     return svg.strip()

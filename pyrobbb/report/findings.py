@@ -1,8 +1,7 @@
-"""What a report tells of a fit, as numbers: scores, what predictions lean on, doubt, verdicts."""
+"""The numbers of a report: scores, permutation importance, uncertainty, diagnosis."""
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,39 +10,40 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..diagnostics.checks import Check
+from ..diagnostics import Check
+from ..diagnostics.measurements import Measurement
 from ..likelihoods import NegativeBinomial, Poisson
 from ..tables.encoding import Categorical, Column, Numeric
-from .scores import Score, of_classes, of_numbers
+from .scores import Score, score_classes, score_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ..tables.schema import Schema
 
-MOST_CHOSEN = 1000
-"""Rows for what takes quantiles of the predictive mixture, each found by iteration."""
-MOST_DIAGNOSED = 2000
+MAX_SAMPLED = 1000
+"""Rows for results from quantiles of the predictive mixture, which are found by iteration."""
+MAX_DIAGNOSED = 2000
 DIAGNOSIS_DRAWS = 200
-SHUFFLED_ROWS = 20_000
-"""Rows that are predicted, all columns together, to see what predictions lean on."""
+PERMUTED_ROWS = 20_000
+"""Rows predicted for the permutation importance, over all columns."""
 GRID = 61
 LEVEL = 0.9
 
-OF_THE_FIT = ("ELBO", "k-hat of the weights", "PSIS-LOO")
-"""Checks that mean nothing unless the rows are those of the fit, all of them."""
+NEED_ROWS_OF_FIT = ("elbo", "khat", "loo")
+"""Keys of the checks that are only meaningful on exactly the rows of the fit."""
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """What is predicted while one column goes through its range.
+    """The prediction over the range of one column.
 
     Attributes
     ----------
     column : Numeric
     at : ndarray of shape (n,)
     prediction : RegressionPrediction or ClassificationPrediction
-        Of rows that are typical in all other columns.
+        At typical values of all other columns.
     """
 
     column: Numeric
@@ -53,7 +53,7 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """A fitted estimator beside the rows of a table.
+    """A fitted estimator and the rows of a table.
 
     Attributes
     ----------
@@ -63,11 +63,11 @@ class Findings:
         The rows that have a target.
     x : ndarray of shape (n, n_inputs)
     y : ndarray of shape (n,)
-        Numbers, or the index of the class.
+        Numbers, or indices of classes.
     notes : tuple of str
-        About the table.
+        Remarks on the table.
     seed : int
-        Of all that is drawn here.
+        Seed of the draws and of sampled rows.
     """
 
     estimator: Any
@@ -80,35 +80,39 @@ class Findings:
 
     @classmethod
     def of(cls, estimator: Any, schema: Schema, frame: pd.DataFrame, seed: int) -> Findings:
-        """Take the rows apart, and see that estimator and schema are of the same kind."""
+        """Encode the rows, and check that estimator and schema match."""
         is_classifier = hasattr(estimator, "classes_")
         if is_classifier != (schema.task == "classification"):
             raise ValueError(
                 f"`estimator` must suit the task of `schema`, {schema.task}, got a "
                 f"{type(estimator).__name__}: pass the estimator that was fitted to this table."
             )
-        frame, n_left_out = schema.with_target(frame)
+        frame, n_dropped = schema.with_target(frame)
         if not len(frame):
-            raise ValueError(f"`frame` has no row with a target {schema.target_name!r}.")
-        with warnings.catch_warnings(record=True) as told:
+            raise ValueError(
+                f"`frame` must have a row with a target, got none in {schema.target_name!r}."
+            )
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             x = schema.encode(frame)
-        notes = [*schema.notes, *(str(warning.message) for warning in told)]
-        if n_left_out:
-            notes.append(f"{n_left_out} of the rows given have no target, and are left out here.")
+        notes = [*schema.notes, *(str(warning.message) for warning in caught)]
+        if n_dropped:
+            notes.append(f"{n_dropped} of the rows given have no target and are omitted here.")
         y = schema.target(frame)
         if is_classifier:
             index = np.searchsorted(estimator.classes_, y).clip(max=len(estimator.classes_) - 1)
             if not (estimator.classes_[index] == y).all():
-                raise ValueError("`frame` holds classes that `estimator` was not fitted to.")
+                raise ValueError(
+                    "`frame` must only contain classes that `estimator` was fitted to, got others."
+                )
             y = index
-        found = cls(estimator, schema, frame, x, y, tuple(dict.fromkeys(notes)), seed)
-        if not is_classifier and found.prediction.mean.ndim > 1:
+        findings = cls(estimator, schema, frame, x, y, tuple(dict.fromkeys(notes)), seed)
+        if not is_classifier and findings.prediction.mean.ndim > 1:
             raise ValueError(
-                f"`estimator` must predict one target, got {found.prediction.mean.shape[1]}: fit "
-                "and report on each alone."
+                f"`estimator` must predict one target, got "
+                f"{findings.prediction.mean.shape[1]}: fit one estimator per target."
             )
-        return found
+        return findings
 
     @property
     def is_classification(self) -> bool:
@@ -117,9 +121,10 @@ class Findings:
 
     @property
     def n_fitted(self) -> int | None:
-        """Rows that the fit saw in an epoch; None if that is not known."""
-        history = self.estimator.posterior_.chains[0].history
-        return int(history.n_rows[history.epoch == 0].sum()) or None
+        """Rows that the fit used in an epoch; None if not known, or not the same for all chains."""
+        histories = [chain.history for chain in self.estimator.posterior_.chains]
+        counts = {int(history.n_rows[history.epoch == 0].sum()) for history in histories}
+        return (counts.pop() or None) if len(counts) == 1 else None
 
     @cached_property
     def prediction(self) -> Any:
@@ -127,74 +132,74 @@ class Findings:
         return self.estimator.predict_distribution(self.x)
 
     @cached_property
-    def chosen(self) -> np.ndarray:
-        """Positions of the rows for what takes long: all, or some that are drawn."""
-        return self._some(MOST_CHOSEN)
+    def sampled(self) -> np.ndarray:
+        """Positions of the rows for expensive results: all, or a random sample."""
+        return self._sample(MAX_SAMPLED)
 
     @cached_property
-    def chosen_prediction(self) -> Any:
-        """The prediction of the chosen rows."""
-        if len(self.chosen) == len(self.y):
+    def sampled_prediction(self) -> Any:
+        """The prediction of the sampled rows."""
+        if len(self.sampled) == len(self.y):
             return self.prediction
-        return self.estimator.predict_distribution(self.x[self.chosen])
+        return self.estimator.predict_distribution(self.x[self.sampled])
 
     @cached_property
     def scores(self) -> tuple[Score, ...]:
-        """What predictions are worth."""
+        """The scores of the predictions."""
         if self.is_classification:
-            return of_classes(self.prediction, self.y, len(self.estimator.classes_))
-        return of_numbers(
+            return score_classes(self.prediction, self.y, len(self.estimator.classes_))
+        return score_numbers(
             self.prediction,
             self.y,
-            self.chosen_prediction,
-            self.chosen,
+            self.sampled_prediction,
+            self.sampled,
             is_count=isinstance(self.estimator.likelihood_, Poisson | NegativeBinomial),
         )
 
     @cached_property
     def uncertainty(self) -> np.ndarray:
-        """All uncertainty of each row: standard deviation, or entropy."""
+        """Total uncertainty of each row: standard deviation, or entropy."""
         return self.prediction.entropy if self.is_classification else self.prediction.sd
 
     @cached_property
     def parts(self) -> tuple[np.ndarray, np.ndarray]:
-        """Noise and doubt of each row, which sum to all: of the variance, or of the entropy."""
+        """Aleatoric and epistemic part of the variance or entropy of each row."""
         if self.is_classification:
             return self.prediction.expected_entropy, self.prediction.mutual_information
         return self.prediction.aleatoric_sd**2, self.prediction.epistemic_sd**2
 
     @property
-    def doubt_share(self) -> float:
-        """Doubt as a share of all uncertainty, over all rows."""
-        noise, doubt = (part.sum() for part in self.parts)
-        return float(doubt / max(noise + doubt, 1e-300))
+    def epistemic_share(self) -> float:
+        """Epistemic share of the variance or entropy, over all rows."""
+        aleatoric, epistemic = (part.sum() for part in self.parts)
+        return float(epistemic / max(aleatoric + epistemic, 1e-300))
 
     @cached_property
-    def influence(self) -> dict[str, float]:
-        """By how much predictions move when a column is shuffled, the largest first."""
+    def importance(self) -> dict[str, float]:
+        """Permutation importance of each column, the largest first: change in predictions."""
         rng = np.random.default_rng(self.seed)
-        n_rows = int(np.clip(SHUFFLED_ROWS // len(self.schema.columns), 20, 500))
-        rows = self._some(n_rows)
+        n_rows = int(np.clip(PERMUTED_ROWS // len(self.schema.columns), 20, 500))
+        rows = self._sample(n_rows)
         x = self.x[rows]
         before = self._centre(x)
-        moved = {}
+        importance = {}
         for column, inputs in self._inputs():
-            shuffled = x.copy()
-            shuffled[:, inputs] = x[rng.permutation(len(x))][:, inputs]
-            change = self._centre(shuffled) - before
-            moved[column.name] = float(
+            permuted = x.copy()
+            permuted[:, inputs] = x[rng.permutation(len(x))][:, inputs]
+            change = self._centre(permuted) - before
+            importance[column.name] = float(
                 0.5 * np.abs(change).sum(1).mean()
                 if self.is_classification
                 else np.sqrt((change**2).mean())
             )
-        return dict(sorted(moved.items(), key=lambda own: -own[1]))
+        return dict(sorted(importance.items(), key=lambda item: -item[1]))
 
     def curves(self, n: int = 3) -> list[Curve]:
-        """Let each of the n numeric columns with most influence go through its range."""
-        rank = {name: i for i, name in enumerate(self.influence)}
-        found: list[Curve] = []
-        for column, inputs in sorted(self._inputs(), key=lambda own: rank[own[0].name]):
-            if len(found) == n or not isinstance(column, Numeric):
+        """Predict over the range of each of the n most important numeric columns."""
+        rank = {name: i for i, name in enumerate(self.importance)}
+        curves: list[Curve] = []
+        for column, inputs in sorted(self._inputs(), key=lambda item: rank[item[0].name]):
+            if len(curves) == n or not isinstance(column, Numeric):
                 continue
             x = np.repeat(self._typical[None], GRID, 0)
             values = self.x[:, inputs.start]
@@ -202,40 +207,37 @@ class Findings:
             at = np.linspace(first, last, GRID)
             if at[0] == at[-1]:
                 continue
-            x[:, inputs] = 0.0  # what follows says that the number is missing
+            x[:, inputs] = 0.0  # the second input marks missing values
             x[:, inputs.start] = at
-            found.append(Curve(column, at, self.estimator.predict_distribution(x)))
-        return found
+            curves.append(Curve(column, at, self.estimator.predict_distribution(x)))
+        return curves
 
     @cached_property
     def checks(self) -> tuple[Check, ...]:
-        """The diagnosis; without what these rows cannot tell, if they are not those of the fit."""
-        rows = self._some(MOST_DIAGNOSED)
+        """The diagnosis; checks that need exactly the rows of the fit only on these."""
+        rows = self._sample(MAX_DIAGNOSED)
+        is_of_fit = len(rows) == len(self.y) == self.n_fitted
         target = self.estimator.classes_[self.y] if self.is_classification else self.y
         diagnosis = self.estimator.diagnose(
-            self.x[rows], target[rows], n_draws=DIAGNOSIS_DRAWS, seed=self.seed
+            self.x[rows],
+            target[rows],
+            n_draws=DIAGNOSIS_DRAWS,
+            seed=self.seed,
+            data_name=None if is_of_fit else "rows given",
         )
-        if len(rows) == len(self.y) == self.n_fitted:
-            return diagnosis.checks
-        unknown = "It needs the rows of the fit, all of them and no others."
-        advice = "Run pyrobbb diagnose on the table of the fit."
         return tuple(
-            Check(own.name, "-", "not measured", unknown, advice)
-            if own.name in OF_THE_FIT
-            else dataclasses.replace(
-                own,
-                value=own.value.replace("data of the fit", "rows given"),
-                meaning=own.meaning.replace("data of the fit", "rows given"),
-            )
-            for own in diagnosis.checks
+            check
+            if is_of_fit or check.key not in NEED_ROWS_OF_FIT
+            else Check.of(Measurement(check.key, "other rows"))
+            for check in diagnosis.checks
         )
 
     @property
     def n_diagnosed(self) -> int:
-        """Rows that the diagnosis looks at."""
-        return min(len(self.y), MOST_DIAGNOSED)
+        """Rows used by the diagnosis."""
+        return min(len(self.y), MAX_DIAGNOSED)
 
-    def _some(self, n: int) -> np.ndarray:
+    def _sample(self, n: int) -> np.ndarray:
         n_rows = len(self.y)
         if n_rows <= n:
             return np.arange(n_rows)
@@ -253,13 +255,15 @@ class Findings:
 
     @cached_property
     def _typical(self) -> np.ndarray:
-        """A row of medians and of most frequent categories."""
+        """A row of medians and most frequent categories."""
         row = np.median(self.x, axis=0)
         for column, inputs in self._inputs():
-            row[inputs.start + 1 : inputs.stop] = 0.0  # the number is there
+            row[inputs.start + 1 : inputs.stop] = 0.0  # not missing
             if isinstance(column, Categorical):
                 row[inputs] = 0.0
                 shares = self.x[:, inputs].mean(0)
-                if shares.max() >= 1 - shares.sum():  # else the rare ones, which have no input
+                if (
+                    shares.max() >= 1 - shares.sum()
+                ):  # otherwise rare categories, which have no input
                     row[inputs.start + shares.argmax()] = 1.0
         return row

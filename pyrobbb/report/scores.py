@@ -1,4 +1,4 @@
-"""Scores of a report, beside those of a constant prediction."""
+"""Scores of a report, with those of a constant prediction as a baseline."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from ..prediction import ClassificationPrediction, RegressionPrediction
 
 CRPS_LEVELS = 99
 LEVELS = (0.5, 0.9)
-LEAST = 1e-300
-"""In place of a variance of 0, by which one cannot divide."""
+MIN_VARIANCE = 1e-300
+"""Replaces a variance of 0 in divisions."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One score, beside that of a constant prediction.
+    """One score, with that of a constant prediction.
 
     Attributes
     ----------
-    name : str
+    key, name : str
     value, constant : float
     meaning : str
     is_share : bool
-        Whether it is told as a percentage.
+        Whether to show it as a percentage.
     """
 
+    key: str
     name: str
     value: float
     constant: float
@@ -38,27 +39,27 @@ class Score:
     is_share: bool = False
 
 
-def of_numbers(
+def score_numbers(
     prediction: RegressionPrediction,
     y: np.ndarray,
-    chosen_prediction: RegressionPrediction,
-    chosen: np.ndarray,
+    sampled_prediction: RegressionPrediction,
+    sampled: np.ndarray,
     *,
     is_count: bool,
 ) -> tuple[Score, ...]:
-    """Score a regression; by all rows, or by those chosen for what takes quantiles.
+    """Score a regression on all rows; scores that need quantiles on the sampled rows.
 
     Parameters
     ----------
-    prediction, chosen_prediction : RegressionPrediction
-        Of all rows, and of those chosen.
+    prediction, sampled_prediction : RegressionPrediction
+        Of all rows, and of the sampled rows.
     y : ndarray of shape (n,)
-    chosen : ndarray of shape (n_chosen,)
-        Their positions.
+    sampled : ndarray of shape (n_sampled,)
+        Positions of the sampled rows.
     is_count : bool
-        Whether the constant prediction is one of counts, too.
+        Whether the constant prediction is a distribution of counts.
     """
-    some = y[chosen]
+    some = y[sampled]
     mean, variance = float(y.mean()), float(y.var())
     constant = _constant_number(mean, variance, len(y), is_count=is_count)
     constant_of_some = _constant_number(mean, variance, len(some), is_count=is_count)
@@ -66,36 +67,42 @@ def of_numbers(
     rmse = scores.rmse(prediction, y)
     return (
         Score(
+            "r2",
             "R²",
-            1 - rmse**2 / max(variance, LEAST),
+            1 - rmse**2 / max(variance, MIN_VARIANCE),
             0.0,
             "Share of the variance of the target that the predicted mean explains; 1 is best.",
         ),
         Score(
+            "rmse",
             "RMSE",
             rmse,
             scores.rmse(constant, y),
-            "Size of a typical error, in the units of the target; lower is better.",
+            "Typical size of an error, in the units of the target; lower is better.",
         ),
         Score(
+            "nll",
             "NLL",
             scores.nll(prediction, y),
             scores.nll(constant, y),
-            "Surprise at what was seen, in nats a row: of means and widths; lower is better.",
+            "Negative log predictive density, in nats per row; lower is better.",
         ),
         Score(
+            "crps",
             "CRPS",
-            scores.crps(chosen_prediction, some, CRPS_LEVELS),
+            scores.crps(sampled_prediction, some, CRPS_LEVELS),
             scores.crps(constant_of_some, some, CRPS_LEVELS),
-            "Distance of the whole prediction from what was seen, in the units of the target; "
+            "Distance of the predictive distribution from the observation, in the units of the "
+            "target; "
             f"lower is better.{here}",
         ),
         *(
             Score(
-                f"{level:.0%} intervals hold",
-                scores.coverage(chosen_prediction, some, level),
+                f"coverage_{level * 100:.0f}",
+                f"coverage of {level:.0%} intervals",
+                scores.coverage(sampled_prediction, some, level),
                 scores.coverage(constant_of_some, some, level),
-                f"Share of the rows inside; {level:.0%} is best.{here}",
+                f"Share of the rows inside the interval; {level:.0%} is best.{here}",
                 is_share=True,
             )
             for level in LEVELS
@@ -103,7 +110,7 @@ def of_numbers(
     )
 
 
-def of_classes(
+def score_classes(
     prediction: ClassificationPrediction, y: np.ndarray, n_classes: int
 ) -> tuple[Score, ...]:
     """Score a classification.
@@ -121,29 +128,34 @@ def of_classes(
     return (
         Score(
             "error",
+            "error",
             scores.error_rate(prediction, y),
             scores.error_rate(constant, y),
-            "Share of the rows whose most probable class is not the one seen; lower is better.",
+            "Share of the rows whose most probable class is not the observed one; lower is better.",
             is_share=True,
         ),
         Score(
+            "nll",
             "NLL",
             scores.nll(prediction, y),
             scores.nll(constant, y),
-            "Surprise at the class seen, in nats a row: of the probabilities; lower is better.",
+            "Negative log probability of the observed class, in nats per row; lower is better.",
         ),
         Score(
+            "brier",
             "Brier",
             scores.brier(prediction, y),
             scores.brier(constant, y),
-            "Squared distance of the probabilities from what was seen, 0 to 2; lower is better.",
+            "Squared distance of the probabilities from the observed class, from 0 to 2; lower is "
+            "better.",
         ),
         Score(
+            "ece",
             "ECE",
             scores.ece(prediction, y),
             scores.ece(constant, y),
-            "How far the probability of the predicted class is from how often it is right, on "
-            "average; 0 is best.",
+            "Average difference between the probability of the predicted class and its accuracy; "
+            "0 is best.",
             is_share=True,
         ),
     )
@@ -152,13 +164,13 @@ def of_classes(
 def _constant_number(
     mean: float, variance: float, n: int, *, is_count: bool
 ) -> RegressionPrediction:
-    """Give the prediction of a mean and a variance for each of n rows."""
+    """Return the prediction of the same mean and variance for each of n rows."""
     loc, excess = torch.full((1, n), mean, dtype=torch.float64), variance - mean
     distribution: Any
     if not is_count:
-        distribution = Normal(loc, max(variance, LEAST) ** 0.5)
+        distribution = Normal(loc, max(variance, MIN_VARIANCE) ** 0.5)
     elif excess > 0:
         distribution = NegativeBinomial(loc**2 / excess, probs=excess / (loc + excess))
     else:
-        distribution = Poisson(loc.clamp(min=LEAST))
+        distribution = Poisson(loc.clamp(min=MIN_VARIANCE))
     return RegressionPrediction([distribution], np.empty(0))

@@ -1,7 +1,6 @@
-"""The cross-check agrees where all is well, and fails loudly where one way is broken."""
+"""The cross-check agrees if all routes are right, and fails if one of them is broken."""
 
 import dataclasses
-import sys
 
 import numpy as np
 import pytest
@@ -10,12 +9,9 @@ from pyro.infer import TraceMeanField_ELBO
 from torch import nn
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, crosscheck, likelihoods, mlp, priors, reference
+from pyrobbb.comparisons import Comparison
 from pyrobbb.elbo.fused_loss import FusedLoss
 from pyrobbb.model.guides import _LocalAutoNormal
-
-Check = sys.modules[
-    "pyrobbb.comparisons.crosscheck"
-].Check  # the name in the package is the function's
 
 X = torch.randn(25, 3, generator=torch.Generator().manual_seed(0)).double()
 Y = X.sum(1, keepdim=True).sin()
@@ -48,13 +44,12 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_all_ways_agree(name):
+def test_all_routes_agree(name):
     network, y = NETWORKS[name]
     report = crosscheck(network, X, y, **SMALL)
     assert report.ok, str(report)
     assert not report.notes
-    ways = {check.way for check in report.checks}
-    assert len(ways) == 5
+    assert len({comparison.route for comparison in report.comparisons}) == 5
     assert "All 17 comparisons agree." in str(report)
 
 
@@ -63,19 +58,19 @@ def test_all_ways_agree(name):
     [
         (BayesianNetwork(mlp(3, [4], 1), priors.Laplace()), Y, "the prior Laplace"),
         (BayesianNetwork(mlp(3, [4], 1), None, likelihoods.StudentT()), Y, "this likelihood"),
-        (BayesianNetwork(mlp(3, [4], 1, "gelu")), Y, "no plain MLP"),
-        (BayesianNetwork(mlp(3, [4], 1), priors.ByName({"0.*": None})), Y, "are points"),
+        (BayesianNetwork(mlp(3, [4], 1, "gelu")), Y, "not a plain MLP"),
+        (BayesianNetwork(mlp(3, [4], 1), priors.ByName({"0.*": None})), Y, "are deterministic"),
         (
             BayesianNetwork(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 1))),
             Y,
-            "no plain MLP",
+            "not a plain MLP",
         ),
     ],
 )
-def test_what_the_reference_does_not_cover_is_said_and_the_rest_agrees(network, y, reason):
+def test_a_route_that_is_not_implemented_is_noted_and_the_others_agree(network, y, reason):
     report = crosscheck(network, X, y, **SMALL)
     assert report.ok, str(report)
-    assert len(report.checks) == 14
+    assert len(report.comparisons) == 14
     assert reason in report.notes[0]
 
 
@@ -83,21 +78,21 @@ def failures(**changes):
     report = crosscheck(*NETWORKS["learnt noise"][:1], X, Y, **SMALL, **changes)
     assert not report.ok
     assert "DIFFER" in str(report)
-    return {check.way for check in report.checks if not check.ok}
+    return {comparison.route for comparison in report.comparisons if not comparison.ok}
 
 
-def test_a_hand_written_guide_with_exp_for_softplus_is_found(monkeypatch):
+def test_a_guide_with_exp_instead_of_softplus_is_detected(monkeypatch):
     monkeypatch.setattr("pyrobbb.model.guides.softplus", torch.exp)
     assert "MeanFieldGuide, Trace_ELBO" in failures()
 
 
-def test_a_hand_written_guide_that_draws_the_wrong_noise_site_is_found(monkeypatch):
+def test_a_guide_with_a_wrong_noise_site_is_detected(monkeypatch):
     monkeypatch.setattr("pyrobbb.model.guides.is_real", lambda support: True)
     with pytest.raises(ValueError, match=r"GreaterThan\(lower_bound=0.0\)"):
         failures()
 
 
-def test_an_auto_normal_started_elsewhere_is_found(monkeypatch):
+def test_an_auto_normal_with_other_initial_values_is_detected(monkeypatch):
     setup = _LocalAutoNormal._setup_prototype
 
     def shifted(self, *args, **kwargs):
@@ -106,11 +101,11 @@ def test_an_auto_normal_started_elsewhere_is_found(monkeypatch):
             next(self.locs.parameters()).add_(1e-3)
 
     monkeypatch.setattr(_LocalAutoNormal, "_setup_prototype", shifted)
-    # The first way is the yardstick: all the others differ from it.
+    # All routes are compared with the first one, so that all others differ.
     assert failures() >= {"MeanFieldGuide, Trace_ELBO", "NumPy, gradients by hand"}
 
 
-def test_a_closed_form_kl_that_is_off_is_found(monkeypatch):
+def test_a_wrong_closed_form_kl_is_detected(monkeypatch):
     particle = TraceMeanField_ELBO._differentiable_loss_particle
 
     def tempered(self, model_trace, guide_trace):
@@ -119,12 +114,12 @@ def test_a_closed_form_kl_that_is_off_is_found(monkeypatch):
 
     monkeypatch.setattr(TraceMeanField_ELBO, "_differentiable_loss_particle", tempered)
     report = crosscheck(NETWORKS["learnt noise"][0], X, Y, **SMALL)
-    failed = {check.quantity for check in report.checks if not check.ok}
+    failed = {c.quantity for c in report.comparisons if not c.ok}
     assert failed == {f"{what}, mean of 30" for what in QUANTITIES}
 
 
 @pytest.mark.parametrize("part", ["d_loc", "d_rho", "kl"])
-def test_a_fused_loss_or_gradient_that_is_off_is_found(monkeypatch, part):
+def test_a_wrong_fused_loss_or_gradient_is_detected(monkeypatch, part):
     right = FusedLoss.__call__
 
     def wrong(*args, **kwargs):
@@ -136,31 +131,31 @@ def test_a_fused_loss_or_gradient_that_is_off_is_found(monkeypatch, part):
 
 
 @pytest.mark.parametrize("part", ["d_mu", "d_rho"])
-def test_a_wrong_gradient_by_hand_is_found(monkeypatch, part):
+def test_a_wrong_gradient_of_the_reference_is_detected(monkeypatch, part):
     right = reference.nelbo_and_gradients
 
     def wrong(*args, **kwargs):
-        found = right(*args, **kwargs)
-        getattr(found, part)[0][0][0, 0] += 1e-4
-        return found
+        result = right(*args, **kwargs)
+        getattr(result, part)[0][0][0, 0] += 1e-4
+        return result
 
     monkeypatch.setattr(reference, "nelbo_and_gradients", wrong)
     assert failures() == {"NumPy, gradients by hand"}
 
 
-def test_a_guide_whose_steps_drift_is_found(monkeypatch):
+def test_a_guide_whose_parameters_drift_is_detected(monkeypatch):
     forward = MeanFieldGuide.forward
     calls = []
 
     def drifting(self, *args, **kwargs):
         calls.append(1)
-        if len(calls) > 64:  # after the comparisons at the start: in the short fit
+        if len(calls) > 64:  # after the first comparisons, in the short fit
             self.rho.data += 1e-5
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(MeanFieldGuide, "forward", drifting)
     report = crosscheck(NETWORKS["learnt noise"][0], X, Y, n_draws=30, n_steps=20)
-    assert {c.quantity for c in report.checks if not c.ok} <= {
+    assert {c.quantity for c in report.comparisons if not c.ok} <= {
         "loc, 20 steps of SVI",
         "rho, 20 steps of SVI",
     }
@@ -168,11 +163,11 @@ def test_a_guide_whose_steps_drift_is_found(monkeypatch):
 
 
 def test_nan_is_never_agreement():
-    assert not Check("loss", "some way", np.nan, np.nan, 1.0).ok
-    assert not Check("loss", "some way", 1.0, 0.1, np.nan).ok
+    assert not Comparison("loss", "some route", np.nan, np.nan, 1.0).ok
+    assert not Comparison("loss", "some route", 1.0, 0.1, np.nan).ok
 
 
-def test_the_network_given_is_not_changed_and_the_callers_random_state_neither():
+def test_the_network_and_the_random_state_of_the_caller_are_unchanged():
     network = NETWORKS["learnt noise"][0]
     before = {name: value.clone() for name, value in network.state_dict().items()}
     state = torch.random.get_rng_state()

@@ -1,4 +1,4 @@
-"""k-hat of known ratios, and leave-one-out densities of a model that has them in closed form."""
+"""k-hat of known ratios, and leave-one-out densities against a closed form."""
 
 import math
 
@@ -27,14 +27,14 @@ def test_khat_of_a_pareto_tail_tends_to_its_shape(n, error):
     assert np.logaddexp.reduce(fits[0].log_weights) == pytest.approx(0, abs=1e-9)
 
 
-def test_a_constant_does_not_matter():
+def test_khat_does_not_depend_on_a_constant():
     ratios = -0.4 * np.log(np.random.default_rng(0).uniform(size=500))
     moved = pareto_khat(ratios + 12_345.0)
     assert moved.khat == pytest.approx(pareto_khat(ratios).khat, abs=1e-6)
 
 
 @pytest.mark.parametrize("sd", [60.0, 400.0, 5_000.0])
-def test_wild_ratios_are_never_called_good(sd):
+def test_extreme_ratios_never_have_a_good_khat(sd):
     fit = pareto_khat(sd * np.random.default_rng(0).normal(size=1000))
     assert fit.khat > 0.7
     assert not fit.ok
@@ -49,20 +49,20 @@ def test_ratios_that_are_not_finite_or_too_large_give_an_infinite_khat(bad):
     assert np.isnan(fit.log_weights).all()
 
 
-def test_equal_ratios_are_those_of_an_exact_posterior():
+def test_khat_of_equal_ratios_is_minus_infinity():
     fit = pareto_khat(torch.full((50,), 7.0))
     assert fit.khat == -math.inf
     assert fit.ok
     assert np.exp(fit.log_weights).sum() == pytest.approx(1)
 
 
-def test_a_tail_of_equal_values_is_not_called_good():
+def test_a_tail_of_equal_values_has_no_good_khat():
     ratios = np.zeros(1000)
     ratios[:400] = 5.0
     assert not pareto_khat(ratios).ok
 
 
-def test_too_few_draws_are_refused():
+def test_too_few_draws_raise():
     with pytest.raises(ValueError, match="`log_ratios` needs at least 25 draws, got 24"):
         pareto_khat(np.zeros(24))
 
@@ -85,7 +85,7 @@ def test_an_exact_posterior_has_a_small_khat(exact):
     np.testing.assert_allclose(log_evidence, exact.log_evidence(), atol=1e-6)
 
 
-def test_the_ratios_alone_are_those_of_the_tree(exact):
+def test_log_ratios_agree_with_those_of_the_tree(exact):
     posterior = exact.posterior(width=1.3)
     tree = posterior.to_arviz(exact.x, exact.y, n_draws=50, seed=2)
     ratios = log_ratios(posterior.chains, exact.x, exact.y, n_draws=50, seed=2)
@@ -94,7 +94,7 @@ def test_the_ratios_alone_are_those_of_the_tree(exact):
 
 @pytest.mark.parametrize("width", [1.0, 1.2, 1.6])
 def test_loo_agrees_with_the_exact_leave_one_out_density(exact, width):
-    # A posterior that is wider than the exact one is mended by the weights.
+    # The weights correct a posterior that is wider than the exact one.
     posterior = exact.posterior(width=width)
     tree = posterior.to_arviz(exact.x, exact.y, n_draws=4000, seed=0)
     estimate = loo(tree)
@@ -104,7 +104,7 @@ def test_loo_agrees_with_the_exact_leave_one_out_density(exact, width):
     assert estimate.n_data_points == 40
 
 
-def test_loo_without_the_correction_is_off_where_the_posterior_is(exact):
+def test_loo_without_the_correction_is_wrong_for_a_posterior_that_is_too_wide(exact):
     import arviz_stats
 
     tree = exact.posterior(width=3.0).to_arviz(exact.x, exact.y, n_draws=4000, seed=0)
@@ -114,7 +114,7 @@ def test_loo_without_the_correction_is_off_where_the_posterior_is(exact):
     assert corrected < 0.5 * abs(plain.elpd - exact.loo().sum())
 
 
-def test_a_tree_without_weights_is_refused(exact):
+def test_a_tree_without_log_weights_raises(exact):
     tree = exact.posterior().to_arviz(exact.x, exact.y, n_draws=30, seed=0)
     del tree["sample_stats"]
     with pytest.raises(ValueError, match="`tree` has no `log_weight` in the group `sample_stats`"):

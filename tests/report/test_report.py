@@ -1,4 +1,4 @@
-"""The report: a page that a browser shows, with the numbers that the scores give."""
+"""The report: valid, self-contained HTML, with the numbers of the scores."""
 
 import re
 import shutil
@@ -11,20 +11,29 @@ import pytest
 from matplotlib.image import imread
 
 from pyrobbb import report, scores
-from pyrobbb.diagnostics.checks import Check, Diagnosis
+from pyrobbb.diagnostics import Check, Diagnosis
+from pyrobbb.diagnostics.wording import WORDING
 from pyrobbb.estimators import BBBClassifier, BBBRegressor
 from pyrobbb.report import findings as report_findings
-from pyrobbb.report import html as report_html
-from pyrobbb.report.findings import OF_THE_FIT, Findings
-from pyrobbb.report.html import aligned, cell, number
-from pyrobbb.report.scores import _constant_number, of_numbers
+from pyrobbb.report.content import MAX_CELL, aligned, cell_text, number
+from pyrobbb.report.findings import NEED_ROWS_OF_FIT, Findings
+from pyrobbb.report.scores import _constant_number, score_numbers
 from pyrobbb.tables.schema import Schema
 
 N = 80
 BUDGET = {"hidden": (3,), "epochs": 3, "restarts": 2, "n_draws": 50, "random_state": 0}
 EVIL, CATEGORY = "<script>alert(1)</script>", "<img src=x onerror=alert(2)>"
 TARGETS = {"regression": 'a "b" & <i>$x^$</i>', "classification": "</style><b>kind</b>"}
-SECTIONS = ["scores", "predictions", "columns", "doubt", "rows", "diagnosis", "training", "fitted"]
+SECTIONS = [
+    "scores",
+    "predictions",
+    "columns",
+    "uncertainty",
+    "rows",
+    "diagnosis",
+    "training",
+    "fitted",
+]
 WITHOUT_END = {"meta"}
 
 BROWSER = next(
@@ -67,7 +76,7 @@ def fitted(task):
 
 @pytest.fixture(scope="module", params=["regression", "classification"])
 def made(request, tmp_path_factory):
-    """Give an estimator, its schema, the table, and the page about them."""
+    """Return an estimator, its schema, the table, and the page about them."""
     estimator, schema, frame = fitted(request.param)
     path = tmp_path_factory.mktemp("report") / "page.html"
     report.write(path, estimator, schema, frame)
@@ -76,11 +85,16 @@ def made(request, tmp_path_factory):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Give the parts of a report on a regression whose diagnosis takes no time."""
+    """Return the parts of a report on a regression whose diagnosis takes no time."""
     estimator, schema, frame = fitted("regression")
-    checks = [Check(own, "1 (data of the fit)", "good", "Fine.") for own in (*OF_THE_FIT, "scores")]
-    diagnosis = Diagnosis(tuple(checks), pd.DataFrame(), None)
-    monkeypatch.setattr(BBBRegressor, "diagnose", lambda *_, **__: diagnosis)
+
+    def diagnose(*_, data_name, **__):
+        value = f"1 ({data_name or 'training data'})"
+        keys = (*NEED_ROWS_OF_FIT, "scores")
+        checks = [Check(key, WORDING[key].name, value, "good", "Fine.") for key in keys]
+        return Diagnosis(tuple(checks), pd.DataFrame(), None)
+
+    monkeypatch.setattr(BBBRegressor, "diagnose", diagnose)
     return estimator, schema, frame
 
 
@@ -152,12 +166,12 @@ def test_what_comes_from_the_table_is_text_and_no_markup(made, page):
     shown = " ".join(page.texts.values())
     for name in (EVIL, CATEGORY, schema.target_name, *schema.classes):
         assert name in shown
-    assert "the second says where it is missing" in shown
+    assert "the second marks missing values" in shown
     assert "days since 1970-01-01" in shown
     assert "an identifier" in shown
 
 
-def test_every_picture_has_a_name_and_says_how_to_read_it(made, page):
+def test_every_figure_has_a_title_and_a_caption(made, page):
     html = made[3].read_text(encoding="utf-8")
     figures = re.findall(r"<figure>(.*?)</figure>", html, re.DOTALL)
     assert len(figures) >= 6
@@ -182,7 +196,7 @@ def test_the_scores_shown_are_those_of_the_scores(made, page):
         assert shown["R²"] == [r2, "0"]
         for level in (0.5, 0.9):
             held = scores.coverage(prediction, y, level)
-            assert shown[f"{level:.0%} intervals hold"][0] == f"{held:.1%}"
+            assert shown[f"coverage of {level:.0%} intervals"][0] == f"{held:.1%}"
     else:
         index = np.searchsorted(estimator.classes_, y)
         shares = np.bincount(index) / len(index)
@@ -206,7 +220,7 @@ def test_the_confusion_table_counts_the_rows(made, page):
         assert shown[seen] == counts
 
 
-def test_the_most_uncertain_rows_are_told_by_their_lines(made, page):
+def test_the_most_uncertain_rows_are_identified_by_their_lines(made, page):
     estimator, schema, frame, _ = made
     prediction = estimator.predict_distribution(schema.encode(frame))
     is_regression = schema.task == "regression"
@@ -222,46 +236,46 @@ def test_the_most_uncertain_rows_are_told_by_their_lines(made, page):
 
 def test_the_diagnosis_is_shown_as_it_is_printed(made, page):
     estimator, schema, frame, _ = made
-    found = Findings.of(estimator, schema, frame, 0)
+    checks = Findings.of(estimator, schema, frame, 0).checks
     shown = {row[0]: row[1:] for row in page.rows if len(row) == 5}
-    assert [own.name for own in found.checks][1:] == list(shown)[2:]
-    for own in found.checks:
+    assert [check.name for check in checks][1:] == list(shown)[2:]
+    for own in checks:
         assert shown[own.name] == [own.value, own.verdict, own.meaning, own.advice]
-    assert {own.name for own in found.checks} >= set(OF_THE_FIT)
+    assert {check.key for check in checks} >= set(NEED_ROWS_OF_FIT)
 
 
-def test_the_page_says_whose_rows_it_shows(made, page):
+def test_the_page_names_the_rows_it_is_about(made, page):
     assert (
-        f"Scores on the {N} rows given; on the rows it was fitted to they flatter."
+        f"Scores on the {N} rows given; on the rows of the fit they are optimistic."
         in (page.texts["header"])
     )
-    assert "The fit saw as many" in page.texts["header"]
+    assert "The fit used as many rows" in page.texts["header"]
 
 
-def test_of_other_rows_no_more_is_said_than_they_tell(quick, tmp_path):
+def test_checks_that_need_the_rows_of_the_fit_are_not_measured_on_others(quick, tmp_path):
     estimator, schema, _ = quick
     report.write(tmp_path / "page.html", estimator, schema, table(50, seed=1))
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
-    assert f"The fit saw {N} rows, so these are not just" in page.texts["header"]
+    assert f"The fit used {N} rows, so these are not exactly" in page.texts["header"]
     verdicts = {row[0]: row[1:3] for row in page.rows if len(row) == 5}
-    assert all(verdicts[own] == ["-", "not measured"] for own in OF_THE_FIT)
+    assert all(verdicts[WORDING[key].name] == ["-", "not measured"] for key in NEED_ROWS_OF_FIT)
     assert verdicts["scores"] == ["1 (rows given)", "good"]
 
 
-def test_of_a_large_table_some_rows_are_drawn_and_the_page_says_so(quick, monkeypatch, tmp_path):
-    monkeypatch.setattr(report_findings, "MOST_CHOSEN", 20)
-    monkeypatch.setattr(report_findings, "MOST_DIAGNOSED", 30)
+def test_a_large_table_is_sampled_and_the_page_says_so(quick, monkeypatch, tmp_path):
+    monkeypatch.setattr(report_findings, "MAX_SAMPLED", 20)
+    monkeypatch.setattr(report_findings, "MAX_DIAGNOSED", 30)
     report.write(tmp_path / "page.html", *quick)
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert html.count("On 20 rows, drawn at random.") == 3
-    assert html.count(f"Drawn of 20 of the {N} rows, at random.") == 2
+    assert html.count(f"Shown: 20 of the {N} rows, drawn at random.") == 2
     assert "Measured on 30 of the rows given" in html
     found = Findings.of(*quick, 0)
-    assert len(set(found.chosen)) == 20
+    assert len(set(found.sampled)) == 20
     assert {own.verdict for own in found.checks} == {"not measured", "good"}
 
 
-def test_rows_without_a_target_and_unknown_categories_are_told(quick, tmp_path):
+def test_rows_without_a_target_and_unseen_categories_are_noted(quick, tmp_path):
     estimator, schema, frame = quick
     frame = frame.copy()
     frame.loc[2, schema.target_name] = np.nan
@@ -278,8 +292,8 @@ def test_the_same_seed_gives_the_same_page(quick, tmp_path):
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-@pytest.mark.parametrize("broken", ["os.replace", "pyrobbb.report.model.fitted"])
-def test_the_page_is_written_whole_or_not_at_all(quick, monkeypatch, tmp_path, broken):
+@pytest.mark.parametrize("broken", ["os.replace", "pyrobbb.report.model_sections.fitted"])
+def test_the_page_is_written_atomically(quick, monkeypatch, tmp_path, broken):
     def fail(*_):
         raise OSError("no space")
 
@@ -291,18 +305,18 @@ def test_the_page_is_written_whole_or_not_at_all(quick, monkeypatch, tmp_path, b
     assert (tmp_path / "page.html").read_text() == "as it was"
 
 
-def test_predictions_lean_on_what_they_were_made_of(quick):
+def test_permutation_importance_is_zero_for_columns_that_are_not_used(quick):
     estimator, schema, frame = quick
     original = estimator.predict_distribution
     first = np.arange(len(schema.inputs)) == 0
     estimator.predict_distribution = lambda x: original(np.where(first, x, 0.0))
-    influence = Findings.of(estimator, schema, frame, 0).influence
-    assert list(influence) == [own.name for own in schema.columns]
-    assert next(iter(influence.values())) > 0
-    assert list(influence.values())[1:] == [0.0] * (len(schema.columns) - 1)
+    importance = Findings.of(estimator, schema, frame, 0).importance
+    assert list(importance) == [own.name for own in schema.columns]
+    assert next(iter(importance.values())) > 0
+    assert list(importance.values())[1:] == [0.0] * (len(schema.columns) - 1)
 
 
-def test_along_a_column_the_others_are_typical(quick):
+def test_on_a_dependence_curve_the_other_columns_are_typical(quick):
     estimator, schema, frame = quick
     asked = []
     found = Findings.of(estimator, schema, frame, 0)
@@ -329,7 +343,7 @@ def test_along_a_column_the_others_are_typical(quick):
                 assert rows[0, i] == np.median(x[:, i])
 
 
-def test_counts_are_held_against_a_constant_of_counts():
+def test_the_baseline_of_counts_is_a_distribution_of_counts():
     for variance in (9.0, 2.0):
         constant = _constant_number(4.0, variance, 2, is_count=True)
         assert constant.mean == pytest.approx([4.0, 4.0])
@@ -337,20 +351,20 @@ def test_counts_are_held_against_a_constant_of_counts():
         assert np.isfinite(constant.log_prob(np.array([0.0, 3.0]))).all()
 
 
-def test_a_constant_is_worth_what_a_constant_is_worth():
+def test_a_constant_prediction_scores_as_its_baseline():
     y = np.random.default_rng(0).normal(5, 2, 400)
     constant = _constant_number(y.mean(), y.var(), len(y), is_count=False)
-    for own in of_numbers(constant, y, constant, np.arange(len(y)), is_count=False):
+    for own in score_numbers(constant, y, constant, np.arange(len(y)), is_count=False):
         assert own.value == pytest.approx(own.constant)
 
 
-def test_an_estimator_of_another_task_is_refused(quick, tmp_path):
+def test_an_estimator_of_another_task_raises(quick, tmp_path):
     _, schema, frame = quick
     with pytest.raises(ValueError, match="`estimator` must suit the task of `schema`, regression"):
         report.write(tmp_path / "page.html", fitted("classification")[0], schema, frame)
 
 
-def test_several_targets_are_refused(quick, tmp_path):
+def test_several_targets_raise(quick, tmp_path):
     _, schema, frame = quick
     x, y = schema.encode(frame), schema.target(frame)
     estimator = BBBRegressor(**BUDGET).fit(x, np.column_stack([y, y]))
@@ -358,21 +372,21 @@ def test_several_targets_are_refused(quick, tmp_path):
         report.write(tmp_path / "page.html", estimator, schema, frame)
 
 
-def test_a_table_without_a_target_is_refused(quick, tmp_path):
+def test_a_table_without_a_target_raises(quick, tmp_path):
     estimator, schema, frame = quick
     frame = frame.assign(**{schema.target_name: np.nan})
-    with pytest.raises(ValueError, match="has no row with a target"):
+    with pytest.raises(ValueError, match="`frame` must have a row with a target, got none in"):
         report.write(tmp_path / "page.html", estimator, schema, frame)
 
 
-def test_a_page_needs_a_folder_and_a_name(quick, tmp_path):
+def test_a_path_that_cannot_be_a_file_raises(quick, tmp_path):
     with pytest.raises(FileNotFoundError, match="`path` must lie in a folder that exists"):
         report.write(tmp_path / "no" / "page.html", *quick)
     with pytest.raises(IsADirectoryError, match="`path` must be a file"):
         report.write(tmp_path, *quick)
 
 
-def test_numbers_are_written_to_be_compared():
+def test_numbers_are_formatted_for_comparison():
     assert [number(own) for own in (0.123456, -2.0, 1234567.0, float("nan"))] == [
         "0.1235",
         "\N{MINUS SIGN}2",
@@ -381,12 +395,12 @@ def test_numbers_are_written_to_be_compared():
     ]
     assert aligned([12.3456, 1.0, -0.5]) == ["12.35", "1.00", "\N{MINUS SIGN}0.50"]
     assert aligned([1e-9, 2e-9]) == ["1e\N{MINUS SIGN}09", "2e\N{MINUS SIGN}09"]
-    assert [cell(own) for own in (None, np.nan, pd.NA, pd.NaT, "", 7, 2.5)] == [
+    assert [cell_text(own) for own in (None, np.nan, pd.NA, pd.NaT, "", 7, 2.5)] == [
         *["(missing)"] * 5,
         "7",
         "2.5",
     ]
-    assert len(cell("x" * 500)) == report_html.LONGEST_CELL
+    assert len(cell_text("x" * 500)) == MAX_CELL
 
 
 def browse(page, *options):
@@ -416,9 +430,9 @@ def test_a_browser_shows_the_page(made, tmp_path, width):
     browse(made[3], f"--screenshot={picture}", f"--window-size={width},1500")
     pixels = imread(picture)[..., :3]
     assert pixels.shape[1] == width
-    assert 0.01 < (pixels.max(-1) < 0.6).mean() < 0.5  # letters on paper
+    assert 0.01 < (pixels.max(-1) < 0.6).mean() < 0.5  # text on the background
     blocks = pixels[:1500].reshape(15, 100, width, 3)
-    assert (blocks.std(axis=(1, 2)).max(-1) > 0.02).all()  # nowhere blank
+    assert (blocks.std(axis=(1, 2)).max(-1) > 0.02).all()  # not blank anywhere
 
 
 @pytest.mark.slow

@@ -1,0 +1,204 @@
+"""The wording of a diagnosis: for each check its name, and what each outcome means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["good", "doubtful", "bad", "not measured", "info"]
+
+LEVEL = 0.9
+"""Probability of the intervals whose coverage is checked."""
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """What one outcome of a check means, and what to do.
+
+    ``{reason}`` and ``{data}`` in the meaning are replaced by those of the measurement.
+    """
+
+    verdict: Verdict
+    meaning: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Wording:
+    """The name of a check, and a phrase for each of its outcomes."""
+
+    name: str
+    outcomes: Mapping[str, Phrase]
+
+
+NOT_MEASURED = Phrase("not measured", "{reason}")
+FOR_ANY_CHECK: dict[str, Phrase] = {
+    "not measured": NOT_MEASURED,
+    "other rows": Phrase(
+        "not measured",
+        "It needs exactly the rows of the fit.",
+        "Run pyrobbb diagnose on the table of the fit.",
+    ),
+}
+
+WORDING: dict[str, Wording] = {
+    "elbo": Wording(
+        "ELBO",
+        {
+            "converged": Phrase(
+                "good",
+                "This many more epochs raise the ELBO by no relevant amount; longer continuations "
+                "were not tried.",
+            ),
+            "rising": Phrase(
+                "bad",
+                "Not converged: more epochs still raise the ELBO.",
+                "Fit longer: more epochs.",
+            ),
+            "not finite": Phrase("bad", "The ELBO is not finite.", "Lower the learning rate."),
+            "diverged": Phrase("bad", "The fit cannot be continued: {reason}"),
+        },
+    ),
+    "skill": Wording(
+        "fit against a constant",
+        {
+            "learnt": Phrase("good", "The network has learnt from its inputs."),
+            "weak": Phrase(
+                "doubtful",
+                "The inputs explain little: noisy data, or a nearly collapsed posterior.",
+                "Compare with a network without priors.",
+            ),
+            "collapsed": Phrase(
+                "bad",
+                "Collapsed or underfitted: predictions are no better than a constant.",
+                "If y can be predicted, use a narrower network, a wider prior, or a longer "
+                "kl_warmup.",
+            ),
+            "not finite": Phrase("bad", "Predictions are not finite.", "Lower the learning rate."),
+        },
+    ),
+    "weights_at_prior": Wording(
+        "weights at the prior",
+        {
+            "few": Phrase("good", "Most weights have moved away from their prior."),
+            "most": Phrase(
+                "doubtful",
+                "Most weights have learnt nothing: the network is wider than the data support.",
+                "A narrower network may be enough; see `layers`.",
+            ),
+            "collapsed": Phrase(
+                "bad",
+                "Collapsed: nearly all weights have learnt nothing.",
+                "Use a narrower network or a longer kl_warmup.",
+            ),
+        },
+    ),
+    "dead_units": Wording(
+        "dead hidden units",
+        {
+            "few": Phrase("good", "Most units contribute to the output."),
+            "most": Phrase(
+                "doubtful",
+                "Most units contribute nothing: the network is wider than the data support.",
+                "A narrower network may be enough; see `layers`.",
+            ),
+            "collapsed": Phrase(
+                "bad",
+                "Collapsed: nearly no unit has an outgoing weight with more signal than noise.",
+                "Use a narrower network or a longer kl_warmup.",
+            ),
+        },
+    ),
+    "khat": Wording(
+        "k-hat of the weights",
+        {
+            "close": Phrase("good", "Close to the exact joint posterior of all weights."),
+            "far": Phrase(
+                "doubtful",
+                "Far from the exact joint posterior of the weights, which is usual for neural "
+                "networks. It says nothing about the predictions.",
+                "Small networks: `compare_with_nuts`.",
+            ),
+            "not finite": Phrase(
+                "bad",
+                "Some densities are NaN or infinite: these draws cannot be weighted.",
+                "Check the prior and the scale of the data.",
+            ),
+        },
+    ),
+    "loo": Wording(
+        "PSIS-LOO",
+        {
+            "reliable": Phrase("good", "The leave-one-out score is reliable."),
+            "unreliable": Phrase(
+                "doubtful",
+                "In those rows, the leave-one-out score depends on a few draws.",
+                "Use the score of a test set instead.",
+            ),
+        },
+    ),
+    "restarts": Wording(
+        "agreement of restarts",
+        {
+            "agree": Phrase("good", "Independent fits give nearly the same predictions."),
+            "differ": Phrase(
+                "doubtful",
+                "Independent fits give different predictions: a single fit is overconfident.",
+                "Keep all restarts: their mixture is wider.",
+            ),
+            "not finite": Phrase("bad", "Some outputs are not finite or do not vary."),
+            "single": Phrase(
+                "not measured",
+                "A single fit: R-hat between its own independent draws would always be 1.",
+                "fit(..., restarts=4).",
+            ),
+        },
+    ),
+    "prior_scale": Wording(
+        "scale of the prior's outputs",
+        {
+            "suitable": Phrase("good", "The prior allows outputs on the scale of the data."),
+            "unsuitable": Phrase(
+                "doubtful",
+                "The prior expects outputs on a scale very different from that of the data.",
+                "Standardise y, or scale the prior.",
+            ),
+        },
+    ),
+    "intervals": Wording(
+        f"{LEVEL:.0%} intervals",
+        {
+            "calibrated": Phrase("good", "Their coverage is close to nominal."),
+            "narrow": Phrase(
+                "bad",
+                "Too narrow: predictions are overconfident.",
+                "Use restarts, another likelihood, or fewer epochs.",
+            ),
+            "wide": Phrase("doubtful", "Too wide.", "Fit longer, or use another likelihood."),
+        },
+    ),
+    "class_calibration": Wording(
+        "calibration of classes",
+        {
+            "calibrated": Phrase("good", "Probabilities are close to observed frequencies."),
+            "off": Phrase("doubtful", "Probabilities differ from observed frequencies."),
+        },
+    ),
+    "scores": Wording(
+        "scores",
+        {
+            "finite": Phrase(
+                "info", "On the {data}; scores compare models, none is good or bad in itself."
+            ),
+            "not finite": Phrase(
+                "bad", "On the {data}; scores compare models, none is good or bad in itself."
+            ),
+        },
+    ),
+}
+
+
+def phrase(key: str, outcome: str) -> Phrase:
+    """Return the phrase for an outcome of a check."""
+    return WORDING[key].outcomes.get(outcome) or FOR_ANY_CHECK[outcome]

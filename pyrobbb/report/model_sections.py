@@ -1,0 +1,130 @@
+"""Sections of a report on the model: whether to rely on it, its training, what was fitted."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+
+from ..tables.encoding import Categorical, Column
+from . import figures
+from .content import Cell, Section, Table
+from .findings import Findings
+
+MAX_COLUMNS = 30
+MAX_CLASSES = 30
+MAX_CATEGORIES = 8
+PACKAGES = ("pyrobbb", "torch", "pyro-ppl", "scikit-learn", "numpy")
+LIKELIHOODS = {
+    "Gaussian": "constant noise",
+    "HeteroscedasticGaussian": "noise that depends on the inputs",
+    "StudentT": "noise with outliers",
+    "Poisson": "counts",
+    "NegativeBinomial": "overdispersed counts",
+    "Categorical": "one of several classes",
+}
+
+
+def diagnosis(findings: Findings) -> Section:
+    """Return the checks of the diagnosis."""
+    heads = [
+        Cell("check", "name"),
+        Cell("value", "value"),
+        Cell("verdict", "verdict-head"),
+        "meaning",
+        "advice",
+    ]
+    rows = [
+        [check.name, check.value, Cell(check.verdict, "verdict"), check.meaning, check.advice]
+        for check in findings.checks
+    ]
+    content = {
+        "table": Table.of(heads, rows),
+        "is_standardised": getattr(findings.estimator, "target_scaling_", None) is not None,
+        "n_diagnosed": findings.n_diagnosed,
+    }
+    return Section("diagnosis", "Diagnosis", content)
+
+
+def training(findings: Findings) -> Section:
+    """Return the losses of the fit."""
+    chains = findings.estimator.posterior_.chains
+    has_history = len(chains[0].history.nelbo) > 0
+    content = {
+        "history": figures.history(chains[0].history) if has_history else None,
+        "n_fits": len(chains),
+    }
+    return Section("training", "Training", content)
+
+
+def fitted(findings: Findings) -> Section:
+    """Return what was fitted: rows, columns, network, versions."""
+    estimator, chains = findings.estimator, findings.estimator.posterior_.chains
+    params = estimator.get_params(deep=False)
+    schema = findings.schema
+    widths = [findings.x.shape[1], *params["hidden"]]
+    # The chains have the same network.
+    n_weights = sum(p.numel() for _, p in chains[0].network.bayesian_parameters())
+    likelihood = type(estimator.likelihood_).__name__
+    steps = _range(len(chain.history.nelbo) for chain in chains)
+    epochs = _range(chain.history.n_epochs for chain in chains)
+    facts = {
+        "task": f"{schema.task} of {schema.target_name}",
+        "rows given": f"{len(findings.y):,}",
+        "rows of the fit": "not known" if findings.n_fitted is None else f"{findings.n_fitted:,}",
+        "columns": f"{len(schema.columns)} used, {len(schema.dropped)} dropped",
+        "network": f"{' → '.join(map(str, widths))} units, {params['activation']}; "
+        f"{n_weights:,} weights",
+        "prior": str(params["prior"]),
+        "likelihood": f"{likelihood}: {LIKELIHOODS.get(likelihood, 'user-defined')}",
+        "restarts": f"{len(chains)} independent fits, whose predictions are averaged"
+        if len(chains) > 1
+        else "none, a single fit",
+        "steps": "not known" if steps == "0" else f"{steps} in {epochs} epochs",
+        "draws": f"{params['n_draws']} of the weights in each prediction",
+        "seeds": f"{estimator.seed_} of the fit, {findings.seed} of this page",
+        "versions": ", ".join(
+            [f"{package} {version_of(package)}" for package in PACKAGES]
+            + [f"Python {platform.python_version()}"]
+        ),
+    }
+    if findings.is_classification:
+        names = [str(name) for name in estimator.classes_]
+        more = f" and {len(names) - MAX_CLASSES} more" * (len(names) > MAX_CLASSES)
+        facts["classes"] = ", ".join(names[:MAX_CLASSES]) + more
+    columns = [[column.name, *_encoding(column)] for column in schema.columns[:MAX_COLUMNS]]
+    columns += [[column.name, "dropped", column.reason] for column in schema.dropped[:MAX_COLUMNS]]
+    content = {
+        "facts": Table.of([Cell("", "name"), ""], facts.items(), "facts"),
+        "columns": Table.of([Cell("column", "name"), "type", "inputs of the network"], columns),
+        "n_more": sum(max(len(some) - MAX_COLUMNS, 0) for some in (schema.columns, schema.dropped)),
+        "notes": findings.notes,
+    }
+    return Section("fitted", "Model and data", content)
+
+
+def _range(counts: Iterable[int]) -> str:
+    """Return the count that all chains share, or the smallest and the largest."""
+    values = sorted(set(counts))
+    ends = values[:1] + values[1:][-1:]
+    return " to ".join(f"{value:,}" for value in ends)
+
+
+def _encoding(column: Column) -> tuple[str, str]:
+    """Return the type of a column, and what the network receives of it."""
+    n = len(column.inputs)
+    if isinstance(column, Categorical):
+        names = ", ".join(map(str, column.categories[:MAX_CATEGORIES]))
+        names += ", …" if len(column.categories) > MAX_CATEGORIES else ""
+        return "categories", f"{n}, one for each: {names}"
+    kind = "date" if column.is_date else "number"
+    unit = ", days since 1970-01-01" if kind == "date" else ""
+    return kind, f"{n}{unit}" + (", the second marks missing values" if n > 1 else "")
+
+
+def version_of(package: str) -> str:
+    """Return the version of a package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from a folder that is not installed
+        return "(not installed)"

@@ -1,0 +1,165 @@
+"""Sections of a report on the predictions: how good they are, where, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..tables.encoding import Numeric
+from . import figures
+from .content import Cell, Section, Table, aligned, cell_text, number, percentage
+from .findings import LEVEL, Findings
+
+N_ROWS = 10
+N_VALUES = 4
+"""Columns whose values are shown for the most uncertain rows."""
+MAX_CLASSES = 10
+
+
+def scores(findings: Findings) -> Section:
+    """Return the scores, with those of a constant prediction, and the calibration."""
+    rows = []
+    for score in findings.scores:
+        shown = (lambda value: percentage(value, 1)) if score.is_share else number
+        rows.append([score.name, shown(score.value), shown(score.constant), score.meaning])
+    heads = [
+        Cell("score", "name"),
+        Cell("model", "number"),
+        Cell("constant", "number"),
+        "meaning",
+    ]
+    content = {
+        "table": Table.of(heads, rows),
+        "calibration": figures.calibration(findings),
+        "n_sampled": len(findings.sampled),
+    }
+    return Section("scores", "Scores and calibration", content)
+
+
+def predictions(findings: Findings) -> Section:
+    """Return predictions compared with observations."""
+    content: dict[str, Any]
+    if findings.is_classification:
+        content = {
+            "confusion": confusion(findings),
+            "entropy": figures.entropy_by_correctness(findings),
+        }
+    else:
+        content = {
+            "predicted_and_observed": figures.predicted_and_observed(findings),
+            "n_points": len(figures.points(findings)),
+        }
+    return Section("predictions", "Predictions", content)
+
+
+def columns(findings: Findings) -> Section:
+    """Return the permutation importance of the columns, and curves along the most important."""
+    importance = list(findings.importance.items())
+    largest = max([value for _, value in importance] + [1e-300])
+    shown = importance[:N_ROWS]
+    changes = aligned([value for _, value in shown])
+    rows = [
+        [name, change, 100 * value / largest]
+        for (name, value), change in zip(shown, changes, strict=True)
+    ]
+    heads = [Cell("column", "name"), Cell("change", "number"), Cell("", "meter")]
+    content = {
+        "table": Table.of(heads, rows, "importance"),
+        "n_more": len(importance) - len(shown),
+        "curves": [
+            {"name": curve.column.name, "svg": figures.dependence(findings, curve)}
+            for curve in findings.curves()
+        ],
+        "some_classes": findings.is_classification
+        and len(findings.estimator.classes_) > len(figures.CLASSES),
+    }
+    return Section("columns", "Permutation importance", content)
+
+
+def uncertainty(findings: Findings) -> Section:
+    """Return the aleatoric and epistemic parts of the uncertainty."""
+    content = {
+        "epistemic": findings.epistemic_share,
+        "histogram": figures.uncertainty_by_row(findings),
+    }
+    return Section("uncertainty", "Aleatoric and epistemic uncertainty", content)
+
+
+def rows(findings: Findings) -> Section:
+    """Return the rows that are predicted with the largest uncertainty."""
+    worst = np.argsort(-findings.uncertainty, kind="stable")[:N_ROWS]
+    aleatoric, epistemic = (part[worst] for part in findings.parts)
+    shares = epistemic / np.maximum(aleatoric + epistemic, 1e-300)
+    names = list(findings.importance)[:N_VALUES]
+    widths = aligned(findings.uncertainty[worst])
+    prediction = findings.estimator.predict_distribution(findings.x[worst])
+    middle: list[Any]
+    if findings.is_classification:
+        classes, probs = findings.estimator.classes_, prediction.probs
+        middle = ["predicted", Cell("probability", "number")]
+        predicted = [[cell_text(classes[p.argmax()]), percentage(p.max())] for p in probs]
+        observed = [cell_text(classes[index]) for index in findings.y[worst]]
+        measure, kind = "entropy", ""
+    else:
+        lower, upper = prediction.interval(LEVEL)
+        middle = [Cell("predicted", "number"), Cell("90% interval", "number")]
+        bounds = aligned([*lower, *upper])
+        predicted = [
+            [mean, f"{bounds[k]} to {bounds[k + len(worst)]}"]
+            for k, mean in enumerate(aligned(prediction.mean))
+        ]
+        observed = aligned(findings.y[worst])
+        measure, kind = "sd", "number"
+    lines = [
+        [
+            findings.frame.index[i],
+            observed[k],
+            *predicted[k],
+            widths[k],
+            percentage(shares[k]),
+            *(cell_text(findings.frame[name].iloc[i]) for name in names),
+        ]
+        for k, i in enumerate(worst)
+    ]
+    heads = [
+        Cell(str(findings.frame.index.name or "row"), "index"),
+        Cell("observed", kind),
+        *middle,
+        Cell(measure, "number"),
+        Cell("epistemic share", "number"),
+        *(Cell(name, "number" if _is_numeric(findings, name) else "") for name in names),
+    ]
+    content = {"table": Table.of(heads, lines), "n_columns": len(names)}
+    return Section("rows", f"The {len(worst)} most uncertain rows", content)
+
+
+def confusion(findings: Findings) -> dict[str, Any]:
+    """Return counts of observed and predicted classes; rare classes are combined.
+
+    Returns
+    -------
+    dict
+        ``names`` of classes, and ``rows``: for each of them its name, and the count and the share
+        of each predicted class.
+    """
+    classes, predicted = findings.estimator.classes_, np.asarray(findings.prediction.label)
+    counts = np.bincount(findings.y, minlength=len(classes))
+    kept = np.sort(np.argsort(-counts, kind="stable")[:MAX_CLASSES])
+    place = np.full(len(classes), len(kept))
+    place[kept] = np.arange(len(kept))
+    names = [str(name)[: figures.MAX_LABEL] for name in classes[kept]]
+    names += ["others"] if len(classes) > len(kept) else []
+    table = np.zeros((len(names), len(names)), int)
+    np.add.at(table, (place[findings.y], place[predicted]), 1)
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    rows = [
+        (name, list(zip(table[i].tolist(), shares[i].tolist(), strict=True)))
+        for i, name in enumerate(names)
+    ]
+    return {"names": names, "rows": rows}
+
+
+def _is_numeric(findings: Findings, name: str) -> bool:
+    columns = findings.schema.columns
+    return any(column.name == name and isinstance(column, Numeric) for column in columns)
