@@ -6,9 +6,7 @@ from typing import Any as _Any
 
 from . import bandits, datasets, diagnostics, likelihoods, plots, priors, reference, scores, streams
 from .arviz_io.from_pyro import from_pyro
-from .comparisons.crosscheck import crosscheck
-from .comparisons.nuts import compare_with_nuts
-from .comparisons.sbc import sbc
+from .comparisons import compare_with_nuts, crosscheck, sbc
 from .elbo.fused_elbo import FusedELBO
 from .engines.base import NonFiniteLossError
 from .model.guides import MeanFieldGuide, auto_normal

@@ -1,7 +1,8 @@
-"""Scores against closed forms, scikit-learn and small cases computed by hand."""
+"""Scores against closed forms, scikit-learn, scoringrules and small cases by hand."""
 
 import numpy as np
 import pytest
+import scoringrules
 import torch
 from scipy import stats
 from sklearn.metrics import brier_score_loss, log_loss
@@ -34,6 +35,26 @@ def test_crps_agrees_with_the_closed_form_of_a_normal_distribution():
     z = (Y - MEAN) / 1.3
     exact = 1.3 * (z * (2 * stats.norm.cdf(z) - 1) + 2 * stats.norm.pdf(z) - np.pi**-0.5)
     assert scores.crps(normal(MEAN, 1.3), Y) == pytest.approx(exact.mean(), rel=2e-3)
+
+
+def test_scores_agree_with_scoringrules():
+    loc, scale = RNG.normal(size=(4, 500)), RNG.uniform(0.5, 2.0, (4, 500))
+    mixture = RegressionPrediction(
+        [Normal(torch.as_tensor(loc), torch.as_tensor(scale))], np.empty(0)
+    )
+    expected = scoringrules.crps_mixnorm(Y, loc.T, scale.T).mean()
+    assert scores.crps(mixture, Y, n_levels=500) == pytest.approx(expected, rel=1e-3)
+    expected = scoringrules.logs_mixnorm(Y, loc.T, scale.T).mean()
+    assert scores.nll(mixture, Y) == pytest.approx(expected, rel=1e-6)
+    p, label = RNG.random(500), RNG.integers(0, 2, 500)
+    binary = ClassificationPrediction([Bernoulli(probs=torch.as_tensor(p)[None])], np.empty(0))
+    # The score of one of two classes, of which `brier` is the sum.
+    expected = 2 * scoringrules.brier_score(label, p).mean()
+    assert scores.brier(binary, label) == pytest.approx(expected)
+    columns = several_draws(torch.as_tensor(RNG.normal(size=(2000, 20, 3))), 0.7)
+    y, draws = RNG.normal(size=(20, 3)), columns.sample(0)
+    expected = scoringrules.es_ensemble(y, draws.swapaxes(0, 1)).mean()
+    assert scores.energy_score(columns, y, seed=0) == pytest.approx(expected, rel=0.01)
 
 
 def test_pit_of_a_true_prediction_is_uniform():

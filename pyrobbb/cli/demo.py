@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 
 from .. import likelihoods, plots, priors, scores
-from ..comparisons.crosscheck import CrossCheck, crosscheck
+from ..comparisons import CrossCheck, crosscheck
 from ..model.mlp import mlp
 from ..model.network import BayesianNetwork
 from ..posterior.fitting import fit

@@ -1,8 +1,8 @@
 """Comparisons with independent results: other routes to a loss, NUTS, and simulated truth."""
 
-from .crosscheck import Comparison, CrossCheck, crosscheck
+from .cross_check import Comparison, CrossCheck, crosscheck
 from .nuts import NUTSComparison, compare_with_nuts
-from .sbc import SBC, sbc
+from .simulation import SBC, sbc
 
 __all__ = [
     "SBC",

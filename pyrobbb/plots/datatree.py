@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
-    from ..comparisons.sbc import SBC
+    from ..comparisons import SBC
 
 
 def plot_ppc(tree: xarray.DataTree, *, n_draws: int = 50) -> Axes:

@@ -27,13 +27,7 @@ LIKELIHOODS = {
 
 def diagnosis(findings: Findings) -> Section:
     """Return the checks of the diagnosis."""
-    heads = [
-        Cell("check", "name"),
-        Cell("value", "value"),
-        Cell("verdict", "verdict-head"),
-        "meaning",
-        "advice",
-    ]
+    heads = [Cell("check", "name"), Cell("value", "value"), "verdict", "meaning", "advice"]
     rows = [
         [check.name, check.value, Cell(check.verdict, "verdict"), check.meaning, check.advice]
         for check in findings.checks

@@ -13,7 +13,7 @@ from support import combined, posterior_of
 from torch import nn
 
 from pyrobbb import BayesianNetwork, FusedELBO, MeanFieldGuide, Posterior, fit, mlp, prune
-from pyrobbb.diagnostics.checks import diagnose, khat_of_chains, layers, loo
+from pyrobbb.diagnostics import diagnose, khat_of_chains, layers, loo
 from pyrobbb.diagnostics.importance import log_ratios
 from pyrobbb.elbo.fused_loss import CannotFuseError
 from pyrobbb.fitted.history import History

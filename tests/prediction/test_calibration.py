@@ -4,6 +4,9 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
+from mapie.regression import SplitConformalRegressor
+from sklearn.datasets import make_friedman1
+from sklearn.linear_model import LinearRegression
 
 from pyrobbb import Calibration
 from pyrobbb.prediction import make_prediction
@@ -27,6 +30,24 @@ def test_an_interval_contains_a_new_observation_with_the_stated_probability():
         holds = [new <= Calibration.of(held)(share) for *held, new in levels]
         standard_error = (share * (1 - share) / n_times) ** 0.5
         assert np.mean(holds) == pytest.approx(share, abs=4 * standard_error)
+
+
+def test_intervals_agree_with_split_conformal_intervals_of_mapie():
+    # With the same scale for all rows, the central level grows with the absolute residual, which
+    # is MAPIE's conformity score. Of 99 rows and a new one, 90 % is at a step of the quantile.
+    X, y = make_friedman1(250, 5, noise=2.0, random_state=0)
+    model = LinearRegression().fit(X[:100], y[:100])
+    held, new = slice(100, 199), slice(199, None)
+    mapie = SplitConformalRegressor(model, confidence_level=0.9, prefit=True)
+    _, expected = mapie.conformalize(X[held], y[held]).predict_interval(X[new])
+
+    def predict(X):
+        loc = torch.as_tensor(model.predict(X))[None]
+        return make_prediction([dist.Normal(loc, torch.full_like(loc, 3.0))], np.empty(0))
+
+    calibration = Calibration.of(predict(X[held]).central_level(y[held]))
+    interval = predict(X[new]).calibrated(calibration).interval(0.9)
+    np.testing.assert_allclose(np.stack(interval, 1), expected[..., 0], rtol=1e-4)
 
 
 def test_the_levels_of_a_correct_mixture_are_the_shares():

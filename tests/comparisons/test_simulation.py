@@ -8,7 +8,7 @@ from scipy import stats
 from support import combined
 
 from pyrobbb import BayesianNetwork, mlp, plots, sbc
-from pyrobbb.comparisons.sbc import simulate
+from pyrobbb.comparisons.simulation import simulate
 
 pytestmark = pytest.mark.arviz
 
@@ -24,7 +24,7 @@ def exact_fit(monkeypatch):
         def fit(network, x, y, **options):
             return LinearRegression(x, y).posterior(width=width)
 
-        monkeypatch.setattr("pyrobbb.comparisons.sbc.fit", fit)
+        monkeypatch.setattr("pyrobbb.comparisons.simulation.fit", fit)
 
     return use
 
@@ -79,12 +79,14 @@ def test_ranks_can_be_plotted(exact_fit):
 
 
 def test_ranks_are_counted_over_the_draws_of_all_chains(monkeypatch):
-    parts = [LinearRegression(torch.as_tensor(X), torch.full((20, 1), y)) for y in (-50.0, 50.0)]
+    parts = [
+        LinearRegression(torch.as_tensor(X), torch.full((20, 1), y).double()) for y in (-50.0, 50.0)
+    ]
 
     def fit(network, x, y, **options):
         return combined([part.posterior() for part in parts])
 
-    monkeypatch.setattr("pyrobbb.comparisons.sbc.fit", fit)
+    monkeypatch.setattr("pyrobbb.comparisons.simulation.fit", fit)
     result = sbc(NETWORK, X, n_sims=5, n_draws=40, seed=0, progress=False)
     # At the mean of x, all draws of one chain are below the true value, and none of the other.
     at_mean = sbc(NETWORK, X, probes=X.mean(0)[None], n_sims=5, n_draws=40, seed=0, progress=False)
