@@ -257,7 +257,7 @@ def report(
     show_traceback: ShowTraceback = False,
 ) -> None:
     """Write a report, with figures, on a model and the table that it was fitted to."""
-    from ..report.report import write
+    from ..report import write
     from ..tables.examples import read_examples
     from ..tables.model import TableModel
     from ..tables.writer import check_file

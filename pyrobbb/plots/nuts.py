@@ -12,7 +12,7 @@ from .style import ACCENT, INK, add_legend, prepare_axes, sort_by_first
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..comparisons.nuts import NUTSComparison
+    from ..comparisons import NUTSComparison
 
 
 def plot_nuts(comparison: NUTSComparison, *, ax: Axes | None = None, level: float = 0.9) -> Axes:

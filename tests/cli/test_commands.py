@@ -143,7 +143,7 @@ def test_the_seed_makes_a_fit_repeatable(made, tmp_path, run):
 
 @pytest.mark.parametrize(("verdict", "code"), [("good", 0), ("doubtful", 0), ("bad", 1)])
 def test_diagnose_exits_with_1_if_a_verdict_is_bad(made, run, monkeypatch, verdict, code):
-    check = Check("skill [x]", "3 %", verdict, "It means this.", "Do that.")
+    check = Check("skill", "skill [x]", "3 %", verdict, "It means this.", "Do that.")
     diagnosis = Diagnosis((check,), None, None)
     monkeypatch.setattr(estimators.BBBRegressor, "diagnose", lambda *_, **__: diagnosis)
     arguments = ["diagnose", made / "price", made / "houses.csv"]
@@ -181,7 +181,7 @@ def test_report_receives_the_rows_with_a_target(houses, made, tmp_path, run, mon
         assert schema.target(frame).shape == (N - 1,)
         Path(path).write_text("written")
 
-    monkeypatch.setattr("pyrobbb.report.report.write", write)
+    monkeypatch.setattr("pyrobbb.report.write", write)
     frame = houses.astype(object)
     frame.loc[3, "price"] = ""
     frame.to_csv(tmp_path / "houses.csv", index=False)
