@@ -96,7 +96,7 @@ def test_a_seed_makes_the_diagnosis_repeatable(short):
 def test_test_data_are_scored_instead_of_training_data(short):
     diagnosis = diagnose(short, X, Y, test=noisy_sine(seed=1), n_draws=100, seed=0)
     assert "(test data)" in diagnosis["90% intervals"].value
-    with pytest.raises(ValueError, match="`y` has shape"):
+    with pytest.raises(ValueError, match="`y` must have the shape of the prediction"):
         diagnose(short, X, Y, test=(X, Y[:, 0]), n_draws=100)
 
 
