@@ -1,195 +1,217 @@
-"""The direction of the imports, and what `import pyrobbb` costs."""
+"""The order of the packages, what is private to them, the size of files, the cost of the import."""
 
 import ast
+import graphlib
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "pyrobbb"
+ROOT = Path(__file__).parents[1]
 
-# A module may import from those before it. `__init__` comes last and may import from all.
-ORDER = [
-    "data",
-    "history",
-    "schedules",
-    "states",
-    "randomness",
-    "processes",
-    "streams",
-    "scaling",
-    "architectures",
-    "datasets",
-    "layer_chain",
-    "priors",
-    "likelihoods",
-    "output_slopes",
-    "network",
-    "placement",
-    "guides",
-    "flat_prior",
-    "gradient_estimators",
-    "fused",
-    "objectives",
-    "optimizers",
-    "noise",
-    "engine",
-    "fused_engine",
-    "compiled_engine",
-    "auto_engine",
-    "batches",
-    "sampling",
-    "calibration",
-    "prediction",
-    "strict_json",
-    "folders",
-    "descriptions",
-    "storage",
-    "early_stopping",
-    "posterior",
-    "warm_start",
-    "callbacks",
-    "checkpoints",
-    "plan",
-    "run",
-    "fitting",
-    "streaming",
-    "reference",
-    "crosscheck",
-    "scores",
-    "datatree",
-    "table_error",
-    "delimited",
-    "tables",
-    "table_writer",
-    "cells",
-    "columns",
-    "schema",
+# A package, or a module at the top level, imports only from those before it.
+FLOORS = [
+    "_core",
+    "priors likelihoods datasets reference streams",
+    "model",
+    "elbo",
+    "engines",
+    "prediction scores",
+    "fitted storage",
+    "training",
     "arviz_io",
-    "pyro_program",
-    "pyro_io",
-    "importance",
     "diagnostics",
-    "nuts",
-    "simulation",
-    "tree_plots",
+    "posterior",
     "plots",
-    "pruning",
-    "replay",
-    "bandit_storage",
-    "bandit_plan",
-    "bandit_agent",
-    "thompson",
-    "epsilon_greedy",
-    "mushrooms",
-    "bandits",
-    "estimator_storage",
-    "estimators",
-    "table_model",
-    "report_scores",
-    "report_findings",
-    "report_figures",
-    "report_html",
-    "report_sections",
-    "report_model",
-    "report",
-    "demo",
-    "cli_options",
-    "cli_output",
+    "estimators bandits",
+    "tables report",
     "cli",
     "__init__",
 ]
-# Methods whose code stands elsewhere; imported when called.
-ALLOWED_WHEN_CALLED = {("posterior", "arviz_io"), ("posterior", "diagnostics")}
-
-FILES = sorted(PACKAGE.rglob("*.py"))
-FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+ORDER = " ".join(FLOORS).split()
+MIN_LINES, MAX_LINES = 30, 400
+ANY_LENGTH = {"pyrobbb.reference"}
 
 
-def module_name(file):
-    return ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
+def name_of(file):
+    """Return the dotted name of a module, or of a package for its `__init__`."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported_modules(source):
-    """Give the modules of pyrobbb that a source text imports, each with whether only when called.
+FILES = {name_of(file): file for file in sorted((ROOT / "pyrobbb").rglob("*.py"))}
+SOURCES = {module: file.read_text(encoding="utf-8") for module, file in FILES.items()}
+PACKAGES = {module for module, file in FILES.items() if file.name == "__init__.py"}
 
-    A name taken from the package itself belongs to `__init__`, unless there is a module so named.
+
+def package_of(module):
+    """Return the entry of `ORDER` to which a module belongs."""
+    return [*module.split("."), "__init__"][1]
+
+
+def imports(module, source):
+    """Return the imports of a module as pairs: the module imported, and the name taken from it.
+
+    The name is None where a module itself is imported. Imports inside functions count.
     """
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, None) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute(module, node)
+            for alias in node.names:
+                path = f"{base}.{alias.name}"
+                found.append((path, None) if path in FILES else (base, alias.name))
+    return [(path, name) for path, name in found if path.partition(".")[0] == "pyrobbb"]
+
+
+def absolute(module, node):
+    """Return the full name of the module that a `from ... import` names."""
+    if not node.level:
+        return node.module
+    parts = module.split(".")
+    n_kept = len(parts) - node.level + (module in PACKAGES)
+    return ".".join([*parts[:n_kept], *([node.module] if node.module else [])])
+
+
+def upward_imports(module, source):
+    """Return what a module imports from packages that do not come before its own."""
+    mine = package_of(module)
+    allowed = {mine, *ORDER[: ORDER.index(mine)]} - {"__init__"}
+    return sorted({path for path, _ in imports(module, source) if package_of(path) not in allowed})
+
+
+def private_uses(module, source):
+    """Return the underscore names of other packages that a module imports or reads."""
+    imported = imports(module, source)
+    uses = {(path, name) for path, name in imported if name}
+    for path, _ in imported:
+        parent, _, name = path.rpartition(".")
+        uses.add((parent, name))
     tree = ast.parse(source)
-    functions = [node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)]
-    in_functions = {inner for function in functions for inner in ast.walk(function)}
-    known = {*ORDER, *map(module_name, FILES)}
-    found = set()
+    modules = {}
     for node in ast.walk(tree):
-        for path in imported_paths(node):
-            package, _, name = path.partition(".")
-            if package == "pyrobbb":
-                found.add((name if name in known else "__init__", node in in_functions))
-    return found
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                path = f"{absolute(module, node)}.{alias.name}"
+                if path in FILES:
+                    modules[alias.asname or alias.name] = path
+        elif isinstance(node, ast.Import):
+            modules |= {alias.asname: alias.name for alias in node.names if alias.asname in FILES}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
+            head, _, rest = ast.unparse(node.value).partition(".")
+            path = ".".join(filter(None, [modules.get(head, head), rest]))
+            if path in FILES:
+                uses.add((path, node.attr))
+    return sorted(
+        f"{path}.{name}"
+        for path, name in uses
+        if name.startswith("_")
+        and not name.startswith("__")
+        and f"{path}.{name}" != "pyrobbb._core"
+        and package_of(path) != package_of(module)
+    )
 
 
-def imported_paths(node):
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom):
-        base = ".".join(filter(None, ["pyrobbb" if node.level else "", node.module]))
-        return [f"pyrobbb.{a.name}" for a in node.names] if base == "pyrobbb" else [base]
-    return []
+def test_every_package_and_module_has_a_place_in_the_order():
+    assert {package_of(module) for module in FILES} == set(ORDER)
 
 
-def arrows_back(name, source):
-    """Give the modules that `name` imports and that do not come before it."""
-    allowed = ORDER[: ORDER.index(name)]
-    return [
-        target
-        for target, when_called in sorted(imported_modules(source))
-        if target not in allowed and not (when_called and (name, target) in ALLOWED_WHEN_CALLED)
-    ]
+def test_every_module_imports_only_from_its_package_and_those_before_it():
+    upward = {module: upward_imports(module, source) for module, source in SOURCES.items()}
+    assert {module: paths for module, paths in upward.items() if paths} == {}
 
 
-def test_every_module_has_a_place_in_the_order():
-    assert not {module_name(file) for file in FILES} - set(ORDER)
+def test_no_module_uses_underscore_names_of_another_package():
+    private = {module: private_uses(module, source) for module, source in SOURCES.items()}
+    assert {module: names for module, names in private.items() if names} == {}
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if module_name(f) in ORDER], ids=module_name)
-def test_a_module_imports_only_from_those_before_it(file):
-    assert arrows_back(module_name(file), file.read_text(encoding="utf-8")) == []
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {
+        module: {path for path, _ in imports(module, source)} for module, source in SOURCES.items()
+    }
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize("module", sorted(PACKAGES))
+def test_a_package_has_a_docstring_and_lists_what_is_public(module):
+    assert ast.get_docstring(ast.parse(SOURCES[module]))
+    package = importlib.import_module(module)
+    assert list(package.__all__) == sorted(set(package.__all__))
+    assert [name for name in package.__all__ if not hasattr(package, name)] == []
+
+
+@pytest.mark.xfail(reason="Some files are still to be split.", strict=False)
+def test_files_are_neither_long_nor_tiny():
+    n_lines = {
+        module: SOURCES[module].count("\n") for module in FILES.keys() - PACKAGES - ANY_LENGTH
+    }
+    assert {m: n for m, n in n_lines.items() if not MIN_LINES <= n <= MAX_LINES} == {}
+
+
+# The functions above on imports written in every way
 
 
 @pytest.mark.parametrize(
     "source",
     [
-        "from .fitting import fit",
-        "from . import fitting",
+        "from ..training.fitting import fit",
+        "from ..training import fitting",
+        "from .. import training",
         "from pyrobbb.training.fitting import fit",
-        "from pyrobbb import fitting",
+        "from pyrobbb.training import fitting",
         "import pyrobbb.training.fitting as f",
-        "if TYPE_CHECKING:\n    from .fitting import fit",
-        "def lazy():\n    from .fitting import fit",
+        "if TYPE_CHECKING:\n    from ..training.fitting import fit",
+        "def lazy():\n    from ..training.fitting import fit",
         "class Lazy:\n    def method(self):\n        import pyrobbb.training.fitting",
     ],
 )
-def test_an_arrow_that_runs_back_is_found_however_it_is_written(source):
-    assert arrows_back("engine", source) == ["fitting"]
-    assert arrows_back("cli", source) == []
+def test_an_upward_import_is_found_however_it_is_written(source):
+    (found,) = upward_imports("pyrobbb.engines.base", source)
+    assert found in ("pyrobbb.training", "pyrobbb.training.fitting")
+    assert upward_imports("pyrobbb.cli.main", source) == []
+    assert upward_imports("pyrobbb.training.loop", source) == []
 
 
 @pytest.mark.parametrize(
-    "source", ["import pyrobbb", "from pyrobbb import fit", "from . import fit"]
+    "source", ["import pyrobbb", "from pyrobbb import fit", "from .. import fit"]
 )
-def test_the_package_itself_comes_after_all_modules(source):
-    assert arrows_back("cli", source) == ["__init__"]
+def test_the_package_itself_comes_after_all_others(source):
+    assert upward_imports("pyrobbb.cli.main", source) == ["pyrobbb"]
 
 
-def test_posterior_may_import_arviz_io_only_when_called():
-    assert arrows_back("posterior", "def to_arviz():\n    from .arviz_io import convert") == []
-    assert arrows_back("posterior", "from .arviz_io import convert") == ["arviz_io"]
+def test_imports_of_other_libraries_are_ignored():
+    source = "import numpy.training\nfrom pyro import infer\nimport pyro.cli, torch._dynamo"
+    assert upward_imports("pyrobbb.engines.base", source) == []
+    assert private_uses("pyrobbb.engines.base", source) == []
 
 
-def test_imports_from_elsewhere_are_no_arrows():
-    source = "import numpy.fitting\nfrom pyro import infer\nimport pyro.cli"
-    assert imported_modules(source) == set()
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from ..training.fitting import _check",
+        "from pyrobbb.training.fitting import _check",
+        "from ..training import fitting\nfitting._check()",
+        "from ..training import fitting as f\ndef g():\n    return f._check",
+        "import pyrobbb.training.fitting\npyrobbb.training.fitting._check",
+    ],
+)
+def test_an_underscore_name_is_found_however_it_is_reached(source):
+    assert private_uses("pyrobbb.cli.main", source) == ["pyrobbb.training.fitting._check"]
+    assert private_uses("pyrobbb.training.loop", source) == []
+
+
+def test_the_package_core_and_dunder_names_may_be_used():
+    source = "from .._core.arrays import to_numpy\nfrom .. import model\nmodel.__doc__"
+    assert private_uses("pyrobbb.cli.main", source) == []
+
+
+# The cost of the import
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +223,6 @@ def modules_after_import():
 @pytest.mark.parametrize(
     "name", ["matplotlib", "arviz_base", "pandas", "rich", "sklearn", "typer", "xarray"]
 )
-def test_importing_pyrobbb_leaves_what_only_some_need_alone(modules_after_import, name):
+def test_importing_pyrobbb_leaves_optional_libraries_unimported(modules_after_import, name):
     assert "pyrobbb" in modules_after_import
     assert name not in modules_after_import
