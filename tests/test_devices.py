@@ -8,8 +8,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 from far_device import DEVICE, Far, far_device, to_near
+from members import LIKELIHOODS, PRIORS
 from pyro.infer import SVI, Predictive, Trace_ELBO
-from test_exam import LIKELIHOODS, PRIORS
 from torch.utils.data import DataLoader, TensorDataset
 
 from pyrobbb import (
