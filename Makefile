@@ -6,6 +6,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 BIN := .venv/bin
 STAMP := .venv/.installed
 BENCH_STAMP := .venv/.bench-installed
+ARVIZ_1_STAMP := .venv-arviz-1/.installed
+# Each file of tests stays on one worker, so that its fixtures are made once.
+PARALLEL := -n auto --dist loadgroup --no-loadscope-reorder
 BENCH ?=
 DATA ?=
 FOLDER = $(if $(DATA),--data "$(DATA)")
@@ -17,7 +20,7 @@ NEWER ?= $(shell for python in python3.14 python3.13 python3.12 \
 		&& echo "$$python" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-arviz-1 lint format examples paper bench bench-uci
+.PHONY: help demo test test-all test-arviz-1 coverage lint format examples paper bench bench-uci
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -28,17 +31,22 @@ help:  ## Show this list
 demo: $(STAMP)  ## Run the demonstration; it writes to demo-output/
 	$(BIN)/pyrobbb demo
 
-test: $(STAMP)  ## Run the tests, with coverage
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## Run the tests, on all cores
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+
+test-all: $(STAMP)  ## Run the tests and every combination that test takes a part of
+	$(BIN)/python -m pytest $(PARALLEL)
+
+coverage: $(STAMP)  ## Run the tests, and list the lines and branches they leave out
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" --cov=pyrobbb --cov-report=term
 
 test-arviz-1:  ## Run the tests of ArviZ under its 1.x, on Python 3.12 or later, if there is one
 	@if test -z "$(NEWER)"; then \
 		echo "Skipped: there is no Python 3.12 or later here for ArviZ 1.x."; \
 	else \
 		echo "ArviZ 1.x on $$("$(NEWER)" -V)" && \
-		"$(NEWER)" -m venv --clear .venv-arviz-1 && \
-		.venv-arviz-1/bin/python -m pip install -q -c constraints.txt -e ".[dev]" && \
-		.venv-arviz-1/bin/python -m pytest --no-cov -m arviz; \
+		$(MAKE) --no-print-directory $(ARVIZ_1_STAMP) && \
+		.venv-arviz-1/bin/python -m pytest $(PARALLEL) -m "arviz and not slow"; \
 	fi
 
 lint: $(STAMP)  ## Check style, formatting and types
@@ -70,8 +78,8 @@ bench: $(BENCH_STAMP)  ## Time it beside other libraries; BENCH=--quick for a sm
 bench-uci: $(BENCH_STAMP)  ## Score it on the UCI sets of a folder: DATA=folder; writes benchmarks/UCI.md
 	$(BIN)/python benchmarks/uci.py $(FOLDER)
 
-# The stamp comes last: an install that was cut short is taken up again. A .venv without a working
-# pip is the rest of such a one, and is made anew.
+# The stamp comes last: an install that was interrupted continues. A .venv without a working pip was
+# interrupted even earlier, and is created again.
 $(STAMP): pyproject.toml constraints.txt
 	@command -v "$(PYTHON)" > /dev/null || { \
 		echo "There is no '$(PYTHON)'; name a Python 3.11 or later: make PYTHON=python3.12" >&2; \
@@ -83,6 +91,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
 	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
 	@touch $(STAMP)
+
+$(ARVIZ_1_STAMP): pyproject.toml constraints.txt
+	"$(NEWER)" -m venv --clear .venv-arviz-1
+	.venv-arviz-1/bin/python -m pip install -q -c constraints.txt -e ".[dev]"
+	@touch $(ARVIZ_1_STAMP)
 
 $(BENCH_STAMP): $(STAMP)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[dev,bench]"

@@ -2,10 +2,23 @@
 
 import os
 import stat
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # here and in the processes that tests start
 
 import pyro
 import pytest
 import torch
+
+TESTS = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keep each file on one worker, where its fixtures are made once."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(TESTS).as_posix()))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -18,7 +31,7 @@ def _one_thread():
 
 @pytest.fixture
 def full_device(tmp_path_factory):
-    """Give a device with no space left, like /dev/full: a fault must not harm the machine's own."""
+    """Create a device with no space left, like /dev/full, which a fault of a test could harm."""
     path = tmp_path_factory.mktemp("dev") / "full"
     try:
         os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 7))

@@ -1,21 +1,61 @@
-"""Shared by several test files: crashes in the middle of a fit, bitwise comparison of fits."""
+"""Shared by several test files: small fits, their comparison, crashes in the middle of one."""
+
+import functools
 
 import numpy as np
 import torch
 
-from pyrobbb import Posterior
+from pyrobbb import BayesianNetwork, Posterior, fit, mlp
 from pyrobbb.engines.compiled import CompiledEngine
 from pyrobbb.engines.fused import FusedEngine
 from pyrobbb.engines.svi import SVIEngine
 from pyrobbb.fitted import FittedChain
 
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(23, 3))
+Y = X.sum(1, keepdims=True) + RNG.normal(size=(23, 1))
+
+
+def small_network(n_outputs=1, *, dtype=torch.float64, device="cpu", **parts):
+    """Return a network of 3 inputs and 4 hidden units; a prior and a likelihood may be given."""
+    net = mlp(3, [4], n_outputs, "tanh", seed=0)
+    return BayesianNetwork(net.to(device, dtype), **parts)
+
+
+def quick_fit(network=None, x=X, y=Y, **options):
+    """Fit 12 steps by the fused engine, in batches of 10, 10 and 3 rows."""
+    defaults = {"epochs": 4, "batch_size": 10, "engine": "fused", "seed": 1, "progress": False}
+    network = small_network() if network is None else network
+    return fit(network, x, y, **{**defaults, **options})
+
+
+@functools.cache
+def shared_fit(**options):
+    """Return the `quick_fit` with these options; one for all tests, none of which changes it."""
+    return quick_fit(**options)
+
+
+def learnt(posterior):
+    """Return what a chain has learnt: the tensors of its guide, and the points of its network."""
+    points = [point for _, point in posterior.network.point_parameters()]
+    return [p.detach() for p in (*posterior.guide.parameters(), *points)]
+
+
+def assert_same_fit(one, other, rtol=0.0):
+    """Check that two posteriors have learnt the same in all chains, with the same losses."""
+    for a, b in zip(one.chains, other.chains, strict=True):
+        torch.testing.assert_close(learnt(a), learnt(b), rtol=rtol, atol=rtol)
+        for name in ("nll", "kl"):
+            values = getattr(a.history, name), getattr(b.history, name)
+            np.testing.assert_allclose(*values, rtol=rtol)
+
 
 class Crash(BaseException):
-    """What no code here catches, like a power cut."""
+    """An exception that no code here catches, like a power cut."""
 
 
 def crash_at(monkeypatch, n_steps):
-    """Let whatever engine crash in mid-step when so many have been taken."""
+    """Let every engine crash once so many steps have been taken."""
     taken = 0
 
     def crashing(original):
@@ -33,12 +73,13 @@ def crash_at(monkeypatch, n_steps):
 
 
 def assert_equal(one, other):
+    """Check that two posteriors are the same to the bit: tensors, history and settings."""
     for a, b in zip(one.chains, other.chains, strict=True):
-        for mine, theirs in ((a.guide, b.guide), (a.network.net, b.network.net)):
-            own = mine.state_dict()
-            assert own.keys() == theirs.state_dict().keys()
-            for name, tensor in theirs.state_dict().items():
-                assert torch.equal(own[name], tensor), name
+        for module, expected in ((a.guide, b.guide), (a.network.net, b.network.net)):
+            tensors = module.state_dict()
+            assert tensors.keys() == expected.state_dict().keys()
+            for name, tensor in expected.state_dict().items():
+                assert torch.equal(tensors[name], tensor), name
         for name, values in vars(a.history).items():
             np.testing.assert_array_equal(values, getattr(b.history, name), err_msg=name)
         assert a.settings == b.settings

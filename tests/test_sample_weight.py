@@ -1,24 +1,25 @@
 """fit(sample_weight=...): a row of weight k counts as k rows, by each engine."""
 
 import copy
+import functools
 
 import numpy as np
 import pyro
 import pytest
+import support
 import torch
 from conjugate import N_IN, NOISE, LinearRegression
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
+from support import X, Y, small_network
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from pyrobbb import (
-    BayesianNetwork,
     FusedELBO,
     MeanFieldGuide,
     compare_with_nuts,
     fit,
     likelihoods,
-    mlp,
     priors,
 )
 from pyrobbb.engines import compiled as compiled_engine
@@ -26,40 +27,17 @@ from pyrobbb.engines.base import Steps
 from pyrobbb.engines.fused import Chain, FusedEngine
 from pyrobbb.engines.svi import SVIEngine
 
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(23, 3))
-Y = X.sum(1, keepdims=True) + RNG.normal(size=(23, 1))
+RNG = np.random.default_rng(1)
 COUNTS = RNG.integers(0, 4, size=23)  # 0 among them
 ENGINES = ["svi", "fused", pytest.param("compiled", marks=pytest.mark.slow)]
-
-
-def network(**kwargs):
-    return BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0).double(), **kwargs)
-
-
-def quick_fit(x=X, y=Y, net=None, **kwargs):
-    kwargs = {"epochs": 8, "batch_size": 1000, "seed": 1, "progress": False, **kwargs}
-    return fit(network() if net is None else net, x, y, **kwargs)
-
-
-def learnt(posterior):
-    points = [point for _, point in posterior.network.point_parameters()]
-    return [p.detach() for p in (*posterior.guide.parameters(), *points)]
-
-
-def assert_same_fit(one, other, rtol=1e-9):
-    chains = [posterior.chains for posterior in (one, other)]
-    for own, its in zip(*chains, strict=True):
-        torch.testing.assert_close(learnt(own), learnt(its), rtol=rtol, atol=rtol)
-        for name in ("nll", "kl"):
-            values = getattr(own.history, name), getattr(its.history, name)
-            np.testing.assert_allclose(*values, rtol=rtol)
+quick_fit = functools.partial(support.quick_fit, epochs=8, batch_size=1000, engine="auto")
+assert_same_fit = functools.partial(support.assert_same_fit, rtol=1e-9)
 
 
 # A weight is a number of rows
 
 
-def moved(net):
+def moved_guide(net):
     torch.manual_seed(0)
     guide = MeanFieldGuide(net)
     with torch.no_grad():
@@ -82,8 +60,8 @@ LIKELIHOODS = {
 def test_loss_and_gradients_are_those_of_repeated_rows(by, objective, n_particles, likelihood):
     a_likelihood, n_out, y = LIKELIHOODS[likelihood]
     prior = priors.ByName({"2.bias": None}, default=priors.Normal())
-    net = BayesianNetwork(mlp(3, [4], n_out, "tanh").double(), prior, a_likelihood)
-    guide = moved(net)
+    net = small_network(n_out, prior=prior, likelihood=a_likelihood)
+    guide = moved_guide(net)
     x, y = net.prepare(X, y)
     kind = {"trace": Trace_ELBO, "mean_field": TraceMeanField_ELBO}[objective]
     plain = kind(
@@ -110,14 +88,14 @@ def test_a_full_batch_fit_is_that_of_repeated_rows(engine, options):
     options = {"engine": engine, **options}
     weighted = quick_fit(sample_weight=COUNTS, **options)
     assert weighted.settings["engine"] == engine
-    assert_same_fit(weighted, quick_fit(x, y, **options))
+    assert_same_fit(weighted, quick_fit(x=x, y=y, **options))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_row_of_weight_0_is_as_if_removed(engine):
+def test_a_row_of_weight_0_is_as_if_removed_guide(engine):
     keep = np.arange(23) % 4 > 0
     weighted = quick_fit(sample_weight=keep, engine=engine)
-    assert_same_fit(weighted, quick_fit(X[keep], Y[keep], engine=engine))
+    assert_same_fit(weighted, quick_fit(x=X[keep], y=Y[keep], engine=engine))
 
 
 @pytest.mark.parametrize("batch_size", [10, 23])
@@ -185,8 +163,8 @@ def by_fused(net, guide):
 @pytest.mark.parametrize("make_engine", [by_svi, by_fused])
 def test_the_steps_of_an_epoch_average_to_the_objective_of_repeated_rows(make_engine):
     """By plain gradient descent: a step is minus the gradient. Batches of 10, 10 and 3 rows."""
-    net = network(prior=priors.ByName({"2.bias": None}, default=priors.Normal()))
-    guide = moved(net)
+    net = small_network(prior=priors.ByName({"2.bias": None}, default=priors.Normal()))
+    guide = moved_guide(net)
     x, y = net.prepare(X, Y)
     order = torch.cat([torch.randperm(23), torch.arange(7)]).reshape(3, 10)
     n_rows = np.array([10, 10, 3])
@@ -289,8 +267,8 @@ def test_a_weighted_linear_regression_has_its_conjugate_posterior(batch_size):
 
 
 def test_the_fused_elbo_takes_weights_within_pyros_svi():
-    net = network()
-    guide = moved(net)
+    net = small_network()
+    guide = moved_guide(net)
     x, y = net.prepare(X, Y)
     losses = []
     for elbo in (FusedELBO(), Trace_ELBO()):
@@ -310,10 +288,10 @@ def test_guides_of_ones_own_are_not_given_the_weights():
         def forward(self, x, y, n_data=None):
             return self.inner(x)
 
-    net = network()
-    own = quick_fit(net=net, guide=Own(net), sample_weight=COUNTS)
+    net = small_network()
+    own = quick_fit(net, guide=Own(net), sample_weight=COUNTS)
     assert own.settings["engine"] == "svi"
-    named = quick_fit(net=net, sample_weight=COUNTS, engine="svi")
+    named = quick_fit(net, sample_weight=COUNTS, engine="svi")
     np.testing.assert_array_equal(own.history.nll, named.history.nll)
 
 
@@ -334,7 +312,7 @@ def test_only_a_weighted_fit_is_marked_so_and_not_compared_with_the_unweighted_m
     stats = posterior.to_arviz(X, Y, n_draws=100)["sample_stats"]
     assert set(stats.data_vars) == {"logq"}
     with pytest.raises(ValueError, match="`posterior` was fitted with a `sample_weight`, while"):
-        compare_with_nuts(network(), X, Y, posterior=posterior)
+        compare_with_nuts(small_network(), X, Y, posterior=posterior)
 
 
 MISTAKES = {
@@ -357,12 +335,12 @@ def test_weights_that_make_no_sense_are_refused(mistake):
 def test_a_data_loader_takes_no_weights():
     loader = DataLoader(TensorDataset(torch.as_tensor(X), torch.as_tensor(Y)))
     with pytest.raises(ValueError, match="`sample_weight` needs x and y as arrays"):
-        fit(network(), loader, n_data=23, sample_weight=COUNTS)
+        fit(small_network(), loader, n_data=23, sample_weight=COUNTS)
 
 
 @pytest.mark.parametrize("loss", ["the model", "FusedELBO"])
 def test_row_weights_are_checked_where_a_user_gives_them(loss):
-    net = network()
+    net = small_network()
     x, y = net.prepare(X, Y)
 
     def run(weight):
