@@ -92,7 +92,7 @@ def test_a_full_batch_fit_is_that_of_repeated_rows(engine, options):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_row_of_weight_0_is_as_if_removed_guide(engine):
+def test_a_row_of_weight_0_is_as_if_removed(engine):
     keep = np.arange(23) % 4 > 0
     weighted = quick_fit(sample_weight=keep, engine=engine)
     assert_same_fit(weighted, quick_fit(x=X[keep], y=Y[keep], engine=engine))
