@@ -25,6 +25,7 @@ FLOORS = [
     "arviz_io",
     "diagnostics",
     "posterior",
+    "comparisons",
     "plots",
     "estimators bandits",
     "tables report",
