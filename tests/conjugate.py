@@ -41,7 +41,7 @@ class LinearRegression:
         return torch.cat([self.x, torch.ones_like(self.x[:, :1])], 1)
 
     def exact(self):
-        """Give mean and covariance of the posterior of (w, b)."""
+        """Return the mean and covariance of the posterior of (w, b)."""
         precision = self.design.T @ self.design / NOISE**2 + torch.eye(N_IN + 1).double()
         covariance = torch.linalg.inv(precision)
         return covariance @ self.design.T @ self.y[:, 0] / NOISE**2, covariance
@@ -52,7 +52,7 @@ class LinearRegression:
         return float(dist.MultivariateNormal(zeros, covariance).log_prob(self.y[:, 0]))
 
     def loo(self):
-        """Give log p(y_i | all other y) of each row."""
+        """Return log p(y_i | all other y) of each row."""
         scores = []
         for i in range(len(self.x)):
             keep = torch.arange(len(self.x)) != i
@@ -63,7 +63,7 @@ class LinearRegression:
         return np.array(scores)
 
     def posterior(self, width=1.0):
-        """Give the posterior, with a full-rank guide that is exact for a width of 1."""
+        """Return the posterior, with a full-rank guide that is exact for a width of 1."""
         mean, covariance = self.exact()
         guide = FullRank(mean, width**2 * covariance)
         empty = np.empty(0)

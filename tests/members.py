@@ -26,7 +26,7 @@ def mixture(pi, *scales):
 
 
 def given(name, parameter):
-    """Give another mean and scale to each input of a unit."""
+    """Return a prior with another mean and scale for each input of a unit."""
     loc = torch.linspace(-1, 1, priors.fan_in(parameter)).to(parameter).expand(parameter.shape)
     return priors.Given({name: loc}, {name: loc.exp()})(name, parameter)
 
@@ -36,7 +36,7 @@ def given_density(name, fan_in):
     return td.Normal(loc, loc.exp())
 
 
-# Name: the prior, and what each element of a parameter then is, given its name and the number of
+# Name: the prior, and the density of each element of a parameter, given its name and the number of
 # inputs of a unit; None for a point.
 PRIORS = {
     "Normal": (priors.Normal(0.7, 0.1), lambda name, fan_in: normal(0.1, 0.7)),
@@ -53,10 +53,10 @@ PRIORS = {
 
 
 class Member(NamedTuple):
-    """A likelihood and what it is to give.
+    """A likelihood and what it should compute.
 
-    n_units: of the network's output. y: what a row of y is drawn from. density: that of y, given
-    the output and the latent. latent: medians and log-sd of its log-normal prior, if it has one.
+    n_units: units of the network's output. y: what a row of y is drawn from. density: that of y,
+    given the output and the latent. latent: medians and log-sd of its log-normal prior, if any.
     """
 
     likelihood: Callable
@@ -123,7 +123,7 @@ def auto_normal_site(guide, name):
     return td.Normal(loc, softplus(rho))
 
 
-# Name: what makes the guide, and the density of a site's elements in unconstrained space.
+# Name: the guide's constructor, and the density of a site's elements in unconstrained space.
 GUIDES = {
     "MeanFieldGuide": (MeanFieldGuide, mean_field_site),
     "auto_normal": (auto_normal, auto_normal_site),

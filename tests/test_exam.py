@@ -73,7 +73,7 @@ def test_any_two_levels_of_the_factors_occur_together_in_the_cover():
 
 
 class Candidate:
-    """A network, a guide away from its start, data, and the loss in two ways."""
+    """A network, a guide away from its initial values, data, and the loss in two ways."""
 
     def __init__(self, prior, member, guide):
         self.member = LIKELIHOODS[member]
@@ -94,7 +94,7 @@ class Candidate:
         return [*self.guide.parameters(), *points]
 
     def loss(self, rows=slice(None), n_data=None):
-        """Give Pyro's negative ELBO, at the same noise each time."""
+        """Return Pyro's negative ELBO, at the same noise each time."""
         pyro.set_rng_seed(7)
         elbo = Trace_ELBO()
         return elbo.differentiable_loss(
@@ -102,7 +102,7 @@ class Candidate:
         )
 
     def loss_by_parts(self):
-        """Give nll + log q - log p at the same noise, by torch.distributions alone."""
+        """Return nll + log q - log p at the same noise, by torch.distributions alone."""
         pyro.set_rng_seed(7)
         draws = self.guide(self.x, self.y)
         w = dict(self.network.net.named_parameters()) | draws
@@ -148,7 +148,7 @@ def test_the_loss_is_the_nll_and_log_q_less_log_p(candidate):
 
 
 @crossed("prior", "member", "guide")
-def test_gradients_are_finite_nowhere_zero_and_those_of_the_parts(candidate):
+def test_gradients_are_finite_nonzero_and_those_of_the_parts(candidate):
     gradients = torch.autograd.grad(candidate.loss(), candidate.learnt())
     for gradient in gradients:
         assert gradient.isfinite().all()
@@ -192,8 +192,8 @@ def test_the_fused_loss_and_its_gradients_are_pyros(candidate, objective, n_part
     torch.testing.assert_close(fused[1], expected[1], rtol=1e-9, atol=1e-10)
 
 
-class GivenNoise(FusedEngine):
-    """Takes the noise that Pyro draws after `torch.manual_seed(7)`."""
+class FixedNoise(FusedEngine):
+    """Uses the noise that Pyro draws after `torch.manual_seed(7)`."""
 
     def advance_noise(self, n_steps):
         torch.manual_seed(7)
@@ -205,7 +205,7 @@ class GivenNoise(FusedEngine):
 
 
 class Fit:
-    """Four steps from a candidate's start: batches of 5, 5 and 3 rows and the first again."""
+    """Four steps from a candidate's state, in batches of 5, 5, 3 and 5 rows."""
 
     def __init__(self, candidate, engine, objective="trace", n_particles=1):
         self.network = copy.deepcopy(candidate.network)
@@ -221,7 +221,7 @@ class Fit:
                 clip_norm=30.0,
             )
         else:
-            self.engine = GivenNoise(
+            self.engine = FixedNoise(
                 [Chain(self.network, self.guide, seed=0)],
                 closed_form_kl=objective == "mean_field",
                 estimator="reparam",

@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parents[1]
 EXAMPLES_FOLDER = ROOT / "examples"
 
-# What a run must print. A new example or notebook gets its line here.
+# What a run must print. A new example or notebook needs one line here.
 EXAMPLES = {
     "cli_tour.sh": ["regression of progression", "q95", "Diagnosis", "report.html", "before"],
     "loggers.py": ["lines of JSON", "kl_weight", "seconds"],
@@ -56,7 +56,7 @@ ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "PYROBBB_QUICK": "1",
 }
-# Deprecations under a new Python or torch are for their own releases to mend.
+# Deprecations in a new Python or torch are not the examples' mistakes.
 WARNINGS = ["-W", "error", "-W", "default::DeprecationWarning"]
 
 
@@ -88,7 +88,7 @@ def test_an_example_runs_quickly_and_leaves_no_files(name, tmp_path):
 def test_a_notebook_runs_quickly(name, tmp_path, monkeypatch):
     for variable, value in ENVIRONMENT.items():
         monkeypatch.setenv(variable, value)
-    monkeypatch.delenv("MPLBACKEND")  # the kernel brings its own
+    monkeypatch.delenv("MPLBACKEND")  # the kernel sets its own
     notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
     NotebookClient(
         notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
@@ -100,7 +100,7 @@ def test_a_notebook_runs_quickly(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_notebook_is_stored_with_the_outputs_of_one_clean_run(name):
+def test_a_notebook_is_stored_with_the_outputs_of_one_run_from_top_to_bottom(name):
     path = ROOT / "notebooks" / name
     notebook = nbformat.read(path, as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -112,7 +112,7 @@ def test_a_notebook_is_stored_with_the_outputs_of_one_clean_run(name):
 
 
 def text_of(notebook, stream):
-    """Give what all cells have written to stdout or stderr."""
+    """Return what all cells have written to stdout or stderr."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not any(output.output_type == "error" for output in outputs)
     return "".join(output.text for output in outputs if output.get("name") == stream)

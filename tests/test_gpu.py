@@ -1,4 +1,4 @@
-"""Fits on a GPU. Without one they are skipped; test_devices.py then stands in for them."""
+"""Fits on a GPU, if there is one; test_devices.py covers most of it on a simulated device."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,6 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(103, 3)).astype(np.float32)
 Y = X.sum(1, keepdims=True) + 0.1 * RNG.normal(size=(103, 1)).astype(np.float32)
 LABELS = (X[:, 0] > 0).astype(np.int64) + (X[:, 1] > 1)
-# A failed compilation, with its warning, is none that torch's compiler may be blamed for here.
 ENGINES = ["svi", "fused", "auto", pytest.param("compiled", marks=pytest.mark.slow)]
 
 
@@ -25,29 +24,33 @@ def network(**parts):
     return BayesianNetwork(mlp(3, [16], 1, "tanh", seed=0), **parts)
 
 
-def quick_fit(own=None, x=X, y=Y, **options):
+def quick_fit(model=None, x=X, y=Y, **options):
     options = {"epochs": 60, "batch_size": 50, "lr": 0.02, "seed": 1, "device": "cuda", **options}
-    return fit(network() if own is None else own, x, y, progress=False, **options)
+    return fit(network() if model is None else model, x, y, progress=False, **options)
 
 
 def is_on_gpu(posterior):
-    tensors = [*posterior.network.parameters(), *posterior.guide.parameters(), posterior.example]
+    tensors = [
+        tensor
+        for chain in posterior.chains
+        for tensor in (*chain.network.parameters(), *chain.guide.parameters(), chain.example)
+    ]
     return all(tensor.is_cuda for tensor in tensors)
 
 
 @pytest.mark.filterwarnings("default::UserWarning", "default::DeprecationWarning")
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_fit_on_a_gpu_learns_what_one_on_the_processor_does(engine):
-    own = network()
-    on_gpu = quick_fit(own, engine=engine)
-    near = quick_fit(own, engine="fused", device="cpu")
+def test_a_fit_on_a_gpu_learns_what_one_on_the_cpu_does(engine):
+    model = network()
+    on_gpu = quick_fit(model, engine=engine)
+    on_cpu = quick_fit(model, engine="fused", device="cpu")
     assert is_on_gpu(on_gpu)
-    assert not own.net[0].weight.is_cuda
+    assert not model.net[0].weight.is_cuda
     if engine != "auto":
         assert on_gpu.settings["engine"] == engine
-    ends = [own.history.per_epoch().nelbo[-10:].mean() for own in (on_gpu, near)]
-    start = near.history.nelbo[0]
-    assert abs(ends[0] - ends[1]) < 0.05 * (start - ends[1])  # the noise is another
+    ends = [fit.history.per_epoch().nelbo[-10:].mean() for fit in (on_gpu, on_cpu)]
+    start = on_cpu.history.nelbo[0]
+    assert abs(ends[0] - ends[1]) < 0.05 * (start - ends[1])  # their noise differs
 
 
 @pytest.mark.parametrize("engine", ["svi", "fused"])
@@ -56,11 +59,11 @@ def test_a_seed_makes_a_fit_on_a_gpu_repeatable(engine):
     torch.testing.assert_close(one.guide.loc, other.guide.loc, rtol=1e-5, atol=1e-6)
 
 
-def test_the_first_loss_and_gradients_are_those_of_the_processor():
-    own, noise = network().double(), None
+def test_the_first_loss_and_gradients_are_those_of_the_cpu():
+    model, noise = network().double(), None
     results = []
     for device in ("cpu", "cuda"):
-        moved = own.to(device)
+        moved = model.to(device)
         guide = MeanFieldGuide(moved)
         fused = FusedELBO()._fuse(moved, guide)
         noise = fused.noise() if noise is None else noise.to(device)
@@ -90,16 +93,16 @@ OPTIONS = {
 def test_every_option_of_fit_works_on_a_gpu(case):
     posterior = quick_fit(epochs=3, **{"engine": "fused", **OPTIONS[case]})
     assert is_on_gpu(posterior)
-    assert np.isfinite(posterior.history.nelbo).all()
+    assert all(np.isfinite(chain.history.nelbo).all() for chain in posterior.chains)
 
 
-def test_batches_of_a_loader_go_to_the_gpu():
+def test_batches_of_a_loader_are_moved_to_the_gpu():
     loader = DataLoader(TensorDataset(torch.as_tensor(X), torch.as_tensor(Y)), 50)
     posterior = fit(network(), loader, n_data=103, epochs=2, progress=False, device="cuda")
     assert is_on_gpu(posterior)
 
 
-def test_what_is_predicted_is_of_the_kind_of_the_input_and_repeatable():
+def test_predictions_are_repeatable_and_of_the_kind_of_the_input():
     posterior = quick_fit(epochs=3)
     by_array, again = (posterior.predict(X, n_draws=20, seed=0) for _ in range(2))
     np.testing.assert_array_equal(by_array.mean, again.mean)
@@ -114,24 +117,24 @@ def test_what_is_predicted_is_of_the_kind_of_the_input_and_repeatable():
 
 
 def test_classes_are_predicted_on_a_gpu():
-    own = BayesianNetwork(mlp(3, [16], 3, seed=0), likelihood=likelihoods.Categorical())
-    prediction = quick_fit(own, y=LABELS).predict(X, n_draws=20)
+    model = BayesianNetwork(mlp(3, [16], 3, seed=0), likelihood=likelihoods.Categorical())
+    prediction = quick_fit(model, y=LABELS).predict(X, n_draws=20)
     assert (prediction.label == LABELS).mean() > 0.7
     assert np.isfinite(prediction.log_prob(LABELS)).all()
     assert (prediction.mutual_information >= 0).all()
 
 
-def test_a_posterior_of_a_gpu_is_loaded_on_the_processor_or_where_the_network_is(tmp_path):
+def test_a_posterior_from_a_gpu_is_loaded_on_the_cpu_or_where_the_network_is(tmp_path):
     posterior = quick_fit(epochs=3)
     posterior.save(tmp_path / "model")
-    near = Posterior.load(tmp_path / "model")
-    assert near.guide.loc.device.type == near.example.device.type == "cpu"
-    assert torch.equal(near.guide.loc, posterior.guide.loc.cpu())
+    on_cpu = Posterior.load(tmp_path / "model")
+    assert on_cpu.guide.loc.device.type == on_cpu.example.device.type == "cpu"
+    assert torch.equal(on_cpu.guide.loc, posterior.guide.loc.cpu())
     assert is_on_gpu(Posterior.load(tmp_path / "model", network().to("cuda")))
 
 
 @pytest.mark.parametrize("engine", ["svi", "fused"])
-def test_autocast_on_a_gpu_is_near_float32(engine):
+def test_autocast_on_a_gpu_is_close_to_float32(engine):
     rounded = quick_fit(engine=engine, autocast=torch.bfloat16)
     plain = quick_fit(engine=engine)
     assert rounded.guide.loc.dtype == torch.float32

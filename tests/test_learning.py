@@ -1,4 +1,4 @@
-"""What a fit must reach: the closed form where there is one, and nets that learn and cover."""
+"""Fits reach the closed form where there is one; networks learn, and their intervals cover."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def linear_data(n=24, d=2):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 24])
 def test_linear_regression_reaches_the_closed_form_for_any_batch_size(batch_size):
-    """Trap 1: a wrong minibatch scale widens or narrows the posterior.
+    """A wrong scale of the minibatch would widen or narrow the posterior.
 
     The best mean-field approximation of N(m, inverse(P)) has the means m and the variances
     1 / P_ii (Bishop 2006, equation 10.13).
@@ -48,16 +48,16 @@ def test_linear_regression_reaches_the_closed_form_for_any_batch_size(batch_size
         progress=False,
     )
     mean, sd = posterior.guide.loc.detach().numpy(), posterior.guide.scale.detach().numpy()
-    # What is left is the noise of the last steps: over seeds, the ratio has a standard deviation of
-    # 0.06 for single rows, 0.04 for 7 and 0.02 for all. Counting a batch for the whole would make
-    # it 4.9 for single rows and 1.85 for 7.
+    # The rest is noise of the last steps: over seeds, the ratio has a standard deviation of
+    # 0.06 for single rows, 0.04 for 7 and 0.02 for all. Counting a batch as the whole
+    # data set would make it 4.9 for single rows and 1.85 for 7.
     np.testing.assert_allclose(sd / exact_sd, 1, atol={1: 0.2, 7: 0.14, 24: 0.06}[batch_size])
     assert (np.abs(mean - exact_mean) / exact_sd < 0.25).all()
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_a_noisy_sine_is_learnt_with_defaults(activation):
-    """Trap 6: no collapse to a constant."""
+    """It does not collapse to a constant."""
     rng = np.random.default_rng(0)
     x = rng.uniform(-2, 2, (100, 1))
     y = np.sin(2 * x) + 0.1 * rng.normal(size=x.shape)
@@ -71,7 +71,7 @@ def test_a_noisy_sine_is_learnt_with_defaults(activation):
 
 
 def test_intervals_cover_heteroscedastic_data():
-    """Trap 8: the noise is part of the interval, and has the size that it has in each place."""
+    """The interval includes the noise, of the size that it has at each input."""
     rng = np.random.default_rng(1)
 
     def draw(n):
@@ -93,18 +93,18 @@ def test_intervals_cover_heteroscedastic_data():
     assert prediction.aleatoric_sd[outer].mean() > 2 * prediction.aleatoric_sd[inner].mean()
 
 
-def test_doubt_grows_away_from_the_data():
+def test_epistemic_uncertainty_grows_away_from_the_data():
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (80, 1))
     y = np.sin(3 * x) + 0.05 * rng.normal(size=x.shape)
     posterior = fit(
         BayesianNetwork(mlp(1, [30], 1, seed=0)), x, y, epochs=1200, lr=0.02, seed=0, progress=False
     )
-    doubt = posterior.predict(np.array([[0.0], [3.0]]), seed=0).epistemic_sd
-    assert doubt[1, 0] > 3 * doubt[0, 0]
+    epistemic_sd = posterior.predict(np.array([[0.0], [3.0]]), seed=0).epistemic_sd
+    assert epistemic_sd[1, 0] > 3 * epistemic_sd[0, 0]
 
 
-def test_classes_are_learnt_and_their_probabilities_mean_what_they_say():
+def test_classes_are_learnt_and_their_probabilities_are_calibrated():
     rng = np.random.default_rng(0)
 
     def draw(n):
@@ -135,7 +135,7 @@ def test_counts_are_learnt():
         assert 0.87 < scores.coverage(prediction, y, 0.9) < 0.99
 
 
-def test_a_guide_written_by_hand_and_pyros_reach_the_same_posterior():
+def test_the_mean_field_guide_and_auto_normal_reach_the_same_posterior():
     x, y = linear_data()
     network = BayesianNetwork(nn.Linear(2, 1).double(), None, likelihoods.Gaussian(NOISE))
     ends = []

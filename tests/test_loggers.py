@@ -1,6 +1,7 @@
-"""examples/loggers.py, with stand-ins for the packages; and what the library logs by itself."""
+"""examples/loggers.py, with mocks of the packages it logs to; and what the library itself logs."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import logging
@@ -10,24 +11,20 @@ import sys
 import types
 from pathlib import Path
 
-import numpy as np
 import pytest
+import support
 import torch
+from pyro.infer import Trace_ELBO
+from support import X, Y
 
 from pyrobbb import BayesianNetwork, fit, mlp
 from pyrobbb.training.callbacks import EpochEnd
 
 ROOT = Path(__file__).parents[1]
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(23, 3))
-Y = X.sum(1, keepdims=True)
 NUMBERS = ["epoch", "n_epochs", "n_steps", "nelbo", "nll", "kl", "kl_weight", "lr", "seconds"]
 
 
-def quick_fit(**options):
-    network = BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0).double())
-    options = {"epochs": 3, "batch_size": 10, "seed": 1, "engine": "fused", **options}
-    return fit(network, X, Y, progress=False, **options)
+quick_fit = functools.partial(support.quick_fit, epochs=3)
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +35,13 @@ def loggers():
     return module
 
 
-# What a callback is told
+# The arguments of a callback
 
 
 def test_the_fields_of_an_epoch_end_are_these():
-    # Loggers and dashboards go by these names: one more is an addition, another name a break.
-    own = [field.name for field in dataclasses.fields(EpochEnd)]
-    assert own == [*NUMBERS[:-1], "validation_nll", "seconds", "_snapshot"]
+    # Loggers and dashboards use these names: one may be added, none renamed.
+    names = [field.name for field in dataclasses.fields(EpochEnd)]
+    assert names == [*NUMBERS[:-1], "validation_nll", "seconds", "_snapshot"]
 
 
 def test_metrics_are_the_numbers_by_name():
@@ -85,8 +82,8 @@ def test_tensorboard_gets_scalars_by_epoch_and_a_histogram(loggers, monkeypatch)
         def flush(self):
             pass
 
-    stand_in = types.SimpleNamespace(SummaryWriter=SummaryWriter)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stand_in)
+    mock = types.SimpleNamespace(SummaryWriter=SummaryWriter)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", mock)
     ends = []
     posterior = quick_fit(callbacks=[loggers.to_tensorboard("runs"), ends.append])
     assert written == {
@@ -97,13 +94,13 @@ def test_tensorboard_gets_scalars_by_epoch_and_a_histogram(loggers, monkeypatch)
 
 def test_mlflow_gets_metrics_by_epoch(loggers, monkeypatch):
     logged, ends = [], []
-    stand_in = types.SimpleNamespace(log_metrics=lambda values, step: logged.append((values, step)))
-    monkeypatch.setitem(sys.modules, "mlflow", stand_in)
+    mock = types.SimpleNamespace(log_metrics=lambda values, step: logged.append((values, step)))
+    monkeypatch.setitem(sys.modules, "mlflow", mock)
     quick_fit(callbacks=[loggers.to_mlflow(), ends.append])
     assert logged == [(end.metrics(), end.epoch) for end in ends]
 
 
-# The library's own lines
+# What the library logs
 
 
 def lines_of(caplog, **options):
@@ -115,7 +112,7 @@ def lines_of(caplog, **options):
 
 
 @pytest.mark.parametrize("engine", ["svi", "fused"])
-def test_fit_says_how_it_starts_and_ends(caplog, engine):
+def test_fit_logs_its_start_and_its_end(caplog, engine):
     first, last = lines_of(caplog, engine=engine)
     assert first == (
         f"Fitting 21 weights to 23 rows by engine='{engine}': 9 steps in 3 epochs, 1 fit(s) side "
@@ -125,24 +122,18 @@ def test_fit_says_how_it_starts_and_ends(caplog, engine):
     assert re.match(pattern, last)
 
 
-def test_fit_says_that_it_goes_over_to_another_engine(caplog):
-    lines = lines_of(caplog, objective=torch_elbo())
+def test_fit_logs_that_it_falls_back_to_another_engine(caplog):
+    lines = lines_of(caplog, objective=Trace_ELBO())
     assert any("The steps are taken by engine='svi'" in line for line in lines)
 
 
-def torch_elbo():
-    from pyro.infer import Trace_ELBO
-
-    return Trace_ELBO()
-
-
-def test_a_fit_that_is_cut_short_tells_the_steps_that_were_taken(caplog):
+def test_a_fit_that_is_stopped_logs_the_steps_taken(caplog):
     lines = lines_of(caplog, callbacks=lambda end: end.epoch == 2)
     assert lines[-1].startswith("Fitted 6 steps")
 
 
 def test_every_logger_has_the_name_of_its_module():
-    for file in (ROOT / "pyrobbb").glob("*.py"):
+    for file in (ROOT / "pyrobbb").rglob("*.py"):
         for call in re.findall(r"getLogger\(.*?\)", file.read_text(encoding="utf-8")):
             assert call == "getLogger(__name__)", file.name
 
@@ -153,7 +144,7 @@ def test_importing_pyrobbb_installs_no_handler_and_no_level():
         "names = [name for name in logging.root.manager.loggerDict if 'pyrobbb' in name]\n"
         "loggers = [logging.getLogger(name) for name in names]\n"
         "assert len(loggers) > 5 and logging.root.handlers == before\n"
-        "assert not any(own.handlers or own.level for own in loggers)"
+        "assert not any(logger.handlers or logger.level for logger in loggers)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -167,9 +158,9 @@ BLOCKS = re.findall(
 )
 
 
-def test_the_blocks_of_the_document_run(capsys, monkeypatch):
-    own, root = logging.getLogger("pyrobbb"), logging.getLogger()
-    monkeypatch.setattr(own, "level", own.level)
+def test_the_code_of_the_document_runs(capsys, monkeypatch):
+    logger, root = logging.getLogger("pyrobbb"), logging.getLogger()
+    monkeypatch.setattr(logger, "level", logger.level)
     monkeypatch.setattr(root, "handlers", list(root.handlers))
     monkeypatch.setattr("pyrobbb.training.run.DEFAULT_STEPS", 4)
     monkeypatch.setattr("pyrobbb.training.run.DEFAULT_EPOCHS", 2)
@@ -179,8 +170,8 @@ def test_the_blocks_of_the_document_run(capsys, monkeypatch):
     try:
         for block in BLOCKS:
             exec(block, names)
-        assert own.level == logging.INFO
+        assert logger.level == logging.INFO
     finally:
-        own.setLevel(logging.NOTSET)
+        logger.setLevel(logging.NOTSET)
     printed = capsys.readouterr().out
     assert printed.count("'nelbo'") == names["posterior"].history.n_epochs

@@ -1,4 +1,4 @@
-"""The README's code runs as it stands."""
+"""The code in the README and in docs/scaling.md runs as it is printed."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), 
 
 def test_the_quickstart_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("pyrobbb.training.run.DEFAULT_STEPS", 40)  # the rest at its defaults
+    monkeypatch.setattr("pyrobbb.training.run.DEFAULT_STEPS", 40)  # all else at its default
     exec(BLOCKS[0], {})
     assert (tmp_path / "model" / "posterior.json").is_file()
     assert len(re.findall(r"\[\[.*?\]\]", capsys.readouterr().out, re.DOTALL)) == 3
@@ -80,11 +80,11 @@ def test_pyro_results_are_converted():
     exec(BLOCKS[5], {**names, "guide": AutoNormal(poutine.block(model, hide=["y"]))})
 
 
-def test_there_is_no_block_that_is_not_run():
+def test_every_block_of_code_is_run_by_a_test():
     assert len(BLOCKS) == 6
 
 
-def test_the_blocks_on_scale_run(tmp_path, monkeypatch, capsys):
+def test_the_code_on_scaling_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = (README.parent / "docs" / "scaling.md").read_text(encoding="utf-8")
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
@@ -94,7 +94,7 @@ def test_the_blocks_on_scale_run(tmp_path, monkeypatch, capsys):
     ]
 
 
-def test_the_times_of_a_step_are_those_of_the_results():
+def test_the_times_of_a_step_are_those_in_the_results_of_the_benchmark():
     def rows(text):
         lines = [line.strip("|").split("|") for line in text.splitlines()]
         return [[cell.strip(" *") for cell in cells] for cells in lines if len(cells) == 4]

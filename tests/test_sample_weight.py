@@ -106,7 +106,7 @@ def test_weights_of_1_change_nothing(engine, batch_size):
 
 
 @pytest.mark.parametrize("estimator", ["local", "flipout"])
-def test_weights_reach_rows_that_have_draws_of_their_own(estimator):
+def test_rows_are_weighted_where_each_has_its_own_draws(estimator):
     """Twice the weight is twice the nll, at the same noise."""
     fits = [
         quick_fit(
@@ -133,8 +133,8 @@ def test_weights_are_not_normalised_but_sharpen_the_posterior():
 # Minibatches
 
 
-class GivenNoise(FusedEngine):
-    """Takes the noise that Pyro draws after `torch.manual_seed(7)`."""
+class FixedNoise(FusedEngine):
+    """Uses the noise that Pyro draws after `torch.manual_seed(7)`."""
 
     def advance_noise(self, n_steps):
         torch.manual_seed(7)
@@ -151,7 +151,7 @@ def by_svi(net, guide):
 
 
 def by_fused(net, guide):
-    return GivenNoise(
+    return FixedNoise(
         [Chain(net, guide, seed=0)],
         closed_form_kl=False,
         estimator="reparam",
@@ -162,7 +162,7 @@ def by_fused(net, guide):
 
 @pytest.mark.parametrize("make_engine", [by_svi, by_fused])
 def test_the_steps_of_an_epoch_average_to_the_objective_of_repeated_rows(make_engine):
-    """By plain gradient descent: a step is minus the gradient. Batches of 10, 10 and 3 rows."""
+    """In plain gradient descent, a step is minus the gradient. Batches of 10, 10 and 3 rows."""
     net = small_network(prior=priors.ByName({"2.bias": None}, default=priors.Normal()))
     guide = moved_guide(net)
     x, y = net.prepare(X, Y)
@@ -182,13 +182,13 @@ def test_the_steps_of_an_epoch_average_to_the_objective_of_repeated_rows(make_en
     share = n_rows / 23
     gradients, losses = [], np.full((3, 2, 1), np.nan)
     for i in range(3):
-        own_net, own_guide = copy.deepcopy(net), copy.deepcopy(guide)
-        own = [*own_guide.parameters(), *(p for _, p in own_net.point_parameters())]
-        before = [p.detach().clone() for p in own]
+        net_i, guide_i = copy.deepcopy(net), copy.deepcopy(guide)
+        parameters = [*guide_i.parameters(), *(p for _, p in net_i.point_parameters())]
+        before = [p.detach().clone() for p in parameters]
         torch.manual_seed(7)
-        engine = make_engine(own_net, own_guide)
+        engine = make_engine(net_i, guide_i)
         engine.run(steps[i : i + 1], losses[i : i + 1])
-        gradients.append([b - a.detach() for b, a in zip(before, own, strict=True)])
+        gradients.append([b - a.detach() for b, a in zip(before, parameters, strict=True)])
     mean = [sum(parts) * 10 / 23 for parts in zip(*gradients, strict=True)]
 
     times = torch.as_tensor(COUNTS)
@@ -202,7 +202,7 @@ def test_the_steps_of_an_epoch_average_to_the_objective_of_repeated_rows(make_en
 
 
 def uncompiled(step, carry, by_step, data, max_steps, model):
-    """Stand in for `compile_loop`: the same steps, by Python."""
+    """Replace `compile_loop`: the same steps, in Python."""
 
     def call(carry, by_step, data):
         parts = []
@@ -237,7 +237,7 @@ def test_the_compiled_step_weighs_rows_as_the_fused_does(
 
 @pytest.mark.parametrize("batch_size", [15, 40])
 def test_a_weighted_linear_regression_has_its_conjugate_posterior(batch_size):
-    """The best factorised normal has the exact mean, and 1 / sqrt of the precision's diagonal."""
+    """The best mean-field normal has the exact mean, and 1 / sqrt of the precision's diagonal."""
     problem = LinearRegression.made(40, seed=0)
     weight = torch.rand(40, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 3
     design, y = problem.design, problem.y[:, 0]
@@ -263,7 +263,7 @@ def test_a_weighted_linear_regression_has_its_conjugate_posterior(batch_size):
     assert ((unweighted - mean).abs() > 0.1 * scale).any()
 
 
-# What it leaves alone, and mistakes
+# Guides, array types and mistakes
 
 
 def test_the_fused_elbo_takes_weights_within_pyros_svi():
@@ -272,15 +272,14 @@ def test_the_fused_elbo_takes_weights_within_pyros_svi():
     x, y = net.prepare(X, Y)
     losses = []
     for elbo in (FusedELBO(), Trace_ELBO()):
-        own_net, own_guide = copy.deepcopy(net), copy.deepcopy(guide)
-        svi = SVI(own_net, own_guide, pyro.optim.Adam({"lr": 0.01}), elbo)
+        svi = SVI(copy.deepcopy(net), copy.deepcopy(guide), pyro.optim.Adam({"lr": 0.01}), elbo)
         pyro.set_rng_seed(7)
         losses.append(svi.step(x[:9], y[:9], 23, torch.as_tensor(COUNTS[:9]).double()))
     assert losses[0] == pytest.approx(losses[1], rel=1e-10)
 
 
-def test_guides_of_ones_own_are_not_given_the_weights():
-    class Own(nn.Module):
+def test_a_guide_by_the_user_is_called_without_the_weights():
+    class UserGuide(nn.Module):
         def __init__(self, net):
             super().__init__()
             self.inner = MeanFieldGuide(net)
@@ -289,20 +288,20 @@ def test_guides_of_ones_own_are_not_given_the_weights():
             return self.inner(x)
 
     net = small_network()
-    own = quick_fit(net, guide=Own(net), sample_weight=COUNTS)
-    assert own.settings["engine"] == "svi"
+    by_user = quick_fit(net, guide=UserGuide(net), sample_weight=COUNTS)
+    assert by_user.settings["engine"] == "svi"
     named = quick_fit(net, sample_weight=COUNTS, engine="svi")
-    np.testing.assert_array_equal(own.history.nll, named.history.nll)
+    np.testing.assert_array_equal(by_user.history.nll, named.history.nll)
 
 
-def test_weights_of_any_kind_of_array_and_number_will_do():
+def test_weights_may_be_any_kind_of_array_and_number():
     expected = quick_fit(sample_weight=COUNTS, engine="fused")
     for weight in (list(COUNTS), torch.as_tensor(COUNTS).float(), COUNTS.astype(np.int8)):
         assert_same_fit(quick_fit(sample_weight=weight, engine="fused"), expected, rtol=0)
 
 
 @pytest.mark.arviz
-def test_only_a_weighted_fit_is_marked_so_and_not_compared_with_the_unweighted_model():
+def test_a_weighted_fit_is_marked_and_not_compared_with_the_unweighted_model():
     assert "is_weighted" not in quick_fit().settings
     posterior = quick_fit(sample_weight=COUNTS)
     checks = posterior.diagnose(X, Y, n_draws=100, seed=0)
@@ -326,20 +325,20 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_weights_that_make_no_sense_are_refused(mistake):
+def test_invalid_weights_are_refused(mistake):
     weight, message = MISTAKES[mistake]
     with pytest.raises(ValueError, match=message):
         quick_fit(sample_weight=weight)
 
 
-def test_a_data_loader_takes_no_weights():
+def test_weights_beside_a_data_loader_are_refused():
     loader = DataLoader(TensorDataset(torch.as_tensor(X), torch.as_tensor(Y)))
     with pytest.raises(ValueError, match="`sample_weight` needs x and y as arrays"):
         fit(small_network(), loader, n_data=23, sample_weight=COUNTS)
 
 
 @pytest.mark.parametrize("loss", ["the model", "FusedELBO"])
-def test_row_weights_are_checked_where_a_user_gives_them(loss):
+def test_row_weights_from_the_user_are_checked(loss):
     net = small_network()
     x, y = net.prepare(X, Y)
 

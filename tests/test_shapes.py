@@ -1,4 +1,4 @@
-"""Any shapes and labels: what fits is taken, what does not is refused in one line."""
+"""Shapes, labels and counts of any size: valid ones are accepted, others refused in one line."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def network_of(n_in, hidden, n_out, likelihood):
 
 @quick
 @given(n=sizes, n_in=sizes, n_out=sizes, hidden=st.lists(sizes, max_size=3), n_draws=sizes)
-def test_shapes_that_fit_go_through_from_the_model_to_the_prediction(
+def test_matching_shapes_are_accepted_from_the_model_to_the_prediction(
     n, n_in, n_out, hidden, n_draws
 ):
     network = network_of(n_in, hidden, n_out, likelihoods.Gaussian()).eval()
@@ -45,7 +45,7 @@ def test_any_other_shape_of_y_is_refused(n, n_out, shape):
     with pytest.raises(ValueError, match=r"^`(y|x)` .*(shape|same number of rows)") as caught:
         network.prepare(np.zeros((n, 2)), np.zeros(shape))
     assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="`y` has shape"):  # as in a Pyro loop of one's own
+    with pytest.raises(ValueError, match="`y` has shape"):  # as in a training loop by the user
         network(torch.zeros(n, 2), torch.zeros(shape))
 
 
@@ -55,7 +55,7 @@ def test_any_other_shape_of_y_is_refused(n, n_out, shape):
     n_classes=st.integers(2, 6),
     dtype=st.sampled_from([np.int64, np.int32, np.float64]),
 )
-def test_labels_are_taken_if_and_only_if_they_name_classes(labels, n_classes, dtype):
+def test_labels_are_accepted_if_and_only_if_they_name_classes(labels, n_classes, dtype):
     network = network_of(2, [3], n_classes, likelihoods.Categorical())
     x, y = np.zeros((len(labels), 2)), np.array(labels, dtype=dtype)
     if all(0 <= label < n_classes for label in labels):
@@ -67,7 +67,7 @@ def test_labels_are_taken_if_and_only_if_they_name_classes(labels, n_classes, dt
 
 @quick
 @given(counts=st.lists(st.floats(-3, 9), min_size=1, max_size=8))
-def test_counts_are_taken_if_and_only_if_they_are_counts(counts):
+def test_counts_are_accepted_if_and_only_if_they_are_counts(counts):
     network = network_of(2, [3], 1, likelihoods.Poisson())
     x, y = np.zeros((len(counts), 2)), np.array(counts)[:, None]
     if all(count >= 0 and count == int(count) for count in counts):
