@@ -107,7 +107,9 @@ def lines_of(caplog, **options):
     with caplog.at_level(logging.INFO, logger="pyrobbb"):
         quick_fit(**options)
     return [
-        record.getMessage() for record in caplog.records if record.name == "pyrobbb.training.loop"
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith("pyrobbb.training.")
     ]
 
 

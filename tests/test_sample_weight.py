@@ -87,7 +87,7 @@ def test_a_full_batch_fit_is_that_of_repeated_rows(engine, options):
     x, y = (np.repeat(values, COUNTS, axis=0) for values in (X, Y))
     options = {"engine": engine, **options}
     weighted = quick_fit(sample_weight=COUNTS, **options)
-    assert weighted.settings["engine"] == engine
+    assert weighted.chains[0].settings["engine"] == engine
     assert_same_fit(weighted, quick_fit(x=x, y=y, **options))
 
 
@@ -228,7 +228,7 @@ def test_the_compiled_step_weighs_rows_as_the_fused_does(
         monkeypatch.setattr(compiled_engine, "compile_loop", uncompiled)
     options = {"sample_weight": COUNTS, "batch_size": batch_size, "restarts": restarts}
     compiled, fused = (quick_fit(engine=name, **options) for name in ("compiled", "fused"))
-    assert compiled.settings["engine"] == "compiled"
+    assert compiled.chains[0].settings["engine"] == "compiled"
     assert_same_fit(compiled, fused)
 
 
