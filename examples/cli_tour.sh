@@ -4,8 +4,8 @@
 #     examples/cli_tour.sh            # two minutes; --quick: a small budget, to see that it runs
 set -euo pipefail
 
-epochs=1000
-if [[ "${1:-}" == "--quick" ]]; then epochs=5; fi
+epochs=1000 n_patients=442
+if [[ "${1:-}" == "--quick" ]]; then epochs=5 n_patients=60; fi
 folder=$(mktemp -d)
 trap 'rm -r "$folder"' EXIT
 cd "$folder"
@@ -13,7 +13,9 @@ cd "$folder"
 # A typical table: 442 diabetes patients, the progression of their disease after a year, a
 # categorical column, some empty cells, and identifiers, which predict nothing. The data set does
 # not document the coding of sex.
-python - <<'PYTHON'
+python - $n_patients <<'PYTHON'
+import sys
+
 from sklearn.datasets import load_diabetes
 
 data = load_diabetes(as_frame=True, scaled=False)
@@ -22,9 +24,10 @@ table["sex"] = table["sex"].map({1: "A", 2: "B"})
 table.loc[::40, "blood_pressure"] = None
 table.insert(0, "patient", [f"P{i:03}" for i in range(len(table))])
 table["progression"] = data.target
-table = table.sample(frac=1, random_state=0)
-table[:331].to_csv("patients.csv", index=False)
-table[331:].drop(columns="progression").to_csv("new.csv", index=False)
+table = table.sample(frac=1, random_state=0)[: int(sys.argv[1])]
+n_fitted = len(table) * 3 // 4
+table[:n_fitted].to_csv("patients.csv", index=False)
+table[n_fitted:].drop(columns="progression").to_csv("new.csv", index=False)
 PYTHON
 head -n 3 patients.csv
 
