@@ -139,7 +139,6 @@ def test_a_package_has_a_docstring_and_lists_what_is_public(module):
     assert [name for name in package.__all__ if not hasattr(package, name)] == []
 
 
-@pytest.mark.xfail(reason="Some files are still to be split.", strict=False)
 def test_files_are_neither_long_nor_tiny():
     n_lines = {
         module: SOURCES[module].count("\n") for module in FILES.keys() - PACKAGES - ANY_LENGTH
