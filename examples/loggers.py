@@ -1,7 +1,7 @@
-"""Follow a fit in TensorBoard, MLflow, or a file of JSON lines: a callback of a few lines each.
+"""Log a fit to TensorBoard, MLflow or a file of JSON lines with callbacks.
 
-None of them is needed to install or run pyrobbb. `fit(callbacks=...)` takes any function of an
-`EpochEnd`; its `metrics()` are plain numbers by name.
+pyrobbb depends on none of them. `fit(callbacks=...)` takes any function of an `EpochEnd`, whose
+`metrics()` returns a dict of numbers.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pyrobbb import BayesianNetwork, fit, mlp
 
 
 def to_json_lines(path):
-    """Write a line an epoch, which `pandas.read_json(path, lines=True)` reads."""
+    """Write one line per epoch, to be read by `pandas.read_json(path, lines=True)`."""
 
     def log(end):
         with open(path, "a", encoding="utf-8") as file:
@@ -28,7 +28,7 @@ def to_json_lines(path):
 
 
 def to_tensorboard(folder):
-    """Write what `tensorboard --logdir folder` shows."""
+    """Write event files, to be shown by `tensorboard --logdir folder`."""
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(folder)
@@ -43,7 +43,7 @@ def to_tensorboard(folder):
 
 
 def to_mlflow():
-    """Log to the run that is active, or begin one."""
+    """Log to the active MLflow run, or to a new one."""
     import mlflow
 
     return lambda end: mlflow.log_metrics(end.metrics(), step=end.epoch)
@@ -51,7 +51,7 @@ def to_mlflow():
 
 def main(epochs=200):
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    logging.getLogger("pyrobbb").setLevel(logging.INFO)  # what fit does, a line each
+    logging.getLogger("pyrobbb").setLevel(logging.INFO)  # one line for each stage of the fit
 
     rng = np.random.default_rng(0)
     x = rng.uniform(-2, 2, (200, 1))
@@ -63,7 +63,7 @@ def main(epochs=200):
         if find_spec("tensorboard"):
             callbacks.append(to_tensorboard(f"{folder}/tensorboard"))
         else:
-            print("TensorBoard is left out: tensorboard is not installed.")
+            print("TensorBoard is skipped: tensorboard is not installed.")
         if find_spec("mlflow") and find_spec("sqlalchemy"):
             import mlflow
 
@@ -71,12 +71,12 @@ def main(epochs=200):
             run.enter_context(mlflow.start_run())
             callbacks.append(to_mlflow())
         else:
-            print("MLflow is left out: mlflow, with its database, is not installed.")
+            print("MLflow is skipped: mlflow or sqlalchemy is not installed.")
 
         network = BayesianNetwork(mlp(1, [20], 1, seed=0))
         fit(network, x, y, epochs=epochs, callbacks=callbacks, seed=0, progress=False)
         written = lines.read_text(encoding="utf-8").splitlines()
-        print(f"{len(written)} lines of JSON, the last of them:")
+        print(f"{len(written)} lines of JSON, the last one:")
         print(json.dumps(json.loads(written[-1]), indent=2))
 
 

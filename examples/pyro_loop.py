@@ -1,9 +1,10 @@
-"""A Pyro user's own loop: stock SVI, Trace_ELBO and Predictive around a BayesianNetwork.
+"""Train a BayesianNetwork in a Pyro loop, with stock SVI, Trace_ELBO and Predictive.
 
-The network is the model, `MeanFieldGuide` a guide; neither needs `pyrobbb.fit`. The last part puts
-one of Pyro's autoguides in the guide's place, with correlated weights, which is no cure by itself:
-in the gap between the data both guides doubt too little (notebooks/01-bayes-by-backprop.ipynb shows
-how much there is to doubt), and far from the data a ReLU network runs straight on.
+The network is the model and `MeanFieldGuide` the guide; `pyrobbb.fit` is not needed. The second
+guide is one of Pyro's autoguides, with correlated weights. Correlations alone do not solve the
+problem: both guides underestimate the epistemic uncertainty in the gap between the data (the exact
+posterior is in notebooks/01-bayes-by-backprop.ipynb), and far from the data a ReLU network
+extrapolates linearly.
 """
 
 import argparse
@@ -18,11 +19,11 @@ from pyro.infer.autoguide.initialization import init_to_value
 import pyrobbb
 
 N_DATA, BATCH, NOISE = 200, 100, 0.2
-PROBES = {"among the data": -1.5, "in the gap": 0.0, "far off": 4.0}
+PROBES = {"in the data": -1.5, "in the gap": 0.0, "far outside": 4.0}
 
 
 def make_data():
-    """Two clusters of inputs with a gap between them."""
+    """Draw two clusters of inputs with a gap between them."""
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(N_DATA, 1, generator=generator) - 2.0  # in [-2, -1]
     x[N_DATA // 2 :] += 3.0  # in [1, 2]
@@ -31,7 +32,7 @@ def make_data():
 
 
 def fit(network, guide, x, y, n_steps, lr=0.02):
-    """Give the loss of each step: the negative ELBO, in nats."""
+    """Train, and return the loss of each step: the negative ELBO, in nats."""
     optimizer = pyro.optim.ExponentialLR(
         {"optimizer": torch.optim.Adam, "optim_args": {"lr": lr}, "gamma": 0.05 ** (1 / n_steps)}
     )
@@ -39,30 +40,31 @@ def fit(network, guide, x, y, n_steps, lr=0.02):
     losses = []
     while len(losses) < n_steps:
         for rows in torch.randperm(N_DATA).split(BATCH):
-            # n_data: the rows are a batch of so many. Left out, they are taken for all data.
+            # n_data scales the likelihood of the batch. Without it, the batch counts as all data.
             losses.append(svi.step(x[rows], y[rows], n_data=N_DATA))
-            optimizer.step()  # the schedule
+            optimizer.step()  # advances the learning rate schedule
     return losses
 
 
-def row(how, nelbo, means, sds):
+def print_row(name, nelbo, means, sds):
     values = "".join(f"   {m:>5.2f} +- {s:.2f} " for m, s in zip(means, sds, strict=True))
-    print(f"{how:<30} {nelbo:>7}{values}".rstrip())
+    print(f"{name:<30} {nelbo:>7}{values}".rstrip())
 
 
-def report(how, network, guide, losses, n_draws=500):
+def report(name, network, guide, losses, n_draws=500):
     predictive = Predictive(network, guide=guide, num_samples=n_draws, parallel=True)
     with torch.no_grad():
         y = predictive(torch.tensor([*PROBES.values()])[:, None])["y"].squeeze(-1)
     last = losses[-(len(losses) // 10) :]
-    row(how, f"{sum(last) / len(last):.1f}", y.mean(0), y.std(0))
+    print_row(name, f"{sum(last) / len(last):.1f}", y.mean(0), y.std(0))
 
 
 def main(n_steps=3000):
     x, y = make_data()
-    print(f"{n_steps} steps; nelbo: mean over the last tenth. Then y, mean +- sd over 500 draws.")
+    print(f"{n_steps} steps; nelbo: mean over the last 10 %; y: mean +- sd over 500 draws.")
     print(f"{'':<30} {'nelbo':>7}" + "".join(f"   {place:<14}" for place in PROBES).rstrip())
-    row("the truth", "", [math.sin(2 * x) for x in PROBES.values()], [NOISE] * len(PROBES))
+    truth = [math.sin(2 * x) for x in PROBES.values()]
+    print_row("true function and noise", "", truth, [NOISE] * len(PROBES))
 
     pyro.set_rng_seed(0)
     network = pyrobbb.BayesianNetwork(
@@ -73,8 +75,8 @@ def main(n_steps=3000):
     losses = fit(network, guide, x, y, n_steps)
     report("MeanFieldGuide", network, guide, losses)
 
-    # An autoguide starts at the prior's median, which for weights is 0, where all hidden units are
-    # alike: start it at the module's own weights, with small scales.
+    # By default, an autoguide starts at the median of the prior: all weights are 0 and all hidden
+    # units identical. Start it at the module's weights instead, with small scales.
     weights = {name: parameter.detach() for name, parameter in network.bayesian_parameters()}
     guide = AutoLowRankMultivariateNormal(
         network, init_loc_fn=init_to_value(values=weights), init_scale=0.02, rank=10
@@ -84,7 +86,7 @@ def main(n_steps=3000):
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # several threads only slow down a net this small
+    torch.set_num_threads(1)  # more threads are slower for a network this small
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small budget")
     main(n_steps=40 if parser.parse_args().quick else 3000)

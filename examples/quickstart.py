@@ -1,4 +1,4 @@
-"""Fit a Bayesian network to scikit-learn's diabetes data; predict with intervals; score them."""
+"""Fit a Bayesian neural network to scikit-learn's diabetes data, predict intervals, score them."""
 
 import argparse
 
@@ -13,28 +13,30 @@ import pyrobbb
 def main(epochs=300):
     x, y = load_diabetes(return_X_y=True)
     x_train, x_test, y_train, y_test = train_test_split(x, y[:, None], random_state=0)
-    of_x, of_y = StandardScaler().fit(x_train), StandardScaler().fit(y_train)
+    x_scaler, y_scaler = StandardScaler().fit(x_train), StandardScaler().fit(y_train)
 
     network = pyrobbb.BayesianNetwork(pyrobbb.mlp(10, [50], 1, seed=0))
-    x_train, y_train = of_x.transform(x_train), of_y.transform(y_train)
+    x_train, y_train = x_scaler.transform(x_train), y_scaler.transform(y_train)
     posterior = pyrobbb.fit(network, x_train, y_train, epochs=epochs, seed=0)
 
-    prediction = posterior.predict(of_x.transform(x_test), seed=0)
-    prediction = prediction.rescaled(of_y.mean_, of_y.scale_)  # back in the units of y
+    prediction = posterior.predict(x_scaler.transform(x_test), seed=0)
+    prediction = prediction.rescaled(y_scaler.mean_, y_scaler.scale_)  # in the units of y
     lower, upper = prediction.interval(0.9)
-    print("progression seen, mean, 90 % interval; doubt and noise as standard deviations")
+    print("observed, predicted mean, 90 % interval, epistemic sd, aleatoric sd")
     for row in range(5):
         mean, low, high = prediction.mean[row, 0], lower[row, 0], upper[row, 0]
-        doubt, noise = prediction.epistemic_sd[row, 0], prediction.aleatoric_sd[row, 0]
-        seen = y_test[row, 0]
-        print(f"{seen:5.0f} {mean:5.0f} [{low:4.0f}, {high:4.0f}]   {doubt:3.0f} {noise:3.0f}")
+        epistemic, aleatoric = prediction.epistemic_sd[row, 0], prediction.aleatoric_sd[row, 0]
+        print(
+            f"{y_test[row, 0]:5.0f} {mean:5.0f} [{low:4.0f}, {high:4.0f}]   "
+            f"{epistemic:3.0f} {aleatoric:3.0f}"
+        )
     print(f"rmse {pyrobbb.scores.rmse(prediction, y_test):.1f}; sd of y {y_test.std():.1f}")
-    print(f"nll {pyrobbb.scores.nll(prediction, y_test):.2f} nats a patient")
-    print(f"{pyrobbb.scores.coverage(prediction, y_test, 0.9):.0%} inside the 90 % intervals")
+    print(f"nll {pyrobbb.scores.nll(prediction, y_test):.2f} nats per patient")
+    print(f"coverage of the 90 % intervals {pyrobbb.scores.coverage(prediction, y_test, 0.9):.0%}")
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # several threads only slow down a net this small
+    torch.set_num_threads(1)  # more threads are slower for a network this small
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a small budget")
     main(epochs=2 if parser.parse_args().quick else 300)

@@ -1,21 +1,21 @@
-"""Class labels from Bernoulli(0.6), a network with biases, two Monte Carlo draws, and no NaN.
+"""Binary labels from Bernoulli(0.6), fitted with two Monte Carlo draws per step and without NaN.
 
-The inputs say nothing about the labels, so the right answer is known: the predictive probability
-should lie near the posterior mean of a Beta-Bernoulli model, whatever the input.
+The labels do not depend on the inputs, so the correct answer is known: for every input, the
+predictive probability should be near the posterior mean of a Beta-Bernoulli model.
 
-Written as ``y * log(softmax(output))``, with two draws averaged, this loss turned NaN after some 20
-steps. Four things came together:
+With the likelihood ``y * log(softmax(output))`` averaged over two draws, the original program
+returned NaN after about 20 steps. Four mistakes caused it:
 
-- softmax taken over the observations, not the classes: it compares the rows with each other, and
-  the labels can be met only by driving outputs apart without end;
-- both quadratic terms of the log densities with the wrong sign, which drives the weights apart;
-- log(softmax) instead of log_softmax: softmax underflows to 0 at outputs some 745 below the
-  largest (104 in single precision), and its logarithm is -inf;
-- 0 * -inf: a label 0 multiplies that -inf, and the product is NaN. From the sum it gets into all
-  gradients, and from there into all weights, in a single step.
+- Softmax was taken over the observations instead of the classes. It compares rows with each other,
+  and the loss decreases without bound as the outputs diverge.
+- Both quadratic terms of the log densities had the wrong sign, which makes the weights diverge.
+- log(softmax) was used instead of log_softmax. Softmax underflows to 0 for outputs about 745 below
+  the largest (104 in single precision), and its logarithm is -inf.
+- A label of 0 was multiplied by -inf, which is NaN. Through the sum it enters all gradients, and
+  all weights after a single step.
 
-Noise of standard deviation 0.1, a clamp on the output or a tiny learning rate put this off; none of
-them mends it. Working from logits does: log sigmoid(o) = -softplus(-o) is finite for every o.
+Noise of standard deviation 0.1, clamped outputs or a tiny learning rate only delay this. The
+solution is to use logits: log sigmoid(o) = -softplus(-o) is finite for every finite o.
 """
 
 import argparse
@@ -27,34 +27,34 @@ from scipy.special import digamma, entr
 import pyrobbb
 from pyrobbb import reference
 
-N_DATA, TRUTH = 100, 0.6
+N_DATA, TRUE_PROBABILITY = 100, 0.6
 
 
-def show_the_nan(y):
-    """Print the loss as it was written, and from logits, for outputs of growing size."""
+def show_nan(y):
+    """Print the original loss, and the loss from logits, for outputs of increasing size."""
     direction = np.random.default_rng(1).standard_normal(y.shape)
     print("size of outputs   y * log(softmax) over rows   from logits")
     for size in (1, 100, 1000):
         output = size * direction
         with np.errstate(divide="ignore", invalid="ignore"):
             softmax = np.exp(output - output.max()) / np.exp(output - output.max()).sum()
-            as_written = -(y * np.log(softmax)).sum()
+            original = -(y * np.log(softmax)).sum()
         from_logits = reference.BernoulliLikelihood().nll(output, y)
-        print(f"{size:>15} {as_written:>28.1f} {from_logits:>13.1f}")
+        print(f"{size:>15} {original:>28.1f} {from_logits:>13.1f}")
 
 
-def describe(how, probs, nelbo):
+def print_range(name, probs, nelbo):
     assert np.isfinite(nelbo).all()
-    print(f"{how:<34} {probs.mean():.3f} ({probs.min():.3f} to {probs.max():.3f})")
+    print(f"{name:<34} {probs.mean():.3f} ({probs.min():.3f} to {probs.max():.3f})")
 
 
 def main(n_steps=20_000, epochs=1500):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((N_DATA, 3))
-    y = rng.binomial(1, TRUTH, (N_DATA, 1)).astype(float)
-    show_the_nan(y)
+    y = rng.binomial(1, TRUE_PROBABILITY, (N_DATA, 1)).astype(float)
+    show_nan(y)
 
-    by_hand = reference.train(  # raises FloatingPointError at the first nelbo that is not finite
+    trained = reference.train(  # raises FloatingPointError if the nelbo is not finite
         x,
         y,
         hidden=[32],
@@ -64,36 +64,38 @@ def main(n_steps=20_000, epochs=1500):
         n_draws=2,
         learning_rate=1e-3,
     )
-    logits = reference.predict(by_hand, x, n_draws=500, seed=1)
+    logits = reference.predict(trained, x, n_draws=500, seed=1)
 
     network = pyrobbb.BayesianNetwork(
         pyrobbb.mlp(3, [32], 1, seed=0),
         prior=pyrobbb.priors.Normal(1.0),
         likelihood=pyrobbb.likelihoods.Bernoulli(),
     )
-    # Two draws a step, vectorised. A loss or gradient that is not finite raises NonFiniteLossError.
+    # Two draws per step, vectorised. Raises NonFiniteLossError if a loss or gradient is not finite.
     posterior = pyrobbb.fit(network, x, y, epochs=epochs, n_particles=2, seed=0, progress=False)
     prediction = posterior.predict(x, n_draws=500, seed=1)
 
     n_ones = int(y.sum())
-    print(
-        f"\n{n_ones} ones among {N_DATA} labels. Probability of a 1, mean (range) over the inputs:"
-    )
-    print(f"{'the truth':<34} {TRUTH:.3f}")
+    print(f"\n{n_ones} of {N_DATA} labels are 1. Probability of a 1, mean (range) over the inputs:")
+    print(f"{'true probability':<34} {TRUE_PROBABILITY:.3f}")
     print(f"{'Beta(1, 1) prior, posterior mean':<34} {(n_ones + 1) / (N_DATA + 2):.3f}")
-    describe(f"NumPy, {n_steps} steps of 2 draws", reference.sigmoid(logits).mean(0), by_hand.nelbo)
-    describe(f"pyrobbb, {epochs} steps of 2 draws", prediction.probs, posterior.history.nelbo)
+    print_range(
+        f"NumPy, {n_steps} steps of 2 draws", reference.sigmoid(logits).mean(0), trained.nelbo
+    )
+    print_range(f"pyrobbb, {epochs} steps of 2 draws", prediction.probs, posterior.history.nelbo)
     ones, zeros = n_ones + 1, N_DATA - n_ones + 1
-    share = np.array([ones, zeros]) / (ones + zeros)
-    noise = share @ (digamma(ones + zeros + 1) - digamma(np.array([ones, zeros]) + 1))
-    print("\nOf the uncertainty, what more data could remove, in nats:")
-    print(f"Beta {entr(share).sum() - noise:.3f} of {entr(share).sum():.3f}", end="; ")
-    doubt, total = prediction.mutual_information.mean(), prediction.entropy.mean()
-    print(f"network {doubt:.3f} of {total:.3f}: it must allow for inputs that matter.")
+    mean = np.array([ones, zeros]) / (ones + zeros)
+    expected_entropy = mean @ (digamma(ones + zeros + 1) - digamma(np.array([ones, zeros]) + 1))
+    print("\nEpistemic uncertainty (mutual information) and total entropy, in nats:")
+    entropy = entr(mean).sum()
+    print(f"Beta-Bernoulli {entropy - expected_entropy:.3f} of {entropy:.3f}", end="; ")
+    information, entropy = prediction.mutual_information.mean(), prediction.entropy.mean()
+    print(f"network {information:.3f} of {entropy:.3f}")
+    print("(more, since under its prior the labels may depend on the inputs)")
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # several threads only slow down a net this small
+    torch.set_num_threads(1)  # more threads are slower for a network this small
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small budget")
     quick = parser.parse_args().quick

@@ -1,9 +1,9 @@
-"""Bayes by Backprop by hand: NumPy, lists of arrays, and no automatic differentiation.
+"""Bayes by Backprop in NumPy, without automatic differentiation.
 
-The lists mu, rho, eps and w hold one (W, b) pair a layer. Where the two lines that matter come
-from, those of `g` and `d_rho` in `gradients`, is derived in the docstring of `pyrobbb.reference`.
-Here each gradient is checked against finite differences of the cost as the paper writes it; then
-the loop trains a 1-16-1 network on a noisy sine.
+The lists mu, rho, eps and w contain one pair (W, b) per layer. The two essential lines are those of
+`g` and `d_rho` in `gradients`; the docstring of `pyrobbb.reference` derives them. This script
+checks each gradient against finite differences of the cost in the paper, then trains a 1-16-1
+network on a noisy sine.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def draw_noise(like, rng):
 
 
 def cost(mu, rho, eps, x, y):
-    """Compute f = log q(w|theta) - log P(w) - log P(D|w), with nothing cancelled."""
+    """Compute f = log q(w|theta) - log P(w) - log P(D|w), without cancelling any terms."""
     w = reference.sample(mu, rho, eps)  # w = mu + softplus(rho) * eps
     output, _ = reference.feedforward(w, x, ACTIVATION)
     f = LIKELIHOOD.nll(output, y)
@@ -39,20 +39,20 @@ def cost(mu, rho, eps, x, y):
 
 
 def gradients(mu, rho, eps, x, y):
-    """Differentiate `cost` with respect to each array of mu and of rho."""
+    """Compute the gradients of `cost` with respect to each array of mu and rho."""
     w = reference.sample(mu, rho, eps)
     output, cache = reference.feedforward(w, x, ACTIVATION)
     d_nll = reference.backpropagate(w, cache, LIKELIHOOD.d_nll(output, y), ACTIVATION)
     d_mu, d_rho = [], []
     for w_i, rho_i, eps_i, d_nll_i in zip(flat(w), flat(rho), flat(eps), flat(d_nll), strict=True):
-        g = d_nll_i - PRIOR.score(w_i)  # what the likelihood and the prior say about w
+        g = d_nll_i - PRIOR.score(w_i)  # of the negative log joint density
         d_mu.append(g)
         d_rho.append(sigmoid(rho_i) * (eps_i * g - 1 / softplus(rho_i)))
     return d_mu, d_rho
 
 
 def train(mu, rho, x, y, rng, *, n_steps, learning_rate):
-    """Descend by plain gradient descent, in place; give the cost of each step."""
+    """Run gradient descent, in place, and return the cost of each step."""
     costs = np.empty(n_steps)
     for step in range(n_steps):
         eps = draw_noise(mu, rng)
@@ -64,7 +64,7 @@ def train(mu, rho, x, y, rng, *, n_steps, learning_rate):
 
 
 def central_differences(f, array, h=1e-5):
-    """Differentiate f() with respect to each element of an array that it reads."""
+    """Compute the central differences of f() for each element of an array that f reads."""
     result = np.empty_like(array)
     for i in np.ndindex(array.shape):
         middle = array[i]
@@ -77,14 +77,14 @@ def central_differences(f, array, h=1e-5):
 
 
 def check(mu, rho, eps, x, y):
-    """Compare the gradients with finite differences, array by array, and with the library's."""
+    """Compare the gradients with finite differences and with those of `pyrobbb.reference`."""
     d_mu, d_rho = gradients(mu, rho, eps, x, y)
-    print("gradient of   shape      largest element   largest error, relative to it")
-    for theta, arrays, by_hand in (("mu", flat(mu), d_mu), ("rho", flat(rho), d_rho)):
-        for name, array, found in zip(["W1", "b1", "W2", "b2"], arrays, by_hand, strict=True):
+    print("gradient of   shape      largest element   relative error")
+    for theta, arrays, analytic in (("mu", flat(mu), d_mu), ("rho", flat(rho), d_rho)):
+        for name, array, gradient in zip(["W1", "b1", "W2", "b2"], arrays, analytic, strict=True):
             numeric = central_differences(lambda: cost(mu, rho, eps, x, y), array)
             largest = np.abs(numeric).max()
-            error = np.abs(found - numeric).max() / largest
+            error = np.abs(gradient - numeric).max() / largest
             print(f"{theta + ' ' + name:<13} {array.shape!s:<10} {largest:>15.3f}   {error:.1e}")
             assert error < 1e-6, f"The gradient of {theta} {name} is wrong."
 
@@ -92,17 +92,17 @@ def check(mu, rho, eps, x, y):
         mu, rho, [eps], x, y, prior=PRIOR, likelihood=LIKELIHOOD, activation=ACTIVATION
     )
     assert np.isclose(library.nelbo, cost(mu, rho, eps, x, y), rtol=1e-12)
-    theirs = [*flat(library.d_mu), *flat(library.d_rho)]
-    for our_array, their_array in zip([*d_mu, *d_rho], theirs, strict=True):
-        np.testing.assert_allclose(our_array, their_array, rtol=1e-9, atol=1e-9)
-    print("pyrobbb.reference.nelbo_and_gradients gives the same cost and gradients.\n")
+    expected = [*flat(library.d_mu), *flat(library.d_rho)]
+    for gradient, expected_gradient in zip([*d_mu, *d_rho], expected, strict=True):
+        np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-9, atol=1e-9)
+    print("pyrobbb.reference.nelbo_and_gradients returns the same cost and gradients.\n")
 
 
-def report(how, trained, x, y):
+def report(name, trained, x, y):
     last = trained.nelbo[-max(len(trained.nelbo) // 10, 1) :].mean()
     outputs = reference.predict(trained, x, n_draws=200, seed=1)
-    rmse, doubt = np.sqrt(((outputs.mean(0) - y) ** 2).mean()), outputs.std(0).mean()
-    print(f"{how:<24} {trained.nelbo[0]:>7.1f} {last:>7.1f} {rmse:>7.3f} {doubt:>7.3f}")
+    rmse, epistemic_sd = np.sqrt(((outputs.mean(0) - y) ** 2).mean()), outputs.std(0).mean()
+    print(f"{name:<24} {trained.nelbo[0]:>7.1f} {last:>7.1f} {rmse:>7.3f} {epistemic_sd:>12.3f}")
 
 
 def main(n_steps=20_000):
@@ -112,12 +112,12 @@ def main(n_steps=20_000):
     mu, rho = reference.initialise(SIZES, rng)
     check(mu, rho, draw_noise(mu, rng), x, y)
 
-    print(f"{n_steps} steps. first, last: the cost at first, and its mean over the last tenth.")
-    print(f"rmse: from the mean output to y, whose noise is {NOISE}. doubt: sd over draws.")
-    print(f"{'':<24} {'first':>7} {'last':>7} {'rmse':>7} {'doubt':>7}")
+    print(f"{n_steps} steps; cost of the first step, and mean over the last 10 %; rmse of the mean")
+    print(f"output (the noise of y is {NOISE}); epistemic sd of the output, mean over the rows")
+    print(f"{'':<24} {'first':>7} {'last':>7} {'rmse':>7} {'epistemic sd':>12}")
     costs = train(mu, rho, x, y, rng, n_steps=n_steps, learning_rate=2e-4)
-    report("gradient descent, above", reference.Trained(mu, rho, costs, ACTIVATION), x, y)
-    by_adam = reference.train(
+    report("gradient descent, here", reference.Trained(mu, rho, costs, ACTIVATION), x, y)
+    adam = reference.train(
         x,
         y,
         hidden=SIZES[1:-1],
@@ -127,7 +127,7 @@ def main(n_steps=20_000):
         n_steps=n_steps,
         learning_rate=1e-3,
     )
-    report("Adam, reference.train", by_adam, x, y)
+    report("Adam, reference.train", adam, x, y)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Bayes by Backprop in eleven steps of plain PyTorch, then shown equal to Pyro and pyrobbb.
+"""Bayes by Backprop in eleven steps of plain PyTorch, compared with Pyro and pyrobbb.
 
-The steps follow an outline that is in circulation as an answer to the question how the algorithm is
-written by hand: inputs as column vectors, one hidden layer of sigmoid units, N(0, 1) prior, cost
-f = log q(w|theta) - log P(w) - log P(D|w). The comments say where that outline, or the programs
-that it answers, went wrong, or where one easily does. The outline's cost did not fall steadily;
-this one does until it has converged, but for the noise of its single draw.
+The steps follow a widely read outline of how to implement the algorithm without a library: inputs
+as column vectors, one hidden layer of sigmoid units, N(0, 1) prior, cost
+f = log q(w|theta) - log P(w) - log P(D|w). The comments point out mistakes in this outline and in
+similar programs. The cost of the outline did not decrease steadily; this one decreases until it has
+converged, apart from the noise of a single draw per step.
 """
 
 import argparse
@@ -22,19 +22,19 @@ N_IN, N_HIDDEN, N_DATA = 2, 8, 200
 
 
 def make_data():
-    """Step 1: the inputs x_1 .. x_N as the columns of x, and a label in {0, 1} for each."""
+    """Step 1: generate inputs x_1 .. x_N, the columns of x, and a label in {0, 1} for each."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(N_IN, N_DATA, generator=generator)
     logits = 3 * x[0] - 2 * x[1]
     y = torch.bernoulli(torch.sigmoid(logits), generator=generator)
-    return x, y[None]  # y is a row, as the output will be: a flat y may broadcast
+    return x, y[None]  # of shape (1, N), like the output: a flat y may broadcast
 
 
 def make_theta():
-    """Step 2: mu and rho for each weight matrix w_l, both of its shape.
+    """Step 2: create mu and rho for each weight matrix w_l, both of its shape.
 
-    One rho of the outline had another shape than its weights. Where broadcasting lets that pass,
-    weights share a scale, and the posterior is not the one that was meant.
+    One rho of the outline had a different shape from its weights. If the shapes broadcast, weights
+    share a scale, and the posterior is not the intended one.
     """
     generator = torch.Generator().manual_seed(1)
     shapes = [(N_HIDDEN, N_IN), (1, N_HIDDEN)]
@@ -44,35 +44,35 @@ def make_theta():
 
 
 def draw_noise(mu):
-    """Step 3: eps ~ N(0, 1), anew at each step.
+    """Step 3: draw eps ~ N(0, 1), new at each step.
 
-    With a standard deviation of 0.1, w would not have the density that step 5 gives it. And eps is
-    a constant, without requires_grad: it is no parameter.
+    With a standard deviation of 0.1, w would not have the density of step 5. eps is a constant
+    without requires_grad, as it is not a parameter.
     """
     return [torch.randn_like(m) for m in mu]
 
 
 def cost(mu, rho, eps, x, y):
-    # Step 4: w = mu + s * eps. softplus, since log(1 + exp(rho)) written out overflows.
+    # Step 4: w = mu + s * eps. softplus does not overflow; log(1 + exp(rho)) does.
     s = [softplus(r) for r in rho]
     w = [m + s_i * e for m, s_i, e in zip(mu, s, eps, strict=True)]
 
-    # Step 5: log q(w|theta). By hand, the sign of -(w - mu)^2 / (2 s^2) is easily lost.
+    # Step 5: log q(w|theta). A common mistake is the wrong sign of -(w - mu)^2 / (2 s^2).
     log_q = sum(Normal(m, s_i).log_prob(w_i).sum() for m, s_i, w_i in zip(mu, s, w, strict=True))
 
-    # Step 6: log P(w), the prior: of the drawn w, not of mu; the same sign of the square.
+    # Step 6: log P(w), the prior, at the drawn w, not at mu. The square is negative here too.
     log_prior = sum(Normal(0.0, 1.0).log_prob(w_i).sum() for w_i in w)
 
-    # Step 7: the output, of shape (1, N), by the weights that were drawn. No clamp, no softmax.
+    # Step 7: the output, of shape (1, N), with the drawn weights. No clamp, no softmax.
     output = w[1] @ torch.sigmoid(w[0] @ x)
 
-    # Step 8: log P(D|w). The outline took log_softmax over the classes, of which there was one:
-    # that is 0 for any output, so that the data never entered (see `main`). Its sign was flipped
-    # as well: cross-entropy is *minus* the log-likelihood.
+    # Step 8: log P(D|w). The outline took log_softmax over a single class, which is 0 for any
+    # output: the cost did not depend on the data (see `main`). Its sign was wrong as well, as
+    # cross-entropy is *minus* the log-likelihood.
     log_likelihood = -binary_cross_entropy_with_logits(output, y, reduction="sum")
 
-    # Step 9: the cost. Prior and likelihood are both subtracted; they are never multiplied, and
-    # none is averaged over weights or rows while the others are summed.
+    # Step 9: the cost. Subtract both log prior and log likelihood. Sum all terms over weights and
+    # rows; do not average only some of them.
     return log_q - log_prior - log_likelihood
 
 
@@ -83,18 +83,18 @@ def train(n_steps, lr=0.005):
     costs = []
     for _ in range(n_steps):
         f = cost(mu, rho, draw_noise(mu), x, y)
-        # Step 10: the gradients. w depends on mu and rho, so this one call gives both parts of
-        # equations 3 and 4: through w, and directly. A detached w would give the second part only.
+        # Step 10: the gradients. As w depends on mu and rho, this call computes both terms of
+        # equations 3 and 4: through w, and direct. With a detached w, the first would be missing.
         optimizer.zero_grad()
         f.backward()
-        # Step 11: descend, and go on with fresh noise at step 3.
+        # Step 11: update the parameters, and continue at step 3 with new noise.
         optimizer.step()
         costs.append(f.item())
     return mu, rho, torch.tensor(costs)
 
 
 def assert_equal_to_pyro(mu, rho):
-    """Hold cost and gradients against stock Pyro on a BayesianNetwork, at the same noise."""
+    """Compare cost and gradients with stock Pyro on a BayesianNetwork, with the same noise."""
     x, y = make_data()
     net = nn.Sequential(
         nn.Linear(N_IN, N_HIDDEN, bias=False), nn.Sigmoid(), nn.Linear(N_HIDDEN, 1, bias=False)
@@ -106,7 +106,7 @@ def assert_equal_to_pyro(mu, rho):
     with torch.no_grad():
         guide.loc.copy_(torch.cat([m.flatten() for m in mu]))
         guide.rho.copy_(torch.cat([r.flatten() for r in rho]))
-    rows, targets = x.T.double(), y.T.double()  # one row an observation
+    rows, targets = x.T.double(), y.T.double()  # one row per observation
 
     pyro.set_rng_seed(2)
     nelbo = Trace_ELBO().differentiable_loss(network, guide, rows, targets)
@@ -114,7 +114,7 @@ def assert_equal_to_pyro(mu, rho):
 
     pyro.set_rng_seed(2)
     w = torch.cat([value.flatten() for value in guide(rows).values()])
-    eps = guide.split(((w - guide.loc) / guide.scale).detach()).values()  # the noise Pyro drew
+    eps = guide.split(((w - guide.loc) / guide.scale).detach()).values()  # the noise drawn by Pyro
     mu = [m.detach().double().requires_grad_() for m in mu]
     rho = [r.detach().double().requires_grad_() for r in rho]
     f = cost(mu, rho, eps, x.double(), y.double())
@@ -122,24 +122,24 @@ def assert_equal_to_pyro(mu, rho):
 
     print(f"cost {f.item():.10f}, Trace_ELBO {nelbo.item():.10f}")
     torch.testing.assert_close(f, nelbo)
-    for name, ours, theirs in (("mu", mu, guide.loc), ("rho", rho, guide.rho)):
+    for name, ours, reference in (("mu", mu, guide.loc), ("rho", rho, guide.rho)):
         gradient = torch.cat([parameter.grad.flatten() for parameter in ours])
-        torch.testing.assert_close(gradient, theirs.grad)
-        largest = (gradient - theirs.grad).abs().max()
-        print(f"gradient of {name}: {len(gradient)} elements, differ by {largest:.0e} at most")
+        torch.testing.assert_close(gradient, reference.grad)
+        difference = (gradient - reference.grad).abs().max()
+        print(f"gradient of {name}: {len(gradient)} elements, largest difference {difference:.0e}")
 
 
 def main(n_steps=3000):
     output = torch.randn(1, 5, requires_grad=True)
-    likelihood = log_softmax(output, dim=0).sum()
-    likelihood.backward()
-    print(f"log_softmax over a single output: {likelihood.item():.1f}, ", end="")
-    print(f"gradient {output.grad.abs().max().item():.1f}: whatever the data")
+    log_likelihood = log_softmax(output, dim=0).sum()
+    log_likelihood.backward()
+    print(f"log_softmax over a single output: {log_likelihood.item():.1f}, ", end="")
+    print(f"gradient {output.grad.abs().max().item():.1f}, independent of the data")
 
     torch.manual_seed(0)
     mu, rho, costs = train(n_steps)
     for part in costs.chunk(10):
-        print(f"cost, mean of {len(part)} steps: {part.mean():.1f}")
+        print(f"cost, mean over {len(part)} steps: {part.mean():.1f}")
 
     assert_equal_to_pyro(mu, rho)
 
@@ -150,13 +150,13 @@ def main(n_steps=3000):
             for _ in range(200)
         ]
         probs = torch.stack([torch.sigmoid(w[1] @ torch.sigmoid(w[0] @ x)) for w in draws]).mean(0)
-    right = ((probs > 0.5) == (y > 0.5)).float().mean()
-    print(f"right in {right:.0%} of the training rows; the larger class has ", end="")
-    print(f"{max(y.mean(), 1 - y.mean()):.0%}")
+    accuracy = ((probs > 0.5) == (y > 0.5)).float().mean()
+    majority = max(y.mean(), 1 - y.mean())
+    print(f"training accuracy {accuracy:.0%}; share of the larger class {majority:.0%}")
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # several threads only slow down a net this small
+    torch.set_num_threads(1)  # more threads are slower for a network this small
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small budget")
     main(n_steps=50 if parser.parse_args().quick else 3000)

@@ -1,4 +1,4 @@
-"""Mixed columns, a pipeline and a search: Bayes by Backprop as a scikit-learn estimator."""
+"""Use the scikit-learn estimators: mixed columns, a pipeline, a grid search, a classifier."""
 
 import argparse
 import tempfile
@@ -23,7 +23,7 @@ def main(**budget):
 
 
 def regression(budget):
-    """Predict the course of diabetes, from numbers, a category, and with values missing."""
+    """Predict the progression of diabetes from mixed columns with missing values."""
     frame = load_diabetes(as_frame=True, scaled=False).frame
     frame["sex"] = frame["sex"].map({1.0: "one", 2.0: "two"})
     frame.loc[::20, "bmi"] = np.nan
@@ -39,43 +39,43 @@ def regression(budget):
         pipeline, {"bbbregressor__likelihood": ["gaussian", "heteroscedastic"]}, cv=3
     )
     search.fit(train.drop(columns="target"), train["target"])
-    print(f"noise by cross-validation: {search.best_params_['bbbregressor__likelihood']}")
+    likelihood = search.best_params_["bbbregressor__likelihood"]
+    print(f"likelihood selected by cross-validation: {likelihood}")
 
     mean, sd = search.best_estimator_.predict(test.drop(columns="target"), return_std=True)
     model, inputs = search.best_estimator_[-1], search.best_estimator_[:-1]
     prediction = model.predict_distribution(inputs.transform(test.drop(columns="target")))
-    doubt = prediction.epistemic_sd[0]
-    print(f"first patient: {mean[0]:.0f} +- {sd[0]:.0f}, of that doubt {doubt:.0f}")
+    epistemic_sd = prediction.epistemic_sd[0]
+    print(f"first patient: {mean[0]:.0f} +- {sd[0]:.0f}, epistemic sd {epistemic_sd:.0f}")
     print(f"R2 {search.score(test.drop(columns='target'), test['target']):.2f}")
-    print(f"{scores.coverage(prediction, test['target'], 0.9):.0%} inside the 90 % intervals")
+    coverage = scores.coverage(prediction, test["target"], 0.9)
+    print(f"coverage of the 90 % intervals {coverage:.0%}")
 
-    with tempfile.TemporaryDirectory() as folder:  # no pickle: numbers and JSON
+    with tempfile.TemporaryDirectory() as folder:  # arrays and JSON, no pickle
         model.save(Path(folder) / "model")
-        again = BBBRegressor.load(Path(folder) / "model")
-        same = again.predict(inputs.transform(test.drop(columns="target")))
-        print(
-            f"read back: {'the same predictions' if (same == mean).all() else 'other predictions'}"
-        )
+        loaded = BBBRegressor.load(Path(folder) / "model")
+        loaded_mean = loaded.predict(inputs.transform(test.drop(columns="target")))
+        print(f"same predictions after loading: {(loaded_mean == mean).all()}")
 
 
 def classification(budget):
-    """Tell tumours apart, and say of which one is unsure."""
+    """Classify tumours, and compare the accuracy of certain and uncertain predictions."""
     x, y = load_breast_cancer(return_X_y=True, as_frame=True)
     x_train, x_test, y_train, y_test = train_test_split(
         x, y.map({0: "malignant", 1: "benign"}), stratify=y, random_state=0
     )
     model = BBBClassifier(random_state=0, **budget).fit(x_train, y_train)
     prediction = model.predict_distribution(x_test)
-    right = model.predict(x_test) == y_test
-    sure = prediction.entropy < np.quantile(prediction.entropy, 0.8)
-    summary = pd.DataFrame({"accuracy": [right[sure].mean(), right[~sure].mean()]})
-    summary.index = ["the four fifths it is surer of", "the other fifth"]
+    correct = model.predict(x_test) == y_test
+    certain = prediction.entropy < np.quantile(prediction.entropy, 0.8)
+    summary = pd.DataFrame({"accuracy": [correct[certain].mean(), correct[~certain].mean()]})
+    summary.index = ["most certain 80 %", "most uncertain 20 %"]
     print(summary.round(3).to_string())
     print(f"accuracy {model.score(x_test, y_test):.3f}")
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # several threads only slow down a net this small
+    torch.set_num_threads(1)  # more threads are slower for a network this small
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a small budget")
     main(**({"epochs": 2, "restarts": 1} if parser.parse_args().quick else {"restarts": 2}))

@@ -1,17 +1,19 @@
-"""Mushrooms, to eat or not to eat: Blundell et al. (2015), section 5.3 and figure 6.
+"""The mushroom bandit: Blundell et al. (2015), section 5.3 and figure 6.
 
-Thompson sampling by Bayes by Backprop against greedy and epsilon-greedy agents. All have the same
-network (two hidden layers of 100 ReLU units, on a mushroom and an action), the same memory of the
-last 4096 interactions and the same updates. The paper takes 64 batches of 64 after each
-interaction; here it is 64 batches after each 32, from where the last update ended. Prior, noise,
-draws and learning rate were chosen on the seeds 100 and 101, which are not among those reported.
-Bayes by Backprop stays far below both agents that stray at random; the greedy one ends lower still.
+Thompson sampling with Bayes by Backprop, compared with greedy and epsilon-greedy agents. All agents
+have the same network (two hidden layers of 100 ReLU units; its inputs are a mushroom and an
+action), the same replay buffer of the last 4096 interactions and the same updates. The paper takes
+64 steps with batches of 64 after each interaction; here, an agent takes 64 steps after every 32
+interactions, each update continuing from the previous one. Prior, noise scale, number of draws and
+learning rate were selected with the seeds 100 and 101, which are not among those reported. The
+regret of Bayes by Backprop is far below that of both epsilon-greedy agents; that of the greedy
+agent is lower still.
 
-    python examples/paper/bandit.py --quick                 # a made-up table, some seconds
+    python examples/paper/bandit.py --quick                 # simulated data, some seconds
     python examples/paper/bandit.py --full --data FOLDER    # 50,000 steps, 5 seeds
 
-FOLDER holds UCI's mushrooms, as `pyrobbb.datasets.load_mushroom` reads them. Each finished run is
-one line of bandit.jsonl, with its CPU seconds; a run that stands there is not done again.
+FOLDER contains the UCI mushroom data, as `pyrobbb.datasets.load_mushroom` reads them. Each finished
+run is one line of bandit.jsonl, with its CPU seconds, and is not repeated.
 """
 
 import argparse
@@ -29,7 +31,7 @@ from pyrobbb.datasets import load_mushroom
 from pyrobbb.likelihoods import Gaussian
 
 HERE = Path(__file__).parent
-N_STEPS, N_KEPT = 50_000, 200
+N_STEPS, N_RECORDED = 50_000, 200
 SHARED = {"hidden": (100, 100), "replay_size": 4096, "batch_size": 64, "update_every": 32}
 SHARED |= {"n_steps": 64, "lr": 1e-3, "reward_scale": 10.0}
 BAYES = {"prior": priors.Normal(0.5), "likelihood": Gaussian(0.1), "n_draws": 4}
@@ -48,8 +50,8 @@ def make_agent(name, n_features, seed, engine):
     return EpsilonGreedy(n_features, 2, epsilon=EPSILONS[name], seed=seed, **SHARED)
 
 
-def made_up_mushrooms(seed=0):
-    """Make a table of 600 mushrooms: four attributes, of which two say what is edible."""
+def simulate_mushrooms(seed=0):
+    """Simulate 600 mushrooms with four attributes, two of which determine which are edible."""
     rng = np.random.default_rng(seed)
     attributes = [rng.integers(n, size=600) for n in (6, 4, 5, 3)]
     x = np.concatenate([np.eye(a.max() + 1, dtype=np.float32)[a] for a in attributes], 1)
@@ -60,7 +62,7 @@ def one_run(name, seed, x, is_edible, n_steps, engine):
     start = time.process_time()
     agent = make_agent(name, x.shape[1], seed, engine)
     regret = run(agent, MushroomBandit(x, is_edible, seed=seed), n_steps)
-    at = np.unique(np.linspace(0, n_steps, min(N_KEPT, n_steps) + 1).astype(int)[1:])
+    at = np.unique(np.linspace(0, n_steps, min(N_RECORDED, n_steps) + 1).astype(int)[1:])
     return {
         "agent": name,
         "seed": seed,
@@ -73,12 +75,12 @@ def one_run(name, seed, x, is_edible, n_steps, engine):
 
 
 def settings_of(name):
-    own = {key: repr(value) for key, value in BAYES.items()} if name == "bbb" else {}
-    return {key: repr(value) for key, value in SHARED.items()} | own
+    settings = SHARED | BAYES if name == "bbb" else SHARED
+    return {key: repr(value) for key, value in settings.items()}
 
 
 def table_of(rows):
-    lines = [f"{'':18} {'runs':>4} {'regret half-way':>18} {'at the end':>18} {'last tenth':>12}"]
+    lines = [f"{'':18} {'runs':>4} {'regret, half':>18} {'at the end':>18} {'last 10 %':>12}"]
     for name, title in NAMES.items():
         curves = np.array([row["regret"] for row in rows if row["agent"] == name])
         if len(curves):
@@ -92,26 +94,26 @@ def table_of(rows):
 
 
 def draw(rows, file):
-    """Draw the regret of each agent: all runs faintly, their mean on top."""
+    """Draw the cumulative regret of each agent: single runs and their mean."""
     colors = {"bbb": "#2a6f97", "greedy": "#333333", "greedy-1": "#e09f3e", "greedy-5": "#c8553d"}
     plt.rcParams |= {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     fig, ax = plt.subplots(figsize=(7.2, 4.4), dpi=150, layout="constrained")
     ends = {}
     for name, color in colors.items():
-        own = [row for row in rows if row["agent"] == name]
-        if not own:
+        runs = [row for row in rows if row["agent"] == name]
+        if not runs:
             continue
-        curves = np.array([row["regret"] for row in own])
+        curves = np.array([row["regret"] for row in runs])
         for curve in curves:
-            ax.plot(own[0]["at"], curve, color=color, lw=0.6, alpha=0.35)
-        ax.plot(own[0]["at"], curves.mean(0), color=color, lw=2)
+            ax.plot(runs[0]["at"], curve, color=color, lw=0.6, alpha=0.35)
+        ax.plot(runs[0]["at"], curves.mean(0), color=color, lw=2)
         ends[name] = max(curves.mean(0)[-1], 1.0)
     ax.set_yscale("log")
     ax.set(xlabel="interactions", ylabel="cumulative regret")
-    ax.set_xlim(0, own[0]["at"][-1])
+    ax.set_xlim(0, runs[0]["at"][-1])
     ax.set_ylim(bottom=max(min(row["regret"][0] for row in rows), 100.0))
     at = 0.0
-    for name in sorted(ends, key=ends.get):  # labels one above the other
+    for name in sorted(ends, key=ends.get):  # keep a distance between labels
         at = max(np.log10(ends[name]), at + 0.09)
         text = f"{NAMES[name]}, {ends[name]:,.0f}"
         ax.annotate(
@@ -145,8 +147,8 @@ def main():
 
     torch.set_num_threads(1)
     if options.quick and options.data is None:
-        x, is_edible = made_up_mushrooms()
-        print("No --data: the mushrooms are made up, 600 of them.")
+        x, is_edible = simulate_mushrooms()
+        print("No --data: using 600 simulated mushrooms.")
     else:
         x, is_edible = load_mushroom(options.data)
     n_steps, seeds, engine = N_STEPS, options.seeds, "compiled"
@@ -158,8 +160,8 @@ def main():
     rows = [] if file is None else read(file)
     wanted = [(name, seed) for seed in range(seeds) for name in NAMES]
     for name, seed in wanted:
-        own = {"agent": name, "seed": seed, "n_steps": n_steps, "settings": settings_of(name)}
-        if any(own.items() <= row.items() for row in rows):
+        key = {"agent": name, "seed": seed, "n_steps": n_steps, "settings": settings_of(name)}
+        if any(key.items() <= row.items() for row in rows):
             continue
         row = one_run(name, seed, x, is_edible, n_steps, engine)
         rows.append(row)

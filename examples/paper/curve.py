@@ -1,10 +1,10 @@
-"""A curve with noise in its argument, fitted on a part of the axis: figure 5 of the paper.
+"""Regression of a curve observed on part of the axis: figure 5 of the paper.
 
     python examples/paper/curve.py --full      # writes curve.png
     python examples/paper/curve.py --quick
 
-The same network once with a posterior, once as a point: both fit the data, and only one of them
-says where it does not know.
+Fits the same network with Bayes by Backprop and with point estimates. Both fit the data, but only
+the first is uncertain away from them.
 """
 
 import argparse
@@ -52,9 +52,9 @@ def fit_point(x, y, n_steps):
     return net
 
 
-def main(n_steps, picture=None):
+def main(n_steps, figure=None):
     x, y = make_data(256, seed=0)
-    mean, sd = x.mean(), x.std()  # nets like inputs of about 1
+    mean, sd = x.mean(), x.std()  # standardise the inputs
     grid = np.linspace(-0.2, 1.2, 281)[:, None]
     posterior = fit_posterior((x - mean) / sd, y, n_steps)
     net = fit_point((x - mean) / sd, y, n_steps)
@@ -64,23 +64,23 @@ def main(n_steps, picture=None):
         point = net(torch.as_tensor((grid - mean) / sd))[:, 0].numpy()
 
     width = high - low
-    at = {where: width[np.abs(grid[:, 0] - where).argmin()] for where in (-0.2, 0.25, 0.8, 1.2)}
-    print("x      width of the middle half of the predictive distribution")
-    for where, value in at.items():
-        print(f"{where:<6} {value:.3f}{'   (data here)' if 0 <= where <= 0.5 else ''}")
+    widths = {at: width[np.abs(grid[:, 0] - at).argmin()] for at in (-0.2, 0.25, 0.8, 1.2)}
+    print("x      interquartile range of the predictive distribution")
+    for at, value in widths.items():
+        print(f"{at:<6} {value:.3f}{'   (within the data)' if 0 <= at <= 0.5 else ''}")
     inside = ((grid >= 0) & (grid <= 0.5))[:, 0]
     truth = curve(grid[:, 0])
-    for name, values in {"median": median, "point fit": point}.items():
+    for name, values in {"median": median, "point estimate": point}.items():
         rmse = np.sqrt(((values - truth)[inside] ** 2).mean())
-        print(f"rmse of the {name} to the curve, where data are: {rmse:.3f}")
-    if picture is not None:
-        draw(picture, x, y, grid[:, 0], (low, median, high), point)
+        print(f"rmse of the {name} with respect to the curve, within the data: {rmse:.3f}")
+    if figure is not None:
+        draw(figure, x, y, grid[:, 0], (low, median, high), point)
 
 
 def draw(path, x, y, grid, quartiles, point):
     low, median, high = quartiles
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharex=True, sharey=True, layout="constrained")
-    for ax, title in zip(axes, ["Bayes by Backprop", "The same net, no Bayes"], strict=True):
+    for ax, title in zip(axes, ["Bayes by Backprop", "The same network, no Bayes"], strict=True):
         ax.plot(x, y, ".", color=POINTS, ms=2.5, alpha=0.6)
         ax.plot(grid, curve(grid), color=INK, lw=0.8, ls=(0, (4, 3)))
         ax.set_title(title, loc="left", fontsize=11, color=INK)
@@ -90,14 +90,14 @@ def draw(path, x, y, grid, quartiles, point):
     axes[0].plot(grid, median, color="#1b6ca8", lw=1.6)
     axes[1].plot(grid, point, color=POINT_FIT, lw=1.6)
     axes[0].set_ylabel("y")
-    notes = {"median": (0.98, 0.02), "middle half": (0.98, 0.10)}
+    notes = {"median": (0.98, 0.02), "interquartile range": (0.98, 0.10)}
     for text, at in notes.items():
         color = "#1b6ca8" if text == "median" else "#6d9dc8"
         axes[0].annotate(
             text, at, xycoords="axes fraction", ha="right", va="bottom", color=color, fontsize=9
         )
     axes[1].annotate(
-        "dashed: the curve without noise",
+        "dashed: true curve",
         (0.98, 0.02),
         xycoords="axes fraction",
         ha="right",
@@ -112,9 +112,9 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--quick", action="store_true", help="a small budget, no picture")
-    what.add_argument("--full", action="store_true", help="a minute")
+    what.add_argument("--quick", action="store_true", help="a small budget, no figure")
+    what.add_argument("--full", action="store_true", help="about a minute")
     if parser.parse_args().quick:
         main(n_steps=300)
     else:
-        main(n_steps=10_000, picture=Path(__file__).with_suffix(".png"))
+        main(n_steps=10_000, figure=Path(__file__).with_suffix(".png"))

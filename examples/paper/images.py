@@ -1,4 +1,4 @@
-"""The images of the experiments: MNIST from a folder, or the digits that scikit-learn ships."""
+"""Images for the experiments: MNIST, or the digits that ship with scikit-learn."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ ANGLES = (15, 30, 45, 60, 90)
 
 @dataclass(frozen=True)
 class Images:
-    """Images as rows of float32, and their classes."""
+    """Images, flattened to float32 rows, and their classes."""
 
     x: np.ndarray
     y: np.ndarray
@@ -23,11 +23,11 @@ class Images:
     x_test: np.ndarray
     y_test: np.ndarray
     x_other: np.ndarray
-    """Images of something else, without classes."""
+    """Out-of-distribution images, without classes."""
 
 
 def load_mnist(folder: Path | None) -> Images:
-    """Give 50,000 images to train on, 10,000 to choose settings by, and the test images.
+    """Return MNIST: 50,000 training, 10,000 validation and 10,000 test images.
 
     Pixels are divided by 126, as in the paper.
     """
@@ -41,7 +41,7 @@ def load_mnist(folder: Path | None) -> Images:
 
 
 def load_small() -> Images:
-    """Give scikit-learn's 1,797 digits of 8 x 8 pixels; the others are these with shuffled rows."""
+    """Return scikit-learn's digits of 8 x 8 pixels, and as `x_other` digits with shuffled rows."""
     x, y = load_digits(return_X_y=True)
     x = (x / 8).astype(np.float32)
     order = np.random.default_rng(0).permutation(len(x))
@@ -52,9 +52,9 @@ def load_small() -> Images:
 
 
 def rotated(x: np.ndarray, degrees: float) -> np.ndarray:
-    """Rotate square images; what comes in from outside is black."""
+    """Rotate square images; pixels from outside the image are black."""
     side = round(x.shape[1] ** 0.5)
-    turned = rotate(
+    result = rotate(
         x.reshape((-1, side, side)), degrees, axes=(2, 1), reshape=False, order=1, mode="constant"
     )
-    return turned.reshape(x.shape).astype(np.float32)
+    return result.reshape(x.shape).astype(np.float32)

@@ -2,11 +2,11 @@
 
     python examples/paper/mnist.py --quick
     python examples/paper/mnist.py --full --data FOLDER [--models mixture] [--kl-weight 0.1]
-    python examples/paper/mnist.py --choose --data FOLDER    # settings, by the validation images
+    python examples/paper/mnist.py --choose --data FOLDER    # selects settings on validation data
     python examples/paper/mnist.py --score POSTERIOR ... --draws 400 --data FOLDER
 
-Two hidden layers of 400 ReLU units, batches of 128. Finished runs are added to mnist.jsonl and
-their posteriors saved in --posteriors; what is there is not run again.
+Two hidden layers of 400 ReLU units, batches of 128. Finished runs are appended to mnist.jsonl, and
+their posteriors saved in the folder --posteriors. They are not repeated.
 """
 
 import argparse
@@ -35,7 +35,7 @@ N_DRAWS = 100
 
 @dataclass(frozen=True)
 class Settings:
-    """What is chosen by the validation images; the grid of priors is the paper's."""
+    """Settings selected on the validation images; the grid of priors is that of the paper."""
 
     model: str
     lr: float
@@ -62,7 +62,7 @@ CHOSEN = {
     "mixture": Settings("mixture", minus_log_scale1=1.0, kl_weight=0.1, **LOCAL),
 }
 EPOCHS = {"sgd": 600, "dropout": 300, "gaussian": 200, "mixture": 200}
-# Each row varies one setting from the best of the row before.
+# Each stage varies one setting, starting from the best ones of the stage before.
 STAGES = {
     "sgd": [{"lr": [0.01, 0.03, 0.1, 0.3]}],
     "dropout": [{"lr": [0.01, 0.03, 0.1, 0.3]}],
@@ -82,17 +82,23 @@ def main():
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="default: openml.org")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--quick", action="store_true", help="small digits, a small budget")
-    what.add_argument("--full", action="store_true", help="half an hour a model")
+    what.add_argument("--full", action="store_true", help="about half an hour per model")
     what.add_argument("--choose", action="store_true", help="try settings, 20 epochs each")
     what.add_argument(
-        "--score", nargs="+", type=Path, metavar="POSTERIOR", help="saved ones, mixed"
+        "--score",
+        nargs="+",
+        type=Path,
+        metavar="POSTERIOR",
+        help="saved posteriors, scored as a mixture",
     )
-    parser.add_argument("--draws", type=int, default=N_DRAWS, help="of --score")
+    parser.add_argument("--draws", type=int, default=N_DRAWS, help="draws for --score")
     parser.add_argument("--models", nargs="+", choices=CHOSEN, default=list(CHOSEN))
     parser.add_argument("--units", type=int, default=400)
     parser.add_argument("--epochs", type=int)
-    parser.add_argument("--kl-weight", type=float, help="of Bayes by Backprop, not the chosen")
-    parser.add_argument("--minus-log-scale1", type=float, help="of its prior, not the chosen")
+    parser.add_argument("--kl-weight", type=float, help="instead of the selected one")
+    parser.add_argument(
+        "--minus-log-scale1", type=float, help="of the prior, instead of the selected one"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--posteriors", type=Path, default=Path("paper-posteriors"))
@@ -108,12 +114,12 @@ def main():
     images = load_mnist(options.data)
     if options.score:
         fits = [pyrobbb.Posterior.load(path) for path in options.score]
-        mixed = pyrobbb.Posterior.of_chains(fits) if len(fits) > 1 else fits[0]
-        valid = scored(predict(mixed, images.x_valid, options.draws), images.y_valid)
-        told = {"scored": [path.name for path in options.score], "draws": options.draws}
-        told |= {"valid": valid, **evaluate(mixed, images, options.draws)}
-        append(RUNS, told)
-        print(told)
+        mixture = pyrobbb.Posterior([chain for fit in fits for chain in fit.chains])
+        valid = scored(predict(mixture, images.x_valid, options.draws), images.y_valid)
+        result = {"scored": [path.name for path in options.score], "draws": options.draws}
+        result |= {"valid": valid, **evaluate(mixture, images, options.draws)}
+        append(RUNS, result)
+        print(result)
         return
     print(f"{'':<10} error %  NLL     ECE %   fashion AUROC", flush=True)
     for model in options.models:
@@ -124,8 +130,8 @@ def main():
         for name in ("kl_weight", "minus_log_scale1"):
             if getattr(options, name) is not None:
                 settings = replace(settings, **{name: getattr(options, name)})
-        same = {"settings": asdict(settings), "units": options.units, "epochs": epochs}
-        done = read(RUNS, **same, seed=options.seed)
+        key = {"settings": asdict(settings), "units": options.units, "epochs": epochs}
+        done = read(RUNS, **key, seed=options.seed)
         if not done:
             run, fitted = one_run(images, settings, options.units, epochs, options.seed)
             if isinstance(fitted, pyrobbb.Posterior):
@@ -141,7 +147,7 @@ def main():
 
 
 def choose(images, model, options):
-    """Vary one setting after the other, and print the best by validation NLL."""
+    """Vary one setting at a time, and print the ones with the lowest validation NLL."""
     epochs = options.epochs or 20
     best = CHOSEN[model]
     for stage in STAGES[model]:
@@ -149,20 +155,20 @@ def choose(images, model, options):
         tried = []
         for value in values:
             settings = replace(best, **{name: value})
-            known = read(CHOICES, settings=asdict(settings), epochs=epochs)
-            if known:
-                run = known[0]
+            done = read(CHOICES, settings=asdict(settings), epochs=epochs)
+            if done:
+                run = done[0]
             else:
                 run, _ = one_run(images, settings, options.units, epochs, options.seed, test=False)
                 append(CHOICES, run)
             tried.append((run["valid"]["nll"], settings))
             print(f"{settings}  {run['valid']}", flush=True)
         best = min(tried, key=lambda pair: pair[0])[1]
-    print(f"best by validation NLL: {best}", flush=True)
+    print(f"lowest validation NLL: {best}", flush=True)
 
 
 def one_run(images, settings, units, epochs, seed, test=True):
-    """Fit one model and score it; give what there is to tell, and the fit."""
+    """Fit and score one model; return the results and the fitted model."""
     start = time.perf_counter()
     curve = Curve(images, every=max(1, epochs // 60) if test else epochs)
     if settings.model in ("sgd", "dropout"):
@@ -181,7 +187,7 @@ def one_run(images, settings, units, epochs, seed, test=True):
         "curve": curve.rows,
     }
     if isinstance(fitted, pyrobbb.Posterior):
-        run["posterior"] = how_bayesian(fitted, settings)
+        run["posterior"] = summarise_weights(fitted, settings)
     if test:
         run |= evaluate(fitted, images)
         if settings.model == "dropout":
@@ -218,7 +224,7 @@ def fit_point(images, settings, units, epochs, seed, curve):
     n_classes = int(images.y.max()) + 1
     net = pyrobbb.mlp(images.x.shape[1], [units, units], n_classes, seed=seed)
     if settings.model == "dropout":
-        rates = {0: 0.2, 2: 0.5, 4: 0.5}  # before which layer
+        rates = {0: 0.2, 2: 0.5, 4: 0.5}  # by index of the layer that follows
         layers = [
             part
             for i, layer in enumerate(net)
@@ -243,27 +249,27 @@ def fit_point(images, settings, units, epochs, seed, curve):
 
 
 class Curve:
-    """The scores of the fit so far, written down every few epochs."""
+    """Callback that records validation and test scores every few epochs."""
 
     def __init__(self, images: Images, every: int):
         self.images, self.every = images, every
         self.rows = []
 
-    def __call__(self, epoch, fitted, **more):
+    def __call__(self, epoch, snapshot, **losses):
         if epoch % self.every == 0:
-            row = {"epoch": epoch, **{name: round(value, 1) for name, value in more.items()}}
-            now = fitted()
+            row = {"epoch": epoch, **{name: round(value, 1) for name, value in losses.items()}}
+            fitted = snapshot()
             for part in ("valid", "test"):
                 x, y = (getattr(self.images, f"{kind}_{part}") for kind in "xy")
-                score = scored(predict(now, x, n_draws=8), y)
+                score = scored(predict(fitted, x, n_draws=8), y)
                 row |= {f"{part}_{name}": score[name] for name in ("error", "nll")}
-            if isinstance(now, pyrobbb.Posterior):
-                row["test_error_at_means"] = error_at_means(now, x, y)
+            if isinstance(fitted, pyrobbb.Posterior):
+                row["test_error_at_means"] = error_at_means(fitted, x, y)
             self.rows.append(row)
 
 
 def error_at_means(posterior, x, y):
-    """Give the error, in percent, of the net with its weights at the posterior means."""
+    """Compute the error, in percent, of the network with its weights at the posterior means."""
     guide = posterior.guide
     means = guide.split(guide.loc.detach())
     with torch.no_grad():
@@ -272,7 +278,7 @@ def error_at_means(posterior, x, y):
 
 
 def predict(fitted, x, n_draws=N_DRAWS):
-    """Give the predictive distribution of a posterior, or of a net as it is."""
+    """Compute the predictive distribution of a posterior or of a plain module."""
     if isinstance(fitted, pyrobbb.Posterior):
         return fitted.predict(x, n_draws=n_draws, seed=0)
     with torch.no_grad():
@@ -293,30 +299,30 @@ def scored(prediction, y):
 
 
 def evaluate(fitted, images, n_draws=N_DRAWS):
-    """Score test images as they are and rotated, and how well doubt tells other images apart."""
-    known, other = (predict(fitted, x, n_draws) for x in (images.x_test, images.x_other))
-    told = {"test": scored(known, images.y_test), "rotated": {}}
+    """Score test images, rotated test images, and the detection of out-of-distribution images."""
+    digits, other = (predict(fitted, x, n_draws) for x in (images.x_test, images.x_other))
+    result = {"test": scored(digits, images.y_test), "rotated": {}}
     for angle in ANGLES:
-        turned = predict(fitted, rotated(images.x_test, angle), n_draws)
-        told["rotated"][angle] = scored(turned, images.y_test) | {
-            "entropy": round(float(turned.entropy.mean()), 4),
-            "mutual_information": round(float(turned.mutual_information.mean()), 4),
+        prediction = predict(fitted, rotated(images.x_test, angle), n_draws)
+        result["rotated"][angle] = scored(prediction, images.y_test) | {
+            "entropy": round(float(prediction.entropy.mean()), 4),
+            "mutual_information": round(float(prediction.mutual_information.mean()), 4),
         }
     is_other = np.repeat([0, 1], [len(images.x_test), len(images.x_other)])
-    told["other"] = {
+    result["other"] = {
         f"auroc_{kind}": round(
             float(
-                roc_auc_score(is_other, np.concatenate([getattr(p, kind) for p in (known, other)]))
+                roc_auc_score(is_other, np.concatenate([getattr(p, kind) for p in (digits, other)]))
             ),
             4,
         )
         for kind in ("entropy", "mutual_information")
     }
-    return told
+    return result
 
 
 def means_and_scales(posterior):
-    """Give the mean and the scale of every weight, in two flat tensors."""
+    """Return the means and the scales of all weights, as two flat tensors."""
     guide = posterior.guide
     names = [name for name, _ in posterior.network.bayesian_parameters()]
     return (
@@ -325,8 +331,8 @@ def means_and_scales(posterior):
     )
 
 
-def how_bayesian(posterior, settings):
-    """Tell the median scale, and the share of weights that are still as the prior has them."""
+def summarise_weights(posterior, settings):
+    """Compute quantiles of the scales, and the fraction of weights that are at the prior."""
     loc, scale = means_and_scales(posterior)
     ratio = loc.abs() / scale
     widths = [math.exp(-settings.minus_log_scale1)]
@@ -344,9 +350,9 @@ def how_bayesian(posterior, settings):
 
 
 def draw(path, runs):
-    """Draw the test error by epoch, of what each run predicts and with weights at their means.
+    """Draw the test error by epoch, of the predictions and of the weights at their means.
 
-    Of the mixtures the chosen one, and the one with the whole KL divergence.
+    Of the runs with a mixture prior, draw the selected one and the one with a KL weight of 1.
     """
     colors = {"sgd": "#8a8f98", "dropout": "#c8553d", "gaussian": "#e09f3e", "mixture": "#1b6ca8"}
     names = {"sgd": "SGD", "dropout": "dropout", "gaussian": "Gaussian", "mixture": "scale mixture"}

@@ -1,10 +1,10 @@
 """Pruning by signal-to-noise ratio: table 2 and figure 4 of the paper.
 
-    python examples/paper/pruning.py --full --data FOLDER    # of what mnist.py --full has saved
+    python examples/paper/pruning.py --full --data FOLDER    # prunes a posterior of mnist.py
     python examples/paper/pruning.py --quick
 
-The weights of the lowest |mean| / scale are set to 0 with scale 0. The error is given twice: with
-all weights at their means, as in the paper, and of the predictive distribution.
+The weights with the lowest |mean| / scale are set to 0, with scale 0. Two errors are reported: with
+all weights at their means, as in the paper, and that of the predictive distribution.
 """
 
 import argparse
@@ -27,7 +27,7 @@ PUBLISHED = {0.0: 1.24, 0.5: 1.24, 0.75: 1.24, 0.95: 1.29, 0.98: 1.39}  # 1200 u
 
 
 def one_row(posterior, fraction, x, y):
-    """Score what is left after a part of the weights has been removed."""
+    """Score the posterior after removing a fraction of the weights."""
     pruned = pyrobbb.prune(posterior, fraction)
     weights = sparse_weights(pruned)
     net, x_tensor = pruned.network.net, torch.as_tensor(x)
@@ -55,13 +55,13 @@ def size_on_disk(tensors):
 
 
 def decibels(posterior):
-    """Give 20 log10(|mean| / scale) of every weight."""
+    """Compute 20 log10(|mean| / scale) of every weight."""
     loc, scale = means_and_scales(posterior)
     return 20 * torch.log10(loc.abs() / scale).numpy()
 
 
 def draw(path, ratios):
-    """Draw the density and the distribution function of the ratios, as figure 4."""
+    """Draw the density and the cumulative distribution of the ratios, as in figure 4."""
     fig, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     bins = np.linspace(-60, 30, 181)
     density = np.histogram(ratios, bins)[0] / len(ratios) / np.diff(bins)
@@ -102,7 +102,7 @@ def show(rows):
             f"{row['nll']:<7.4f} {kib:<14} {published}"
         )
     gap = max(row["largest_gap"] for row in rows)
-    print(f"sparse and masked dense outputs agree to {gap:.1e} of the largest")
+    print(f"sparse and masked dense outputs agree within {gap:.1e} of the largest output")
 
 
 def main():
@@ -112,7 +112,7 @@ def main():
     what.add_argument("--quick", action="store_true", help="small digits, a small budget")
     what.add_argument("--full", action="store_true", help="a minute, after mnist.py --full")
     parser.add_argument("--posteriors", type=Path, default=Path("paper-posteriors"))
-    parser.add_argument("--name", default="mixture-400-0", help="of the posterior in there")
+    parser.add_argument("--name", default="mixture-400-0", help="of the posterior")
     options = parser.parse_args()
     if options.quick:
         images = load_small()

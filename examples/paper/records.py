@@ -1,11 +1,11 @@
-"""Finished runs, a line of JSON each: a script takes up where it ended."""
+"""Files of finished runs, one JSON line per run, so that a script can resume."""
 
 import json
 from pathlib import Path
 
 
 def read(path: Path, **keys) -> list[dict]:
-    """Give the runs of a file, those alone that have the given values."""
+    """Read the runs of a file that have the given values."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8") as file:
@@ -14,7 +14,7 @@ def read(path: Path, **keys) -> list[dict]:
 
 
 def append(path: Path, run: dict) -> None:
-    """Add a run to a file."""
+    """Append a run to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(run) + "\n")

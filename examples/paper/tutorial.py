@@ -3,10 +3,10 @@
     python examples/paper/tutorial.py --full --data FOLDER
     python examples/paper/tutorial.py --quick
 
-Its accuracy is that of the net at the posterior means. The tutorial prints .9775 after ten epochs,
-and after pruning .9756 (50 % of the weights removed), .9602 (75 %) and .7259 (95 %). It sets up two
-hidden layers, but its loop skips the second, so that the net behind those figures is 784-400-10.
-Both nets are fitted here.
+Accuracy is that of the network with its weights at the posterior means. The tutorial reports .9775
+after ten epochs, and after pruning .9756 (50 % of the weights removed), .9602 (75 %) and .7259
+(95 %). It defines two hidden layers, but its loop skips the second one, so these figures are for a
+784-400-10 network. This script fits both networks.
 """
 
 import argparse
@@ -27,7 +27,7 @@ START_SCALE = float(torch.nn.functional.softplus(torch.tensor(-3.0)))
 
 
 def fit(x, y, x_test, y_test, hidden, epochs, seed):
-    """Fit as the tutorial does; give accuracies by epoch, and the posterior."""
+    """Fit as the tutorial does; return the accuracy of each epoch, and the posterior."""
     network = pyrobbb.BayesianNetwork(
         pyrobbb.mlp(x.shape[1], hidden, int(y.max()) + 1, seed=seed),
         prior=pyrobbb.priors.Normal(1.0),
@@ -57,7 +57,7 @@ def accuracy(posterior, x, y):
 
 
 def one_run(images, hidden, epochs, seed):
-    """Fit one net to all training images and prune it; give what there is to tell."""
+    """Fit one network to all training images, prune it, and return the results."""
     start = time.perf_counter()
     x, y, x_test, y_test = images
     accuracies, posterior = fit(x, y, x_test, y_test, hidden, epochs, seed)
@@ -86,7 +86,7 @@ def main():
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="default: openml.org")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--quick", action="store_true", help="small digits, a small budget")
-    what.add_argument("--full", action="store_true", help="some minutes")
+    what.add_argument("--full", action="store_true", help="a few minutes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
