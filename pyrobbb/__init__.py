@@ -66,7 +66,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> _Any:
-    """Import what needs scikit-learn when it is asked for."""
+    """Import the estimators, which need scikit-learn, on first access."""
     if name in ("BBBClassifier", "BBBRegressor"):
         from . import estimators
 

@@ -28,14 +28,14 @@ _MUSHROOM_COLUMNS = 23
 
 
 def load_mnist(part: Part, folder: str | os.PathLike[str] | None = None) -> tuple[Array, Array]:
-    """Load the images of handwritten digits: 60,000 for training, 10,000 for testing.
+    """Load the MNIST images of handwritten digits: 60,000 for training, 10,000 for testing.
 
     Parameters
     ----------
     part : {"train", "test"}
     folder : path, optional
-        Contains ``train-images-idx3-ubyte`` and so on, gzipped or not, or a subfolder ``mnist``
-        with them. None: openml.org.
+        Contains ``train-images-idx3-ubyte`` and the other files, gzipped or not, directly or in a
+        subfolder ``mnist``. None: download from openml.org.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def load_mnist(part: Part, folder: str | os.PathLike[str] | None = None) -> tupl
 def load_fashion_mnist(
     part: Part, folder: str | os.PathLike[str] | None = None
 ) -> tuple[Array, Array]:
-    """Load the images of clothes in the format of MNIST; see `load_mnist`.
+    """Load the images of clothes, which have the format of MNIST; see `load_mnist`.
 
     References
     ----------
@@ -72,13 +72,13 @@ def load_fashion_mnist(
 
 
 def load_mushroom(folder: str | os.PathLike[str] | None = None) -> tuple[Array, Array]:
-    """Load the UCI mushroom data set: 22 attributes of 8,124 mushrooms, and which are edible.
+    """Load the UCI mushroom data set: 22 attributes and the edibility of 8,124 mushrooms.
 
     Parameters
     ----------
     folder : path, optional
-        Contains ``agaricus-lepiota.data``, gzipped or not, or a subfolder ``mushroom`` with it.
-        None: openml.org.
+        Contains ``agaricus-lepiota.data``, gzipped or not, directly or in a subfolder
+        ``mushroom``. None: download from openml.org.
 
     Returns
     -------
@@ -137,7 +137,7 @@ def read_idx(path: str | os.PathLike[str]) -> Array:
     Returns
     -------
     ndarray, uint8
-        In the shape given by the header.
+        Of the shape given in the header.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def _fetch(name: str) -> tuple[Any, Any]:
 
     try:
         bunch = fetch_openml(name, version=1, as_frame=name == "mushroom", parser="auto")
-    except OSError as error:  # which includes those of urllib
+    except OSError as error:  # includes the errors of urllib
         raise ConnectionError(
             f"{name!r} could not be downloaded from openml.org ({error}). Offline, pass the "
             "`folder` with its files."

@@ -1,8 +1,8 @@
 """Observation models: callables that map the network's output to the distribution of y.
 
 A likelihood is any callable ``output -> distribution``. It receives the output of a whole batch and
-returns one distribution per row, whose remaining dimensions `BayesianNetwork` declares as event. It
-may draw latent Pyro sites; the classes here list them in `latents`, name -> prior.
+returns one distribution per row; `BayesianNetwork` declares the remaining dimensions as event
+dimensions. It may draw latent Pyro sites; the classes here list them in `latents`, by name.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SCALE_FLOOR = 1e-4  # keeps a predicted scale away from 0, where the density is 
 
 
 class Conditional(ABC):
-    """A likelihood that has the distribution of y given the values of its latent sites."""
+    """A likelihood that returns the distribution of y given values of its latent sites."""
 
     hint: ClassVar[str]
 
@@ -224,7 +224,7 @@ class NegativeBinomial(Conditional):
 
 
 def base_of(distribution: TorchDistribution) -> TorchDistribution:
-    """Return the distribution of single elements, without declared event dimensions."""
+    """Return the base distribution, without event dimensions declared by `to_event`."""
     while isinstance(distribution, torch.distributions.Independent):
         distribution = distribution.base_dist
     return distribution
@@ -242,13 +242,16 @@ def log_density(distribution: TorchDistribution, values: Tensor) -> Tensor:
 
 
 def as_observed(distribution: TorchDistribution, y: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return observations in the dtype that the distribution's log-density takes."""
+    """Return observations in the dtype that the distribution's `log_prob` expects."""
     is_label = isinstance(base_of(distribution), torch.distributions.Categorical)
     return y.long() if is_label else y.to(dtype)
 
 
 def check_output(likelihood: Likelihood, net: nn.Module, output: Tensor) -> None:
-    """Raise a ValueError if the network returns probabilities but the likelihood takes logits.
+    """Raise a ValueError if the network's output is unsuitable for the likelihood.
+
+    `Categorical` and `Bernoulli` take logits, not probabilities; `Categorical` needs a unit for
+    each class.
 
     Parameters
     ----------
@@ -337,7 +340,7 @@ def _log_normal(median: float | tuple[float, ...], log_sd: float) -> TorchDistri
 def _fixed_or(
     latents: Mapping[str, Tensor], site: str, fixed: float | None, output: Tensor
 ) -> Tensor:
-    """Return a parameter of the likelihood: the fixed value, or that of a latent site."""
+    """Return a parameter of the likelihood: its fixed value, or that of a latent site."""
     return latents[site] if fixed is None else output.new_tensor(fixed)
 
 

@@ -121,15 +121,15 @@ class ScaleMixture:
 class Given:
     """Independent normal priors with a given mean and standard deviation for each weight.
 
-    With them the posterior of one fit becomes the prior of the next, so that data which arrive in
-    batches are learnt sequentially. Latent sites of the likelihood (such as a noise scale) keep
+    They turn the posterior of one fit into the prior of the next, to learn sequentially from data
+    that arrive in batches. Latent sites of the likelihood (such as a noise scale) keep
     their prior.
 
     Parameters
     ----------
     loc, scale : mapping of str to Tensor
-        Means and standard deviations of the parameters, by their names. They are copied. Other
-        names, such as those of a likelihood's latent sites, are ignored.
+        Means and standard deviations of the parameters, by name. They are copied. Other names,
+        such as those of a likelihood's latent sites, are ignored.
 
     References
     ----------
@@ -163,7 +163,7 @@ class Given:
         if self.loc.keys() != self.scale.keys():
             unmatched = sorted(self.loc.keys() ^ self.scale.keys())
             raise ValueError(
-                f"`loc` and `scale` must have the same names, but {unmatched[0]!r} is in one only."
+                f"`loc` and `scale` must have the same names, but only one has {unmatched[0]!r}."
             )
         for name, value in self.scale.items():
             if bool((value <= 0).any()):
@@ -234,7 +234,7 @@ class StudentT:
 
 @dataclass(frozen=True)
 class ByName:
-    """Choose a prior by the parameter's name.
+    """A prior that depends on the parameter's name.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ class ByName:
         Shell patterns as in `fnmatch`, matched in order against names such as ``"0.weight"``; the
         first match is used. None: the parameter has a point value.
     default : prior or None
-        The prior where no pattern matches.
+        The prior if no pattern matches.
 
     Examples
     --------
@@ -270,7 +270,7 @@ class ByName:
         return None if prior is None else prior(name, parameter)
 
     def choice(self, name: str) -> Prior | None:
-        """Return the prior of the parameter with a name."""
+        """Return the prior of the parameter with the given name."""
         for pattern, prior in self.patterns.items():
             if fnmatchcase(name, pattern):
                 return prior

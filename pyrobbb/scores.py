@@ -1,4 +1,4 @@
-"""Proper scores and calibration of predictions. Lower is better unless stated otherwise."""
+"""Proper scoring rules and calibration of predictions. Lower is better unless stated otherwise."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rmse(prediction: RegressionPrediction, y: ArrayLike) -> float:
 
 
 def coverage(prediction: RegressionPrediction, y: ArrayLike, level: float = 0.9) -> float:
-    """Return the share of observations inside the central interval; ideally `level`."""
+    """Return the fraction of observations inside the central interval; ideally `level`."""
     lower, upper = map(_array, prediction.interval(level))
     y = _observed(y, lower)
     return float(((lower <= y) & (y <= upper)).mean())
@@ -50,7 +50,7 @@ def crps(prediction: RegressionPrediction, y: ArrayLike, n_levels: int = CRPS_LE
 def energy_score(prediction: RegressionPrediction, y: ArrayLike, seed: int | None = None) -> float:
     """Return the mean energy score in the units of y; for a single column, it is the CRPS.
 
-    Estimated from draws of y; distances between draws are taken between their two halves.
+    Estimated from draws of y. Distances between draws are taken between the two halves of the draws.
 
     References
     ----------
@@ -72,7 +72,7 @@ def energy_score(prediction: RegressionPrediction, y: ArrayLike, seed: int | Non
 
 
 def error_rate(prediction: ClassificationPrediction, y: ArrayLike) -> float:
-    """Return the share of rows whose most probable class is not y."""
+    """Return the fraction of rows whose most probable class is not y."""
     label = _array(prediction.label)
     return float((label != _observed(y, label)).mean())
 
@@ -104,12 +104,12 @@ def ece(prediction: ClassificationPrediction, y: ArrayLike, n_bins: int = 15) ->
 def reliability(
     prediction: ClassificationPrediction, y: ArrayLike, n_bins: int = 15
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return confidence and accuracy of the most probable class, bin by bin.
+    """Return the confidence and the calibration gap of the most probable class, per bin.
 
     Returns
     -------
     confidence, gap, share : ndarrays of shape (n_filled_bins,)
-        Mean confidence of each bin that has rows, accuracy minus confidence, share of rows.
+        Mean confidence of each non-empty bin, accuracy minus confidence, and fraction of all rows.
     """
     check_count("n_bins", n_bins)
     probs, y = _class_probs(prediction, y)
@@ -128,7 +128,7 @@ def pit(prediction: RegressionPrediction, y: ArrayLike, n_levels: int = 999) -> 
     Returns
     -------
     ndarray of the shape of y
-        Share of evenly spaced quantiles below the observation.
+        Fraction of evenly spaced quantiles below the observation.
     """
     levels = np.arange(1, n_levels + 1) / (n_levels + 1)
     quantiles = _array(prediction.quantile(levels))
@@ -141,7 +141,7 @@ def coverage_curve(prediction: RegressionPrediction, y: ArrayLike, levels: Array
 
 
 def _class_probs(prediction: ClassificationPrediction, y: ArrayLike) -> tuple[np.ndarray, Any]:
-    """Return probabilities of shape (n, K) and labels of shape (n,); binary as two classes."""
+    """Return probabilities, shape (n, K), and labels, shape (n,); two columns for binary y."""
     probs, label = _array(prediction.probs), _array(prediction.label)
     y = _observed(y, label)
     if probs.shape == label.shape:

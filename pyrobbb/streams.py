@@ -1,4 +1,4 @@
-"""Data larger than memory: rows are read from files in chunks and shuffled in a buffer."""
+"""Data larger than memory: rows read from files in chunks and shuffled in a buffer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHUNK_BYTES = 2**22
 PIECE_ROWS = 2**13
 """Number of rows of a parquet file that are read at a time before they go into the buffer."""
 READER_BYTES, COLUMN_BYTES, PAGE_BYTES = 2**26, 2**18, 2**20
-"""Measured memory use of pyarrow: in any case, and for each column; and the default page size."""
+"""Measured memory use of pyarrow, fixed and per column, and its default page size."""
 CHUNK_ROWS = 2**16
 """Maximum number of rows per chunk of a prediction."""
 CHUNK_COPIES = 3
@@ -160,7 +160,7 @@ class Parquet:
         return READER_BYTES + len(self.columns) * (COLUMN_BYTES + 2 * min(largest, PAGE_BYTES))
 
     def check_target(self, y: Tensor) -> None:
-        """Raise unless the target has as many dimensions as the y of a network."""
+        """Raise unless the target has as many dimensions as the network's y."""
         n_dims = 1 if isinstance(self.target, str) else 2
         if n_dims != y.dim():
             first = self._targets[0]
@@ -186,7 +186,7 @@ class Parquet:
             first = last + 1
 
     def in_order(self, n_rows: int, shard: tuple[int, int] = (0, 1)) -> Iterator[np.ndarray]:
-        """Yield x in the order of the files, in chunks, of which a shard contains every n-th."""
+        """Yield the chunks of x in file order; a shard (i, n) has the i-th of every n chunks."""
         part, n_parts = shard
         pieces: list[np.ndarray] = []
         at = 0  # the number of rows before the current one
@@ -205,8 +205,8 @@ class Parquet:
                         yield _joined(pieces)
 
     def _pieces(self, i: int, group: int, names: list[str]) -> Iterator[np.ndarray]:
-        # The file is opened for each row group, because pyarrow keeps those it has read before, and
-        # read through a buffer, so that a row group is not loaded as a whole.
+        # Open the file anew for each row group, because pyarrow keeps those it has read in memory,
+        # and read it through a buffer, so that a row group is not loaded as a whole.
         file = self._open(self.paths[i], metadata=self._metadata[i], buffer_size=2**16)
         for batch in file.iter_batches(PIECE_ROWS, row_groups=[group], columns=names):
             for name in names:
@@ -250,7 +250,7 @@ def _check_numeric(path: Path, name: str, kind: Any) -> None:
 
 
 class Shuffle:
-    """A random order of rows: chunks enter a buffer in random order, and its rows are shuffled.
+    """A random order of rows: chunks enter a buffer in random order, and rows in it are shuffled.
 
     A row can share a batch only with rows of chunks that are in the buffer at the same time. Chunks
     are contiguous in the file, so rows that are sorted by a relevant variable should be written in
@@ -291,7 +291,7 @@ def check_shard(shard: tuple[int, int]) -> None:
 def plan_chunks(x: Any, rows: int | None, max_memory: int) -> tuple[int, int]:
     """Return the number of rows per chunk, and the memory that remains for their prediction.
 
-    With `rows` None, the copies of a chunk take a quarter of the memory, and a chunk has at most
+    If `rows` is None, the copies of a chunk take a quarter of the memory, and a chunk has at most
     `CHUNK_ROWS` rows. The size of an iterable is unknown and not accounted for.
     """
     if isinstance(x, Parquet):
@@ -302,7 +302,7 @@ def plan_chunks(x: Any, rows: int | None, max_memory: int) -> tuple[int, int]:
     else:
         return rows or CHUNK_ROWS, max_memory
     per_row = CHUNK_COPIES * max(per_row, 1)
-    least = max(max_memory // 4, 1)  # remains for the prediction in any case
+    least = max(max_memory // 4, 1)  # always remains for the prediction
     if rows is None:
         rows = min(max(max(max_memory - reader, least) // 4 // per_row, 1), CHUNK_ROWS)
     used = reader + min(rows, n_data) * per_row

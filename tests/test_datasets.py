@@ -1,4 +1,4 @@
-"""The data of the paper: from files, gzipped or not, and from openml.org."""
+"""The paper's data sets, from files, gzipped or not, and from openml.org."""
 
 import gzip
 import struct
@@ -67,7 +67,7 @@ def test_an_unknown_part_and_missing_files_are_reported(tmp_path):
         (lambda raw: b"", "must be an IDX file of unsigned bytes"),
         (lambda raw: gzip.compress(raw)[:-9], "is damaged"),
     ],
-    ids=["short", "no header", "long", "floats", "empty", "torn gzip"],
+    ids=["short", "no header", "long", "floats", "empty", "truncated gzip"],
 )
 def test_a_damaged_file_is_reported(spoil, message, tmp_path):
     write_images(tmp_path, pack=bytes, end="")
@@ -125,9 +125,9 @@ def test_openml_has_the_training_images_first(monkeypatch):
 
 
 def test_the_error_without_a_connection_names_the_remedy(monkeypatch):
-    def refuse(*args, **kwargs):
+    def fail(*args, **kwargs):
         raise urllib.error.URLError("no route to host")
 
-    monkeypatch.setattr(sklearn.datasets, "fetch_openml", refuse)
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", fail)
     with pytest.raises(ConnectionError, match=r"could not be downloaded .* pass the `folder`"):
         datasets.load_mnist("test")

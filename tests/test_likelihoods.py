@@ -67,8 +67,8 @@ every_likelihood = pytest.mark.parametrize(
 @every_likelihood
 def test_the_log_density_equals_that_of_scipy(likelihood, units, y, exact):
     output = torch.randn(3, units, dtype=torch.float64)
-    scipys = exact(output)
-    expected = scipys.logpdf(y) if hasattr(scipys, "pdf") else scipys.logpmf(y)
+    reference = exact(output)
+    expected = reference.logpdf(y) if hasattr(reference, "pdf") else reference.logpmf(y)
     actual = likelihood(output).log_prob(torch.tensor(y))
     np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-12)
 

@@ -32,8 +32,7 @@ def mixture_logpdf(w, pi, scale1, scale2):
     return scipy.special.logsumexp(components, axis=0, b=weights)
 
 
-# Prior, log-density, standard deviation and kurtosis E[w^4] / sd^4. Those that
-# depend on the parameter's shape do so by its fan-in.
+# Prior, log-density, standard deviation and kurtosis E[w^4] / sd^4, as functions of the fan-in.
 EXACT = {
     "Normal": (
         Normal(0.7, loc=-0.2),
@@ -380,7 +379,7 @@ ONES = {"w": torch.ones(2)}
             ONES,
             {},
             ValueError,
-            "`loc` and `scale` must have the same names, but 'w' is in one only",
+            "`loc` and `scale` must have the same names, but only one has 'w'",
         ),
         (ONES, {"w": torch.zeros(2)}, ValueError, r"`scale` must be positive, got 0\.0 for 'w'"),
         (

@@ -1,4 +1,4 @@
-"""Scores against closed forms, scikit-learn, scoringrules and small cases by hand."""
+"""Scores against closed forms, scikit-learn, scoringrules and small cases worked out by hand."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_scores_agree_with_scoringrules():
     assert scores.nll(mixture, Y) == pytest.approx(expected, rel=1e-6)
     p, label = RNG.random(500), RNG.integers(0, 2, 500)
     binary = ClassificationPrediction([Bernoulli(probs=torch.as_tensor(p)[None])], np.empty(0))
-    # The score of one of two classes, of which `brier` is the sum.
+    # scoringrules scores one of the two classes, `brier` the sum of both.
     expected = 2 * scoringrules.brier_score(label, p).mean()
     assert scores.brier(binary, label) == pytest.approx(expected)
     columns = several_draws(torch.as_tensor(RNG.normal(size=(300, 20, 3))), 0.7)
@@ -57,7 +57,7 @@ def test_scores_agree_with_scoringrules():
     assert scores.energy_score(columns, y, seed=0) == pytest.approx(expected, rel=0.02)
 
 
-def test_pit_of_a_true_prediction_is_uniform():
+def test_pit_of_a_calibrated_prediction_is_uniform():
     y = MEAN + 0.7 * RNG.normal(size=MEAN.shape)
     assert stats.kstest(scores.pit(normal(MEAN, 0.7), y), "uniform").pvalue > 0.01
     assert stats.kstest(scores.pit(normal(MEAN, 2.0), y), "uniform").pvalue < 1e-6

@@ -96,7 +96,7 @@ def test_a_shard_does_not_read_the_row_groups_of_others(tmp_path, monkeypatch):
     read = []
     pieces = Parquet._pieces
     monkeypatch.setattr(
-        Parquet, "_pieces", lambda own, i, g, names: read.append(g) or pieces(own, i, g, names)
+        Parquet, "_pieces", lambda rows, i, g, names: read.append(g) or pieces(rows, i, g, names)
     )
     (chunk,) = rows.in_order(30, (2, 3))
     assert read == [6, 7, 8]
@@ -193,7 +193,7 @@ def test_pyarrow_is_imported_only_for_files():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_file_that_is_not_parquet_is_refused(tmp_path):
+def test_a_file_that_is_not_parquet_is_rejected(tmp_path):
     (tmp_path / "no.parquet").write_text("no")
     with pytest.raises(ValueError, match=r"no\.parquet' is not a parquet file"):
         Parquet(tmp_path / "no.parquet")

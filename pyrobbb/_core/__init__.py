@@ -1,3 +1,3 @@
-"""What every package builds on: checked arrays, random states, processes, named tensors."""
+"""Shared foundations: validated arrays, random states, distributed processes, state dicts."""
 
 __all__: list[str] = []

@@ -17,7 +17,7 @@ ArrayLike = Any
 
 
 def as_tensor(name: str, value: ArrayLike) -> Tensor:
-    """Convert data to a tensor, or raise with a message that locates the problem.
+    """Convert data to a tensor, or raise an error that locates the invalid value.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def as_tensor(name: str, value: ArrayLike) -> Tensor:
     TypeError
         If the values are not numbers.
     ValueError
-        If there are no rows, or values that are NaN or infinite.
+        If there are no rows, or if a value is NaN or infinite.
     """
     tensor = value if isinstance(value, Tensor) else _from_array(name, value)
     if tensor.is_complex():
@@ -53,7 +53,7 @@ def as_tensor(name: str, value: ArrayLike) -> Tensor:
 
 
 def supports_float64(device: torch.device) -> bool:
-    """Return whether a device computes in double precision: Apple's GPUs do not."""
+    """Return whether a device supports double precision; Apple GPUs do not."""
     return device.type != "mps"
 
 
@@ -108,7 +108,7 @@ def _from_array(name: str, value: ArrayLike) -> Tensor:
         first = next(itertools.chain(not_numbers, array.flat), None)
         raise TypeError(
             f"`{name}` must hold numbers, got {array.dtype} (such as {str(first)!r}). Encode it: "
-            "class labels as 0, 1, 2, ..., categories as one column each."
+            "class labels as 0, 1, 2, ..., other categories as one-hot columns."
         )
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         if array.size and array.max() > np.iinfo(np.int64).max:
@@ -116,7 +116,7 @@ def _from_array(name: str, value: ArrayLike) -> Tensor:
         array = array.astype(np.int64)  # torch has few operations for wide unsigned integers
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         array = array.astype(np.float64)
-    # A copy, as torch accepts neither reversed views, read-only memory nor other byte orders.
+    # Copy, because torch does not accept reversed views, read-only memory or other byte orders.
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
 
 
@@ -137,5 +137,5 @@ def like(original: ArrayLike, result: Tensor) -> Any:
 
 
 def kind_of(original: ArrayLike) -> ArrayLike:
-    """Return an empty array of the input's type, for `like`, so that the input can be freed."""
+    """Return an empty array of the input's type, for `like`, so that the input need not be kept."""
     return torch.empty(0) if isinstance(original, Tensor) else np.empty(0)

@@ -1,6 +1,6 @@
 """Data-parallel fits of one posterior in several processes, started by torchrun.
 
-Each process computes the gradient of its part of every batch. One all-reduce per step sums them to
+Each process computes the gradient of its part of every batch. One all-reduce per step sums these to
 the gradient of the whole batch, and every process takes the same step.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that torchrun sets in each process."""
 
 
@@ -28,7 +28,7 @@ class LostProcessError(ConnectionError):
 
 
 class Team:
-    """The processes of a fit; often only this one.
+    """The processes of a fit, often just this one.
 
     Attributes
     ----------
@@ -43,11 +43,11 @@ class Team:
 
     @classmethod
     def current(cls) -> Team:
-        """Return the processes of torch's default group, which is joined first under torchrun."""
+        """Return the processes of torch's default group, after joining it under torchrun."""
         if not dist.is_available():
             return cls()
         if not dist.is_initialized():
-            if not all(name in os.environ for name in LAUNCHED):
+            if not all(name in os.environ for name in TORCHRUN_VARIABLES):
                 return cls()
             _join()
         return cls(dist.get_rank(), dist.get_world_size())
@@ -60,64 +60,65 @@ class Team:
     def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Sum tensors over all processes, in one all-reduce.
 
-        The sums are bitwise the same in all processes.
+        The sums are bitwise identical on all processes.
         """
         if self.size == 1:
             return list(tensors)
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        with self._together():
+        with self._raising_lost_process():
             dist.all_reduce(flat)
         parts = flat.split([tensor.numel() for tensor in tensors])
         return [part.reshape(t.shape) for part, t in zip(parts, tensors, strict=True)]
 
     def any(self, flag: bool) -> bool:
-        """Return whether a flag is true in any process."""
+        """Return whether a flag is true on any process."""
         return any(self.gather(bool(flag)))
 
     def broadcast(self, value: Any) -> Any:
-        """Return the value of rank 0 in all processes."""
+        """Return the value of rank 0 on all processes."""
         if self.size == 1:
             return value
         buffer = [value]
-        with self._together():
+        with self._raising_lost_process():
             dist.broadcast_object_list(buffer, src=0)
         return buffer[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the values of all processes, by rank, in all processes."""
+        """Return the values of all processes, ordered by rank, on all processes."""
         if self.size == 1:
             return [value]
         buffer: list[Any] = [None] * self.size
-        with self._together():
+        with self._raising_lost_process():
             dist.all_gather_object(buffer, value)
         return buffer
 
     def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
-        """Set tensors to the values that they have in rank 0."""
+        """Set tensors, in place, to their values on rank 0."""
         if self.size == 1:
             return
-        with torch.no_grad(), self._together():
+        with torch.no_grad(), self._raising_lost_process():
             for tensor in tensors:
                 buffer = tensor.detach().contiguous()
                 dist.broadcast(buffer, src=0)
                 tensor.copy_(buffer)
 
     @contextmanager
-    def _together(self) -> Iterator[None]:
+    def _raising_lost_process(self) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:  # the base of all errors of torch.distributed
             raise LostProcessError(
-                f"Process {self.rank} of {self.size} cannot reach the others: one has ended, see "
-                "its error message. With a `checkpoint`, the same command resumes from the last "
-                "one; torchrun --max-restarts=3 restarts it automatically. "
+                f"Process {self.rank} of {self.size} cannot reach the others: one has exited; see "
+                "its error message. With `checkpoint`, the same command resumes from the last "
+                "checkpoint; torchrun --max-restarts=3 restarts it automatically. "
                 f"({str(error).strip().splitlines()[0]})"
             ) from error
 
 
 def _join() -> None:
-    # If it is imported later, as torch's optimisers do, this module keeps the group in the default
-    # arguments of its functions beyond `_leave`, and its threads outlive the interpreter.
+    # Import this module before the group exists. If torch's optimisers import it later, the default
+    # arguments of its functions keep the group alive after `_leave`, and the threads of the group
+    # outlive the interpreter.
     import torch.distributed.nn.functional
     from torch.distributed.rendezvous import rendezvous
 
@@ -126,8 +127,8 @@ def _join() -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     store, rank, size = next(rendezvous("env://"))
     if os.environ.get("GROUP_WORLD_SIZE") == "1":
-        # torchrun on one machine keeps its store when it restarts the processes: without a separate
-        # prefix they would find the addresses of processes that have died.
+        # torchrun on one machine keeps its store when it restarts the processes. Without a separate
+        # prefix, the new processes would read the addresses of those that have died.
         store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)

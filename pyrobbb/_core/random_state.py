@@ -1,4 +1,4 @@
-"""Random states: seeded for a block of code, and restored after it."""
+"""Random states: seeding within a block of code, and restoring the state afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GLOBAL_STATE_LOCK = threading.RLock()
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch within the block, and restore the caller's random state after it."""
+    """Seed torch within the block, and restore the caller's random state afterwards."""
     with GLOBAL_STATE_LOCK:
         before = RandomState.now()
         try:
@@ -31,7 +31,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class RandomState:
-    """torch's random states, on the CPU and on the GPUs that are in use."""
+    """torch's random states on the CPU and on all GPUs in use."""
 
     cpu: Tensor
     cuda: list[Tensor]
@@ -47,7 +47,7 @@ class RandomState:
         )
 
     def restore(self) -> None:
-        """Set torch's random states to these."""
+        """Set torch's random states to the stored ones."""
         torch.random.set_rng_state(self.cpu)
         if self.cuda:
             torch.cuda.set_rng_state_all(self.cuda)
@@ -61,13 +61,13 @@ class RandomState:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> RandomState:
-        """Return the states from what `tensors` has returned."""
+        """Build the random states from the result of `tensors`."""
         cuda = [t for n, t in sorted(tensors.items()) if n.startswith("cuda.")]
         return cls(tensors["cpu"], cuda, tensors.get("mps"))
 
 
 def reseed(seed: int) -> None:
-    """Set torch's random state, on each device in use."""
+    """Seed torch's random state on each device in use."""
     # Not torch.manual_seed, which stores a stack trace for a GPU that is not in use yet.
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
@@ -101,17 +101,17 @@ class PrivateRandomState:
 
 
 def child_seed(seed: int, number: int) -> int:
-    """Derive the seed of a part: of one of several chains, or of an epoch."""
+    """Derive the seed of a part of a fit, such as a chain or an epoch."""
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 def rank_seed(seed: int, rank: int) -> int:
-    """Derive the seed of one of several processes; for rank 0 it is the seed itself."""
+    """Derive the seed of a process from its rank; for rank 0 it is the seed itself."""
     return child_seed(seed, rank) if rank else seed
 
 
 def as_seed(seed: int | None) -> int:
-    """Check a seed; for None, draw one from the operating system's entropy."""
+    """Check a seed; if it is None, draw one from the operating system's entropy."""
     if seed is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
     check_count("seed", seed, least=0)

@@ -1,4 +1,4 @@
-"""Tensors of modules by name: comparison with stored tensors, and loading them."""
+"""State dicts of modules: comparison with stored tensors, and loading."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with a prefix, by the names without it."""
+    """Return the tensors whose names begin with a prefix, keyed without the prefix."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
@@ -24,7 +24,7 @@ def check_shapes(
     what: str, expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, Tensor]
 ) -> None:
     """Raise a ValueError unless stored tensors have the names and shapes of a module."""
-    for name in (*expected, *sorted(stored)):  # safetensors keeps no order
+    for name in (*expected, *sorted(stored)):  # safetensors does not preserve order
         shape = expected.get(name, "none")
         stored_shape = tuple(stored[name].shape) if name in stored else "none"
         if shape != stored_shape:
@@ -37,7 +37,7 @@ def check_shapes(
 def load_tensors(
     what: str, module: nn.Module, stored: Mapping[str, Tensor], *, exact: bool = False
 ) -> None:
-    """Load stored tensors, which must have its names and shapes, into a module.
+    """Load stored tensors into a module that has the same names and shapes.
 
     Parameters
     ----------
@@ -46,8 +46,8 @@ def load_tensors(
     module : Module
     stored : mapping of str to Tensor
     exact : bool
-        Whether the dtypes must match. Otherwise a module of a single dtype is converted to the
-        stored one.
+        Whether the dtypes must match. Otherwise a module of a single dtype is converted to
+        that of the stored tensors.
     """
     current = module.state_dict()
     check_shapes(what, {name: tuple(tensor.shape) for name, tensor in current.items()}, stored)

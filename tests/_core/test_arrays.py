@@ -28,7 +28,7 @@ VIEWS = {
     "last dimension reversed": lambda a: a[..., ::-1],
     "transposed": lambda a: a.T,
     "every other row": lambda a: a[::2],
-    "in Fortran's order": np.asfortranarray,
+    "Fortran order": np.asfortranarray,
     "one row repeated": lambda a: np.broadcast_to(a[:1], a.shape),
 }
 

@@ -1,4 +1,4 @@
-"""Fits in several processes, against fits in a single one."""
+"""Fits in several processes against fits in one."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ CASES = {
     "restarts": {"restarts": 2},
     "weighted": {"sample_weight": np.linspace(0, 2, 101)},
     "early stopping": {"validation": (X[:40], -Y[:40]), "patience": 2, "kl_warmup": 0.2},
-    "own noise": {"processes": "own_noise"},
+    "different noise": {"processes": "own_noise"},
 }
 
 CHILD = """
@@ -56,20 +56,20 @@ def child(out):
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    told = []
+    epochs_seen = []
     for name, options in CASES.items():
         a_fit(**options).save(f"{out}/{name}-{os.environ['RANK']}")
-    a_fit(callbacks=lambda end: told.append(end.epoch) or end.epoch == 3)
-    assert told == ([1, 2, 3] if dist.get_rank() == 0 else [])
-    refused = {}
+    a_fit(callbacks=lambda end: epochs_seen.append(end.epoch) or end.epoch == 3)
+    assert epochs_seen == ([1, 2, 3] if dist.get_rank() == 0 else [])
+    outcomes = {}
     rank = dist.get_rank()
     for name, options in {"lr": {"lr": 0.01 + rank}, "alone": {"processes": "alone"}}.items():
         try:
-            refused[name] = a_fit(**options)
+            outcomes[name] = a_fit(**options)
         except ValueError as error:
-            refused[name] = str(error)
-    assert "'lr' is 0.01 in process 0 and" in refused["lr"]
-    assert "n_processes" not in refused["alone"].settings
+            outcomes[name] = str(error)
+    assert "'lr' is 0.01 in process 0 and" in outcomes["lr"]
+    assert "n_processes" not in outcomes["alone"].settings
     rows = torch.utils.data.TensorDataset(torch.as_tensor(X), torch.as_tensor(Y))
     try:
         loader = torch.utils.data.DataLoader(rows, batch_size=10)
@@ -77,11 +77,11 @@ def child(out):
     except ValueError as error:
         assert "DistributedSampler" in str(error)  # noqa: PT017
     else:
-        raise AssertionError("A loader that is not shared was taken.")
+        raise AssertionError("A loader without a DistributedSampler was accepted.")
     sampler = torch.utils.data.DistributedSampler(rows, shuffle=True)
     loader = torch.utils.data.DataLoader(rows, batch_size=10, sampler=sampler)
     network = BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0))
-    n_data = 101 + -101 % dist.get_world_size()  # the sampler fills up
+    n_data = 101 + -101 % dist.get_world_size()  # the sampler repeats rows to fill the last batch
     shared = fit(network, loader, n_data=n_data, epochs=2, seed=1, progress=False)
     shared.save(f"{out}/loader-{rank}")
     assert shared.settings["batch_size"] == 10 * dist.get_world_size()
@@ -95,11 +95,11 @@ def child(out):
     except ValueError as error:
         assert "gives 101 rows" in str(error)  # noqa: PT017
     else:
-        raise AssertionError("A wrong `n_data` was taken.")
+        raise AssertionError("A wrong `n_data` was accepted.")
 
 
 class Share(torch.utils.data.IterableDataset):
-    """The rows of this process."""
+    """The rows that belong to this process."""
 
     def __init__(self, rows):
         self.rows = rows
@@ -152,7 +152,7 @@ def test_every_process_ends_with_the_same_posterior(fitted, name):
             np.testing.assert_array_equal(mine.history.nelbo, theirs.history.nelbo)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "own noise"])
+@pytest.mark.parametrize("name", [name for name in CASES if name != "different noise"])
 def test_several_processes_fit_what_one_process_fits_with_the_same_batches(fitted, name):
     folder, n_processes = fitted
     together, alone = Posterior.load(folder / f"{name}-0"), a_fit(**CASES[name])
@@ -171,12 +171,14 @@ def test_several_processes_fit_what_one_process_fits_with_the_same_batches(fitte
 
 def test_with_different_noise_per_process_the_fit_is_close(fitted):
     folder, _ = fitted
-    own, same = (Posterior.load(folder / f"{name}-0") for name in ("own noise", "fused"))
-    difference = (own.guide.loc - same.guide.loc).abs().max()
+    different, same = (
+        Posterior.load(folder / f"{name}-0") for name in ("different noise", "fused")
+    )
+    difference = (different.guide.loc - same.guide.loc).abs().max()
     assert 1e-4 < difference < 1
-    half = slice(-36, None)  # by 30 fits, two such means of one loss differ by 0.14 of it
+    half = slice(-36, None)  # two such means of one loss differ by 14 % over 30 fits
     np.testing.assert_allclose(
-        own.history.nelbo[half].mean(), same.history.nelbo[half].mean(), rtol=0.2
+        different.history.nelbo[half].mean(), same.history.nelbo[half].mean(), rtol=0.2
     )
 
 
@@ -238,7 +240,7 @@ def test_when_a_process_dies_the_job_ends_within_seconds_with_an_error(tmp_path)
     began = time.monotonic()
     done = launch(script, 2)
     assert done.returncode != 0
-    assert time.monotonic() - began < 60  # most of it are imports
+    assert time.monotonic() - began < 60  # most of it is imports
     assert "rank      : 1" in done.stderr
     assert (tmp_path / "c" / "checkpoint-1").exists()
 
@@ -325,10 +327,10 @@ from pathlib import Path
 sys.path.insert(0, {here!r})
 
 @atexit.register  # runs last
-def tell():
+def print_threads():
     tasks = Path("/proc/self/task").iterdir()
     names = " ".join((task / "comm").read_text().strip() for task in tasks)
-    os.write(1, f"threads: {{names}}\\n".encode())  # at once: the others write to the same pipe
+    os.write(1, f"threads: {{names}}\\n".encode())  # in one write, as the processes share a pipe
 
 import test_distributed
 test_distributed.a_fit()
@@ -336,7 +338,7 @@ import torch._dynamo  # what torch's optimisers do
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Threads are told by /proc.")
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Needs /proc/self/task.")
 def test_no_connection_thread_is_left_at_the_end(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(LEAVING.format(here=str(HERE)))
