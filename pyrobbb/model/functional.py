@@ -1,4 +1,4 @@
-"""Calls of a module with other parameter values, and in evaluation mode."""
+"""Calling a module with other parameter values, or in evaluation mode."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class FunctionalCall:
     """Calls a module with other values in place of its parameters.
 
-    It does what `torch.func.functional_call` does, but looks up the parameters once instead of at
-    every call, which would take a sixth of the time of a step of a small network.
+    It does what `torch.func.functional_call` does, but looks up the parameters only once. A lookup
+    in every call would take a sixth of the step time of a small network.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class FunctionalCall:
         parameters = dict(net.named_parameters())
         replaced = {id(parameters[name]): name for name in names}
         self._net = net
-        self._slots = [  # a tied parameter has several
+        self._slots = [  # a tied parameter has several slots
             (module._parameters, key, replaced[id(parameter)])
             for module in net.modules()
             for key, parameter in module._parameters.items()

@@ -28,7 +28,7 @@ MIN_SCALE = 1e-15
 
 
 class MeanFieldGuide(nn.Module):
-    """Fully factorised normal posterior over two flat vectors.
+    """Fully factorised normal guide, parametrised by two flat vectors.
 
     The scale is ``softplus(rho)`` (Blundell et al. 2015, section 3.2). Each latent site of the
     network is a view into the flat vectors. A site of constrained support (such as a noise scale)

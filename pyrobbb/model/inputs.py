@@ -15,13 +15,14 @@ from .sites import at_start
 
 
 def prepare_inputs(net: nn.Module, like: Tensor, x: ArrayLike) -> tuple[Tensor, Tensor]:
-    """Return the inputs as the module takes them, and its output for the first rows.
+    """Convert the inputs for the module, and compute its output for the first rows.
 
     Parameters
     ----------
     net : nn.Module
     like : Tensor
-        The inputs get its device and dtype; integers stay integers if the module has embeddings.
+        The inputs are converted to its device and dtype, except that integers stay integers if the
+        module has embeddings.
     x : array-like of shape (n, ...)
 
     Returns
@@ -40,7 +41,7 @@ def prepare_inputs(net: nn.Module, like: Tensor, x: ArrayLike) -> tuple[Tensor, 
 def prepare_targets(
     net: nn.Module, likelihood: Likelihood, x: Tensor, output: Tensor, y: ArrayLike
 ) -> Tensor:
-    """Return the targets as the likelihood takes them.
+    """Check the targets, and convert them for the likelihood.
 
     Parameters
     ----------
@@ -73,7 +74,7 @@ def initial_distribution(likelihood: Likelihood, output: Tensor) -> TorchDistrib
 
 
 def _trial_output(net: nn.Module, x: Tensor) -> Tensor:
-    """Return the module's output for some rows; its mode and buffers stay unchanged."""
+    """Return the module's output for some rows, without changing its mode and buffers."""
     try:
         with evaluating(net), torch.no_grad():
             output = net(x)

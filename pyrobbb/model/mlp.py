@@ -44,7 +44,7 @@ def mlp(
         Number of units of each hidden layer; empty for a linear model.
     activation : str
     seed : int, optional
-        Seed of the initial weights, which leaves torch's random state unchanged.
+        Seed of the initial weights. torch's global random state is then neither used nor changed.
     """
     if activation not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
@@ -63,7 +63,7 @@ def mlp(
 
 @dataclass(frozen=True)
 class MLPSpec:
-    """The arguments of a call of `mlp`."""
+    """The arguments of a call to `mlp`."""
 
     n_in: int
     hidden: tuple[int, ...]
@@ -72,7 +72,7 @@ class MLPSpec:
 
 
 def mlp_spec(net: nn.Module) -> MLPSpec | None:
-    """Return the arguments with which `mlp` builds such a network; None for other networks."""
+    """Return the arguments with which `mlp` builds the same network; None if there are none."""
     if type(net) is not nn.Sequential or not len(net) % 2:
         return None
     linears = [layer for layer in list(net)[::2] if type(layer) is nn.Linear]

@@ -41,7 +41,7 @@ class BayesianNetwork(nn.Module):
     The module itself is used, not a copy or a rewritten version: each Bayesian parameter becomes a
     Pyro site with the name it has in ``net.named_parameters()``, and the module runs with the
     sampled values in place of its parameters. A parameter whose prior is None, or that is frozen
-    (``requires_grad=False``), has a point value; unless frozen, it is learnt with the guide.
+    (``requires_grad=False``), has a point value, which is learnt with the guide unless frozen.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ class BayesianNetwork(nn.Module):
 
     @contextmanager
     def autocasting(self, x: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
-        """Run the module under `autocast`; yield a function that restores the output's dtype."""
+        """Enable `autocast` within the block; yield a function that restores the output's dtype."""
         if self.autocast is None:
             yield lambda output: output
             return
@@ -232,7 +232,7 @@ class BayesianNetwork(nn.Module):
         ----------
         draws : mapping of str to Tensor of shape (n_draws, *site)
         x : Tensor of shape (n, ...)
-            Any input, for a likelihood that draws sites which it does not list as `latents`.
+            Any input. Used only if the likelihood draws sites that it does not list in `latents`.
 
         Returns
         -------
@@ -253,7 +253,7 @@ class BayesianNetwork(nn.Module):
         ----------
         x : Tensor of shape (n, ...), optional
             Any input. Needed only if the likelihood is a custom callable that draws latent sites
-            and does not list them as `latents`.
+            and does not list them in `latents`.
         """
         sites = [
             LatentSite(name, parameter.detach().clone(), constraints.real, fan_in(parameter))
@@ -274,9 +274,9 @@ class BayesianNetwork(nn.Module):
     def prepare(self, x: ArrayLike, y: ArrayLike) -> tuple[Tensor, Tensor]:
         """Check data against the network and convert them to its device and dtype.
 
-        Every mistake that can be detected before the first step raises here: no rows, NaN, strings,
-        different lengths, a y whose shape does not match the likelihood, labels out of range,
-        negative counts, probabilities in place of logits.
+        Every error that can be detected before the first step is raised here: no rows, NaN,
+        strings, different lengths, a y whose shape does not match the likelihood, labels out of
+        range, negative counts, probabilities in place of logits.
 
         Parameters
         ----------
@@ -290,7 +290,7 @@ class BayesianNetwork(nn.Module):
         return x, prepare_targets(self.net, self.likelihood, x, output, y)
 
     def targets_like(self, x: ArrayLike) -> Tensor:
-        """Return zeros in the shape and dtype that y has for x.
+        """Return zeros of the shape and dtype that y has for x.
 
         Parameters
         ----------
@@ -310,7 +310,10 @@ class BayesianNetwork(nn.Module):
             )
         latents = getattr(self.likelihood, "latents", None) or ()
         if name in ("y", "data", *latents):
-            raise ValueError(f"`net` has a parameter named {name!r}, which is a site of the model.")
+            raise ValueError(
+                f"`net` has a parameter named {name!r}, which is the name of another site of the "
+                "model: rename the parameter."
+            )
         if not parameter.requires_grad:
             return False
         prior = self.prior(name, parameter)
@@ -332,8 +335,8 @@ def _check_prior(prior: Any, name: str, parameter: Tensor) -> None:
         )
     if prior.event_shape != parameter.shape or prior.batch_shape:
         raise ValueError(
-            f"`prior` must return for {name!r} a distribution whose event has the parameter's "
-            f"shape {tuple(parameter.shape)}, got batch shape {tuple(prior.batch_shape)} and event "
+            f"`prior` must return a distribution with the event shape of {name!r}, "
+            f"{tuple(parameter.shape)}, got batch shape {tuple(prior.batch_shape)} and event "
             f"shape {tuple(prior.event_shape)}: end it in .expand(parameter.shape)"
             ".to_event(parameter.dim())."
         )

@@ -1,4 +1,4 @@
-"""The observed site of the model: a likelihood applied to vectorised outputs, plate and weights."""
+"""The observed site of the model: likelihood under vectorised draws, data plate and row weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .vectorized import without_data_dim
 
 
 class AlignLatents(Messenger):
-    """Aligns draws of a likelihood's latent sites with the rows of the network's output.
+    """Align draws of a likelihood's latent sites with the rows of the network's output.
 
     A vectorised draw has batch shape (n_draws, 1), where 1 is the dimension of the data plate
     (Pyro's Predictive omits it for sites with an event). Only the value that the likelihood
@@ -101,7 +101,7 @@ def latent_log_densities(
 
 
 def one_per_row(distribution: TorchDistribution, n_batch: int) -> TorchDistribution:
-    """Return a distribution whose event is a whole row, after `n_batch` dimensions of draws."""
+    """Return a distribution whose event is a whole row, after `n_batch` draw dimensions."""
     surplus = len(distribution.batch_shape) - n_batch - 1
     if surplus < 0:
         raise ValueError(
@@ -112,7 +112,7 @@ def one_per_row(distribution: TorchDistribution, n_batch: int) -> TorchDistribut
 
 
 def data_plate(n_rows: int, n_data: int | None) -> pyro.plate:
-    """Return the plate of the rows, a subsample of the data set if its size is given."""
+    """Return the plate of the rows: a subsample of the data set if `n_data` is given."""
     if n_data is None:
         return pyro.plate("data", n_rows, dim=-1)
     check_n_data(n_data, n_rows)
@@ -126,25 +126,25 @@ def weighted(row_weight: Tensor | None, n_rows: int) -> Iterator[None]:
         yield
         return
     check_row_weight(row_weight, n_rows)
-    counts = row_weight > 0  # poutine.scale refuses 0
+    counts = row_weight > 0  # poutine.scale rejects 0
     with poutine.mask(mask=counts), poutine.scale(scale=row_weight.where(counts, 1.0)):
         yield
 
 
 def check_n_data(n_data: int | None, n_rows: int) -> None:
-    """Raise unless the size of the data set is a count of at least the number of rows."""
+    """Raise unless `n_data` is an integer of at least the number of rows."""
     if n_data is None:
         return
     check_count("n_data", n_data)
     if n_data < n_rows:
         raise ValueError(
-            f"`n_data` is the size of the whole data set, at least the {n_rows} rows of x, got "
-            f"{n_data}."
+            f"`n_data` must be the size of the whole data set, at least the {n_rows} rows of x, "
+            f"got {n_data}."
         )
 
 
 def check_row_weight(row_weight: Tensor | None, n_rows: int) -> None:
-    """Raise unless there is one weight of at least 0 for each row."""
+    """Raise unless there is one non-negative weight for each row."""
     if row_weight is None:
         return
     if tuple(row_weight.shape) != (n_rows,):
@@ -157,6 +157,6 @@ def check_row_weight(row_weight: Tensor | None, n_rows: int) -> None:
 
 
 def _aligned(value: Tensor, n_event: int, n_dims: int) -> Tensor:
-    """Align draws (n_draws, *event) with an output of n_dims dimensions, the first the draws."""
+    """Reshape draws, (n_draws, *event), to broadcast against an output of `n_dims` dimensions."""
     event = value.shape[value.dim() - n_event :]
     return value.reshape((len(value), *(1,) * (n_dims - 1 - n_event), *event))

@@ -37,8 +37,8 @@ BACKWARD: dict[type[nn.Module], Callable[[Any, Tensor, Tensor, Tensor], Tensor]]
     nn.LogSigmoid: lambda _, grad, before, after: grad * torch.sigmoid(-before),
     nn.Identity: lambda _, grad, before, after: grad,
 }
-"""For each elementwise layer: a function of the layer, the gradient in its output, its input and
-its output, which returns the gradient in its input."""
+"""For each elementwise layer: a function of the layer, the gradient with respect to its output, its
+input and its output, which returns the gradient with respect to its input."""
 
 IN_PLACE: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
     nn.ReLU: torch.relu_,
@@ -52,8 +52,8 @@ Layers = list[tuple[str, nn.Module]]
 def layers_of(net: nn.Module) -> Layers | None:
     """Return the named layers of an `nn.Sequential` of linear and elementwise layers.
 
-    None for other modules: also if a layer has hooks, which must be called for one draw at a time,
-    or modifies its input in place, or if two layers share a parameter.
+    Return None for other modules, and also if a layer has hooks, which must be called for one draw
+    at a time, or modifies its input in place, or if two layers share a parameter.
     """
     if type(net) is not nn.Sequential or _has_hooks(net):
         return None
@@ -77,8 +77,8 @@ def run_layers(
 ) -> Tensor:
     """Run layers under one draw of their weights, or under many.
 
-    Internally units are the dimension before rows: matrix products are faster this way, by half on
-    some processors, and all draws of the first layer are a single product. Activations are
+    Internally the dimension of units precedes that of rows. Matrix products are faster this way, by
+    half on some processors, and the first layer is a single product for all draws. Activations are
     computed in place unless they are needed for gradients.
 
     Parameters
@@ -116,19 +116,19 @@ def run_layers(
 def gradients_of_layers(
     layers: Layers, values: Mapping[str, Tensor], hidden: list[Tensor], grad: Tensor
 ) -> dict[str, Tensor]:
-    """Compute the gradients of a loss in the values of the parameters, by backpropagation.
+    """Compute the gradients of a loss with respect to the parameters, by backpropagation.
 
     Parameters
     ----------
     layers, values, hidden
         As for `run_layers`.
     grad : Tensor of shape (n_draws, n, n_out), or (n, n_out)
-        Gradient of the loss in the output.
+        Gradient of the loss with respect to the output.
 
     Returns
     -------
     dict of str to Tensor
-        In the shapes of the values.
+        Of the shapes of the values.
     """
     grads = {}
     learnt = [f"{name}.weight" in values or f"{name}.bias" in values for name, _ in layers]

@@ -21,7 +21,7 @@ from ..likelihoods import base_of
 
 @dataclass(frozen=True)
 class LatentSite:
-    """What a guide needs to know about one latent Pyro site of a network.
+    """A latent Pyro site of a network, with its initial value for a guide.
 
     Attributes
     ----------
@@ -82,14 +82,14 @@ def start_of(prior: TorchDistribution) -> Tensor:
 
 def at_start(likelihood: Callable[[Tensor], TorchDistribution]) -> Callable[..., TorchDistribution]:
     """Return a likelihood whose latent sites have their initial values."""
-    # Pyro's own initial values draw from the random state of the caller.
+    # Pyro's init functions would draw from the caller's random state.
     return InitMessenger(lambda site: start_of(site["fn"]))(likelihood)
 
 
 def traced_latents(
     likelihood: Callable[[Tensor], TorchDistribution], output: Tensor
 ) -> Mapping[str, TorchDistribution]:
-    """Return the priors of the latent sites that a likelihood draws for some output."""
+    """Return the priors of the latent sites that a likelihood draws for an output."""
     with poutine.block():
         trace = poutine.trace(at_start(likelihood)).get_trace(output)
     return {name: site["fn"] for name, site in trace.iter_stochastic_nodes()}

@@ -1,4 +1,4 @@
-"""A module run under many draws of its parameters at once."""
+"""Running a module under many draws of its parameters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class VectorizedCall:
     """Runs a module under many draws of its parameters.
 
     Draws are mapped by `torch.vmap`, or by matrix products for the layers that
-    `pyrobbb.model.sequential` covers. Where vmap fails, they run one at a time; that it fails is
+    `pyrobbb.model.sequential` covers. Where vmap fails, they run one at a time; the failure is
     remembered for each mode (training or evaluation) of the module.
     """
 
@@ -36,7 +36,7 @@ class VectorizedCall:
         x_per_draw: bool = False,
         rows_at_once: int | None = None,
     ) -> Tensor:
-        """Run the module under draws whose first dimension is that of the draws.
+        """Run the module under draws stacked along the first dimension.
 
         Parameters
         ----------
@@ -70,7 +70,7 @@ class VectorizedCall:
         points: Mapping[str, Tensor],
         x: Tensor,
     ) -> tuple[Tensor, int]:
-        """Run the module over the batch dimensions with which Pyro has drawn its weights.
+        """Run the module under weights that Pyro has drawn with batch dimensions.
 
         Parameters
         ----------
@@ -116,7 +116,7 @@ class VectorizedCall:
         if net.training not in self._modes_without_vmap:
             buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
             try:
-                with warnings.catch_warnings():  # about operations that vmap itself loops over
+                with warnings.catch_warnings():  # vmap warns of operations that it runs in a loop
                     warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
                     return torch.vmap(call, randomness="different")(*arguments)
             except RuntimeError as raised:  # recurrent layers, batch norm in training

@@ -25,7 +25,7 @@ every_guide = pytest.mark.parametrize("make_guide", GUIDES.values(), ids=GUIDES)
 
 
 @every_guide
-@pytest.mark.parametrize("median", [0.2, (0.2, 3.0)], ids=["one scale", "a scale each"])
+@pytest.mark.parametrize("median", [0.2, (0.2, 3.0)], ids=["one scale", "one scale per output"])
 def test_initial_means_are_the_weights_of_the_module_and_the_median_of_the_noise_prior(
     make_guide, median
 ):
@@ -258,7 +258,7 @@ def test_the_sites_of_a_custom_likelihood_are_found_by_running_it_on_x():
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_the_initial_epistemic_sd_of_the_output_is_of_order_one_tenth(width, depth, activation):
-    """Check the order of the variance that the initial scales of all layers cause in the output.
+    """Check the order of magnitude of the output variance due to the initial scales.
 
     The weights of a unit have variance 0.01 / fan_in around means of variance 1 / (3 fan_in)
     (torch's default), its bias has variance 0.01. With m the mean square of a layer's inputs and v

@@ -1,4 +1,4 @@
-"""mlp() and mlp_spec(), which recognises its networks."""
+"""`mlp`, and `mlp_spec`, which recognises the networks that `mlp` builds."""
 
 import itertools
 import re

@@ -1,4 +1,4 @@
-"""BayesianNetwork: its parameters and latent sites, and the arguments that it refuses."""
+"""BayesianNetwork: its parameters and latent sites, and the arguments that it rejects."""
 
 import copy
 import pickle
@@ -65,7 +65,7 @@ def test_a_copy_computes_the_same_and_is_independent(copy_of):
     network = BayesianNetwork(LastState()).eval()
     x = torch.randn(4, 6, 2)
     draws = prior_draws(network, 3)
-    expected = network.output(draws, x)  # after it, the network knows that vmap fails
+    expected = network.output(draws, x)  # afterwards, the network has recorded that vmap fails
     other = copy_of(network)
     torch.testing.assert_close(other.output(draws, x), expected, rtol=0, atol=0)
     with torch.no_grad():
@@ -179,8 +179,8 @@ def test_lazy_parameters_raise():
 )
 def test_a_prior_must_have_the_shape_of_its_parameter(prior, got):
     message = (
-        "`prior` must return for '0.weight' a distribution whose event has the parameter's shape "
-        f"(1, 2), got {got}: end it in .expand(parameter.shape).to_event(parameter.dim())."
+        "`prior` must return a distribution with the event shape of '0.weight', (1, 2), "
+        f"got {got}: end it in .expand(parameter.shape).to_event(parameter.dim())."
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         BayesianNetwork(mlp(2, [], 1), prior)
@@ -213,7 +213,10 @@ def test_a_network_must_have_a_bayesian_parameter(net, prior):
 def test_a_parameter_must_not_have_the_name_of_a_site(name):
     net = nn.Linear(2, 1)
     net.register_parameter(name, nn.Parameter(torch.zeros(1)))
-    message = f"`net` has a parameter named '{name}', which is a site of the model"
+    message = (
+        f"`net` has a parameter named '{name}', which is the name of another site of the model: "
+        "rename the parameter"
+    )
     with pytest.raises(ValueError, match=message):
         BayesianNetwork(net)
     if name == "noise_scale":

@@ -15,7 +15,7 @@ from pyrobbb.likelihoods import Gaussian
 @pytest.mark.parametrize("parallel", [True, False])
 @pytest.mark.parametrize("n_draws", [1, 5])
 def test_posterior_predictive_draws_are_the_same_in_parallel_and_sequentially(parallel, n_draws):
-    # y is the output itself, so that there is no noise by which they could differ.
+    # y is the output itself, so that there is no noise in which they could differ.
     network = BayesianNetwork(
         mlp(2, [4], 2).double(), likelihood=lambda output: dist.Delta(output, event_dim=1)
     )
@@ -27,7 +27,7 @@ def test_posterior_predictive_draws_are_the_same_in_parallel_and_sequentially(pa
 
 
 @pytest.mark.parametrize("n_draws", [1, 5])
-@pytest.mark.parametrize("median", [0.5, (0.5, 2.0)], ids=["one scale", "a scale each"])
+@pytest.mark.parametrize("median", [0.5, (0.5, 2.0)], ids=["one scale", "one scale per output"])
 def test_predictive_pairs_draws_of_the_noise_with_draws_of_the_weights(median, n_draws):
     network = BayesianNetwork(mlp(2, [4], 2).double(), likelihood=Gaussian(noise_median=median))
     x = torch.randn(5, 2, dtype=torch.float64)

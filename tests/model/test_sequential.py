@@ -1,4 +1,4 @@
-"""Linear layers under many draws, against torch.vmap over torch.func.functional_call."""
+"""Sequences of layers under many draws, against torch.vmap over torch.func.functional_call."""
 
 import pytest
 import torch
@@ -146,12 +146,12 @@ def test_gradients_equal_those_of_vmap():
     net = mlp(3, [6], 2, "tanh").double()
     x = torch.randn(9, 3, dtype=torch.float64)
     values = {name: value.requires_grad_() for name, value in drawn(net).items()}
-    ways = [
+    outputs = [
         run_layers(layers_of(net), values, x),
         torch.vmap(lambda v: functional_call(net, v, (x,)))(values),
     ]
     *ours, expected = (
-        torch.autograd.grad(way.square().sum(), list(values.values())) for way in ways
+        torch.autograd.grad(output.square().sum(), list(values.values())) for output in outputs
     )
     for gradients in ours:
         assert_close(gradients, expected)
