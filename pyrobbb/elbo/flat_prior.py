@@ -28,13 +28,13 @@ class Segment(Protocol):
     """The prior of a segment of the flat vector, in unconstrained space."""
 
     def neg_log_prob_and_gradient(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute -log p(u), summed over the last dimension, and its gradient in u."""
+        """Compute -log p(u), summed over the last dimension, and its gradient."""
         ...
 
     def kl(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Compute KL(N(loc, scale) || prior), summed, and its gradients in loc and scale.
+        """Compute KL(N(loc, scale) || prior), summed, and its gradients w.r.t. loc and scale.
 
-        None if it has no closed form.
+        Return None if it has no closed form.
         """
         ...
 
@@ -65,7 +65,7 @@ class NormalSegment:
 
 @dataclass(frozen=True)
 class MixtureSegment:
-    """Scale mixtures of two normals (Blundell et al. 2015, equation 7), one for all weights."""
+    """A scale mixture of two normals (Blundell et al. 2015, equation 7), shared by all weights."""
 
     pi: float
     scale1: float
@@ -129,16 +129,16 @@ class AutogradSegment:
 
 @dataclass(frozen=True)
 class FlatPrior:
-    """The prior over a flat vector, as segments with their numbers of elements."""
+    """The prior over a flat vector, as segments with their sizes."""
 
     segments: tuple[tuple[int, Segment], ...]
 
     @classmethod
     def of(cls, sites: Iterable[tuple[TorchDistribution, torch.Size]], like: Tensor) -> FlatPrior:
-        """Build the joint prior from those of sites and their shapes in unconstrained space.
+        """Build the joint prior from the priors of sites and their shapes in unconstrained space.
 
-        Adjacent segments of one family are joined. Their parameters get the dtype and device of
-        `like`.
+        Adjacent segments of the same family are joined. Their parameters are converted to the dtype
+        and device of `like`.
         """
         segments: list[tuple[int, Segment]] = []
         for prior, shape in sites:
@@ -150,7 +150,7 @@ class FlatPrior:
         return cls(tuple(segments))
 
     def neg_log_prob_and_gradient(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute -log p(u), summed over the last dimension, and its gradient in u."""
+        """Compute -log p(u), summed over the last dimension, and its gradient."""
         if len(self.segments) == 1:
             return self.segments[0][1].neg_log_prob_and_gradient(u)
         parts = u.split([n for n, _ in self.segments], dim=-1)
@@ -163,10 +163,10 @@ class FlatPrior:
         )
 
     def kl(self, loc: Tensor, scale: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute KL(q || prior) of q = N(loc, scale), and its gradients in loc and scale.
+        """Compute KL(q || prior) of q = N(loc, scale), and its gradients w.r.t. loc and scale.
 
-        In closed form where the prior is normal; otherwise sampled at loc + scale * noise, and
-        averaged over the draws if `noise` has one dimension more than `loc`.
+        In closed form where there is one; otherwise sampled at loc + scale * noise, and averaged
+        over the draws if `noise` has one dimension more than `loc`.
         """
         sizes = [n for n, _ in self.segments]
         split = (tensor.split(sizes, dim=-1) for tensor in (loc, scale, noise))
@@ -222,7 +222,7 @@ def _unchecked(distribution: Any) -> Any:
 
 
 def _join(first: Segment, second: Segment, like: Tensor) -> Segment | None:
-    """Join two adjacent segments; None if they are not of one family."""
+    """Join two adjacent segments; return None if they are not of the same family."""
     if isinstance(first, MixtureSegment) and isinstance(second, MixtureSegment):
         joined = replace(first, n=first.n + second.n)
         return joined if joined == replace(second, n=joined.n) else None

@@ -31,12 +31,12 @@ class FusedELBO(ELBO):
     Parameters
     ----------
     objective : {"trace", "mean_field"}
-        Whether the KL divergence is sampled, or in closed form where there is one.
+        Whether the KL divergence is sampled, or computed in closed form where there is one.
     num_particles : int
         Number of draws of the weights, vectorised.
     estimator : {"reparam", "local", "flipout"}
-        Whether the rows of a batch share a draw of the weights, or each row has a different one;
-        see `pyrobbb.elbo.gradient_estimators`.
+        Whether the rows of a batch share one draw of the weights (``"reparam"``), or each row has a
+        different draw; see `pyrobbb.elbo.gradient_estimators`.
 
     Raises
     ------
@@ -67,11 +67,11 @@ class FusedELBO(ELBO):
         self._last: tuple[FusedLoss, tuple[Any, ...], Any] | None = None
 
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """Compute the loss as a number."""
+        """Compute the loss as a float."""
         return self.differentiable_loss(model, guide, *args, **kwargs).item()
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """Compute the loss as a number, and add its gradients to those of the parameters."""
+        """Compute the loss as a float, and add its gradients to those of the parameters."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         loss.backward()
         return loss.item()
@@ -138,7 +138,7 @@ class FusedELBO(ELBO):
 
 
 class _WithGradients(torch.autograd.Function):
-    """A value whose gradients have been computed already."""
+    """A value whose gradients have already been computed."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, gradients: tuple[Tensor, ...], *inputs: Tensor) -> Tensor:

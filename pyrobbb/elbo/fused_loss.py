@@ -2,8 +2,9 @@
 
 With the noise eps, u = loc + scale * eps is a draw from q. The sampled log q(u) has the same
 gradient as the closed-form entropy: all of it but -1 / scale cancels. So with the gradient
-g = d/du [nll - log p(u)], the gradient of the loss is g in loc and g * eps - 1 / scale in scale
-(Blundell et al. 2015, section 3.2), and only the network needs automatic differentiation.
+g = d/du [nll - log p(u)], the gradient of the loss is g with respect to loc and g * eps - 1 / scale
+with respect to scale (Blundell et al. 2015, section 3.2), and only the network needs automatic
+differentiation.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .shared_draws import SharedDraws
 
 
 class CannotFuseError(ValueError):
-    """The fused loss does not cover a model, guide or objective."""
+    """The fused loss does not support a model, guide or objective."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class LossGradients:
     Attributes
     ----------
     nll, kl : Tensor of shape (*lead,)
-        The nll times `data_weight`; the KL divergence without its weight.
+        The nll, multiplied by `data_weight`, and the KL divergence, not multiplied by `kl_weight`.
     d_loc, d_rho : Tensor of shape (*lead, n_latent)
     d_points : tuple of Tensor
     """
@@ -55,18 +56,18 @@ class FusedLoss:
     network : BayesianNetwork
     guide : MeanFieldGuide
     closed_form_kl : bool
-        Whether the KL divergence is in closed form where both distributions are normal, as in
+        Whether the KL divergence is computed in closed form where there is one, as in
         `TraceMeanField_ELBO`; otherwise it is sampled, as in `Trace_ELBO`.
     estimator : {"reparam", "local", "flipout"}
-        Whether the rows of a batch share a draw of the weights, or each row has a different one,
-        which is then drawn from torch's random state.
+        Whether the rows of a batch share one draw of the weights (``"reparam"``), or each row has a
+        different one, drawn from torch's random state.
 
     Raises
     ------
     ValueError
-        If the estimator does not cover a layer.
+        If the estimator does not support a layer.
     CannotFuseError
-        If this function does not cover the model; the message says why.
+        If the model or the guide is not supported; the message states why.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class FusedLoss:
     def noise(self, n_particles: int = 1) -> Tensor:
         """Draw standard normal noise from torch's random state, in the order of the sites.
 
-        These are the same numbers as the guide would draw from the same state.
+        The numbers are those that the guide would draw from the same state.
 
         Returns
         -------
@@ -130,7 +131,7 @@ class FusedLoss:
     ) -> LossGradients:
         """Compute ``data_weight * nll + kl_weight * kl``, in parts, and its gradients.
 
-        Leading dimensions are those of independent fits.
+        Leading dimensions index independent fits.
 
         Parameters
         ----------
@@ -149,7 +150,7 @@ class FusedLoss:
             u = loc.unsqueeze(-2) + scale.unsqueeze(-2) * noise
         else:
             u = torch.addcmul(loc, scale, noise)
-        share = 1 / u.shape[-2] if many else 1  # of each draw in the average
+        share = 1 / u.shape[-2] if many else 1  # weight of each draw in the average
         data = self._nll(loc, scale, noise, u, points, x, y, data_weight * share, row_weight)
         g = data.d_draw
         if self._closed_form_kl:
@@ -188,7 +189,7 @@ def _check_covered(network: Any, guide: Any) -> None:
     declared = getattr(network.likelihood, "latents", None)
     if set(guide.shapes) != {*names, *(declared or ())}:
         raise CannotFuseError(
-            "the likelihood draws latent sites that it does not list as `latents`, or the guide "
+            "the likelihood draws latent sites that it does not list in `latents`, or the guide "
             "was made for another network"
         )
 

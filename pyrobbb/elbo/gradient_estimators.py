@@ -1,9 +1,9 @@
 """Gradient estimators with a draw of the weights per example, which reduce gradient noise.
 
 With one draw for a whole batch ("reparam"), the errors of its rows are correlated. Here each row
-has a different draw: "local" draws the layer's outputs instead of its weights, "flipout" multiplies
-one draw by random signs per row. The distribution of each row's output, and so the expectation of
-the loss and of its gradient, is the same.
+has a different draw: "local" draws a layer's outputs instead of its weights, and "flipout"
+multiplies one draw by random signs per row. The distribution of each row's output is the same, and
+therefore so is the expectation of the loss and of its gradient.
 
 References
 ----------
@@ -35,20 +35,20 @@ def check_layers(net: nn.Module, names: list[str], estimator: str) -> None:
         layer = modules[name.rpartition(".")[0]]
         if type(layer) not in LAYERS:
             raise ValueError(
-                f"`estimator` {estimator!r} covers nn.Linear, nn.Conv1d, nn.Conv2d and nn.Conv3d "
-                f"only, but {name!r} belongs to a {type(layer).__name__}: use "
+                f"`estimator` {estimator!r} supports only nn.Linear, nn.Conv1d, nn.Conv2d and "
+                f"nn.Conv3d, but {name!r} is a parameter of {type(layer).__name__}: use "
                 "estimator='reparam', or set the prior of that parameter to None."
             )
 
 
 class PerExampleSampling(TorchFunctionMode):
-    """A mode in which linear and convolutional functions draw their weights per row of x.
+    """A mode in which linear and convolutional functions draw weights for each row of x.
 
     Parameters
     ----------
     estimator : {"local", "flipout"}
     scales : mapping of int to Tensor
-        Standard deviations, by the id of the tensor of means; other weights are constants.
+        Standard deviations, by the id of the tensor of means. Other weights are constant.
     """
 
     def __init__(self, estimator: Estimator, scales: Mapping[int, Tensor]) -> None:
@@ -59,7 +59,7 @@ class PerExampleSampling(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Call the function, with draws if it has weights to draw."""
+        """Call the function, with drawn weights if `scales` has their standard deviations."""
         kwargs = kwargs or {}
         if func is functional.linear or func in CONVOLUTIONS:
             x, weight, *rest = args
@@ -92,7 +92,7 @@ def _local(
         if bias_scale is not None:
             variance = variance + bias_scale * bias_scale
         return mean + variance.clamp(min=MIN_VARIANCE).sqrt() * torch.randn_like(mean, dtype=dtype)
-    # All positions of an image share the weights: these are drawn per row, and each row is a group.
+    # All positions of an image share the weights. Draw them per row, and make each row a group.
     if scale is not None:
         n = len(x)
         deviations = scale * torch.randn((n, *scale.shape), dtype=dtype, device=x.device)
@@ -119,7 +119,7 @@ def _flipout(
     deviation, bias_deviation = (
         None if scale is None else scale * torch.randn_like(scale) for scale in scales
     )
-    # One sign per row and feature, which is the last dimension of a linear layer, else the second.
+    # One sign per row and feature: the last dimension of linear layers, the second of convolutions.
     features = -1 if func is functional.linear else 1
     outgoing = _signs(mean, features)
     if deviation is not None:

@@ -22,13 +22,15 @@ class NllGradients:
     Attributes
     ----------
     nll : Tensor of shape (*lead,) or (*lead, n_particles)
-        In nats, times the weight that the estimate was called with.
+        In nats, multiplied by `weight`.
     d_draw : Tensor of shape (*lead, n_latent) or (*lead, n_particles, n_latent)
-        Gradient in the draw loc + scale * noise, through which it passes on to loc and scale.
+        Gradient with respect to the draw loc + scale * noise, which determines those with respect
+        to loc and scale.
     d_points : tuple of Tensor of shape (*lead, *parameter)
-        Gradients in the point parameters.
+        Gradients with respect to the point parameters.
     d_loc, d_scale : Tensor of shape (*lead, n_latent), optional
-        Gradients in loc and scale that do not pass through the draw. None: there are none.
+        Gradients with respect to loc and scale that do not pass through the draw. None: there are
+        none.
     """
 
     nll: Tensor
@@ -38,14 +40,14 @@ class NllGradients:
     d_scale: Tensor | None = None
 
     def add_to(self, d_loc: Tensor, d_scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Return gradients in loc and scale with those added that do not pass through the draw."""
+        """Add the gradients that do not pass through the draw to those that do."""
         if self.d_loc is None or self.d_scale is None:
             return d_loc, d_scale
         return d_loc + self.d_loc, d_scale + self.d_scale
 
 
 class NllEstimator(Protocol):
-    """Estimates the expected nll of a batch under the guide."""
+    """An estimator of the expected nll of a batch under the guide."""
 
     def __call__(
         self,

@@ -72,9 +72,9 @@ def kl_weights(kl_weight: KLWeight, n_batches: int) -> np.ndarray:
     ----------
     kl_weight : {"uniform", "blundell"}, float or callable
         ``"uniform"``: 1 / M (equation 8). ``"blundell"``: 2^(M-i) / (2^M - 1), so that the prior
-        dominates early in each epoch and the data late (equation 9). A callable of the number of
-        the batch, 1 .. M, and M; its values should sum to 1 over an epoch.
-        A number c: c / M, so that the whole divergence is multiplied by c. Below 1 this is a cold
+        dominates early in each epoch and the data late (equation 9). A callable maps the number of
+        the batch, 1 .. M, and M to the weight; the weights of an epoch should sum to 1.
+        A number c: c / M, so that the whole divergence is multiplied by c. If c < 1 this is a cold
         posterior, as if each row had been observed 1 / c times.
     n_batches : int
         M.

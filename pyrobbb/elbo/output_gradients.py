@@ -1,6 +1,6 @@
-"""The nll of the most common likelihoods and its gradients in the output, in closed form.
+"""The nll of the most common likelihoods and its output gradients, in closed form.
 
-For other likelihoods there is autograd, which for a small batch takes longer than the network.
+Other likelihoods need autograd, which for a small batch takes longer than the network itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from ..likelihoods import HALF_LOG_2PI, Bernoulli, Categorical, Gaussian, Likelihood
 
 OutputGradients = tuple[Tensor, Tensor, dict[str, Tensor]]
-"""The nll of each draw, its gradient in the output, and its gradients in the latent sites."""
+"""The nll of each draw, and its gradients with respect to the output and to the latent sites."""
 
 
 def closed_form(
@@ -27,6 +27,8 @@ def closed_form(
     row_weight: Tensor | None,
 ) -> OutputGradients | None:
     """Compute ``weight * nll`` of each draw, and the gradients of their sum.
+
+    Return None for other likelihoods, and if the shape of y or of a site does not match.
 
     Parameters
     ----------
@@ -40,10 +42,10 @@ def closed_form(
 
     Returns
     -------
-    nll : Tensor of shape draws
+    nll : Tensor of shape (*draws,)
     d_output : Tensor of shape (*draws, n, k)
     d_latents : dict of str to Tensor
-        In the shapes of `latents`. None for other likelihoods, and if shapes do not match.
+        Of the shapes of `latents`.
     """
     function = _CLOSED_FORMS.get(type(likelihood))
     by_row = function and function(likelihood, output, latents, y)

@@ -10,10 +10,10 @@ from .nll import NetworkNll, NllGradients
 
 
 class PerExampleDraws:
-    """Estimates the expected nll with a draw per row: the estimators ``"local"`` and ``"flipout"``.
+    """Estimator of the expected nll with a draw per row: ``"local"`` or ``"flipout"``.
 
-    Weights are drawn from torch's random state, latent sites of the likelihood from the given
-    noise.
+    Weights are drawn from torch's random state; latent sites of the likelihood are computed from
+    the given noise.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ class PerExampleDraws:
     Raises
     ------
     ValueError
-        If the estimator does not cover a layer.
+        If the estimator does not support a layer.
     """
 
     def __init__(self, nll: NetworkNll, estimator: Estimator) -> None:

@@ -11,10 +11,10 @@ from .output_gradients import OutputGradients, closed_form
 
 
 class SharedDraws:
-    """Estimates the expected nll at the draw itself: the estimator ``"reparam"``.
+    """Estimator of the expected nll with a draw shared by all rows: ``"reparam"``.
 
-    Backpropagation is explicit for networks of linear and elementwise layers, and by autograd for
-    others.
+    Backpropagation is explicit for sequences of linear and elementwise layers, and by autograd for
+    other modules.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class SharedDraws:
         row_weight: Tensor | None,
         n_lead: int,
     ) -> NllGradients:
-        """Compute nll and gradients of one draw, or of many in the first dimension."""
+        """Compute nll and gradients of one draw, or of many along the first dimension."""
         with torch.enable_grad():
             u = u.detach().requires_grad_()
             points = tuple(point.detach().requires_grad_() for point in points)
@@ -96,7 +96,7 @@ class SharedDraws:
         weight: float | Tensor,
         row_weight: Tensor | None,
     ) -> NllGradients:
-        """Compute the same by explicit backpropagation through the layers."""
+        """Compute what `_by_autograd` computes, by explicit backpropagation through the layers."""
         assert self._layers is not None
         values = self._nll.split(u)
         latents = {name: values.pop(name) for name in self._nll.to_support}
@@ -132,7 +132,7 @@ class SharedDraws:
 
 
 def _per_draw(value: Tensor, draws: torch.Size, n_lead: int) -> Tensor:
-    """Repeat a tensor of each fit for each of its draws; all draws become one dimension."""
+    """Repeat a tensor of each fit for each of its draws, and flatten the draws of all fits."""
     value = value if n_lead == len(draws) else value.unsqueeze(n_lead)
     shape = value.shape[len(draws) :]
     return value.expand((*draws, *shape)).reshape((-1, *shape))

@@ -1,4 +1,4 @@
-"""Networks with data: any module, prior and likelihood, and a regression."""
+"""Fixtures: networks of many modules, priors and likelihoods with data, and a regression."""
 
 import pyro
 import pyro.distributions as dist

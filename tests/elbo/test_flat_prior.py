@@ -182,8 +182,8 @@ def test_the_kl_divergence_is_the_closed_form_of_torch_where_there_is_one(name, 
     q = td.Normal(loc.reshape((*lead, *shape)), scale.reshape((*lead, *shape)))
     expected = td.kl_divergence(q, base).reshape((*lead, -1)).sum(-1)
     gradients = torch.autograd.grad(expected.sum(), (loc, scale))
-    nonsense = torch.full_like(loc, torch.nan).detach()
-    result = flat.kl(loc.detach(), scale.detach(), nonsense)
+    unused = torch.full_like(loc, torch.nan).detach()
+    result = flat.kl(loc.detach(), scale.detach(), unused)
     torch.testing.assert_close(result, (expected.detach(), *gradients), rtol=1e-10, atol=1e-12)
 
 

@@ -127,7 +127,7 @@ def test_one_elbo_works_for_several_networks_and_after_changes_of_one(regression
     check(network)
     check(other)
     made = elbo._fuse(other, guides[other])
-    assert elbo._fuse(other, guides[other]) is made  # looked up once, not at each step
+    assert elbo._fuse(other, guides[other]) is made  # built once, not at each step
     other.prior = Normal(3.0)
     check(other)
     other.likelihood = Gaussian(noise_median=5.0)  # the prior of its latent site
@@ -191,7 +191,7 @@ def test_latent_sites_that_the_likelihood_does_not_list_raise(regression):
         return dist.Normal(output, pyro.sample("spread", dist.LogNormal(0.0, 1.0)))
 
     network = BayesianNetwork(mlp(3, [4], 1).double(), None, likelihood)
-    with pytest.raises(CannotFuseError, match="latent sites that it does not list as `latents`"):
+    with pytest.raises(CannotFuseError, match="latent sites that it does not list in `latents`"):
         FusedELBO().loss(network, MeanFieldGuide(network, x), x, y)
 
 

@@ -1,4 +1,4 @@
-"""The fused loss: extreme values, weights of rows, and fits in a leading dimension."""
+"""The fused loss: extreme values, row weights, and fits along a leading dimension."""
 
 import pyro
 import pyro.distributions as dist
@@ -97,7 +97,7 @@ def test_rows_of_weight_zero_have_no_effect(case, n_particles):
 
 @pytest.mark.parametrize("n_particles", [1, 3])
 @pytest.mark.parametrize("closed_form_kl", [False, True])
-def test_fits_in_a_leading_dimension_equal_single_fits(case, n_particles, closed_form_kl):
+def test_fits_along_a_leading_dimension_equal_single_fits(case, n_particles, closed_form_kl):
     network, x, y = case
     network.net.eval()
     guide = MeanFieldGuide(network)

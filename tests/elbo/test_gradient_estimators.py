@@ -197,7 +197,7 @@ def test_other_layers_raise_with_the_name_of_the_parameter():
     network = BayesianNetwork(nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(6, 1)))
     x, y = torch.zeros((4, 2), dtype=torch.long), torch.zeros(4, 1)
     with pytest.raises(
-        ValueError, match=r"'0\.weight' belongs to a Embedding.*estimator='reparam'"
+        ValueError, match=r"'0\.weight' is a parameter of Embedding.*estimator='reparam'"
     ):
         fit(network, x, y, epochs=1, estimator="local", progress=False)
 

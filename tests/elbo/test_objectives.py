@@ -97,7 +97,7 @@ def test_the_number_of_batches_must_be_an_integer(n_batches):
 
 @pytest.mark.parametrize("n_particles", [1, 5])
 @pytest.mark.parametrize("objective", ["trace", "mean_field"])
-def test_a_name_makes_a_fused_elbo(objective, n_particles):
+def test_an_objective_given_by_name_is_a_fused_elbo(objective, n_particles):
     elbo = make_elbo(objective, n_particles)
     assert type(elbo) is FusedELBO
     assert (elbo.objective, elbo.num_particles) == (objective, n_particles)

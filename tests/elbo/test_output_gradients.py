@@ -11,11 +11,11 @@ N, K, N_DRAWS = 7, 3, 4
 WEIGHT = 0.7  # not representable in float32
 
 CASES = {
-    "noise known": (likelihoods.Gaussian(0.3), None),
-    "noise learnt": (likelihoods.Gaussian(), ()),
-    "noise of each column": (likelihoods.Gaussian(noise_median=(0.5, 1.0, 2.0)), (K,)),
+    "fixed noise": (likelihoods.Gaussian(0.3), None),
+    "learnt noise": (likelihoods.Gaussian(), ()),
+    "learnt noise per column": (likelihoods.Gaussian(noise_median=(0.5, 1.0, 2.0)), (K,)),
     "classes": (likelihoods.Categorical(), None),
-    "yes or no": (likelihoods.Bernoulli(), None),
+    "binary": (likelihoods.Bernoulli(), None),
 }
 
 
@@ -32,13 +32,13 @@ def problem(likelihood, site, lead):
 
 
 def by_autograd(likelihood, output, latents, y, row_weight):
-    in_line = {
+    aligned = {
         name: u.exp().reshape(
             (*u.shape[: output.dim() - 2], 1, *(u.shape[output.dim() - 2 :] or (1,)))
         )
         for name, u in latents.items()
     }
-    log_prob = likelihood.given(output, in_line).log_prob(y)
+    log_prob = likelihood.given(output, aligned).log_prob(y)
     if log_prob.dim() == output.dim():
         log_prob = log_prob.sum(-1)
     nll = -WEIGHT * (log_prob * row_weight).sum(-1)
