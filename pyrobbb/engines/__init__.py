@@ -1,4 +1,4 @@
-"""How a training step is taken: by Pyro's SVI, by the fused loss, or many per compiled call."""
+"""Engines that take training steps: Pyro's SVI, the fused loss, or many steps per compiled call."""
 
 from .base import NonFiniteLossError
 

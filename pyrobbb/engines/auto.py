@@ -21,20 +21,20 @@ from .fused import FusedEngine
 logger = logging.getLogger(__name__)
 
 COMPILE_SECONDS = 6.0
-"""Estimated time of a compilation. It was measured to take 5 s with torch's cache on disk, and 12 s
-without (benchmarks/RESULTS.md)."""
+"""Estimated time of a compilation. Measured: 5 s with torch's on-disk cache, 12 s without it
+(benchmarks/RESULTS.md)."""
 CACHED_COMPILE_SECONDS = 0.5
-"""The same if a similar loop has been compiled in this process."""
+"""Estimated time of a compilation if this process has already compiled a similar loop."""
 PYTHON_SAVING = 0.9
 ARITHMETIC_SAVING = 0.42
-"""Fractions of the time of a fused step that compilation saves: of the time in Python, and of the
-time in arithmetic (benchmarks/RESULTS.md)."""
+"""Fractions of a fused step's time in Python, and of its time in arithmetic, that compilation saves
+(benchmarks/RESULTS.md)."""
 PYTHON_SECONDS = 0.28e-3
 """Time in Python of a fused step."""
 CALL_SECONDS = 1e-3
 """Overhead of a compiled call."""
 N_PROBES, PROBE_STEPS = 3, 16
-"""Number of calls that are timed before the choice, and of steps in each."""
+"""Number of calls that are timed before the choice, and number of steps in each."""
 
 MAX_SINGLE_THREAD_SIZE = 2**15
 """Elements of noise per step up to which one thread is faster than several."""
@@ -42,7 +42,7 @@ DEFAULT_THREADS = torch.get_num_threads()
 
 
 class AutoEngine:
-    """Take fused steps, and switch to compiled ones if that saves more time than it costs.
+    """Engine that takes fused steps, and switches to compiled ones if this saves time overall.
 
     Parameters
     ----------
@@ -50,7 +50,8 @@ class AutoEngine:
     n_steps : int
         Number of steps of the fit.
     n_consecutive : int
-        Number of consecutive steps between two evaluations of the parameters, as by validation.
+        Number of consecutive steps between two evaluations of the parameters, such as those for
+        validation.
     batch_size, ragged
         As for `CompiledEngine`.
     """
@@ -66,17 +67,17 @@ class AutoEngine:
 
     @property
     def name(self) -> str:
-        """The name of the engine that takes the steps now."""
+        """The name of the engine currently in use."""
         return self._engine.name
 
     @property
     def max_steps_per_call(self) -> int:
-        """Number of steps that one call of `run` should have at most."""
+        """Maximum number of steps per call of `run`."""
         n = self._engine.max_steps_per_call
         return min(n, PROBE_STEPS) if self._is_probing else n
 
     def run(self, steps: Steps, losses: np.ndarray) -> None:
-        """Take the steps, and write the nll and the KL divergence before each into `losses`."""
+        """Take the steps; write the nll and the KL divergence before each step to `losses`."""
         start = time.perf_counter()
         self._engine.run(steps, losses)
         self._n_left -= len(steps)
@@ -90,7 +91,7 @@ class AutoEngine:
         self._engine.sync()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the state of the engine, and which one it is: the choice depends on timings."""
+        """Return the state of the engine in use, and which it is: the choice depends on timings."""
         return {
             **self._engine.state_dict(),
             "n_left": torch.tensor(self._n_left),
@@ -99,7 +100,7 @@ class AutoEngine:
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore a state returned by `state_dict`, with the engine chosen then."""
+        """Restore a state returned by `state_dict`, and the engine that was in use."""
         self._fused.load_state_dict(state)
         self._n_left = int(state["n_left"])
         self._seconds = [math.inf] * int(state["n_probes"])
@@ -148,26 +149,26 @@ def pays_to_compile(seconds: float, n_steps: int, n_consecutive: int, cost: floa
 
 
 def can_compile(fused: FusedEngine) -> bool:
-    """Return whether there is a compiler, and no reason against compilation known in advance."""
+    """Return whether a compiler exists and no obstacle to compilation is known in advance."""
     if fused.chains[0].guide.loc.device.type != "cpu" or not is_compilable(fused):
         return False
     return any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++"))
 
 
 @contextmanager
-def limit_threads(n_numbers: int) -> Iterator[None]:
-    """Run torch on one thread where that is faster, unless the user has set their number.
+def limit_threads(noise_size: int) -> Iterator[None]:
+    """Run torch on one thread where that is faster, unless the user has set the number of threads.
 
     Parameters
     ----------
-    n_numbers : int
+    noise_size : int
         Elements of noise per step.
     """
     before = torch.get_num_threads()
     is_set = before != DEFAULT_THREADS or any(
         name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
     )
-    if is_set or n_numbers > MAX_SINGLE_THREAD_SIZE or before == 1:
+    if is_set or noise_size > MAX_SINGLE_THREAD_SIZE or before == 1:
         yield
         return
     try:

@@ -1,7 +1,7 @@
-"""What every engine takes and provides: `Steps`, the `Engine` protocol, and `NonFiniteLossError`.
+"""The interface of all engines: `Steps`, the `Engine` protocol, and `NonFiniteLossError`.
 
-`fit` hands an engine many steps at a time (`Steps`) and reads back the losses of each step. How the
-engine computes them is its own matter.
+`fit` passes many steps at a time (`Steps`) to an engine, which returns the losses of each step. How
+they are computed is up to the engine.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Steps:
     n_data : int
         Size of the whole data set.
     kl_weight : ndarray of shape (n_steps,)
-        Factor on the KL divergence; 1 is the plain negative ELBO.
+        Factor on the KL divergence; 1 for the plain negative ELBO.
     step_weight : ndarray of shape (n_steps,)
         Factor on the whole loss. A ragged last batch is weighted in proportion to its rows; so is
-        the part of a batch that one of several processes takes, and their losses are summed.
+        the part of a batch in one of several processes, whose losses are summed.
     lr : ndarray of shape (n_steps,)
         Learning rates.
     row_weight : Tensor of shape (n,), or None
@@ -86,7 +86,7 @@ class Steps:
 
     @cached_property
     def data_weight(self) -> np.ndarray:
-        """Factor on the nll of each step: data points per row, times the weight of the step."""
+        """Factor on the nll of each step: `n_data` per row of the batch, times the step weight."""
         return self.n_data / np.maximum(self.n_rows, 1) * self.step_weight
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
@@ -126,7 +126,7 @@ _BY_STEP = ("n_rows", "kl_weight", "step_weight", "lr")
 
 
 class Engine(Protocol):
-    """Takes the steps of a fit."""
+    """An engine, which takes the training steps of a fit."""
 
     @property
     def name(self) -> str:
@@ -135,17 +135,17 @@ class Engine(Protocol):
 
     @property
     def max_steps_per_call(self) -> int:
-        """Number of steps that one call of `run` should have at most."""
+        """Maximum number of steps per call of `run`."""
         ...
 
     def run(self, steps: Steps, losses: np.ndarray) -> None:
-        """Take the steps, and write the nll and the KL divergence before each into `losses`.
+        """Take the steps; write the nll and the KL divergence before each step to `losses`.
 
         Parameters
         ----------
         steps : Steps
         losses : ndarray of shape (n_steps, 2, n_chains)
-            Filled step by step, so that the steps taken are known after an interruption.
+            Filled after each step, so that the completed steps are known after an interruption.
             Unweighted, in nats at the scale of the data set; the sum of the two is the negative
             ELBO.
         """
@@ -156,7 +156,7 @@ class Engine(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what the next step depends on, apart from the parameters that `sync` copies."""
+        """Return the state that the next step needs besides the parameters that `sync` copies."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -168,19 +168,19 @@ def non_finite_loss_error(step: int, culprit: str) -> NonFiniteLossError:
     """Return the error for a loss that is not finite, naming the step and the cause."""
     return NonFiniteLossError(
         f"The loss is not finite at step {step}: {culprit} holds NaN or infinite values. Try a "
-        "smaller `lr`, a `clip_norm`, standardised x and y, or a smaller starting scale."
+        "smaller `lr`, a `clip_norm`, standardised x and y, or a smaller initial scale."
     )
 
 
 def find_non_finite(
     network: BayesianNetwork, draws: Mapping[str, Tensor], x: Tensor, y: Tensor, n_data: int
 ) -> str | None:
-    """Return the name of what is not finite: the data, the draw of a site, or its log-probability.
+    """Return a phrase for what is not finite: the data, the draw of a site, or its log-probability.
 
     Returns
     -------
     str or None
-        None if all of them are finite.
+        None if everything is finite.
     """
     for name, tensor in (("x", x), ("y", y)):
         if not bool(torch.isfinite(tensor).all()):

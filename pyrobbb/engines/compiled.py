@@ -2,8 +2,8 @@
 
 One step (batch, gradient, KL divergence, Adam) is traced into a graph of torch operations, and a
 loop over that graph is compiled, so that Python runs once per call and not once per step. torch's
-compiled loop is a prototype: the first losses are compared with those of the fused engine, and any
-failure ends in a warning and fused steps.
+compiled loop is a prototype: the first losses are compared with those of the fused engine. After
+any failure the engine warns and takes fused steps.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from .optimizers import FlatAdam
 
 MIN_STEPS_PER_CALL, MAX_STEPS_PER_CALL = 4, 1024
 MAX_NOISE_PER_CALL, MAX_ROWS_PER_CALL = 2**25, 2**21
-"""Between the bounds on the number of steps, a call has at most so many elements of noise (a
-quarter of a second of steps) and so many rows. A call costs a millisecond and two passes over the
-state."""
+"""Maximum number of noise elements (a quarter of a second of steps) and of rows per call, except
+that `MIN_STEPS_PER_CALL` steps are always allowed. The overhead of a call is a millisecond and two
+passes over the state."""
 TOLERANCE, AUTOCAST_TOLERANCE = 1e-3, 3e-2
 """Relative difference from the fused engine's first loss above which a compiled step is rejected.
-Compiled code omits the rounding to bfloat16 between operations that it fuses."""
+Under autocast, compiled code does not round to bfloat16 between the operations that it fuses."""
 
 
 class CompiledEngine:
-    """Take steps by a compiled loop.
+    """Engine that takes steps in a compiled loop.
 
     Parameters
     ----------
     fused : FusedEngine
-        Holds the state, and takes the steps where compilation fails.
+        Holds the state, and takes the steps if compilation fails.
     batch_size : int
         Number of rows per step.
     ragged : bool
@@ -59,11 +59,11 @@ class CompiledEngine:
         self._failed = False
         if not is_compilable(fused):
             self._fall_back(
-                "only Adam and AdamW are compiled, and no module that draws random numbers"
+                "only fits by Adam or AdamW of modules that draw no random numbers are compiled"
             )
 
     def run(self, steps: Steps, losses: np.ndarray) -> None:
-        """Take the steps, and write the nll and the KL divergence before each into `losses`."""
+        """Take the steps; write the nll and the KL divergence before each step to `losses`."""
         if self._failed:
             self._fused.run(steps, losses)
             return
@@ -75,7 +75,7 @@ class CompiledEngine:
             self._fused.run_with_noise(steps, losses, positions)
             return
         if not np.isfinite(parts).all() or not all(bool(t.isfinite().all()) for t in carry[:2]):
-            self.sync()  # to the state before these steps: the fused engine finds the cause
+            self.sync()  # to the state before these steps, so that the fused engine finds the cause
             self._fused.run_with_noise(steps, losses, positions)
             return
         self._carry = carry
@@ -102,7 +102,7 @@ class CompiledEngine:
     def is_cached(self, steps: Steps) -> bool:
         """Return whether a loop over steps like these has been compiled in this process.
 
-        This is an estimate, from shapes and the description of the model, without tracing a step.
+        This is an estimate from shapes and the description of the model; no step is traced.
         """
         positions = self._fused.advance_noise(0)
         positions = positions.new_zeros((1, *positions.shape[1:]))
@@ -162,7 +162,7 @@ class CompiledEngine:
         return list(carry), losses
 
     def _by_step(self, steps: Steps, positions: Tensor) -> list[Tensor]:
-        """Return the inputs of each step: noise position, weights, factors of Adam, and rows."""
+        """Return the inputs of each step: noise position, weights, Adam's factors, and rows."""
         adam = self._adam
         like = adam.tensors[0]
         count = adam.n_steps + 1 + np.arange(len(steps))
@@ -263,7 +263,7 @@ class CompiledEngine:
 
 
 def is_compilable(fused: FusedEngine) -> bool:
-    """Return whether no reason against compilation is known before trying it."""
+    """Return whether the steps can be compiled, as far as is known before trying."""
     draws_numbers = fused.loss.estimator != "reparam" or any(
         isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.training and module.p > 0
         for module in fused.chains[0].network.net.modules()

@@ -1,4 +1,4 @@
-"""A loop over training steps, compiled once and kept for later fits that take the same steps."""
+"""A compiled loop over training steps, cached for later fits that take the same steps."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class TensorKind(NamedTuple):
 
 
 class LoopSpec(NamedTuple):
-    """What is known of a loop before its step is traced.
+    """The properties of a loop that are known before its step is traced.
 
     Attributes
     ----------
     inputs : tuple of TensorKind
-        Of the inputs of one step.
+        Properties of the inputs of one step.
     max_steps : int
-        Largest number of steps per call.
+        Maximum number of steps per call.
     n_threads : int
         Number of threads that the code is compiled for.
     """
@@ -64,19 +64,19 @@ class LoopSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class LoopKey:
-    """All that a compiled loop depends on.
+    """Everything that a compiled loop depends on.
 
     Attributes
     ----------
     spec : LoopSpec
     code : str
-        Of the traced step.
+        Code of the traced step.
     constants : tuple of str
         A digest of each tensor that the code uses besides its inputs, such as a frozen weight or a
         parameter of a prior.
     model : str
-        Description of the model, which is not compared: models of one description may differ in
-        their code, and models of different descriptions may share it.
+        Description of the model, which is not compared: models with the same description may have
+        different code, and models with different descriptions the same code.
     """
 
     spec: LoopSpec
@@ -86,7 +86,7 @@ class LoopKey:
 
 
 class LoopCache:
-    """The compiled loops of this process; drops the least recently used one if it is full."""
+    """Cache of the compiled loops of this process, which evicts the least recently used one."""
 
     def __init__(self, max_size: int = CACHE_SIZE) -> None:
         self._max_size = max_size
@@ -108,7 +108,7 @@ class LoopCache:
             self._loops.popitem(last=False)
 
     def has_similar(self, spec: LoopSpec, model: str) -> bool:
-        """Return whether there is a loop of this specification for a model so described."""
+        """Return whether there is a loop with this specification and model description."""
         return any(key.spec == spec and key.model == model for key in self._loops)
 
 
@@ -123,17 +123,17 @@ def compile_loop(
     max_steps: int,
     model: str,
 ) -> Loop:
-    """Compile a loop over steps into one call, or return one compiled before.
+    """Compile a loop over steps into one call, or return a loop from the cache.
 
     Parameters
     ----------
     step : callable
         ``(*carry, *by_step[i], *data) -> (*carry, result)``.
     carry, by_step, data : sequence of Tensor
-        Example inputs: the state that a step updates; tensors whose first dimension is that of the
-        steps; tensors that all steps share.
+        Example inputs: the state that a step updates; tensors whose first dimension is that of
+        the steps; tensors that all steps share.
     max_steps : int
-        Largest number of steps per call.
+        Maximum number of steps per call.
     model : str
         Description of the model, for `LoopCache.has_similar`.
 
@@ -193,7 +193,7 @@ def _trace(step: Step, inputs: Sequence[Tensor]) -> GraphModule:
 
 
 def _copy_constants(traced: GraphModule) -> list[Any]:
-    """Replace the constants of a graph by copies and return these.
+    """Replace the constants of a graph with copies, and return the copies.
 
     A later change of a frozen weight in place would otherwise change a cached loop.
     """
@@ -204,7 +204,7 @@ def _copy_constants(traced: GraphModule) -> list[Any]:
 
 
 def _digest(constant: Any) -> str:
-    if not isinstance(constant, Tensor):  # a nested graph: equal to none but itself
+    if not isinstance(constant, Tensor):  # a nested graph: equal only to itself
         return f"{type(constant).__name__} {id(constant)}"
     kind = f"{TensorKind.of(constant)}"
     values = constant.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
@@ -233,8 +233,8 @@ def _compile(traced: GraphModule, max_steps: int) -> Loop:
         _, results, *carry = while_loop(has_next, take_step, (*start, *carry))
         return carry, results
 
-    # torch caches compiled code by code object, and limits the number of entries for each: with a
-    # code object for every loop, none replaces another.
+    # torch caches compiled code by code object, and limits the number of entries for each. If every
+    # loop has a different code object, no loop replaces another.
     unique = FunctionType(
         run_steps.__code__.replace(),
         run_steps.__globals__,
@@ -266,9 +266,9 @@ def _pad(tensor: Tensor, n: int) -> Tensor:
 
 
 def _gather_one(source: Tensor, dim: int, index: Tensor, **options: Any) -> Tensor:
-    """Gather one element of each line by comparing indices.
+    """Gather one element along a dimension by comparing indices.
 
-    This is how the log-probability of a class label is gathered. For processors with AVX-512,
+    The log-probability of a class label is such a gather. For processors with AVX-512,
     torch's compiler generates C++ for such a gather that uses the index before its declaration.
     """
     dim %= source.dim()

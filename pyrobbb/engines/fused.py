@@ -1,4 +1,4 @@
-"""Steps by the fused loss, without effect handlers; several fits run in a leading dimension."""
+"""Steps by the fused loss, without effect handlers; several fits run along a leading dimension."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Chain:
 
 
 class FusedEngine:
-    """Take steps by `FusedLoss`, and update flat vectors.
+    """Engine that takes steps by `FusedLoss` and updates flat vectors.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class FusedEngine:
         ``(parameters, lr=...) -> torch.optim.Optimizer``. Adam and AdamW take one kernel call per
         step.
     clip_norm : float, optional
-        Bound on the norm of the whole gradient of each fit.
+        Maximum norm of the whole gradient of each fit.
     team : Team, optional
         Processes that each take a part of every batch; their gradients are summed.
     noise : {"same", "own"}
@@ -106,7 +106,7 @@ class FusedEngine:
         self.max_steps_per_call = MAX_STEPS_PER_CALL
 
     def run(self, steps: Steps, losses: np.ndarray) -> None:
-        """Take the steps, and write the nll and the KL divergence before each into `losses`."""
+        """Take the steps; write the nll and the KL divergence before each step to `losses`."""
         self.run_with_noise(steps, losses, self.advance_noise(len(steps)))
 
     def reseed(self, *seeds: int) -> None:
@@ -125,12 +125,12 @@ class FusedEngine:
         return positions[0] if len(positions) == 1 else torch.stack(positions, 1)
 
     def noise_at(self, positions: Tensor, *, functional: bool = False) -> Tensor:
-        """Compute the noise at positions; `functional` avoids in-place operations."""
-        source = self._noise[0]  # the sources of all chains differ in their positions only
+        """Compute the noise at positions; with `functional`, without in-place operations."""
+        source = self._noise[0]  # the sources of all chains differ only in their positions
         return source.functional_at(positions) if functional else source.at(positions)
 
     def run_with_noise(self, steps: Steps, losses: np.ndarray, positions: Tensor) -> None:
-        """Take the steps with the noise at the positions given."""
+        """Take the steps with the noise at the given positions."""
         n_ahead = max(NOISE_BLOCK_SIZE // self.noise_size, 1)
         with torch.no_grad(), pyro.validation_enabled(False):
             for i in range(len(steps)):
@@ -162,9 +162,9 @@ class FusedEngine:
     ) -> tuple[Tensor, float, list[Tensor]]:
         """Sum the nll, the weights and the gradients over the processes, and average the KL."""
         nll, kl = losses
-        own_weight = torch.tensor([weight], dtype=nll.dtype, device=nll.device)
+        local_weight = torch.tensor([weight], dtype=nll.dtype, device=nll.device)
         nll, kl, total, *gradients = self.team.sum(
-            [nll, kl / self.team.size, own_weight, *gradients]
+            [nll, kl / self.team.size, local_weight, *gradients]
         )
         return torch.stack([nll, kl]), float(total), gradients
 
@@ -229,7 +229,7 @@ class FusedEngine:
 
 
 def clip_gradients(gradients: Sequence[Tensor], bound: float, lead: int) -> list[Tensor]:
-    """Scale gradients down to a maximal norm, taken over all tensors of a fit.
+    """Scale gradients down to a maximum norm, computed over all tensors of a fit.
 
     Parameters
     ----------

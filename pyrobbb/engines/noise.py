@@ -1,8 +1,8 @@
-"""Standard normal noise for the steps of a fit, a function of a seed and a position in its stream.
+"""Standard normal noise for the steps of a fit, as a function of a seed and a stream position.
 
 The bits come from SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
 generators"), which mixes the bits of a counter, and the Box-Muller transform (1958) makes them
-normal. The noise of any step can therefore be computed on its own, on any device, inside a compiled
+normal. The noise of any step can therefore be computed independently, on any device, in a compiled
 step, and by all threads in parallel; torch's generator is sequential and slower.
 """
 
@@ -34,7 +34,7 @@ class NoiseSource:
         Shape of the noise of one step.
     seed : int
     like : Tensor
-        Its dtype and device are those of the noise.
+        The noise has its dtype and device.
     """
 
     def __init__(self, shape: tuple[int, ...], seed: int, like: Tensor) -> None:
@@ -92,7 +92,7 @@ class NoiseSource:
         return self._reshaped(noise.flatten(-2))
 
     def functional_at(self, positions: Tensor) -> Tensor:
-        """Compute the same as `at` without in-place operations, as compiled code requires."""
+        """Compute the same noise as `at` without in-place operations, as compiled code requires."""
 
         def pairs(positions: Tensor) -> tuple[Tensor, Tensor]:
             word, shifted, radius, angle = self._workspace(positions, self._counters)

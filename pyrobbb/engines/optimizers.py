@@ -80,7 +80,7 @@ class FlatAdam:
         self._counts = [torch.zeros((), device=t.device) for t in self.tensors]
 
     def step(self, gradients: Sequence[Tensor], lr: float) -> None:
-        """Update the tensors."""
+        """Update the tensors by one step."""
         update = torch._fused_adamw_ if self.decoupled else torch._fused_adam_
         for count in self._counts:  # the kernel expects the number of this step
             count.fill_(self.n_steps + 1)
@@ -123,7 +123,7 @@ class TorchOptimizer:
         self._optimizer = factory(self.tensors, lr=1.0)
 
     def step(self, gradients: Sequence[Tensor], lr: float) -> None:
-        """Update the tensors."""
+        """Update the tensors by one step."""
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         for parameter, gradient in zip(self.tensors, gradients, strict=True):
@@ -155,7 +155,7 @@ def unpack_state(optimizer: torch.optim.Optimizer, state: Tensor) -> None:
 def flat_optimizer(
     tensors: Sequence[Tensor], factory: OptimizerFactory
 ) -> FlatAdam | TorchOptimizer:
-    """Return an optimiser that updates flat tensors in place, equivalent to that of a factory."""
+    """Return an optimiser that updates flat tensors in place as that of the factory would."""
     settings = adam_settings(factory, tensors)
     if settings is not None:
         return FlatAdam(tensors, settings, decoupled=settings["decoupled"])
@@ -163,7 +163,7 @@ def flat_optimizer(
 
 
 def adam_settings(factory: OptimizerFactory, tensors: Sequence[Tensor]) -> dict[str, Any] | None:
-    """Return the settings of the Adam or AdamW of a factory, if `FlatAdam` can replace it.
+    """Return the settings of a factory's Adam or AdamW, if `FlatAdam` can replace it.
 
     Parameters
     ----------
@@ -174,11 +174,11 @@ def adam_settings(factory: OptimizerFactory, tensors: Sequence[Tensor]) -> dict[
     Returns
     -------
     dict or None
-        betas, eps, weight_decay, and whether the weight decay is decoupled. None if the optimiser
-        is another, or has options or dtypes that `FlatAdam` does not support.
+        betas, eps, weight_decay, and whether the weight decay is decoupled. None for other
+        optimisers, and for options or dtypes that `FlatAdam` does not support.
     """
     if factory is torch.optim.Adam or factory is torch.optim.AdamW:
-        # Instantiating one would import torch's compiler, which takes as long as all of torch.
+        # An instance would import torch's compiler, which takes as long as importing all of torch.
         kind: type = factory
         settings = {n: p.default for n, p in inspect.signature(kind).parameters.items()}
     else:

@@ -23,11 +23,11 @@ from .base import NonFiniteLossError, Steps, find_non_finite, non_finite_loss_er
 from .optimizers import OptimizerFactory, pack_state, unpack_state
 
 MIN_STEP_WEIGHT = 1e-30
-"""Used in place of a weight of 0, which `pyro.poutine.scale` refuses."""
+"""Used in place of a weight of 0, which `pyro.poutine.scale` rejects."""
 
 
 class SVIEngine:
-    """Take one step at a time by Pyro's SVI.
+    """Engine that takes one step at a time by Pyro's SVI.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class SVIEngine:
     parameters : sequence of nn.Parameter
         All trained parameters, in a fixed order.
     clip_norm : float, optional
-        Bound on the norm of the whole gradient.
+        Maximum norm of the whole gradient.
     team : Team
         The processes whose gradients are summed.
     """
@@ -70,7 +70,7 @@ class SVIEngine:
         self._svi = SVI(self._model_sites(self._model), self._guide_sites(guide), self._optim, elbo)
 
     def run(self, steps: Steps, losses: np.ndarray) -> None:
-        """Take the steps, and write the nll and the KL divergence before each into `losses`."""
+        """Take the steps; write the nll and the KL divergence before each step to `losses`."""
         for i in range(len(steps)):
             parts, error = None, None
             random_state = RandomState.now()
@@ -117,10 +117,10 @@ class SVIEngine:
         self._optim.set_lr(float(steps.lr[i]))
         for sites in (self._model_sites, self._guide_sites):
             sites.reset(float(steps.kl_weight[i]), self._row_weight)
-        # A process without a row of the batch still draws the weights that the others draw.
+        # A process without rows of the batch must still draw the weights that the others draw.
         weight = max(float(steps.step_weight[i]), MIN_STEP_WEIGHT)
         with poutine.scale(scale=weight), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # we raise
+            warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # `run` raises
             self._svi.step(x, y, steps.n_data)
         n_particles = self._elbo.num_particles
         nll = -self._model_sites.observed * steps.n_data / len(x) / n_particles
@@ -149,7 +149,7 @@ class _LogProbSum(Messenger):
     ----------
     is_vectorized : bool
         Whether the ELBO draws its particles in a plate. It may then run model and guide once more,
-        to count their plates, and the sums begin anew at each run.
+        to count their plates, so the sums are reset at each run.
     """
 
     def __init__(self, is_vectorized: bool) -> None:
@@ -185,7 +185,7 @@ class _LogProbSum(Messenger):
 
 
 class _SingleOptimizer(pyro.optim.PyroOptim):
-    """Adapt one torch optimiser over all parameters to the interface that Pyro's SVI calls."""
+    """Adapt one torch optimiser of all parameters to the interface that Pyro's SVI expects."""
 
     def __init__(
         self,
@@ -209,8 +209,8 @@ class _SingleOptimizer(pyro.optim.PyroOptim):
                 "`guide` registers no parameters with Pyro, so that nothing would be trained: make "
                 "it a PyroModule that owns them."
             )
-        # The set that SVI passes has no fixed order, and the rounding of a sum depends on its
-        # order.
+        # Not `params`: SVI passes a set, without a fixed order, on which the rounding of sums would
+        # depend.
         if self._team.size > 1:
             gradients = [
                 torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters

@@ -27,7 +27,7 @@ def no_compiler(loop_cache, monkeypatch):
 
 @pytest.fixture
 def python_compiler(loop_cache, monkeypatch):
-    """Replace the compiler: run the traced step in a loop of Python. Return the graphs compiled."""
+    """Replace the compiler by a Python loop over the traced step; return the compiled graphs."""
     graphs = []
 
     def compile_graph(traced, max_steps):
@@ -40,6 +40,6 @@ def python_compiler(loop_cache, monkeypatch):
 
 @pytest.fixture
 def calls_of_256_steps(monkeypatch):
-    """Let a fit of 500 steps take several calls. Tests of one network share a compiled loop."""
+    """Split fits of 500 steps into several calls; tests of one network share a compiled loop."""
     monkeypatch.setattr(compiled, "MAX_STEPS_PER_CALL", 256)
     monkeypatch.setattr(fused, "MAX_STEPS_PER_CALL", 256)

@@ -55,7 +55,9 @@ def test_auto_does_not_try_to_compile_an_optimiser_that_is_not_supported(monkeyp
     assert automatic.settings["engine"] == "fused"
 
 
-def test_auto_continues_fused_with_one_warning_if_compilation_fails(no_compiler, monkeypatch):
+def test_auto_continues_with_fused_steps_and_one_warning_if_compilation_fails(
+    no_compiler, monkeypatch
+):
     monkeypatch.setattr(auto_engine, "COMPILE_SECONDS", 0.0)
     with pytest.warns(RuntimeWarning, match="No working C\\+\\+ compiler found") as record:
         automatic = quick_fit(engine="auto", epochs=40)
@@ -105,7 +107,7 @@ def test_compiling_never_pays_for_small_steps_that_are_evaluated_one_by_one():
 
 
 class ThreadRecorder(nn.Module):
-    """Record on how many threads it runs."""
+    """A module that records the number of threads it runs on."""
 
     def __init__(self, seen):
         super().__init__()

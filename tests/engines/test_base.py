@@ -1,4 +1,4 @@
-"""Steps that are joined, and the errors that name what is not finite."""
+"""Joining of steps, and the errors that name what is not finite."""
 
 import numpy as np
 import pytest

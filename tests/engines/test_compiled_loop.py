@@ -1,4 +1,4 @@
-"""The cache of compiled loops, and what a cached loop is used for."""
+"""The cache of compiled loops, and when a cached loop is reused."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_a_loop_is_reused_only_for_the_same_prior_and_frozen_weights(python_comp
     assert len(python_compiler) == 1
     assert_same_fit(compiled_and_checked(), first)
     assert len(python_compiler) == 1
-    # Changes that are smaller than what the comparison of the losses would notice.
+    # These changes are too small for the comparison of the losses to detect.
     other = compiled_and_checked(frozen=1e-5)
     assert len(python_compiler) == 2
     assert (other.history.nll != first.history.nll).all()
@@ -90,7 +90,7 @@ def test_one_compilation_serves_calls_of_any_number_of_steps(loop_cache, calls, 
     assert len(calls) == 1
 
 
-def test_loops_for_other_shapes_threads_and_lengths_are_compiled_anew(python_compiler, monkeypatch):
+def test_other_shapes_dtypes_threads_and_lengths_need_another_loop(python_compiler, monkeypatch):
     def n_compiled(**options):
         quick_fit(engine="compiled", **options)
         return len(python_compiler)
@@ -139,7 +139,7 @@ def test_the_cache_drops_the_least_recently_used_loop():
     assert cache.get(key("c")) is loops["c"]
 
 
-def test_the_description_of_the_model_is_no_part_of_the_key():
+def test_the_description_of_the_model_is_not_part_of_the_key():
     """The default description of an object is its address, which differs between equal models."""
     cache, loop = LoopCache(), nn.Identity()
     cache.put(key("a", model="<object at 1>"), loop)

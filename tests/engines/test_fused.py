@@ -1,4 +1,4 @@
-"""The fused engine beside Pyro's SVI: which of the two is used, its noise, and interruptions.
+"""The fused engine and Pyro's SVI: which of them is used, their noise, and interruptions.
 
 That both take the same steps is tested in test_exam.py.
 """

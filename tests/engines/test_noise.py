@@ -90,7 +90,7 @@ def test_the_functional_code_computes_the_same_noise(shape, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_the_numbers_are_those_of_the_published_generator(dtype):
-    """SplitMix64 and Box-Muller, one number at a time, in integers of Python."""
+    """SplitMix64 and Box-Muller, one number at a time, in Python integers."""
     stream = source((7,), dtype=dtype)
     state = int(np.random.SeedSequence(5).generate_state(1, np.uint64)[0])
 
@@ -139,9 +139,9 @@ def test_the_streams_of_different_seeds_do_not_overlap():
 
 def test_a_uniform_number_of_0_gives_the_largest_finite_radius():
     """SplitMix64 returns 0 at a counter of 0, and the logarithm of 0 would be minus infinity."""
-    place = torch.tensor(0x61C8864680B583EB)
+    position = torch.tensor(0x61C8864680B583EB)
     for dtype in (torch.float32, torch.float64):
-        pair = source((2,), dtype=dtype).at(place)
+        pair = source((2,), dtype=dtype).at(position)
         assert pair.norm().item() == pytest.approx(math.sqrt(2 * 64 * math.log(2)), rel=1e-6)
 
 

@@ -30,8 +30,8 @@ OTHERS = {
 
 def assert_same_20_steps(factory, kind):
     starts = [torch.randn(7, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)]
-    own = [tensor.clone() for tensor in starts]
-    optimizer = flat_optimizer(own, factory)
+    tensors = [tensor.clone() for tensor in starts]
+    optimizer = flat_optimizer(tensors, factory)
     assert type(optimizer) is kind
     expected = [nn.Parameter(tensor.clone()) for tensor in starts]
     stock = factory(expected, lr=1.0)
@@ -42,7 +42,7 @@ def assert_same_20_steps(factory, kind):
         optimizer.step([parameter.grad.clone() for parameter in expected], lr)
         stock.param_groups[0]["lr"] = lr
         stock.step()
-    for tensor, parameter, start in zip(own, expected, starts, strict=True):
+    for tensor, parameter, start in zip(tensors, expected, starts, strict=True):
         torch.testing.assert_close(tensor, parameter.detach(), rtol=1e-12, atol=1e-14)
         assert (tensor != start).all()
 
@@ -124,7 +124,7 @@ def test_fits_by_adam_and_adamw_differ_in_their_weight_decay():
 
 
 @pytest.mark.parametrize("engine", ["svi", "fused"])
-def test_a_pyro_optimiser_is_torchs_with_the_learning_rate_it_sets(engine):
+def test_a_pyro_optimiser_equals_that_of_torch_at_its_learning_rate(engine):
     pyros = pyro.optim.Adam({"lr": 0.02, "betas": (0.8, 0.9)})
     by_pyro = quick_fit(pyros, engine, lr=99.0)
     by_torch = quick_fit(functools.partial(torch.optim.Adam, betas=(0.8, 0.9)), engine, lr=0.02)
@@ -140,7 +140,7 @@ def test_clipped_adam_of_pyro_clips_the_gradients(engine):
     free = quick_fit(pyro.optim.ClippedAdam({"lr": 0.01, "clip_norm": 1e9}), engine)
     plain = quick_fit(torch.optim.Adam, engine, lr=0.01)
     torch.testing.assert_close(free.guide.loc, plain.guide.loc, rtol=1e-4, atol=1e-6)
-    # Adam's steps do not depend on the gradient's size, until its eps counts.
+    # Adam's steps do not depend on the gradient's size, unless it is as small as eps.
     assert (tight.guide.loc - plain.guide.loc).abs().max() > 1e-3
 
 
@@ -163,7 +163,7 @@ def schedule():
         (lambda: 0.01, re.escape("must be a class such as torch.optim.Adam, got 0.01")),
     ],
 )
-def test_an_argument_that_is_no_optimiser_is_rejected(optimizer, message):
+def test_an_argument_that_is_not_an_optimiser_is_rejected(optimizer, message):
     with pytest.raises(TypeError, match=re.compile(message, re.DOTALL)):
         quick_fit(optimizer())
     with pytest.raises(TypeError, match=re.compile(message, re.DOTALL)):
