@@ -50,7 +50,7 @@ def crps(prediction: RegressionPrediction, y: ArrayLike, n_levels: int = CRPS_LE
 def energy_score(prediction: RegressionPrediction, y: ArrayLike, seed: int | None = None) -> float:
     """Return the mean energy score in the units of y; for a single column, it is the CRPS.
 
-    Estimated from draws of y. Distances between draws are taken between the two halves of the draws.
+    Estimated from draws of y. Distances between draws are those between their two halves.
 
     References
     ----------

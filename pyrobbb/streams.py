@@ -94,9 +94,10 @@ class Parquet:
     paths : path-like or sequence of path-like
         Files with the same columns.
     target : str or sequence of str, optional
-        Column of y, of shape (n,), or columns, of shape (n, k). Required by `fit`.
+        Name of the column of y, for y of shape (n,), or names of the columns, for y of shape
+        (n, k). Required by `fit`.
     columns : sequence of str, optional
-        Columns of x, in this order. None: all but the target.
+        Names of the columns of x, in this order. None: all but the target.
 
     Attributes
     ----------

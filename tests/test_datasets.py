@@ -77,7 +77,7 @@ def test_a_damaged_file_is_reported(spoil, message, tmp_path):
         datasets.load_mnist("test", tmp_path)
 
 
-def test_images_and_labels_must_have_the_same_number(tmp_path):
+def test_images_and_labels_must_have_the_same_length(tmp_path):
     write_images(tmp_path, labels=LABELS[:4])
     with pytest.raises(ValueError, match="contains 5 images but 4 labels"):
         datasets.load_mnist("test", tmp_path)

@@ -291,7 +291,7 @@ def test_by_name_uses_the_default_where_no_pattern_matches(options, scale):
     torch.testing.assert_close(distribution.stddev, torch.full((2, 2), scale))
 
 
-def test_none_makes_a_point_parameter_as_pattern_and_as_default():
+def test_none_means_a_point_parameter_in_patterns_and_as_default():
     assert ByName({"b*": None})("bias", W) is None
     assert ByName({"w*": Normal()}, default=None)("bias", W) is None
     assert ByName({"w*": Normal()}, default=None)("weight", W) is not None
@@ -357,7 +357,7 @@ def test_given_keeps_detached_copies():
     assert repr(prior) == "Given(w)"
 
 
-def test_given_ignores_names_of_no_parameter():
+def test_given_ignores_names_that_are_not_parameters():
     net = nn.Linear(1, 1)
     values = {name: torch.ones_like(p) for name, p in net.named_parameters()}
     prior = Given(

@@ -26,7 +26,7 @@ def table(tmp_path):
     return write_parquet(tmp_path)
 
 
-def test_integers_in_files_are_classes(tmp_path):
+def test_integer_targets_in_files_are_class_labels(tmp_path):
     label = (X[:, 0] > 0).astype(np.int64)
     path = tmp_path / "classes.parquet"
     pq.write_table(pa.table({"label": label, "a": X[:, 0], "b": X[:, 1]}), path)
@@ -150,7 +150,7 @@ def test_the_memory_of_the_reader_is_accounted_for(table, caplog):
     assert "`max_memory` is 1 MiB, but reading x takes about 65 MiB" in caplog.text
 
 
-def test_chunks_of_any_memory_bound_have_the_same_predictions(mapped, table):
+def test_predictions_of_chunks_do_not_depend_on_the_memory_bound(mapped, table):
     posterior = fit_rows(X, Y)
     whole = posterior.predict(X, n_draws=20, seed=3).mean
     for x in (X, mapped[0], Parquet(table, columns=["a", "b", "c"])):

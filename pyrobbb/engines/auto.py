@@ -37,7 +37,7 @@ N_PROBES, PROBE_STEPS = 3, 16
 """Number of calls that are timed before the choice, and number of steps in each."""
 
 MAX_SINGLE_THREAD_SIZE = 2**15
-"""Elements of noise per step up to which one thread is faster than several."""
+"""Number of elements per step up to which one thread is faster than several."""
 DEFAULT_THREADS = torch.get_num_threads()
 
 
@@ -156,19 +156,19 @@ def can_compile(fused: FusedEngine) -> bool:
 
 
 @contextmanager
-def limit_threads(noise_size: int) -> Iterator[None]:
+def limit_threads(n_elements: int) -> Iterator[None]:
     """Run torch on one thread where that is faster, unless the user has set the number of threads.
 
     Parameters
     ----------
-    noise_size : int
-        Elements of noise per step.
+    n_elements : int
+        Number of elements of the vectors that a step computes on.
     """
     before = torch.get_num_threads()
     is_set = before != DEFAULT_THREADS or any(
         name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
     )
-    if is_set or noise_size > MAX_SINGLE_THREAD_SIZE or before == 1:
+    if is_set or n_elements > MAX_SINGLE_THREAD_SIZE or before == 1:
         yield
         return
     try:

@@ -123,7 +123,7 @@ class BayesianNetwork(nn.Module):
             Size of the whole data set of which x is a batch: the log-likelihood is multiplied by
             n_data / n. None: x is the whole data set.
         row_weight : Tensor of shape (n,), optional
-            Factor on the log-likelihood of each row, at least 0. None: 1.
+            Non-negative factor on the log-likelihood of each row. None: 1.
 
         Returns
         -------

@@ -22,7 +22,7 @@ TOLERANCE = 1e-5
 """Relative: float32 sums in another order, over some hundred steps of Adam."""
 
 
-def a_fit(**options):
+def small_fit(**options):
     """Fit in batches of 20; the last has one row, so that some process has no row."""
     network = BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0))
     options = {"epochs": 12, "batch_size": 20, "seed": 1, "engine": "fused", **options}
@@ -58,14 +58,14 @@ def child(out):
     torch.set_num_threads(1)
     epochs_seen = []
     for name, options in CASES.items():
-        a_fit(**options).save(f"{out}/{name}-{os.environ['RANK']}")
-    a_fit(callbacks=lambda end: epochs_seen.append(end.epoch) or end.epoch == 3)
+        small_fit(**options).save(f"{out}/{name}-{os.environ['RANK']}")
+    small_fit(callbacks=lambda end: epochs_seen.append(end.epoch) or end.epoch == 3)
     assert epochs_seen == ([1, 2, 3] if dist.get_rank() == 0 else [])
     outcomes = {}
     rank = dist.get_rank()
     for name, options in {"lr": {"lr": 0.01 + rank}, "alone": {"processes": "alone"}}.items():
         try:
-            outcomes[name] = a_fit(**options)
+            outcomes[name] = small_fit(**options)
         except ValueError as error:
             outcomes[name] = str(error)
     assert "'lr' is 0.01 in process 0 and" in outcomes["lr"]
@@ -155,7 +155,7 @@ def test_every_process_ends_with_the_same_posterior(fitted, name):
 @pytest.mark.parametrize("name", [name for name in CASES if name != "different noise"])
 def test_several_processes_fit_what_one_process_fits_with_the_same_batches(fitted, name):
     folder, n_processes = fitted
-    together, alone = Posterior.load(folder / f"{name}-0"), a_fit(**CASES[name])
+    together, alone = Posterior.load(folder / f"{name}-0"), small_fit(**CASES[name])
     for mine, theirs in zip(chains(together), chains(alone), strict=True):
         for part in ("loc", "rho"):
             torch.testing.assert_close(
@@ -182,7 +182,7 @@ def test_with_different_noise_per_process_the_fit_is_close(fitted):
     )
 
 
-def test_the_parts_of_a_batch_add_up_to_it():
+def test_the_parts_of_a_batch_add_up_to_the_batch():
     sizes = np.arange(1, 12)
     for n in (1, 2, 3, 5):
         parts = np.stack([sizes_of_process(sizes, Team(rank, n)) for rank in range(n)])
@@ -207,7 +207,7 @@ FusedEngine.run = run
 EVERY = {{"every": 64}}
 is_first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
 options = dict(epochs=40, checkpoint={out!r} + "/c", processes={noise!r}, **EVERY)
-posterior = test_distributed.a_fit(**options)
+posterior = test_distributed.small_fit(**options)
 posterior.save({out!r} + "/" + os.environ["RANK"])
 """
 
@@ -266,7 +266,7 @@ def test_batch_norm_raises_in_several_processes():
 
 def test_process_noise_must_be_a_known_option():
     with pytest.raises(ValueError, match="`processes` must be one of same_noise, own_noise, alone"):
-        a_fit(processes="many")
+        small_fit(processes="many")
 
 
 def test_the_command_line_fits_in_several_processes(tmp_path):
@@ -333,7 +333,7 @@ def print_threads():
     os.write(1, f"threads: {{names}}\\n".encode())  # in one write, as the processes share a pipe
 
 import test_distributed
-test_distributed.a_fit()
+test_distributed.small_fit()
 import torch._dynamo  # what torch's optimisers do
 """
 

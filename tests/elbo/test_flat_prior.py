@@ -119,7 +119,7 @@ def test_a_mixture_is_accurate_in_the_tails_and_near_zero(scales):
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-4, atol=1e-4)
 
 
-def test_adjacent_segments_of_one_family_are_joined_and_others_are_not():
+def test_adjacent_segments_of_the_same_family_are_joined_and_others_are_not():
     names = [
         "Normal",
         "Normal",

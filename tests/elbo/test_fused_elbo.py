@@ -113,7 +113,7 @@ def test_gradients_accumulate_as_those_of_pyro_do(regression):
     torch.testing.assert_close(guide.loc.grad, 2 * d_loc, rtol=1e-12, atol=0)
 
 
-def test_one_elbo_works_for_several_networks_and_after_changes_of_one(regression):
+def test_one_elbo_works_for_several_networks_and_after_a_network_changes(regression):
     network, x, y = regression
     other = BayesianNetwork(mlp(3, [5], 1, seed=1).double(), Normal(0.3), Gaussian())
     elbo = FusedELBO()
@@ -243,7 +243,7 @@ def test_observations_of_another_shape_raise_instead_of_broadcasting(regression,
         elbo.loss(custom, MeanFieldGuide(custom), x, y)
 
 
-def test_n_data_must_be_a_count_of_at_least_the_rows(regression):
+def test_n_data_must_be_an_integer_of_at_least_the_number_of_rows(regression):
     network, x, y = regression
     with pytest.raises(ValueError, match=r"`n_data` .* at least the 9 rows of x, got 8"):
         FusedELBO().loss(network, MeanFieldGuide(network), x, y, 8)

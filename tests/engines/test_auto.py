@@ -154,7 +154,7 @@ def test_the_number_of_threads_is_restored_after_a_fit_that_fails(two_threads):
 
 
 def test_a_larger_network_is_fitted_on_all_threads(two_threads, monkeypatch):
-    # two vectors of 5: weights, bias and noise
+    # two vectors of 5 elements: three weights, a bias and a noise scale
     monkeypatch.setattr(auto_engine, "MAX_SINGLE_THREAD_SIZE", 8)
     assert threads_of_a_fit() == {2}
 

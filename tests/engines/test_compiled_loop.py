@@ -126,7 +126,7 @@ def key(code, model="a net", n=3):
     return LoopKey(LoopSpec.of([torch.zeros(n)], max_steps=5), code, (), model)
 
 
-def test_the_cache_drops_the_least_recently_used_loop():
+def test_the_cache_evicts_the_least_recently_used_loop():
     cache = LoopCache(max_size=2)
     loops = {code: nn.Identity() for code in "abc"}
     cache.put(key("a"), loops["a"])

@@ -142,7 +142,7 @@ def test_the_net_must_be_a_module(net):
 
 
 @pytest.mark.parametrize("argument", ["prior", "likelihood"])
-def test_a_class_in_place_of_an_instance_is_recognised(argument):
+def test_a_class_in_place_of_an_instance_raises_with_the_remedy(argument):
     value = {"prior": Normal, "likelihood": Gaussian}[argument]
     message = f"`{argument}` must be a callable .*, a class: call it to make an instance"
     with pytest.raises(TypeError, match=message):

@@ -197,7 +197,7 @@ def test_layers_of_is_none_for_other_modules(make):
 @pytest.mark.parametrize(
     "make", [NETWORKS["tanh"], *OTHER_MODULES.values()], ids=["layers", *OTHER_MODULES]
 )
-def test_rows_in_tiles_have_the_same_outputs(make):
+def test_outputs_do_not_depend_on_the_number_of_rows_per_tile(make):
     network = BayesianNetwork(make())
     draws = {
         name: torch.randn(N_DRAWS, *parameter.shape)

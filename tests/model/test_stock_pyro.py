@@ -93,7 +93,7 @@ def test_the_log_likelihood_is_multiplied_by_n_data_over_n(regression, n_data):
     torch.testing.assert_close(scaled.nodes["y"]["log_prob_sum"], expected)
 
 
-def test_n_data_must_be_a_count_of_at_least_the_rows(regression):
+def test_n_data_must_be_an_integer_of_at_least_the_number_of_rows(regression):
     network, x, y = regression.network, regression.x, regression.y
     message = "`n_data` must be the size of the whole data set, at least the 12 rows of x, got 11"
     with pytest.raises(ValueError, match=message):

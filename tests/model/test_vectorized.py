@@ -63,7 +63,7 @@ def test_vectorised_draws_equal_draws_one_at_a_time(case, n_draws):
     assert not (output[:1] == output[1:]).any()
 
 
-def test_a_draw_has_the_same_output_again_and_row_by_row(case):
+def test_a_draw_has_the_same_output_when_repeated_and_row_by_row(case):
     network, x, _ = case
     network.eval()
     draws = prior_draws(network, 3)
