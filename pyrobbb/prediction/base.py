@@ -1,4 +1,4 @@
-"""Prediction: the predictive mixture, and what regression and classification share."""
+"""Prediction: the predictive mixture, the base class of regression and classification."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Prediction:
         Distributions of batch shape (n_draws, n_rows) for consecutive chunks of rows. It is
         iterated over once for each quantity that is not cached.
     original : array-like
-        Results are NumPy arrays if this is not a tensor.
+        Results are tensors if this is a tensor, and NumPy arrays otherwise.
     """
 
     def __init__(self, distributions: Iterable[Distribution], original: ArrayLike) -> None:

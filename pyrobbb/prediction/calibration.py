@@ -15,19 +15,19 @@ import numpy as np
 from .._core.arrays import ArrayLike, to_numpy
 
 MAX_LEVEL = 1 - 1e-9
-"""Level of the interval for an observation that no interval contains."""
+"""Level assigned to an observation that no interval contains."""
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """The level of the predictive mixture's central interval for each required coverage.
+    """The level of the predictive mixture's central interval as a function of its coverage.
 
     Attributes
     ----------
     share : ndarray of shape (m + 2,)
         Coverages, increasing from 0 to 1.
     level : ndarray of shape (m + 2,)
-        Level of the mixture's central interval with each coverage, increasing from 0 to 1.
+        Level of the mixture's central interval for each coverage, increasing from 0 to 1.
     """
 
     share: np.ndarray
@@ -52,7 +52,7 @@ class Calibration:
 
         If m held-out rows and a new one are exchangeable, the interval at the k-th smallest of
         their m levels contains the new observation with probability k / (m + 1). Between these
-        levels it is interpolated.
+        levels, the coverage is interpolated linearly.
 
         Parameters
         ----------
@@ -81,7 +81,7 @@ class Calibration:
         return cls(np.array([0.0, *share, 1.0]), np.array([0.0, *level, 1.0]))
 
     def __call__(self, share: ArrayLike) -> Any:
-        """Return the level of the mixture's central interval with a given coverage."""
+        """Return the level of the mixture's central interval whose coverage is `share`."""
         return np.interp(share, self.share, self.level)
 
     def probability(self, q: ArrayLike) -> Any:

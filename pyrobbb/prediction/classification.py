@@ -50,7 +50,7 @@ class ClassificationPrediction(Prediction):
 
     @cached_property
     def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Probabilities, their entropy, and the mean over draws of the entropy of each."""
+        """Mean probabilities, their entropy, and the mean over draws of each draw's entropy."""
         probs, entropy, expected = concatenate_chunks(
             _probs_and_entropies(base_of(d).probs, self._is_binary) for d in self._distributions
         )
@@ -62,7 +62,7 @@ class ClassificationPrediction(Prediction):
 
 
 def _probs_and_entropies(by_draw: Tensor, binary: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the mean probabilities, their entropy, and the mean entropy of a draw."""
+    """Return the mean probabilities, their entropy, and the mean over draws of the entropy."""
     probs = by_draw.mean(0)
     return probs, _entropy(probs, binary), _entropy(by_draw, binary).mean(0)
 

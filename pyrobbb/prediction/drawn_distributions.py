@@ -25,9 +25,10 @@ a processor's cache, large enough for fast matrix products."""
 
 
 class DrawnDistributions:
-    """The distributions of y under many draws, an iterable over chunks of rows.
+    """The distributions of y under many draws of the weights, as an iterable of chunks of rows.
 
-    They are kept if that takes little of the memory bound, and recomputed at each pass if not.
+    They are cached if they fit into a quarter of the memory bound, and recomputed in each pass
+    otherwise.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ class DrawnDistributions:
             distribution = self._cached.get(i)
             if distribution is None:
                 distribution = self._compute(rows)
-                if self._keeps_all or i == 0:  # the kind of prediction is read off the first
+                if self._keeps_all or i == 0:  # the first determines the type of prediction
                     self._cached[i] = distribution
             yield distribution
 
@@ -86,7 +87,7 @@ class DrawnDistributions:
                 for net, draws in self._weight_draws()
             )
             output, latents = join(outputs, self.n_draws)[""], self._latents
-            if not supports_float64(output.device):  # needed by moments, quantiles
+            if not supports_float64(output.device):  # needed for moments and quantiles
                 output, latents = output.cpu(), {n: v.cpu() for n, v in latents.items()}
             return self._network.distribution(output, latents)
 

@@ -1,4 +1,4 @@
-"""The prediction that suits a distribution: of a class or of a quantity."""
+"""Choice of the type of prediction for a distribution: classification or regression."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .classification import ClassificationPrediction
 from .regression import RegressionPrediction
 
 CLASSES = (torch.distributions.Categorical, torch.distributions.Bernoulli)
-"""Distributions of a class: their predictions are classifications."""
+"""Distributions of classes, whose predictions are of type `ClassificationPrediction`."""
 
 
 def make_prediction(
     distributions: Iterable[Distribution], original: ArrayLike
 ) -> RegressionPrediction | ClassificationPrediction:
-    """Return a prediction of the kind that suits the distributions.
+    """Return a prediction of the type that matches the distributions.
 
     Parameters
     ----------

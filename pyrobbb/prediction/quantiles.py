@@ -17,11 +17,11 @@ RELATIVE_TOLERANCE = 1e-10
 """Relative error of a quantile. Rounding in the distribution function makes the last digits of
 double precision unreachable."""
 NEWTON_ITERATIONS = 30
-"""Far more than Newton's method needs where it converges; bisection follows."""
+"""Far more than Newton's method needs where it converges; after that, bisection only."""
 
 
 def mixture_quantiles(distribution: Distribution, levels: Sequence[float]) -> Tensor:
-    """Return quantiles of the equal mixture over the first dimension, shape (k, n, ...)."""
+    """Return quantiles of the equally weighted mixture over dimension 0, shape (k, n, ...)."""
     base = base_of(distribution)
     cdf = mixture_cdf(base)
     mean, sd = base.mean, base.variance.sqrt()
@@ -43,20 +43,20 @@ def mixture_quantiles(distribution: Distribution, levels: Sequence[float]) -> Te
 
 
 def mixture_cdf(base: Distribution) -> Callable[[Tensor], Tensor]:
-    """Return the distribution function of the equal mixture over the first dimension.
+    """Return the distribution function of the equally weighted mixture over dimension 0.
 
     Raises
     ------
     NotImplementedError
-        If neither torch nor SciPy has one for this distribution.
+        If the distribution function of the components is not implemented.
     """
     cdf = _torch_or_scipy_cdf(base)
     try:
         cdf(base.mean)
     except NotImplementedError:
         raise NotImplementedError(
-            f"{type(base).__name__} has no distribution function here: use the quantiles of "
-            "prediction.sample()."
+            f"The distribution function of {type(base).__name__} is not implemented: use the "
+            "quantiles of prediction.sample()."
         ) from None
     return cdf
 
@@ -112,7 +112,7 @@ def _integer_quantile(
     cdf: Callable[[Tensor], Tensor], lower: Tensor, upper: Tensor, q: float
 ) -> Tensor:
     """Return the smallest integer k with cdf(k) >= q."""
-    # In double precision, as float32 cannot represent all integers from 2**24 on.
+    # In double precision, because float32 cannot represent all integers above 2**24.
     below, above = lower.double().floor().clamp(min=0) - 1, upper.double().ceil().clamp(min=0)
     while bool((above - below > 1).any()):
         middle = ((below + above) / 2).floor()

@@ -1,4 +1,4 @@
-"""RegressionPrediction: moments, quantiles and intervals of a quantity."""
+"""RegressionPrediction: moments, quantiles and intervals of a real number or a count."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RegressionPrediction(Prediction):
         self.calibration = calibration
 
     def rescaled(self, loc: ArrayLike, scale: ArrayLike) -> RegressionPrediction:
-        """Return the prediction of ``loc + scale * y``, for a y that was standardised.
+        """Return the prediction of ``loc + scale * y``, for standardised y.
 
         Parameters
         ----------
@@ -65,8 +65,7 @@ class RegressionPrediction(Prediction):
         """Return the prediction with its quantiles corrected by split conformal calibration.
 
         Each quantile becomes the mixture's quantile at a corrected probability; the median does
-        not change.
-        Means, standard deviations, densities and samples remain those of the mixture.
+        not change. Means, standard deviations, densities and samples remain those of the mixture.
 
         Parameters
         ----------
@@ -160,7 +159,8 @@ class RegressionPrediction(Prediction):
     def central_level(self, y: ArrayLike) -> Any:
         """Return the level of the smallest central interval that contains each observation.
 
-        Of the mixture, without calibration. Uniform on (0, 1) if the mixture is correct.
+        The intervals are those of the mixture, without calibration. The levels are uniform on
+        (0, 1) if the mixture is correct.
 
         Parameters
         ----------
@@ -173,7 +173,7 @@ class RegressionPrediction(Prediction):
         Raises
         ------
         NotImplementedError
-            If there is no distribution function for this likelihood.
+            If the distribution function of this likelihood is not implemented.
         """
         observed = self._standardised(self._observed(y).double())
         if observed.shape != self._moments[0].shape:
@@ -235,7 +235,7 @@ class _Columns:
                     "`column` needs a prediction of y of shape (n, k), got rows of shape "
                     f"{tuple(distribution.event_shape)}."
                 )
-            # The arguments it was constructed with, from which torch derives its other parameters.
+            # Its constructor arguments, from which torch derives its other parameters.
             values = {n: v for n, v in vars(base).items() if n in base.arg_constraints}
             if "probs" in values and "logits" in values:
                 del values["probs"]

@@ -1,4 +1,4 @@
-"""Draws of the latent sites, from a guide, from the prior or given."""
+"""Draws of the latent sites: from a guide, from the prior, or fixed."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Block:
 
 def _vectorised_trace(guide: Callable[..., Any], example: Tensor) -> poutine.Trace:
     # Dimension -1 is left to the guide, because the model's plate "data" uses it.
-    # The scope is there because a PyroModule writes its parameters into the global param store.
+    # The scope is needed because a PyroModule writes its parameters into the global param store.
     with (
         pyro.get_param_store().scope(),
         poutine.block(),
@@ -128,7 +128,7 @@ class Source:
         return (block.draws for block in self.blocks(example))
 
     def _draws_without_trace(self, guide: MeanFieldGuide) -> Iterator[Draws]:
-        """Draw as a trace would, without one: tracing takes longer than running a small net."""
+        """Draw what a trace would, without tracing, which takes longer than running a small net."""
         with GLOBAL_STATE_LOCK, pyro.validation_enabled(False), torch.no_grad():
             distributions = guide.distributions
         for child, size in _seeds_of_blocks(self.n_draws, self.seed):
@@ -175,7 +175,7 @@ def draw_one_by_one(guide: Callable[..., Any], example: Tensor, n_draws: int, se
 
 @dataclass(frozen=True)
 class FixedDraws:
-    """Given draws, such as those of Markov chains, with the interface of a `Source`."""
+    """Fixed draws, such as those of Markov chains, with the interface of a `Source`."""
 
     network: BayesianNetwork
     latents: Draws

@@ -13,7 +13,7 @@ from .._core.arrays import ArrayLike, as_tensor, like
 
 @dataclass(frozen=True)
 class Standardizer:
-    """Mean and standard deviation of each column, to standardise data by.
+    """Mean and standard deviation of each column, with which data are standardised.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class Standardizer:
         ----------
         x : array-like of shape (n, ...)
         weight : array-like of shape (n,), optional
-            Weight of each row: 2 is the same as having the row twice.
+            Weight of each row: a weight of 2 is equivalent to repeating the row.
         """
         tensor = as_tensor("x", x)
         columns = tensor.double()

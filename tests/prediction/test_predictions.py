@@ -202,7 +202,9 @@ def test_large_counts_and_rare_ones_have_quantiles():
 
 def test_a_distribution_without_a_distribution_function_is_named():
     prediction = as_prediction(dist.Beta(LOC.exp(), LOC.exp()))
-    with pytest.raises(NotImplementedError, match=r"Beta has no distribution function here"):
+    with pytest.raises(
+        NotImplementedError, match=r"The distribution function of Beta is not implemented: use"
+    ):
         prediction.interval()
     assert np.isfinite(prediction.sd).all()
 
