@@ -1,4 +1,4 @@
-"""The result of one fit, which training, storage, diagnostics and the posterior share."""
+"""The result of one fit, shared by training, storage, diagnostics and the posterior."""
 
 from .chain import FittedChain, HasChains
 from .history import History

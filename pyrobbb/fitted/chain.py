@@ -28,7 +28,7 @@ class FittedChain:
     example : Tensor of shape (1, ...)
         The first row of x, for guides that use the model's arguments.
     settings : FitSettings
-        A mapping is converted.
+        A mapping is converted to it.
     """
 
     network: BayesianNetwork
@@ -43,7 +43,7 @@ class FittedChain:
 
 
 class HasChains(Protocol):
-    """A `Posterior`, for code below the module that defines that class."""
+    """The interface of a `Posterior`, for packages that cannot import that class."""
 
     @property
     def chains(self) -> tuple[FittedChain, ...]:

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 def sources_of(chains: Sequence[FittedChain], n: int, seed: int) -> list[Source]:
     """Return the sources of n draws: an equal number from each chain, in the order of the chains.
 
-    A single chain draws from `seed` itself, so that its draws do not depend on other chains.
+    A single chain uses `seed` itself; several chains use seeds that are derived from it.
     """
     if len(chains) == 1:
         return [Source(chains[0].network, chains[0].guide, n, seed)]
@@ -72,7 +72,7 @@ def predict_from(
     max_memory: int = WORKING_MEMORY,
 ) -> RegressionPrediction | ClassificationPrediction:
     """Predict y at new rows; see `Posterior.predict`."""
-    # A copy, as results are computed on demand: the caller may change x meanwhile.
+    # A copy, because results are computed on demand and the caller may have changed x by then.
     rows = chains[0].network.prepare_inputs(x).clone()
     sources = sources_of(chains, n_draws, seed)
     return make_prediction(DrawnDistributions(sources, rows, max_memory=max_memory), x)

@@ -14,8 +14,8 @@ class History:
     Attributes
     ----------
     nelbo, nll, kl : ndarray of shape (n_steps,)
-        A sampled estimate of the negative ELBO and of its two parts, ``nelbo = nll + kl``. The KL
-        divergence is not weighted here, whatever weight it had in the step.
+        Sampled estimates of the negative ELBO and of its two parts, ``nelbo = nll + kl``. The KL
+        divergence is not weighted here, regardless of its weight in the step.
     epoch : ndarray of shape (n_steps,)
         The epoch of each step, from 0.
     n_rows : ndarray of shape (n_steps,)
