@@ -1,4 +1,4 @@
-"""A posterior on disk: its format, writing it atomically, and reading it with every check."""
+"""Posteriors on disk: the format, atomic writing, and validated reading."""
 
 from .reading import read, read_extra
 from .writing import write

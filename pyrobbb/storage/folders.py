@@ -1,8 +1,8 @@
 """A folder that holds a JSON header and tensors, replaced atomically and checked when it is read.
 
 The header, ``posterior.json``, names the file of tensors that belongs to it, with its size and
-hash. New tensors are written to a new file, and the folder changes at the moment at which the new
-header replaces the old one.
+hash. New tensors are written to a new file, and the folder changes its content at the moment when
+the new header replaces the old one.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ HEADER = "posterior.json"
 TENSORS = re.compile(r"posterior-[0-9a-f]{16}\.safetensors")
 SCRATCH = re.compile(r"\.posterior-[0-9a-f]{16}\.json")
 MIN_LEFTOVER_AGE = 3600.0
-"""Seconds after which a file that no header names was left by a crash; a younger one may be written
-by another process at this moment. The tensors of the replaced header are removed at once."""
+"""Age, in seconds, from which a file that no header names is assumed to be left by a crash; a younger
+file may belong to another process that is still writing. The tensors of the replaced header are
+removed immediately."""
 
 
 def write_folder(
@@ -87,8 +88,8 @@ def write_folder(
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
     """Remove the files that a crash has left in a folder.
 
-    Only for the one process that writes to the folder: a file that another process is writing at
-    this moment would be removed too.
+    Call it only in the one process that writes to the folder: a file that another process is
+    writing would be removed too.
 
     Parameters
     ----------
@@ -254,5 +255,5 @@ def _read_tensors(folder: Path, reference: Mapping[str, Any]) -> dict[str, Tenso
         )
     try:
         return load(body)
-    except Exception as error:  # safetensors raises an exception class of its own
+    except Exception as error:  # safetensors has its own exception class
         raise ValueError(f"its file {name!r} is not a safetensors file ({error}).") from error

@@ -107,8 +107,9 @@ def check_history(values: Mapping[str, Tensor]) -> None:
             raise ValueError(
                 f"its history's {name!r} must have shape ({n_steps},), got {tuple(value.shape)}."
             )
-        if value.dtype not in (INTEGERS if name == "epoch" else REALS):
-            raise ValueError(f"its history's {name!r} must not be {value.dtype}.")
+        kind, allowed = ("integers", INTEGERS) if name == "epoch" else ("real numbers", REALS)
+        if value.dtype not in allowed:
+            raise ValueError(f"its history's {name!r} must hold {kind}, got {value.dtype}.")
 
 
 def row_schema(rows: Tensor) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def read_extra(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
 
 
 def _read_checked(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a folder and make all checks that need no network."""
+    """Read a folder and perform all checks that do not need a network."""
     header, tensors = read_folder(path)
     with prefix_errors(f"`path` {str(Path(path))!r} is damaged"):
         check_header(header, tensors)
@@ -87,7 +87,7 @@ def _read_checked(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
 
 
 def _check_complete(name: str, header: Mapping[str, Any]) -> None:
-    """Raise if code is needed that is not stored."""
+    """Raise unless the network can be rebuilt without code, which is not stored."""
     missing = [f"the {part} {custom!r}" for part in PARTS for custom in custom_names(header[part])]
     if header["net"] is None:
         missing.insert(0, "a module that is not a plain `mlp`")
@@ -101,7 +101,7 @@ def _rebuild(
     header: Mapping[str, Any], tensors: Mapping[str, Tensor], stored: Mapping[str, Tensor]
 ) -> BayesianNetwork:
     spec = parse_mlp_spec(header["net"])
-    # Checked before anything is allocated: the sizes in a header may be arbitrary.
+    # Checked before anything is allocated: the sizes in a header are not trusted.
     check_shapes("net", shapes_of(spec), with_prefix(stored, "net."))
     net = mlp(spec.n_in, spec.hidden, spec.n_out, spec.activation, seed=0)
     load_tensors("net", net, with_prefix(stored, "net."))
@@ -123,7 +123,9 @@ def _check_same(
                 f"its {part} is {description}, that of the stored posterior {header[part]}."
             )
         if not equal_tensors(used, build_part(part, header, tensors)[1]):
-            raise ValueError(f"its {part} has other values than that of the stored posterior.")
+            raise ValueError(
+                f"its {part} has parameter values that differ from those of the stored posterior."
+            )
     shapes = {name: tuple(tensor.shape) for name, tensor in network.net.state_dict().items()}
     check_shapes("net", shapes, with_prefix(stored, "net."))
     spec = mlp_spec(network.net)

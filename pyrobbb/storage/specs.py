@@ -93,7 +93,7 @@ def _build_rule(where: str, description: Any, tensors: Mapping[str, Tensor]) -> 
 
 
 def _resolve(where: str, value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Convert a JSON value to a constructor argument: tensors by their names, lists as tuples."""
+    """Convert a JSON value to a constructor argument: look up tensors, make lists tuples."""
     if isinstance(value, list):
         return tuple(value)
     if not isinstance(value, dict):
@@ -130,7 +130,7 @@ def classes_of(module: ModuleType) -> dict[str, Any]:
 
 
 def parse_mlp_spec(value: Any) -> MLPSpec:
-    """Return the specification of an `mlp` without building it: its sizes may be arbitrary."""
+    """Return the specification of an `mlp` without building it: its sizes are not trusted."""
     check_fields("'net'", value, {"n_in": int, "hidden": list, "n_out": int, "activation": str})
     sizes = [value["n_in"], *value["hidden"], value["n_out"]]
     if any(type(size) is not int or size < 1 for size in sizes):

@@ -87,7 +87,7 @@ def _finite(text: str) -> float:
 def check_fields(
     where: str, value: Any, types: Mapping[str, type | tuple[type, ...]]
 ) -> dict[str, Any]:
-    """Return an object if it has exactly the given fields, of the given types.
+    """Return an object after checking that it has exactly the required fields and types.
 
     Parameters
     ----------
@@ -99,6 +99,7 @@ def check_fields(
     Raises
     ------
     ValueError
+        If it has other fields, or a field of another type.
     """
     if not isinstance(value, dict):
         raise ValueError(f"its {where} must be an object, got {reprlib.repr(value)}.")
@@ -119,7 +120,7 @@ def check_fields(
 
 @contextmanager
 def prefix_errors(prefix: str) -> Iterator[None]:
-    """Turn every error that invalid values cause into a ValueError that begins with a prefix."""
+    """Convert every error caused by invalid values to a ValueError that begins with a prefix."""
     try:
         yield
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:

@@ -54,9 +54,9 @@ def write(
         raise ValueError("`chains` must hold at least one chain, got none.")
     described, named = _describe_chain(chains[0])
     for i, chain in enumerate(chains[1:], 1):
-        other, others_named = _describe_chain(chain)
+        other, other_named = _describe_chain(chain)
         differing = [name for name, value in other.items() if value != described[name]]
-        if differing or not equal_tensors(named, others_named):
+        if differing or not equal_tensors(named, other_named):
             raise ValueError(
                 f"`chains` must have the same {', '.join(differing) or 'prior'} to be saved "
                 f"together: chain {i} differs from chain 0."
@@ -82,9 +82,9 @@ def write(
 
 
 def _describe_chain(chain: FittedChain) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the entries of the header, and the tensors of prior and likelihood."""
+    """Return the chain's entries in the header, and the tensors of prior and likelihood."""
     network, guide, history = chain.network, chain.guide, chain.history
-    # A subclass of our guide may draw differently, which the stored tensors would not show.
+    # A subclass of MeanFieldGuide may draw differently, which the stored tensors do not show.
     if type(guide) is not MeanFieldGuide and not isinstance(guide, AutoNormal):
         raise TypeError(
             f"A guide of type {type(guide).__name__} cannot be saved: only MeanFieldGuide and "

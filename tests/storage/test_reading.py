@@ -118,7 +118,7 @@ DAMAGE = {
     ),
     "epochs": (
         lambda f: edit_tensors(f, **{"chain-0.history.epoch": torch.zeros(15)}),
-        "its history's 'epoch' must not be torch.float32",
+        "its history's 'epoch' must hold integers, got torch.float32",
     ),
     "dtype of the guide": (
         lambda f: edit_tensors(f, **{"chain-0.guide.rho": torch.zeros(32).double()}),

@@ -48,7 +48,9 @@ def test_tensors_of_a_prior_are_stored(tmp_path, monkeypatch):
     assert all(torch.equal(after.loc[name], value) for name, value in loc.items())
     Posterior.load(tmp_path / "model", BayesianNetwork(mlp(3, [6], 1), prior))
     other = priors.ByName({"*.weight": Known(loc, torch.tensor(0.6))})
-    with pytest.raises(ValueError, match="its prior has other values than that of the stored"):
+    with pytest.raises(
+        ValueError, match="its prior has parameter values that differ from those of"
+    ):
         Posterior.load(tmp_path / "model", BayesianNetwork(mlp(3, [6], 1), other))
     edit_tensors(tmp_path / "model", **{"prior['*.weight']['scale']": None})
     with pytest.raises(ValueError, match=r"damaged: its prior\['\*.weight'\] has no tensor"):
