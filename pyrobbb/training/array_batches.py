@@ -16,7 +16,7 @@ from .batches import Batches, crc32, rows_of_process, sizes_of_process
 
 
 class ArrayBatches:
-    """Shuffled minibatches of tensors in memory, or the share of one of several processes."""
+    """Shuffled minibatches of tensors in memory, or one process's share of each."""
 
     n_consecutive: int | None = None
 
@@ -46,7 +46,7 @@ class ArrayBatches:
         return crc32(*(part for part in self._whole if part is not None))
 
     def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
-        """Yield the batches of some epochs, in a new order for each epoch and each chain."""
+        """Yield the batches of a range of epochs, in a new order for each epoch and each chain."""
         n_all = np.full((len(which), self.n_batches), self.batch_size)
         number = np.arange(which.start * self.n_batches, which.stop * self.n_batches)
         if self.n_batches == 1:

@@ -16,7 +16,7 @@ from .._core.distributed import Team
 
 @dataclass(frozen=True)
 class Batches:
-    """Consecutive minibatches of the same rows in memory.
+    """Consecutive minibatches that index the same tensors.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class BatchSource(Protocol):
     n_data : int
         Number of rows.
     batch_size : int
-        Rows in each batch but the last of an epoch, summed over the processes.
+        Rows in each batch except the last of an epoch, summed over the processes.
     n_batches : int
         Batches in an epoch.
     example : tuple (x, y) of Tensor of shape (1, ...)
@@ -76,26 +76,26 @@ class BatchSource(Protocol):
 
     @property
     def checksum(self) -> str:
-        """A checksum by which a checkpoint recognises the data."""
+        """A checksum that identifies the data in a checkpoint."""
         ...
 
     def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
-        """Yield the batches of some epochs, in the order of each chain's generator."""
+        """Yield the batches of a range of epochs, in the order of each chain's generator."""
         ...
 
 
 def crc32(*tensors: Tensor) -> str:
-    """Return a checksum of some tensors."""
+    """Return a checksum of the values of tensors."""
     flat = (t.detach().cpu().reshape(-1).contiguous() for t in tensors)
     sums = [zlib.crc32(t.view(torch.uint8).numpy().data) for t in flat]
     return "-".join(f"{checksum:08x}" for checksum in sums)
 
 
 def rows_of_process(n_rows: int, team: Team) -> slice:
-    """Return the share of this process of the rows of a batch: a dummy row if it has none."""
+    """Return this process's share of the rows of a batch: a dummy row if the share is empty."""
     return slice(team.rank if team.rank < n_rows else 0, None, team.size)
 
 
 def sizes_of_process(n_rows: np.ndarray, team: Team) -> np.ndarray:
-    """Return the number of rows in the share of this process of each batch, without dummy rows."""
+    """Return the number of rows in this process's share of each batch, without dummy rows."""
     return (n_rows - team.rank + team.size - 1) // team.size

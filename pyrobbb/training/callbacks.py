@@ -25,7 +25,7 @@ class EpochEnd:
     lr : float
         Learning rate of the last step.
     validation_nll : float or None
-        Of this epoch, in nats per row; None without `validation`.
+        Score of the validation data after this epoch, in nats per row; None without `validation`.
     seconds : float
         Time since the first step.
     """
@@ -43,7 +43,7 @@ class EpochEnd:
     _snapshot: Callable[[], Any] = field(repr=False)
 
     def metrics(self) -> dict[str, float]:
-        """Return the numbers by name, in the order above, without those that are None."""
+        """Return the fields by name, in the order above, without those that are None."""
         names = (f.name for f in fields(self) if not f.name.startswith("_"))
         values = {name: getattr(self, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}

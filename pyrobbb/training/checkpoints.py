@@ -1,7 +1,7 @@
 """Checkpoints of a fit, in two folders that are written alternately, so that one is always intact.
 
 Each holds the posterior so far, which `Posterior.load` reads, and the state that the next step
-depends on: that of the optimizer, the noise and the random number generators.
+depends on: the state of the optimizer, the noise and the random number generators.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 NAMES = ("checkpoint-1", "checkpoint-2")
 SECONDS = 60.0
-"""Default time between checkpoints."""
+"""Default time between checkpoints, in seconds."""
 MAX_WRITING_SHARE = 0.05
 """The default time is longer if writing would take more than this share of it."""
 FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -41,9 +41,9 @@ class Checkpoints:
     ----------
     folder : Path
     every : int, optional
-        Steps between checkpoints. None: a minute, or longer if they take long to write.
+        Steps between checkpoints. None: about a minute, or more if they take long to write.
     fingerprint : mapping
-        By which a checkpoint recognises the fit.
+        Identifies the fit: checkpoints with another fingerprint are refused.
     """
 
     def __init__(self, folder: Path, every: int | None, fingerprint: Mapping[str, Any]) -> None:
@@ -54,7 +54,7 @@ class Checkpoints:
         self._pause = SECONDS
 
     def is_due(self, n_done: int) -> bool:
-        """Return whether it is time for a checkpoint after `n_done` steps."""
+        """Return whether a checkpoint is due after `n_done` steps."""
         if self._every is not None:
             return n_done // self._every > self._n_done // self._every
         return time.monotonic() - self._written >= self._pause
@@ -113,7 +113,7 @@ class Checkpoints:
         Raises
         ------
         ValueError
-            If the checkpoints are of another fit, or none of them can be read.
+            If the checkpoints belong to another fit, or none of them can be read.
         """
         readable, tensors, damaged = {}, {}, {}
         for name in NAMES:
@@ -140,7 +140,7 @@ class Checkpoints:
         fingerprint, stored = self._fingerprint, progress["outline"]
         if item := first_difference(fingerprint, stored):
             raise ValueError(
-                f"`checkpoint` {str(self._folder)!r} is of another fit: its {item!r} is "
+                f"`checkpoint` {str(self._folder)!r} belongs to another fit: its {item!r} is "
                 f"{stored.get(item)!r}, that of this fit {fingerprint.get(item)!r}. Choose another "
                 "folder, or delete this one to start from the beginning."
             )

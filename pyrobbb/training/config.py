@@ -158,7 +158,7 @@ class FitConfig:
 
     @cached_property
     def team(self) -> Team:
-        """The processes that fit together."""
+        """The processes that share this fit."""
         return Team() if self.processes == "alone" else Team.current()
 
     @cached_property
@@ -179,7 +179,7 @@ class FitConfig:
         return self.validation is not None or bool(self.callback_list)
 
     def settings(self, *, epochs: int, batch_size: int, n_data: int) -> FitSettings:
-        """Return what a posterior records of its fit, without engine and seed."""
+        """Return the settings of the fit that a posterior records, except engine and seed."""
         objective, autocast, kl_weight = self.objective, self.placement.autocast, self.kl_weight
         number = None if isinstance(kl_weight, str) or callable(kl_weight) else float(kl_weight)
         is_distributed = self.team.size > 1
@@ -199,7 +199,7 @@ class FitConfig:
         )
 
     def fingerprint(self, settings: FitSettings, checksum: str) -> dict[str, Any]:
-        """Return what two fits must have in common to be the same fit.
+        """Return the values that identify a fit when it is called again.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Early stopping: when to stop, and which parameters to keep, by the score on validation data."""
+"""Early stopping: the validation score decides when to stop and which parameters to keep."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Validation:
             self._best = [tensor.detach().clone() for tensor in self._tensors(fitted)]
 
     def is_exhausted(self, patience: int | None) -> bool:
-        """Return whether the score has not improved for as many epochs as the patience."""
+        """Return whether the score has not improved for `patience` epochs."""
         since_best = self._epochs_since_best()
         return patience is not None and since_best is not None and since_best >= patience
 

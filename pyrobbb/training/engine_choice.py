@@ -39,12 +39,12 @@ def make_engine(
     ----------
     config : FitConfig
     networks, guides, seeds : sequence
-        One a chain.
+        One per chain.
     fitted : list of Parameter
         All parameters that the first chain fits, for Pyro's SVI.
     data : BatchSource
     n_steps : int
-        Of the whole fit.
+        Number of steps of the whole fit.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def _fused_engine(
 
 
 def _steps_are_single(config: FitConfig, data: BatchSource) -> str | None:
-    """Return the reason if steps can only be taken one at a time."""
+    """Return why steps can only be taken one at a time, or None if they need not be."""
     if isinstance(data, LoaderBatches):
         return "A DataLoader yields its batches one at a time"
     if config.team.size > 1:

@@ -27,7 +27,7 @@ from .batches import Batches
 Pair = tuple[Tensor, Tensor]
 
 SAMPLERS_OF_ALL_ROWS = (SequentialSampler, RandomSampler, WeightedRandomSampler)
-"""Samplers whose length is not the number of different rows."""
+"""Samplers that may yield any row, whose length is not the number of distinct rows."""
 
 
 def loader_batches(
@@ -47,7 +47,7 @@ class MapLoaderBatches:
     network : BayesianNetwork
     loader : DataLoader
     n_data : int
-        Checked against the sampler; against the rows of each epoch if the loader does not batch.
+        Checked against the sampler, or against the rows of each epoch if the loader does not batch.
     team : Team, optional
         Several processes need a DistributedSampler.
     """
@@ -102,9 +102,9 @@ class MapLoaderBatches:
 
 
 class IterableLoaderBatches:
-    """The batches of a DataLoader of an `IterableDataset`, which must yield `n_data` rows an epoch.
+    """The batches of a DataLoader of an `IterableDataset`, with `n_data` rows per epoch.
 
-    They are split again, because each worker of the loader ends with a smaller batch.
+    Rows are batched again, because the last batch of each worker of the loader may be smaller.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ class IterableLoaderBatches:
             pairs = rebatch(pairs, self.batch_size // self._team.size)
             n_seen = 0
             for i in range(self.n_batches):
-                # A process that runs out of rows before the others takes a zero-weight dummy row.
+                # A process that runs out of rows before the others uses a zero-weight dummy row.
                 pair = next(pairs, None)
                 n_rows = 0 if pair is None else len(pair[0])
                 rows = torch.tensor(n_rows, device=self.example[0].device)
@@ -225,7 +225,7 @@ def sampler_of(loader: DataLoader[Any]) -> Any:
 
 
 def check_n_data(loader: DataLoader[Any], n_data: int) -> None:
-    """Raise an error if a loader of a map-style data set does not have `n_data` different rows."""
+    """Raise an error if a loader of a map-style data set does not have `n_data` distinct rows."""
     sampler = sampler_of(loader)
     known = {len(loader.dataset)} if isinstance(loader.dataset, Sized) else set()
     if isinstance(sampler, SubsetRandomSampler):

@@ -42,7 +42,7 @@ def run_chains(
     folder : Path, optional
         Of the checkpoints.
     make_result : callable
-        Makes what `EpochEnd.posterior` returns from a tuple of chains.
+        Converts a tuple of chains to the return value of `EpochEnd.posterior`.
 
     Returns
     -------
@@ -159,7 +159,7 @@ def call_callbacks(run: Run, steps: Steps, make_result: MakeResult) -> bool:
 
 
 def write_checkpoint_if_due(run: Run) -> None:
-    """Write a checkpoint if it is time for one or the fit is over."""
+    """Write a checkpoint if one is due or the fit is over."""
     if run.checkpoints is None:
         return
     is_due = run.checkpoints.is_due(run.state.n_steps)

@@ -63,12 +63,12 @@ class Placement:
         return placement
 
     def moves(self, network: BayesianNetwork) -> bool:
-        """Return whether the network has another device or dtype."""
+        """Return whether the network must be moved to another device or dtype."""
         like = network.bayesian_parameters()[0][1]
         return self.dtype not in (None, like.dtype) or not _is_on(like.device, self.device)
 
     def copy(self, network: BayesianNetwork) -> BayesianNetwork:
-        """Return a copy of the network on this device, in this dtype and autocast."""
+        """Return a copy of the network with this device, dtype and autocast."""
         copied = copy.deepcopy(network)
         if self.moves(network):
             copied = copied.to(device=self.device, dtype=self.dtype)
@@ -83,7 +83,7 @@ def _is_on(device: torch.device, requested: torch.device | None) -> bool:
 
 
 def as_device(device: Device | None) -> torch.device | None:
-    """Return a device by its name; raise if it is not available."""
+    """Return the device with a name; raise if it is not available."""
     if device is None:
         return None
     try:

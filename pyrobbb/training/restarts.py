@@ -29,7 +29,7 @@ def fit_chains(config: FitConfig, make_result: MakeResult = tuple) -> tuple[Fitt
     ----------
     config : FitConfig
     make_result : callable, optional
-        Makes what `EpochEnd.posterior` returns from a tuple of chains.
+        Converts a tuple of chains to the return value of `EpochEnd.posterior`.
 
     Returns
     -------

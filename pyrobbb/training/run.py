@@ -35,7 +35,7 @@ DEFAULT_STEPS, DEFAULT_EPOCHS = 10_000, 20
 
 @dataclass(frozen=True)
 class ChainStart:
-    """Where a chain starts.
+    """The starting point of a chain.
 
     Attributes
     ----------
@@ -53,15 +53,15 @@ class ChainStart:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One fit, or several side by side: what is constant, and a `RunState` for what changes.
+    """One fit, or several side by side: all that is constant, and a `RunState` that changes.
 
     Attributes
     ----------
     config : FitConfig
     networks, guides, seeds : list
-        One a chain. Networks and guides hold the parameters that are fitted.
+        One per chain. Networks and guides hold the parameters that are fitted.
     parameters : list of Parameter
-        All that the first chain fits.
+        All parameters that the first chain fits.
     data : BatchSource
     epochs : int
     plan : StepPlan
@@ -110,7 +110,7 @@ class Run:
 
 
 def settings_of(config: FitConfig, data: BatchSource, epochs: int) -> FitSettings:
-    """Return what each chain records of its fit, without engine and seed."""
+    """Return the settings of the fit that each chain records, except engine and seed."""
     return config.settings(epochs=epochs, batch_size=data.batch_size, n_data=data.n_data)
 
 
@@ -156,7 +156,7 @@ def start(config: FitConfig, starts: Sequence[ChainStart], folder: Path | None) 
         config.team.broadcast_tensors([*parameters_of(network, guide), *network.buffers()])
     engine = make_engine(config, networks, guides, seeds, parameters, data, plan.n_steps)
     # The SVI engine draws weights from torch's random state, the same ones in all processes. The
-    # other engines draw dropout and noise by example from it, which differ between the processes.
+    # other engines draw dropout and per-example noise from it, which differ between processes.
     if engine.name != "svi" or config.processes == "own_noise":
         reseed(rank_seed(seeds[0], config.team.rank))
     state = RunState(
@@ -201,7 +201,7 @@ def _read_checkpoint(
 def fingerprint_of(
     config: FitConfig, starts: Sequence[ChainStart], data: BatchSource, epochs: int
 ) -> dict[str, Any]:
-    """Return what the same fit has in common when it is run again, or in another process."""
+    """Return the values that identify a fit when it is run again, or in another process."""
     settings = settings_of(config, data, epochs)
     fingerprint = {**config.fingerprint(settings, data.checksum), "seed": starts[0].seed}
     fitted = [chain.fitted for chain in starts if chain.fitted is not None]

@@ -1,4 +1,4 @@
-"""RunState: what changes from step to step in a fit, apart from the parameters."""
+"""RunState: the state of a fit that changes from step to step, except the parameters."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class RunState:
 
     @property
     def seconds(self) -> float:
-        """Time that the fit has taken, including that before a checkpoint."""
+        """Duration of the fit so far, including the time before it was resumed."""
         return self._seconds_before + time.perf_counter() - self._began
 
     @property
@@ -85,7 +85,7 @@ class RunState:
         return float(nll), float(kl)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the next step depends on, apart from the parameters; a collective call."""
+        """Return the state that the next step depends on, except the parameters; a collective call."""
         engine = self.engine.state_dict()
         best = {} if self.validation is None else self.validation.state_dict()
         of_rank = {name: tensor for name, tensor in engine.items() if name.startswith("noise.")}

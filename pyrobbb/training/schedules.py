@@ -10,7 +10,7 @@ Schedule = Literal["one_cycle", "cosine", "constant"] | Callable[[float], float]
 
 
 def factor_of(schedule: Schedule) -> Callable[[float], float]:
-    """Return the factor on the learning rate as a function of the fraction of the fit."""
+    """Return the factor on the learning rate as a function of the completed fraction of a fit."""
 
     def cosine(fraction: float) -> float:
         return 0.5 * (1 + math.cos(math.pi * fraction))

@@ -40,7 +40,7 @@ class StepPlan:
     def steps(
         self, which: range, n_done: int, record_rows: Callable[[np.ndarray], None]
     ) -> Iterator[Steps]:
-        """Yield the remaining steps of some epochs.
+        """Yield the remaining steps of a range of epochs.
 
         Parameters
         ----------
@@ -49,7 +49,7 @@ class StepPlan:
         n_done : int
             Number of steps done, which are skipped.
         record_rows : callable
-            Called with the numbers of rows of the steps before they are yielded.
+            Called with the number of rows of each step before the steps are yielded.
         """
         for batches in self._data.epochs(which, self._generators):
             n_skipped = max(0, n_done - int(batches.number[0]))
@@ -63,8 +63,8 @@ class StepPlan:
         n_rows, number = batches.n_rows, batches.number
         done = number / self.n_steps
         warmup = np.minimum(1.0, done / config.kl_warmup) if config.kl_warmup else 1.0
-        # The loss of a step is n_data / n_rows times the paper's F_i = pi_i KL + nll_i. Processes
-        # share the KL divergence of a batch in proportion to their rows.
+        # The loss of a step is n_data / n_rows times Blundell et al.'s F_i = pi_i KL + nll_i.
+        # Processes share the KL divergence of a batch in proportion to their rows.
         share = self._kl_shares[number % data.n_batches] * n_rows / batches.n_rows_total
         if config.kl_weight == "uniform" or isinstance(config.kl_weight, numbers.Real):
             # In proportion to the rows, so that a smaller last batch has a smaller share.

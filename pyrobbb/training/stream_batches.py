@@ -49,7 +49,7 @@ class StreamBatches:
         return f"{self._rows.n_chunks}-{crc32(x, y)}"
 
     def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
-        """Yield the batches of some epochs, one buffer at a time.
+        """Yield the batches of a range of epochs, one buffer at a time.
 
         The order depends only on the seed and the epoch.
         """
@@ -95,7 +95,7 @@ class StreamBatches:
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Keep the random state of the fit, and begin error messages with the name of the file."""
+    """Preserve the random state of the fit, and prefix error messages with the file's name."""
     try:
         with PrivateRandomState(0).active():
             yield

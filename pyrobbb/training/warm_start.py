@@ -40,7 +40,7 @@ def check_not_pruned(argument: str, guide: Any) -> None:
     if isinstance(guide, MeanFieldGuide) and guide.has_points:
         raise ValueError(
             f"`{argument}` is pruned and cannot be fitted further: weights that are exactly 0 have "
-            "no density, and the ELBO is minus infinity. Pass the one before `prune`."
+            "no density, and the ELBO is minus infinity. Pass the unpruned one."
         )
 
 
@@ -57,7 +57,7 @@ def load_chain(chain: FittedChain, network: BayesianNetwork, guide: Callable[...
     Raises
     ------
     ValueError
-        If the kinds of guides, or the names or shapes of parameters and buffers, differ.
+        If the types of the guides, or the names or shapes of parameters and buffers, differ.
     """
     if type(chain.guide) is not type(guide):
         raise ValueError(

@@ -279,14 +279,14 @@ def test_leftovers_of_a_crash_are_removed(tmp_path, monkeypatch):
 )
 def test_checkpoint_of_another_fit_is_refused(tmp_path, monkeypatch, options, message):
     crashed(tmp_path, monkeypatch)
-    with pytest.raises(ValueError, match=f"is of another fit: its {message}"):
+    with pytest.raises(ValueError, match=f"belongs to another fit: its {message}"):
         again(tmp_path, **options)
 
 
 def test_checkpoint_of_other_data_is_refused(tmp_path, monkeypatch):
     crashed(tmp_path, monkeypatch)
     monkeypatch.setattr(sys.modules[__name__], "X", X + 1)
-    with pytest.raises(ValueError, match=r"is of another fit: its 'data' is"):
+    with pytest.raises(ValueError, match=r"belongs to another fit: its 'data' is"):
         again(tmp_path)
 
 
@@ -364,12 +364,12 @@ def test_estimator_resumes_the_interrupted_fit(tmp_path, monkeypatch, n_steps):
 def test_checkpoint_of_a_fit_with_another_start_is_refused(tmp_path):
     options = {"hidden": (4,), "epochs": 3, "restarts": 1, "random_state": 0, "warm_start": True}
     model = BBBRegressor(calibration=0.0, checkpoint=tmp_path, **options).fit(X, Y[:, 0])
-    with pytest.raises(ValueError, match=r"is of another fit: its '(start|kl_warmup)' is"):
+    with pytest.raises(ValueError, match=r"belongs to another fit: its '(start|kl_warmup)' is"):
         model.fit(X, Y[:, 0])
     initial = [a_fit(seed=seed, epochs=2) for seed in (1, 2)]
     a_fit(start=initial[0], checkpoint=tmp_path / "fit")
     a_fit(start=initial[0], checkpoint=tmp_path / "fit")
     with pytest.raises(
-        ValueError, match=r"is of another fit: its 'start' is '.*', that of this fit '.*'"
+        ValueError, match=r"belongs to another fit: its 'start' is '.*', that of this fit '.*'"
     ):
         a_fit(start=initial[1], checkpoint=tmp_path / "fit")
