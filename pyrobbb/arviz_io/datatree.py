@@ -1,4 +1,4 @@
-"""Construction of an xarray DataTree from arrays, the same with ArviZ 0.8 and 1.x."""
+"""Construction of an xarray DataTree from arrays, for both ArviZ 0.8 and 1.x."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Dims = Mapping[str, Sequence[str]]
 Coords = Mapping[str, Sequence[Any]]
 
 SAMPLE_DIMS = ("chain", "draw")
-"""Much of ArviZ does not support a single dimension of draws."""
+"""Two dimensions, because much of ArviZ does not support a single sample dimension."""
 
 
 def split_chains(variables: Variables, num_chains: int) -> dict[str, np.ndarray]:
@@ -31,7 +31,7 @@ def split_chains(variables: Variables, num_chains: int) -> dict[str, np.ndarray]
     Parameters
     ----------
     variables : mapping of str to array of shape (num_chains * n, ...)
-        With all draws of the first chain first.
+        All draws of the first chain come first.
     num_chains : int
 
     Returns

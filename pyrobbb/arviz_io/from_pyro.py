@@ -53,7 +53,7 @@ def from_pyro(
         The Pyro model. By default that of the MCMC run. Without a model the tree has only what is
         passed.
     guide : callable or sequence of callable, optional
-        The guide of a fit by SVI, an autoguide or any other; or the guides of independent fits,
+        The guide of a fit by SVI, an autoguide or a custom one; or the guides of independent fits,
         which become chains. Ignored if `posterior` has draws.
     args, kwargs
         Arguments of the model and the guide, with all the data. By default those of the MCMC run.
@@ -72,7 +72,7 @@ def from_pyro(
     num_chains : int
         Number of chains in a mapping of draws.
     seed : int, optional
-        Seed of all that is drawn here.
+        Seed of all draws made here.
     coords : mapping of dimension to labels, optional
     dims, pred_dims : mapping of variable to names of dimensions, optional
         By default, dimensions of plates have the names of the plates, dimensions of events those in

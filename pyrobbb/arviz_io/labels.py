@@ -14,7 +14,7 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def n_columns(values: Tensor) -> int | None:
-    """Return the number of columns of a table with several, None for other data."""
+    """Return the number of columns of a table with several columns, or None for other data."""
     return values.shape[1] if values.dim() == 2 and values.shape[1] > 1 else None
 
 

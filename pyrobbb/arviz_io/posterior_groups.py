@@ -112,7 +112,7 @@ def sample_stats(
     sources : sequence of Source
     example : Tensor of shape (1, ...)
     log_likelihood : Tensor of shape (n_draws, n), or None
-        None if it is unknown; then the joint density is, too.
+        None if it is unknown, and with it the joint density.
     """
     log_prior, log_q = log_densities(sources, example)
     if log_likelihood is None:

@@ -1,4 +1,4 @@
-"""The groups of a DataTree for a result of Pyro, each a function of the runs of its model."""
+"""The groups of a DataTree for a result of Pyro, each computed from the runs of its model."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ModelRuns:
 
     @property
     def missing_sites(self) -> list[str]:
-        """Latent sites of the model that there are no draws of."""
+        """Latent sites of the model without draws."""
         latent = self.program.latent if self.program else []
         return [name for name in latent if name not in self.latent]
 
@@ -67,7 +67,7 @@ def run_model(
     num_draws : int
         Bound on the draws from the prior.
     has_posterior_predictive, has_prior : bool
-        Whether these runs are wanted.
+        Whether to perform these runs.
     """
     if source.model is None:
         draws = source.draw([])
@@ -101,14 +101,14 @@ def posterior(runs: ModelRuns) -> Variables:
 
 
 def posterior_predictive(runs: ModelRuns, given: Variables | bool) -> Variables:
-    """Return draws of observed sites: those given, those of the posterior, or new ones."""
+    """Return draws of observed sites: `given`, those of the posterior, or new ones."""
     if isinstance(given, Mapping):
         return given
     return {**runs.observed, **site_values(runs.posterior_predictive, _observed_sites(runs))}
 
 
 def log_likelihood(runs: ModelRuns) -> Variables:
-    """Return the log-likelihood of each observation, nothing if latent sites are missing."""
+    """Return the log-likelihood of each observation, or nothing if latent sites are missing."""
     if runs.posterior and runs.missing_sites:
         logger.warning(
             "No log-likelihood: the draws lack the site(s) %s of the model.",

@@ -1,4 +1,4 @@
-"""Sources of posterior draws: a run of MCMC, guides, or given draws."""
+"""Sources of posterior draws: a run of MCMC, guides, or existing draws."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ class PosteriorDraws:
     def __post_init__(self) -> None:
         counts = {name: len(value) for name, value in self.sites.items()}
         if len(set(counts.values())) > 1:
-            raise ValueError(f"`posterior` must have as many draws of each site, got {counts}.")
+            raise ValueError(
+                f"`posterior` must have the same number of draws of each site, got {counts}."
+            )
         if len(self) % self.num_chains:
             raise ValueError(
                 f"`num_chains` is {self.num_chains}, which does not divide {len(self)} draws."
@@ -54,7 +56,7 @@ class PosteriorDraws:
 
 @dataclass(frozen=True, eq=False)
 class DrawSource(ABC):
-    """A result of Pyro that posterior draws can be taken from.
+    """A result of Pyro from which posterior draws can be obtained.
 
     Parameters
     ----------
@@ -141,7 +143,7 @@ class GivenDraws(DrawSource):
 
     @property
     def attrs(self) -> dict[str, str]:
-        """Nothing: the method of inference is not known."""
+        """Empty, because the method of inference is not known."""
         return {}
 
     def draw(self, latent: Sequence[str]) -> PosteriorDraws:
@@ -169,7 +171,7 @@ def draw_source(
     ValueError
         If there is a guide without a model.
     """
-    # By its attributes, because other results do not need the import of pyro.infer.mcmc.
+    # It is recognised by its attributes, to avoid the import of pyro.infer.mcmc otherwise.
     is_mcmc = hasattr(posterior, "get_samples") and hasattr(posterior, "kernel")
     if is_mcmc and model is None:
         model, args, kwargs = posterior.kernel.model, posterior._args, posterior._kwargs
@@ -179,7 +181,7 @@ def draw_source(
             f"{type(posterior).__name__}. Pass a guide as `guide`, with `model` and `args`."
         )
     if guide is not None and model is None:
-        raise ValueError("`guide` needs `model`, and the `args` of their runs.")
+        raise ValueError("`guide` needs `model`, and `args` to run both with.")
     if is_mcmc:
         return MCMCSource(model, args, kwargs, posterior)
     if guide is not None and not posterior:

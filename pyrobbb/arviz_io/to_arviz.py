@@ -156,13 +156,15 @@ def _latent_variables(
 ) -> LatentVariables:
     """Check `sites` and `functions` with some draws, and return the variables of the tree."""
     if isinstance(sites, str):
-        raise TypeError(f"`sites` must be a list of names, got the text {sites!r}.")
+        raise TypeError(f"`sites` must be a list of names, got the string {sites!r}.")
     unknown = sorted(set(sites or ()) - set(draws))
     if unknown:
-        raise ValueError(f"`sites`: no site {unknown}; there are {', '.join(draws)}.")
+        raise ValueError(f"`sites` must be among {', '.join(draws)}, got {unknown}.")
     taken = {*draws, "mean", "probs"} & set(functions)
     if taken:
-        raise ValueError(f"`functions`: {sorted(taken)} is the name of another variable.")
+        raise ValueError(
+            f"`functions` must not have names of other variables, got {sorted(taken)}."
+        )
     for name, function in functions.items():
         value, n = function(draws), len(next(iter(draws.values())))
         if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != n:

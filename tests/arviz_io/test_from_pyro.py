@@ -300,7 +300,7 @@ def test_draws_are_converted_without_a_model():
                 "model": eight_schools,
                 "args": (ERRORS,),
             },
-            "`posterior` must have as many draws of each site",
+            "`posterior` must have the same number of draws of each site",
         ),
         (
             {"posterior": {"theta": torch.zeros(5, 3)}, "model": eight_schools, "args": (ERRORS,)},

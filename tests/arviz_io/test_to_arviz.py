@@ -241,13 +241,16 @@ def test_a_tree_beyond_max_memory_raises(posterior):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sites": ["w"]}, r"`sites`: no site \['w'\]; there are 0.weight"),
-        ({"sites": "0.weight"}, "`sites` must be a list of names, got the text '0.weight'"),
+        ({"sites": ["w"]}, r"`sites` must be among 0.weight, .*, got \['w'\]"),
+        ({"sites": "0.weight"}, "`sites` must be a list of names, got the string '0.weight'"),
         (
             {"functions": {"f": lambda draws: 1.0}},
             "`functions`: 'f' must return a tensor with a row",
         ),
-        ({"functions": {"mean": lambda d: d["2.bias"]}}, r"\['mean'\] is the name of another"),
+        (
+            {"functions": {"mean": lambda d: d["2.bias"]}},
+            r"not have names of other variables, got \['mean'\]",
+        ),
         ({"feature_names": ["a"]}, "`feature_names` must name 3 columns, got 1 names"),
         ({"class_names": ["a"]}, "`class_names` must name no columns, got 1 names"),
         ({"n_draws": 0}, "`n_draws` must be at least 1, got 0"),
