@@ -135,7 +135,7 @@ def diagnose(
     n_draws : int
         Draws from each chain, at least 100.
     seed : int, optional
-        Makes the diagnosis repeatable.
+        Makes the diagnosis repeatable. None: drawn at random.
     data_name : str, optional
         Name of the data of scores and calibration in the table. None: ``"training data"`` or
         ``"test data"``.
@@ -145,7 +145,7 @@ def diagnose(
     Diagnosis
         Prints as a table. A check without a measurement has the verdict "not measured": a single
         fit, for instance, cannot show whether another one would agree. To see whether the ELBO
-        still rises, copies of the chains are fitted for a fifth of the epochs more, and for at
+        still rises, copies of the chains are fitted for another fifth of the epochs, and for at
         least 1000 steps. After a fit with a `sample_weight`, which is not stored, checks that need
         the objective are not measured.
 

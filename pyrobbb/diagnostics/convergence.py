@@ -33,7 +33,7 @@ class ElboGain:
     Attributes
     ----------
     gain, standard_error : float
-        In nats; the error is that of the draws by which the ELBO is estimated.
+        In nats; the error is due to the number of draws with which the ELBO is estimated.
     n_rows : int
         Rows of data.
     epochs : int
@@ -47,7 +47,7 @@ class ElboGain:
 
     @property
     def matters(self) -> bool:
-        """Whether it exceeds 3 standard errors and 0.05 nats per row."""
+        """Whether the gain exceeds both 3 standard errors and 0.05 nats per row."""
         return self.gain > max(3 * self.standard_error, MIN_GAIN_PER_ROW * self.n_rows)
 
 
@@ -60,9 +60,9 @@ def elbo_gain(
     n_draws: int = 1000,
     seed: int | None = None,
 ) -> ElboGain:
-    """Continue a fit, and measure by how much the ELBO rises.
+    """Continue a fit, and measure how much the ELBO rises.
 
-    The losses of a fit say little about this: they level off because the learning rate decreases.
+    The losses of a fit hardly show this: they level off because the learning rate decreases.
     The posterior itself is not changed.
 
     Parameters
@@ -75,9 +75,9 @@ def elbo_gain(
         Length of the continuation as a share of the epochs of the fit; at least 1000 steps. It
         starts at half the learning rate of the fit.
     n_draws : int
-        Draws by which both ELBOs are estimated, from the same noise.
+        Draws with which both ELBOs are estimated, from the same noise.
     seed : int, optional
-        Makes it repeatable.
+        Makes the result repeatable.
 
     Raises
     ------
@@ -178,8 +178,8 @@ def _gains_of_group(
 def rhat(tree: xarray.DataTree, var_names: list[str] | None = None) -> xarray.Dataset:
     """Compute the rank-normalised split R-hat of functions of the weights, over independent fits.
 
-    The weights themselves may be permuted between the units from fit to fit, so that their R-hat
-    is meaningless.
+    The R-hat of the weights themselves is meaningless, because units may be permuted from fit to
+    fit.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def rhat(tree: xarray.DataTree, var_names: list[str] | None = None) -> xarray.Da
     Raises
     ------
     ValueError
-        For a single fit: the halves of its independent draws always agree.
+        For a single fit, because the halves of its independent draws always agree.
     """
     import arviz_stats
 
@@ -201,8 +201,8 @@ def rhat(tree: xarray.DataTree, var_names: list[str] | None = None) -> xarray.Da
 def ess(tree: xarray.DataTree, var_names: list[str] | None = None) -> xarray.Dataset:
     """Compute the bulk effective sample size of the draws of all restarts.
 
-    The draws of a fit are independent, so that the effective size is below the number of draws
-    only by as much as the fits differ.
+    The draws of a fit are independent, so that the effective sample size is below the number of
+    draws only to the extent to which the fits differ.
 
     Parameters
     ----------

@@ -90,7 +90,7 @@ def pareto_khat(log_ratios: ArrayLike) -> ParetoFit:
     Notes
     -----
     If the ratios spread over hundreds of nats, ``arviz_stats`` returns NaN weights and a k-hat that
-    is far too small; here k-hat is infinite then.
+    is far too small; this function returns an infinite k-hat instead.
     """
     from arviz_stats.base import array_stats
 
@@ -151,7 +151,7 @@ def log_ratios(
 
 
 def khat_of_chains(tree: xarray.DataTree) -> list[ParetoFit]:
-    """Fit the tail of p(w, D) / q(w) for each chain, as each independent fit has a different q.
+    """Fit the tail of p(w, D) / q(w) for each chain, because each independent fit has another q.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The measurements behind a diagnosis: each a value, and which of the outcomes it is."""
+"""The measurements behind a diagnosis, each with a value and an outcome."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Measurement:
 
 
 def elbo(chains: Sequence[FittedChain], x: ArrayLike, y: ArrayLike, seed: int) -> Measurement:
-    """Measure by how much the ELBO rises if the fit is continued; the largest of the chains."""
+    """Measure how much the ELBO rises if the fit is continued: the largest gain of a chain."""
     try:
         gains = elbo_gains(chains, x, y, seed=seed)
     except ValueError as error:
@@ -95,7 +95,7 @@ def weights_at_prior(by_layer: pd.DataFrame, has_learnt: bool) -> Measurement:
     share = float((by_layer["at_prior"] * by_layer["n"]).sum() / by_layer["n"].sum())
     noisy = float((by_layer["below_1"] * by_layer["n"]).sum() / by_layer["n"].sum())
     if by_layer["at_prior"].isna().any():
-        reason = "The prior is not a product over weights."
+        reason = "The prior does not factorise over the weights."
         return Measurement("weights_at_prior", "not measured", reason=reason)
     value = f"{share:.0%}, {noisy:.0%} with more noise than signal"
     return Measurement("weights_at_prior", _outcome_of_idle(share, has_learnt), value)
@@ -171,7 +171,7 @@ def restarts(tree: xarray.DataTree) -> Measurement:
 
 
 def prior_scale(tree: xarray.DataTree) -> Iterator[Measurement]:
-    """Compare the spread of the prior's outputs with that of y; nothing for classes."""
+    """Compare the spread of the prior's outputs with that of y; no measurement for classes."""
     if "mean" not in tree["prior"]:
         return
     y = tree["observed_data"]["y"].values

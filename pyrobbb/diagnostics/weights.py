@@ -33,8 +33,9 @@ def layers(posterior: HasChains) -> pd.DataFrame:
         One row per parameter, over all chains: ``n``, the number of weights; ``snr``, the median
         of ``|mean| / sd``; ``below_1``, the share of weights with more noise than signal; ``kl``,
         the mean KL divergence from the prior, in nats per weight; ``at_prior``, the share of
-        weights whose KL divergence is below 0.05 nats. The last two are NaN for priors that are
-        not a product over weights. A pruned weight has an snr of 0 and an infinite KL divergence.
+        weights whose KL divergence is below 0.05 nats. The last two are NaN for priors that
+        do not factorise over the weights. A pruned weight has an snr of 0 and an infinite KL
+        divergence.
     """
     import pandas as pd
 
@@ -63,7 +64,7 @@ def layers(posterior: HasChains) -> pd.DataFrame:
 
 
 def dead_units(posterior: HasChains) -> float | None:
-    """Compute the share of hidden units without an outgoing weight of more signal than noise.
+    """Compute the share of hidden units without an outgoing weight with more signal than noise.
 
     Over all chains, and all pairs of consecutive linear layers; None if there is no such pair.
     """

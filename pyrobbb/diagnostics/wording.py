@@ -48,8 +48,8 @@ WORDING: dict[str, Wording] = {
         {
             "converged": Phrase(
                 "good",
-                "This many more epochs raise the ELBO by no relevant amount; longer continuations "
-                "were not tried.",
+                "That many more epochs do not raise the ELBO noticeably; longer continuations were "
+                "not tried.",
             ),
             "rising": Phrase(
                 "bad",
@@ -105,7 +105,7 @@ WORDING: dict[str, Wording] = {
             ),
             "collapsed": Phrase(
                 "bad",
-                "Collapsed: nearly no unit has an outgoing weight with more signal than noise.",
+                "Collapsed: hardly any unit has an outgoing weight with more signal than noise.",
                 "Use a narrower network or a longer kl_warmup.",
             ),
         },
@@ -117,8 +117,8 @@ WORDING: dict[str, Wording] = {
             "far": Phrase(
                 "doubtful",
                 "Far from the exact joint posterior of the weights, which is usual for neural "
-                "networks. It says nothing about the predictions.",
-                "Small networks: `compare_with_nuts`.",
+                "networks. This says nothing about the predictions.",
+                "For small networks, use `compare_with_nuts`.",
             ),
             "not finite": Phrase(
                 "bad",
@@ -151,7 +151,7 @@ WORDING: dict[str, Wording] = {
             "single": Phrase(
                 "not measured",
                 "A single fit: R-hat between its own independent draws would always be 1.",
-                "fit(..., restarts=4).",
+                "Use fit(..., restarts=4).",
             ),
         },
     ),
@@ -191,9 +191,7 @@ WORDING: dict[str, Wording] = {
             "finite": Phrase(
                 "info", "On the {data}; scores compare models, none is good or bad in itself."
             ),
-            "not finite": Phrase(
-                "bad", "On the {data}; scores compare models, none is good or bad in itself."
-            ),
+            "not finite": Phrase("bad", "Some scores on the {data} are not finite."),
         },
     ),
 }
