@@ -1,4 +1,4 @@
-"""fit(): the one call from a network and data to a posterior."""
+"""fit(): the function that fits the posterior of a network to data."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def fit(
     y : array-like of shape (n, ...)
         Observations, in the shape of the likelihood's event.
     n_data : int, optional
-        Number of different rows of a DataLoader; it is never guessed. For other data it is counted.
+        Number of distinct rows of a DataLoader, which is not inferred. Other data are counted.
     sample_weight : array-like of shape (n,), optional
         Weight of each row in the log-likelihood: the objective is
         ``sum_i sample_weight[i] * nll_i + kl``, as if row i had been observed that many times. The
@@ -134,7 +134,7 @@ def fit(
     checkpoint : path-like, optional
         Folder for checkpoints. Called again with the same arguments after a crash, the fit
         continues from the last checkpoint, with a result that is bitwise that of an uninterrupted
-        fit; the result of a completed fit is returned at once. Two checkpoints, ``checkpoint-1``
+        fit; a completed fit is not repeated. Two checkpoints, ``checkpoint-1``
         and ``checkpoint-2``, are written alternately: if the last is damaged or could not be
         written, a warning is logged and the previous one is used. `Posterior.load` reads either.
         Needs a guide chosen by name; a DataLoader must derive its order from torch's random state.
@@ -148,17 +148,17 @@ def fit(
         weights, which divides that part of the gradient's variance by the number of processes.
         ``"alone"``: this process fits by itself. See docs/scaling.md.
     start : Posterior, optional
-        Initial posterior of a warm start, in place of the module's present weights: of a network
-        with the same sites, with the same kind of `guide`, chosen by name; its prior may differ.
+        Initial posterior of a warm start, in place of the module's current weights. Its network
+        must have the same sites, and its guide the same kind, chosen by name; its prior may differ.
         Parameters of the guide, point parameters and buffers start at its values, chain by chain;
-        the state of the optimizer and the schedule start anew. The posterior is not changed. Pass
+        the optimizer and the schedule start from scratch. The posterior is not changed. Pass
         ``kl_warmup=0`` to stay near it.
     restarts : int
         Number of independent fits from different initial weights, which become the chains of one
-        posterior: predictions average over them. The first starts at the module's present weights,
+        posterior: predictions average over them. The first starts at the module's current weights,
         restart r at those of `fresh_start` with the seed ``seed + r``, with the same result as a
-        separate fit from there. They are fitted side by side where possible. With `start`, one per
-        chain of it.
+        separate fit from there. They are fitted side by side where possible. With `start`, one
+        per chain of that posterior.
     seed : int, optional
         Makes the fit bitwise repeatable. None: drawn at random, and kept in the settings.
     progress : bool
@@ -167,7 +167,7 @@ def fit(
         Device of the fit: the copy of the network and all data are moved to it, and the posterior
         stays on it. None: that of the network.
     dtype : torch.float32 or torch.float64, optional
-        Of the copy of the network, the data and the posterior. None: that of the network.
+        Dtype of the copy of the network, the data and the posterior. None: that of the network.
     autocast : torch.bfloat16, optional
         Run the forward and backward pass of the module in bfloat16 where `torch.autocast` does.
         The parameters of the guide, the KL divergence, all densities and the optimizer stay in

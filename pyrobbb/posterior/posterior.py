@@ -45,7 +45,7 @@ class Posterior:
     example : Tensor of shape (1, ...)
         The first row of x, for guides that use the model's arguments.
     settings : FitSettings
-        Settings of the fit: engine, objective, epochs, seed and so on.
+        Settings of the fit, such as engine, objective, epochs and seed.
 
     Notes
     -----
@@ -116,7 +116,7 @@ class Posterior:
         n : int
             Number of draws.
         seed : int, optional
-            Makes them repeatable: the first m of n draws of a chain are the same for every n.
+            Makes the draws repeatable: the first m of n draws of a chain are the same for every n.
 
         Returns
         -------
@@ -185,8 +185,8 @@ class Posterior:
         rows : int, optional
             Rows per chunk. None: 65,536, or as many as fit in a quarter of `max_memory`.
         shard : tuple (i, n)
-            Read and predict the i-th of every n chunks only, from 0: the share of one of n
-            processes, which need the same `seed`, `rows` and `max_memory`.
+            Read and predict only the chunks i, i + n, i + 2n, ...: the share of one of n processes,
+            which need the same `seed`, `rows` and `max_memory`.
         max_memory : int
             Bound in bytes on the memory of the reader, the chunks (except those of an iterable)
             and the computation, for a loop that keeps only the last prediction. A warning is

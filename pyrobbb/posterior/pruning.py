@@ -20,8 +20,8 @@ def prune(posterior: Posterior, fraction: float) -> Posterior:
     """Remove the weights with the lowest signal-to-noise ratio, ``|loc| / scale``.
 
     A removed weight is exactly 0 and so is its scale (its rho is minus infinity): a point mass.
-    All weights and biases are ranked together, latents of the likelihood are not; ties are broken
-    by the order of ``guide.loc``. Each chain is pruned by its own ranking. The remaining weights
+    All weights and biases are ranked together, without the latent sites of the likelihood; ties are
+    broken by the order of ``guide.loc``. Each chain is pruned by its own ranking. The remaining weights
     keep their distributions, and their draws for a given seed.
 
     Parameters
@@ -30,8 +30,8 @@ def prune(posterior: Posterior, fraction: float) -> Posterior:
         With a `MeanFieldGuide`. It is not changed.
     fraction : float
         Fraction of all Bayesian weights to remove, at least 0 and below 1:
-        ``round(fraction * n_weights)`` weights. Weights that are pruned already are included, and
-        stay removed.
+        ``round(fraction * n_weights)`` weights. Weights that have already been pruned are included,
+        and stay removed.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def _lowest_snr(guide: MeanFieldGuide, network: BayesianNetwork, fraction: float
     )
     indices = is_weight.nonzero()[:, 0].to(guide.loc.device)
     loc, scale = guide.loc[indices].double(), guide.scale[indices].double()
-    # Weights that are pruned already come first, even before means of exactly 0.
+    # Weights that have already been pruned come first, even before means of exactly 0.
     ratio = torch.where(scale == 0, -1.0, loc.abs() / scale)
     return indices[ratio.argsort(stable=True)[: round(fraction * len(indices))]]
 

@@ -35,7 +35,7 @@ def update(
     seed: int | None = None,
     **options: Any,
 ) -> Posterior:
-    """Update a posterior by further rows, for which it is the prior; earlier rows are not needed.
+    """Update a posterior with further rows, for which it is the prior; no earlier row is needed.
 
     As the posterior is an approximation, the result is close but not equal to a fit to all rows at
     once, and depends on the order of the rows.
@@ -51,7 +51,7 @@ def update(
     batch_size : int
     seed : int, optional
     **options
-        Of `pyrobbb.fit`.
+        Options of `pyrobbb.fit`.
 
     Returns
     -------
