@@ -1,4 +1,4 @@
-"""Comparisons with independent results: other routes to a loss, NUTS, and simulated truth."""
+"""Comparisons with independent results: cross-check, NUTS, and simulation-based calibration."""
 
 from .cross_check import Comparison, CrossCheck, crosscheck
 from .nuts import NUTSComparison, compare_with_nuts

@@ -27,10 +27,10 @@ from .numpy_route import NotCoveredError, by_reference
 from .pyro_route import FixedNoise, by_fused_elbo, by_pyro, draw_noise, flatten, parameters_of
 
 RELATIVE_TOLERANCE = 1e-8
-"""Allowed between routes that compute the same number in double precision."""
+"""Allowed relative difference of routes that compute the same number in double precision."""
 STANDARD_ERRORS = 5.0
-"""Allowed between means over draws with sampled and with closed-form KL divergences. Five, because
-the worst of many gradients is compared."""
+"""Allowed difference, in standard errors, of means over draws with sampled and with closed-form KL
+divergences. Five, because the worst of many gradients is compared."""
 
 AUTO, HAND = "AutoNormal, Trace_ELBO", "MeanFieldGuide, Trace_ELBO"
 CLOSED, FUSED = "MeanFieldGuide, TraceMeanField_ELBO", "MeanFieldGuide, FusedELBO"
@@ -39,12 +39,12 @@ NUMPY = "NumPy, gradients by hand"
 
 @dataclass(frozen=True)
 class Comparison:
-    """One comparison.
+    """The comparison of one quantity, computed by one route, with the first route.
 
     Attributes
     ----------
     quantity, route : str
-        What was computed, and how.
+        What was computed, and by which route.
     value : float
         The loss, or the norm of a gradient or of the parameters.
     difference, allowed : float
@@ -138,7 +138,7 @@ def crosscheck(
     Returns
     -------
     CrossCheck
-        ``.ok``, ``.table``; print it.
+        Prints as a table; ``ok`` is whether all routes agree.
     """
     for argument, count in (("n_steps", n_steps), ("n_draws", n_draws)):
         check_count(argument, count, least=2)

@@ -67,7 +67,7 @@ class NUTSComparison:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Means of the distances over inputs; of a regression, also in units of the sd of NUTS."""
+        """Mean distances over inputs; for a regression, also in units of the sd of NUTS."""
         import pandas as pd
 
         rows = {}
@@ -123,7 +123,7 @@ def compare_with_nuts(
     n_chains : int
         Chains of NUTS, run sequentially.
     seed : int, optional
-        Makes fit and NUTS repeatable.
+        Makes the fit and NUTS repeatable.
     progress : bool
         Show a progress bar.
     **fit_options

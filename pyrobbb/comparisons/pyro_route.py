@@ -1,4 +1,4 @@
-"""Loss and gradients of a guide at given noise, computed by Pyro and by the fused ELBO."""
+"""Loss and gradients of a guide at fixed noise, computed by Pyro and by the fused ELBO."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LossAndGradients:
 
 
 class FixedNoise(Messenger):
-    """Makes a guide use given standard normal noise, however it draws its normal sites."""
+    """Makes a guide use fixed standard normal noise, however it draws its normal sites."""
 
     def __init__(self, noise: Mapping[str, Tensor]) -> None:
         super().__init__()
