@@ -24,7 +24,8 @@ class LinearRegression:
     y: torch.Tensor
 
     @classmethod
-    def made(cls, n, seed):
+    def simulate(cls, n, seed):
+        """Return a regression with n simulated rows."""
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(n, N_IN, generator=generator, dtype=torch.float64)
         weights = torch.tensor([[1.0], [-0.5], [0.2]], dtype=torch.float64)
@@ -52,7 +53,7 @@ class LinearRegression:
         return float(dist.MultivariateNormal(zeros, covariance).log_prob(self.y[:, 0]))
 
     def loo(self):
-        """Return log p(y_i | all other y) of each row."""
+        """Return the exact log p(y_i | all other y) of each row."""
         scores = []
         for i in range(len(self.x)):
             keep = torch.arange(len(self.x)) != i
@@ -63,7 +64,7 @@ class LinearRegression:
         return np.array(scores)
 
     def posterior(self, width=1.0):
-        """Return the posterior, with a full-rank guide that is exact for a width of 1."""
+        """Return a posterior with a full-rank guide, whose scale is `width` times the exact one."""
         mean, covariance = self.exact()
         guide = FullRank(mean, width**2 * covariance)
         empty = np.empty(0)

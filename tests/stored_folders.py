@@ -1,4 +1,4 @@
-"""Posteriors that are stored in tests, and edits of their folders."""
+"""Posteriors that the tests of storage save, and functions that edit their folders."""
 
 import hashlib
 import json

@@ -17,7 +17,7 @@ Y = X.sum(1, keepdims=True) + RNG.normal(size=(23, 1))
 
 
 def small_network(n_outputs=1, *, dtype=torch.float64, device="cpu", **parts):
-    """Return a network of 3 inputs and 4 hidden units; a prior and a likelihood may be given."""
+    """Return a network of 3 inputs and 4 hidden units; `parts` are a prior and a likelihood."""
     net = mlp(3, [4], n_outputs, "tanh", seed=0)
     return BayesianNetwork(net.to(device, dtype), **parts)
 
@@ -31,18 +31,18 @@ def quick_fit(network=None, x=X, y=Y, **options):
 
 @functools.cache
 def shared_fit(**options):
-    """Return the `quick_fit` with these options; one for all tests, none of which changes it."""
+    """Return a cached `quick_fit` with these options, which no test may change."""
     return quick_fit(**options)
 
 
 def learnt(posterior):
-    """Return what a chain has learnt: the tensors of its guide, and the points of its network."""
+    """Return the fitted tensors of a chain: those of its guide and its point parameters."""
     points = [point for _, point in posterior.network.point_parameters()]
     return [p.detach() for p in (*posterior.guide.parameters(), *points)]
 
 
 def assert_same_fit(one, other, rtol=0.0):
-    """Check that two posteriors have learnt the same in all chains, with the same losses."""
+    """Check that two posteriors have the same fitted tensors and losses in all chains."""
     for a, b in zip(one.chains, other.chains, strict=True):
         torch.testing.assert_close(learnt(a), learnt(b), rtol=rtol, atol=rtol)
         for name in ("nll", "kl"):
@@ -55,7 +55,7 @@ class Crash(BaseException):
 
 
 def crash_at(monkeypatch, n_steps):
-    """Let every engine crash once so many steps have been taken."""
+    """Make every engine crash in the first call after `n_steps` steps."""
     taken = 0
 
     def crashing(original):
@@ -73,7 +73,7 @@ def crash_at(monkeypatch, n_steps):
 
 
 def assert_equal(one, other):
-    """Check that two posteriors are the same to the bit: tensors, history and settings."""
+    """Check that two posteriors are bitwise equal in tensors, history and settings."""
     for a, b in zip(one.chains, other.chains, strict=True):
         for module, expected in ((a.guide, b.guide), (a.network.net, b.network.net)):
             tensors = module.state_dict()
@@ -87,17 +87,17 @@ def assert_equal(one, other):
 
 
 def posterior_of(network, guide, history, example, settings=None):
-    """Return a posterior with one chain, made by hand."""
+    """Return a posterior with a single chain of these parts."""
     return Posterior((FittedChain(network, guide, history, example, settings or {}),))
 
 
 def combined(posteriors):
-    """Return the chains of several posteriors as one posterior."""
+    """Return one posterior with the chains of several."""
     return Posterior(tuple(chain for posterior in posteriors for chain in posterior.chains))
 
 
 QUICK_ESTIMATOR = {"epochs": 60, "restarts": 1, "n_draws": 50, "random_state": 0}
-"""Parameters of an estimator that is fitted in a fraction of a second."""
+"""Parameters with which an estimator is fitted in a fraction of a second."""
 
 
 def noisy_sine(n=100, seed=0):

@@ -120,7 +120,7 @@ def test_rows_are_weighted_where_each_has_its_own_draws(estimator):
 
 
 def test_weights_are_not_normalised_but_sharpen_the_posterior():
-    problem = LinearRegression.made(40, seed=0)
+    problem = LinearRegression.simulate(40, seed=0)
     options = {"epochs": 1000, "lr": 0.1, "n_particles": 16, "objective": "mean_field"}
     scales = []
     for w in (1.0, 100.0):
@@ -244,7 +244,7 @@ def test_the_compiled_step_weighs_rows_as_the_fused_does(
 @pytest.mark.parametrize("batch_size", [15, 40])
 def test_a_weighted_linear_regression_has_its_conjugate_posterior(batch_size):
     """The best mean-field normal has the exact mean, and 1 / sqrt of the precision's diagonal."""
-    problem = LinearRegression.made(40, seed=0)
+    problem = LinearRegression.simulate(40, seed=0)
     weight = torch.rand(40, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 3
     design, y = problem.design, problem.y[:, 0]
     precision = design.T @ (weight[:, None] * design) / NOISE**2 + torch.eye(N_IN + 1).double()

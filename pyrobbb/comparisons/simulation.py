@@ -147,7 +147,7 @@ def _ranks(
     n_draws: int,
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """Return the ranks of the true values among draws, which the network of their chain evaluates."""
+    """Return the ranks of the true values among draws, evaluated by the network of each chain."""
     ranks: dict[str, np.ndarray] = {}
     for source in posterior.sources(n_draws, seed):
         draws = join(source.draws(x[:1]), source.n_draws)

@@ -20,9 +20,9 @@ def prune(posterior: Posterior, fraction: float) -> Posterior:
     """Remove the weights with the lowest signal-to-noise ratio, ``|loc| / scale``.
 
     A removed weight is exactly 0 and so is its scale (its rho is minus infinity): a point mass.
-    All weights and biases are ranked together, without the latent sites of the likelihood; ties are
-    broken by the order of ``guide.loc``. Each chain is pruned by its own ranking. The remaining weights
-    keep their distributions, and their draws for a given seed.
+    All weights and biases are ranked together, without the latent sites of the likelihood; ties
+    are broken by the order of ``guide.loc``. Each chain is ranked separately. The remaining
+    weights keep their distributions, and their draws for a given seed.
 
     Parameters
     ----------

@@ -30,9 +30,9 @@ HEADER = "posterior.json"
 TENSORS = re.compile(r"posterior-[0-9a-f]{16}\.safetensors")
 SCRATCH = re.compile(r"\.posterior-[0-9a-f]{16}\.json")
 MIN_LEFTOVER_AGE = 3600.0
-"""Age, in seconds, from which a file that no header names is assumed to be left by a crash; a younger
-file may belong to another process that is still writing. The tensors of the replaced header are
-removed immediately."""
+"""Age, in seconds, from which a file that no header names is assumed to be left by a crash; a
+younger file may belong to another process that is still writing. The tensors of the replaced
+header are removed immediately."""
 
 
 def write_folder(

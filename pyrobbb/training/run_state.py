@@ -85,7 +85,7 @@ class RunState:
         return float(nll), float(kl)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state that the next step depends on, except the parameters; a collective call."""
+        """Return what the next step depends on, except the parameters; a collective call."""
         engine = self.engine.state_dict()
         best = {} if self.validation is None else self.validation.state_dict()
         of_rank = {name: tensor for name, tensor in engine.items() if name.startswith("noise.")}

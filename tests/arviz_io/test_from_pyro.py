@@ -1,4 +1,4 @@
-"""from_pyro against densities from Pyro, and against ArviZ's converter for NumPyro."""
+"""from_pyro against densities by Pyro, and against ArviZ's converter for NumPyro."""
 
 import logging
 

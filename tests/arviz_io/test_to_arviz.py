@@ -1,4 +1,4 @@
-"""to_arviz: the contents of the tree, against densities from Pyro, and in calls of ArviZ."""
+"""to_arviz: the contents of the tree against densities by Pyro, and their use by ArviZ."""
 
 import warnings
 
@@ -280,7 +280,9 @@ def test_netcdf_and_zarr_files_preserve_the_tree(tmp_path, restarts):
             np.testing.assert_array_equal(stored.attrs[name], value)
 
 
-@pytest.mark.filterwarnings("ignore:Estimated shape parameter of Pareto")  # As expected of a net.
+@pytest.mark.filterwarnings(
+    "ignore:Estimated shape parameter of Pareto"
+)  # As expected for a network.
 @pytest.mark.filterwarnings("ignore:The inplace keyword")  # ArviZ 0.8 with pandas 3.
 def test_arviz_functions_accept_the_tree(posterior, classifier, tree):
     import arviz_plots

@@ -1,4 +1,4 @@
-"""The cross-check agrees if all routes are right, and fails if one of them is broken."""
+"""The cross-check passes if all routes are correct, and fails if one of them is broken."""
 
 import dataclasses
 

@@ -14,7 +14,7 @@ QUICK = {"seed": 0, "progress": False}
 
 @pytest.fixture(scope="module")
 def linear():
-    return LinearRegression.made(n=30, seed=0)
+    return LinearRegression.simulate(n=30, seed=0)
 
 
 def test_nuts_finds_the_exact_posterior_of_a_linear_model(linear):

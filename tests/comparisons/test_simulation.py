@@ -13,7 +13,7 @@ from pyrobbb.comparisons.simulation import simulate
 pytestmark = pytest.mark.arviz
 
 X = np.random.default_rng(0).normal(size=(20, 3))
-NETWORK = LinearRegression.made(20, 0).network
+NETWORK = LinearRegression.simulate(20, 0).network
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_posterior_that_is_too_narrow_is_detected(exact_fit):
 
 
 def test_simulated_data_have_the_moments_of_the_prior():
-    network = LinearRegression.made(20, 0).network
+    network = LinearRegression.simulate(20, 0).network
     rows = torch.as_tensor(X)
     drawn = [simulate(network, rows, seed) for seed in range(400)]
     weights = torch.stack([draws["weight"][0, 0] for draws, _ in drawn])

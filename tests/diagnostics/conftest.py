@@ -1,4 +1,4 @@
-"""Fits that several of these files diagnose."""
+"""Fits that are diagnosed in several files."""
 
 import pytest
 from support import noisy_sine

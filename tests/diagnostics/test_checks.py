@@ -68,7 +68,7 @@ def test_agreement_of_restarts_is_not_measured_for_a_single_fit(short):
 
 
 def test_convergence_is_not_measured_without_a_history():
-    exact = LinearRegression.made(n=40, seed=0)
+    exact = LinearRegression.simulate(n=40, seed=0)
     diagnosis = diagnose(exact.posterior(), exact.x, exact.y, n_draws=500, seed=0)
     assert diagnosis["ELBO"].verdict == "not measured"
     assert diagnosis["k-hat of the weights"].verdict == "good"
@@ -132,7 +132,7 @@ def test_every_outcome_has_a_wording():
             assert ("{data}" in phrase.meaning) == ("test data" in check.meaning)
 
 
-def test_a_weighted_chain_among_others_leaves_what_needs_the_objective_unmeasured(short):
+def test_checks_that_need_the_objective_are_not_measured_if_one_chain_is_weighted(short):
     network = BayesianNetwork(mlp(1, [20], 1, "tanh", seed=0))
     weighted = fit(network, X, Y, sample_weight=np.ones(len(X)), epochs=2, seed=0, progress=False)
     posterior = Posterior(short.chains + weighted.chains)

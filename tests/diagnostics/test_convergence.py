@@ -28,7 +28,7 @@ def test_the_gain_of_a_longer_fit_has_a_standard_error(short, good):
 
 
 def test_a_fit_at_its_closed_form_optimum_gains_nothing():
-    exact = LinearRegression.made(n=40, seed=0)
+    exact = LinearRegression.simulate(n=40, seed=0)
     posterior = fit(exact.network, exact.x, exact.y, epochs=2000, seed=0, progress=False)
     gain = elbo_gain(posterior, exact.x, exact.y, seed=0)
     assert abs(gain.gain) < 0.1
@@ -45,15 +45,15 @@ def test_a_fit_with_a_callable_kl_weight_is_not_continued():
 
 
 def test_a_cold_posterior_gains_nothing_at_the_optimum_of_its_objective():
-    """By the closed form: a KL weight of c is the posterior of each row seen 1 / c times."""
-    exact = LinearRegression.made(n=40, seed=0)
+    """In closed form, a KL weight of c is the posterior of each row observed 1 / c times."""
+    exact = LinearRegression.simulate(n=40, seed=0)
     posterior = fit(
         exact.network, exact.x, exact.y, kl_weight=0.5, epochs=2000, seed=0, progress=False
     )
     mean, covariance = LinearRegression(*(torch.cat([t, t]) for t in (exact.x, exact.y))).exact()
     scale = torch.linalg.inv(covariance).diagonal().rsqrt()  # the mean-field optimum
     torch.testing.assert_close(posterior.guide.loc.detach(), mean, atol=0.02, rtol=0.02)
-    # With each row seen once they would be 1.4 times as large.
+    # With each row observed once, the scales would be 1.4 times as large.
     torch.testing.assert_close(posterior.guide.scale.detach(), scale, atol=0.0, rtol=0.15)
     assert abs(elbo_gain(posterior, exact.x, exact.y, seed=0).gain) < 0.1
 

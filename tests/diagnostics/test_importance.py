@@ -41,7 +41,7 @@ def test_extreme_ratios_never_have_a_good_khat(sd):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e13])
-def test_ratios_that_are_not_finite_or_too_large_give_an_infinite_khat(bad):
+def test_ratios_that_are_not_finite_or_too_large_have_an_infinite_khat(bad):
     ratios = np.zeros(100)
     ratios[3] = bad
     fit = pareto_khat(ratios)
@@ -74,7 +74,7 @@ def test_the_threshold_is_that_of_vehtari_et_al(n, threshold):
 
 @pytest.fixture(scope="module")
 def exact():
-    return LinearRegression.made(n=40, seed=0)
+    return LinearRegression.simulate(n=40, seed=0)
 
 
 def test_an_exact_posterior_has_a_small_khat(exact):

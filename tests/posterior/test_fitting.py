@@ -37,7 +37,6 @@ def test_without_a_seed_one_is_drawn_and_recorded():
 
 
 def test_random_states_and_param_store_of_the_caller_are_unchanged():
-    """Trap 11."""
     before = torch.random.get_rng_state(), _numpy_state(), random.getstate()
     posterior = quick_fit(guide="auto_normal", validation=(X, Y))
     posterior.predict(X, n_draws=3)
@@ -49,7 +48,7 @@ def test_random_states_and_param_store_of_the_caller_are_unchanged():
 
 
 def test_network_is_unchanged_and_can_be_fitted_again():
-    """Trap 11: batch norm has buffers and point parameters, which a fit could change."""
+    """Batch norm has buffers and point parameters, which a fit could change."""
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1))
     bayesian = BayesianNetwork(net, priors.ByName({"1.*": None}))
     before = {name: value.clone() for name, value in bayesian.state_dict().items()}
@@ -66,7 +65,6 @@ def test_network_is_unchanged_and_can_be_fitted_again():
 
 
 def test_fits_in_one_process_do_not_affect_each_other():
-    """Trap 11."""
     alone = quick_fit(network(), guide="auto_normal")
     quick_fit(BayesianNetwork(mlp(3, [9], 1, seed=5)), guide="auto_normal")
     again = quick_fit(network(), guide="auto_normal")
@@ -76,7 +74,7 @@ def test_fits_in_one_process_do_not_affect_each_other():
 
 
 def test_fits_in_threads_are_repeatable():
-    """Trap 11: Pyro's handlers and torch's random state are global to the process."""
+    """Pyro's handlers and torch's random state are global to the process."""
     state = torch.random.get_rng_state()
     with ThreadPoolExecutor(4) as pool:
         fits = list(pool.map(lambda seed: quick_fit(seed=seed, guide="auto_normal"), [1, 2, 1, 2]))
@@ -92,7 +90,6 @@ def test_fits_in_threads_are_repeatable():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_forked_process_has_the_same_fit():
-    """Trap 11."""
     with multiprocessing.get_context("fork").Pool(1) as pool:
         there = pool.apply(_mean_of_a_fit)
     np.testing.assert_array_equal(there, _mean_of_a_fit())

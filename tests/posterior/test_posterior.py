@@ -68,10 +68,10 @@ def test_draws_are_those_of_the_guide_in_a_plate(likelihood):
     posterior = prune(fitted(likelihood=likelihood), 0.3)  # with scales of 0
     (source,) = posterior.sources(2 * BLOCK + 5, seed=3)
     in_plate = [block.draws for block in source.blocks(posterior.example)]
-    for found, expected in zip(source.draws(posterior.example), in_plate, strict=True):
-        assert found.keys() == expected.keys()
-        for name in found:
-            assert torch.equal(found[name], expected[name])
+    for actual, expected in zip(source.draws(posterior.example), in_plate, strict=True):
+        assert actual.keys() == expected.keys()
+        for name in actual:
+            assert torch.equal(actual[name], expected[name])
 
 
 def test_seed_makes_draws_and_predictions_repeatable(posterior):
@@ -85,7 +85,7 @@ def test_seed_makes_draws_and_predictions_repeatable(posterior):
 
 
 def test_prediction_is_the_output_of_the_module_for_each_draw(posterior):
-    """Trap 7: one draw of the weights is used for all rows."""
+    """One draw of the weights is used for all rows."""
     prediction = posterior.predict(X, n_draws=20, seed=4)
     draws = posterior.draws(20, seed=4)
     outputs = []

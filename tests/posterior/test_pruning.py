@@ -34,7 +34,7 @@ def data(n=12, n_out=2):
 
 
 def posterior_at_random(seed=0, likelihood=None, dtype=torch.float32, prior=None):
-    """Return a posterior with means and scales of many sizes; the last latent is the noisiest."""
+    """Return a posterior with means and scales of many sizes; those of latent sites are the noisiest."""
     net = mlp(3, [5], 2, "tanh", seed=seed).to(dtype)
     network = BayesianNetwork(net, prior, likelihood).eval()
     guide = MeanFieldGuide(network)
@@ -138,7 +138,7 @@ def test_ties_are_removed_in_order(fraction):
     assert not gone[k:].any()
 
 
-def test_pruning_again_counts_weights_that_are_removed_already():
+def test_weights_that_are_already_pruned_count_towards_the_fraction():
     posterior = posterior_at_random()
     with torch.no_grad():
         posterior.guide.loc[3] = 0.0
@@ -151,7 +151,7 @@ def test_draws_differ_only_by_exact_zeros():
     posterior = posterior_at_random(likelihood=Gaussian())
     pruned = prune(posterior, 0.6)
     gone = pruned.guide.scale[:N_WEIGHTS] == 0
-    before, after = (own.draws(40, seed=3) for own in (posterior, pruned))
+    before, after = (p.draws(40, seed=3) for p in (posterior, pruned))
     expected = flat_weights(before)
     expected[:, gone] = 0.0
     assert torch.equal(flat_weights(after), expected)
@@ -179,13 +179,13 @@ def test_predictions_are_those_of_a_masked_network(likelihood):
     np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
 
 
-def test_each_chain_is_pruned_by_its_own_ranking():
+def test_each_chain_is_ranked_separately():
     chains = [posterior_at_random(seed) for seed in (1, 2, 3)]
     pruned = prune(combined(chains), 0.5)
     masks = []
-    for own, before in zip(pruned.chains, chains, strict=True):
+    for chain, before in zip(pruned.chains, chains, strict=True):
         gone = brute_force(before.guide.loc[:N_WEIGHTS], before.guide.rho[:N_WEIGHTS], 0.5)
-        np.testing.assert_array_equal((own.guide.scale == 0)[:N_WEIGHTS], gone)
+        np.testing.assert_array_equal((chain.guide.scale == 0)[:N_WEIGHTS], gone)
         masks.append(gone)
     assert (masks[0] != masks[1]).any()
     zeros = (flat_weights(pruned.draws(30, seed=0)) == 0).reshape(3, 10, -1).numpy()
@@ -198,9 +198,9 @@ def test_pruned_posterior_is_the_same_after_loading(tmp_path, n_chains):
     pruned = prune(chains[0] if n_chains == 1 else combined(chains), 0.6)
     pruned.save(tmp_path / "pruned")
     read = Posterior.load(tmp_path / "pruned")
-    for own, other in zip(read.chains, pruned.chains, strict=True):
-        assert same(own.guide.state_dict(), other.guide.state_dict())
-        assert (own.guide.scale == 0).sum() == round(0.6 * N_WEIGHTS)
+    for chain, other in zip(read.chains, pruned.chains, strict=True):
+        assert same(chain.guide.state_dict(), other.guide.state_dict())
+        assert (chain.guide.scale == 0).sum() == round(0.6 * N_WEIGHTS)
     assert same(read.draws(10, seed=0), pruned.draws(10, seed=0))
 
 
@@ -227,12 +227,12 @@ def fitted():
 
 def test_diagnosis_names_the_checks_that_point_masses_prevent(fitted):
     x, y = data(n_out=1)
-    found = diagnose(prune(fitted, 0.5), x, y, n_draws=100, seed=0)
+    diagnosis = diagnose(prune(fitted, 0.5), x, y, n_draws=100, seed=0)
     for name in ("ELBO", "k-hat of the weights", "PSIS-LOO"):
-        assert found[name].verdict == "not measured"
-    assert "is pruned and cannot be fitted" in found["ELBO"].meaning
-    assert "pruned weights" in found["k-hat of the weights"].meaning
-    assert found["weights at the prior"].verdict != "not measured"
+        assert diagnosis[name].verdict == "not measured"
+    assert "is pruned and cannot be fitted" in diagnosis["ELBO"].meaning
+    assert "pruned weights" in diagnosis["k-hat of the weights"].meaning
+    assert diagnosis["weights at the prior"].verdict != "not measured"
 
 
 def test_layers_have_a_ratio_of_0_for_pruned_weights():
@@ -333,7 +333,7 @@ def test_sparse_weights_have_the_output_of_masked_weights(fraction):
         torch.testing.assert_close(weight.to_dense(), masked[name], rtol=0, atol=0)
     matrices = [weight for weight in weights.values() if weight.dim() == 2]
     assert {weight.layout for weight in matrices} == {torch.sparse_csr}
-    n_kept = sum(int((masked[name] != 0).sum()) for name, own in weights.items() if own.dim() == 2)
+    n_kept = sum(int((masked[name] != 0).sum()) for name, w in weights.items() if w.dim() == 2)
     assert sum(len(weight.values()) for weight in matrices) == n_kept
 
 

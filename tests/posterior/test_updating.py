@@ -9,13 +9,13 @@ from conjugate import LinearRegression
 from pyrobbb import BayesianNetwork, MeanFieldGuide, fit, likelihoods, mlp, priors, update
 from pyrobbb.posterior.updating import as_prior
 
-HOW = {"seed": 0, "progress": False}
+OPTIONS = {"seed": 0, "progress": False}
 
 
 @pytest.fixture(scope="module")
 def halves():
     """Return two sets of rows with orthogonal columns, for which mean field is exact."""
-    made = LinearRegression.made(n=40, seed=1)
+    made = LinearRegression.simulate(n=40, seed=1)
     parts = []
     for rows in (slice(0, 20), slice(20, 40)):
         with_ones = torch.cat([torch.ones(20, 1).double(), made.x[rows]], 1)
@@ -31,8 +31,8 @@ def test_update_with_the_second_half_is_the_posterior_of_all_rows(halves):
     both = LinearRegression(torch.cat([first.x, second.x]), torch.cat([first.y, second.y]))
     mean, covariance = both.exact()
     torch.testing.assert_close(covariance, covariance.diagonal().diag(), atol=1e-9, rtol=0)
-    posterior = fit(first.network, first.x, first.y, epochs=4000, **HOW)
-    posterior = update(posterior, second.x, second.y, epochs=4000, **HOW)
+    posterior = fit(first.network, first.x, first.y, epochs=4000, **OPTIONS)
+    posterior = update(posterior, second.x, second.y, epochs=4000, **OPTIONS)
     torch.testing.assert_close(posterior.guide.loc.detach(), mean, atol=0.02, rtol=0)
     sd = covariance.diagonal().sqrt()
     torch.testing.assert_close(posterior.guide.scale.detach(), sd, atol=0, rtol=0.15)
@@ -42,20 +42,20 @@ def test_update_with_the_second_half_is_the_posterior_of_all_rows(halves):
 
 def test_update_keeps_the_prior_and_does_not_change_the_posterior(halves):
     first, second = halves
-    posterior = fit(first.network, first.x, first.y, epochs=5, restarts=2, **HOW)
-    before = copy.deepcopy([own.guide.state_dict() for own in posterior.chains])
-    later = update(posterior, second.x, second.y, epochs=5, **HOW)
+    posterior = fit(first.network, first.x, first.y, epochs=5, restarts=2, **OPTIONS)
+    before = copy.deepcopy([chain.guide.state_dict() for chain in posterior.chains])
+    later = update(posterior, second.x, second.y, epochs=5, **OPTIONS)
     for chain in (*later.chains, *posterior.chains):
         assert chain.network.prior == priors.Normal(1.0)
     assert len(later.chains) == 2
-    for own, was in zip(posterior.chains, before, strict=True):
-        torch.testing.assert_close(own.guide.state_dict(), was, atol=0, rtol=0)
+    for chain, state in zip(posterior.chains, before, strict=True):
+        torch.testing.assert_close(chain.guide.state_dict(), state, atol=0, rtol=0)
 
 
 def test_fitted_noise_scale_becomes_a_prior():
     x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
     network = BayesianNetwork(mlp(2, [], 1, seed=0), priors.Normal(), likelihoods.Gaussian())
-    posterior = fit(network, x, x[:, :1], epochs=300, **HOW)
+    posterior = fit(network, x, x[:, :1], epochs=300, **OPTIONS)
     prior = as_prior(posterior.chains[0]).likelihood.latents["noise_scale"]
     loc = posterior.guide.split(posterior.guide.loc)["noise_scale"]
     scale = posterior.guide.split(posterior.guide.scale)["noise_scale"]
@@ -75,12 +75,12 @@ def test_fitted_noise_scale_becomes_a_prior():
 
 def test_update_refuses_other_guides_and_likelihoods():
     x = torch.randn(10, 1)
-    posterior = fit(BayesianNetwork(mlp(1, [], 1)), x, x, guide="auto_normal", epochs=1, **HOW)
+    posterior = fit(BayesianNetwork(mlp(1, [], 1)), x, x, guide="auto_normal", epochs=1, **OPTIONS)
     with pytest.raises(TypeError, match="must have a MeanFieldGuide to become a prior"):
         update(posterior, x, x)
-    own = BayesianNetwork(
+    custom = BayesianNetwork(
         mlp(1, [], 1), likelihood=lambda output: likelihoods.Gaussian(1.0)(output)
     )
-    posterior = fit(own, x, x, epochs=1, **HOW)
+    posterior = fit(custom, x, x, epochs=1, **OPTIONS)
     with pytest.raises(TypeError, match=r"must have one of pyrobbb\.likelihoods"):
         update(posterior, x, x)

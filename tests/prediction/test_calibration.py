@@ -1,4 +1,4 @@
-"""Split conformal calibration: exact on exchangeable rows, and its effect on a prediction."""
+"""Split conformal calibration: its exact coverage, and its effect on predictions."""
 
 import numpy as np
 import pyro.distributions as dist
@@ -58,10 +58,10 @@ def test_the_levels_of_a_correct_mixture_are_the_shares():
 
 def test_only_the_ratio_of_weights_matters():
     levels = np.array([0.1, 0.4, 0.8])
-    alike = Calibration.of(levels, [2.0, 2.0, 2.0])
-    np.testing.assert_allclose(alike.share, Calibration.of(levels).share)
-    heavy = Calibration.of(levels, [1.0, 1.0, 2.0])
-    np.testing.assert_allclose(heavy.share, [0, 3 / 16, 6 / 16, 12 / 16, 1])
+    equal = Calibration.of(levels, [2.0, 2.0, 2.0])
+    np.testing.assert_allclose(equal.share, Calibration.of(levels).share)
+    unequal = Calibration.of(levels, [1.0, 1.0, 2.0])
+    np.testing.assert_allclose(unequal.share, [0, 3 / 16, 6 / 16, 12 / 16, 1])
 
 
 def test_columns_are_pooled_and_a_row_counts_once():

@@ -22,13 +22,13 @@ def as_prediction(distribution, original=None):
 
 @pytest.mark.parametrize("q", [0.001, 0.05, 0.5, 0.9, 0.999])
 def test_quantiles_of_a_normal_mixture_solve_its_distribution_function(q):
-    found = as_prediction(NORMAL).quantile(q)
+    quantile = as_prediction(NORMAL).quantile(q)
     for row in range(3):
         parts = [stats.norm(LOC[s, row], SCALE[s, 0]) for s in range(3)]
         exact = optimize.brentq(
             lambda v, parts=parts: np.mean([p.cdf(v) for p in parts]) - q, -50, 50, xtol=1e-12
         )
-        assert found[row, 0] == pytest.approx(exact, abs=1e-7)
+        assert quantile[row, 0] == pytest.approx(exact, abs=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -49,15 +49,15 @@ def test_quantiles_of_a_normal_mixture_solve_its_distribution_function(q):
 )
 @pytest.mark.parametrize("q", [0.05, 0.5, 0.975])
 def test_quantiles_of_other_mixtures_agree_with_scipy(distribution, frozen, q):
-    found = as_prediction(distribution.expand((3, 3))).quantile(q)
+    quantile = as_prediction(distribution.expand((3, 3))).quantile(q)
     for row in range(3):
         parts = [frozen(s, row) for s in range(3)]
         cdf = lambda v, parts=parts: np.mean([p.cdf(v) for p in parts])  # noqa: E731
         if hasattr(parts[0].dist, "pmf"):
-            assert cdf(found[row]) >= q - 1e-12
-            assert found[row] == 0 or cdf(found[row] - 1) < q
+            assert cdf(quantile[row]) >= q - 1e-12
+            assert quantile[row] == 0 or cdf(quantile[row] - 1) < q
         else:
-            assert cdf(found[row]) == pytest.approx(q, abs=1e-8)
+            assert cdf(quantile[row]) == pytest.approx(q, abs=1e-8)
 
 
 @settings(deadline=None, max_examples=30)
@@ -80,7 +80,7 @@ def test_quantiles_of_well_separated_components_are_found_by_bisection():
     assert prediction.quantile(0.75)[0] == pytest.approx(1000, abs=1e-6)
 
 
-def test_quantiles_of_an_array_of_probabilities_have_a_row_each():
+def test_quantiles_have_a_row_for_each_probability():
     prediction = as_prediction(NORMAL)
     lower, upper = prediction.interval(0.8)
     both = prediction.quantile([0.1, 0.9])
@@ -116,8 +116,8 @@ def test_log_prob_stays_finite_where_every_density_underflows():
     assert np.isfinite(as_prediction(NORMAL).log_prob(np.full((3, 1), 1e4))).all()
 
 
-def test_one_draw_gives_finite_numbers():
-    """A sample standard deviation of one draw would be NaN."""
+def test_a_single_draw_has_finite_standard_deviations_and_quantiles():
+    """The unbiased standard deviation of a single draw would be NaN."""
     prediction = as_prediction(dist.Normal(LOC[:1], SCALE[:1]))
     values = [prediction.sd, prediction.epistemic_sd, *prediction.interval(0.9)]
     assert all(np.isfinite(value).all() for value in values)
@@ -187,10 +187,9 @@ def test_two_classes_by_bernoulli_equal_two_classes_by_categorical():
     np.testing.assert_allclose(binary.log_prob(y[:, None]), both.log_prob(y), atol=1e-12)
 
 
-def test_large_counts_and_rare_ones_have_quantiles():
-    rates = torch.tensor(
-        [[3e7], [3.1e7]]
-    )  # not all integers of this size exist in single precision
+def test_large_and_rare_counts_have_quantiles():
+    # Not all integers of this size can be represented in single precision.
+    rates = torch.tensor([[3e7], [3.1e7]])
     lower, upper = as_prediction(dist.Poisson(rates)).interval(0.9)
     parts = [stats.poisson(3e7), stats.poisson(3.1e7)]
     assert np.mean([p.cdf(lower[0]) for p in parts]) == pytest.approx(0.05, abs=1e-4)
@@ -236,7 +235,7 @@ def test_chunks_of_rows_are_joined_in_order():
         (lambda p: p.rescaled(0.0, -1.0), "`scale` must be positive"),
     ],
 )
-def test_bad_arguments_are_named(call, message):
+def test_invalid_arguments_are_named(call, message):
     prediction = as_prediction(NORMAL)
     assert isinstance(prediction, RegressionPrediction)
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Standardizer, with columns that must not be divided by their standard deviation."""
+"""Standardizer, also with columns that must not be divided by their standard deviation."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_columns_have_mean_0_and_standard_deviation_1():
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e8 + 0.1, 1e-300, -7.3])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_constant_column_stays_finite_although_its_computed_sd_is_not_0(value, dtype):
-    """The computed mean of n times 0.1 is not 0.1, so that the standard deviation is 1e-17."""
+    """The computed mean of n times 0.1 is not 0.1, so that the computed sd is 1e-17."""
     x = np.full((1003, 1), value, dtype=dtype)
     scaling = Standardizer.of(x)
     assert float(scaling.scale) == 1

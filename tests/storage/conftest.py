@@ -1,4 +1,4 @@
-"""A posterior and its folder, for all tests of storage."""
+"""A posterior and its folder, shared by the tests of storage."""
 
 import pytest
 from stored_folders import fitted

@@ -27,7 +27,7 @@ SAVES = """
         x, settings = torch.full((1, 5), value), {"value": value}
         return Posterior((FittedChain(network, guide, history, x, settings),))
 
-    def found():
+    def stored_value():
         try:
             read = Posterior.load(folder)
         except FileNotFoundError:
@@ -39,16 +39,16 @@ SAVES = """
         return values.pop()
 
     def n_leftovers():
-        # Count the leftovers of the dead process after a save that comes much later.
+        # Count the leftovers of the dead process after a much later save.
         for file in folder.iterdir():
             os.utime(file, (0, 0))
-        last = found()
+        last = stored_value()
         {1.0: old, 2.0: new}[last].save(folder)
         return len(list(folder.iterdir())) - 2
 """
 EVERY_LINE = """
-    # At each line of folders.py that a save runs, and after each system call, the process dies or
-    # Ctrl-C is pressed.
+    # The process dies, or Ctrl-C is pressed, at each line of folders.py that a save runs and after
+    # each system call.
     CALLS = {"open", "write", "flush", "fsync", "replace", "mkdir", "unlink", "rmdir", "close"}
 
     def run(n, save, act):
@@ -131,7 +131,7 @@ EVERY_LINE = """
                 else:
                     shutil.rmtree(folder, ignore_errors=True)
                 is_over = attempt(n, act)
-                result = found()
+                result = stored_value()
                 seen.append((act.__name__, start, result))
                 n_files = len(list(folder.iterdir())) if folder.exists() else 0
                 if act in (press, press_after) and result != 2.0:
@@ -158,11 +158,11 @@ KILLS = """
         time.sleep(draw.uniform(0, 4 * duration))
         os.kill(child, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-        print(found())
+        print(stored_value())
     old.save(folder)
     assert n_leftovers() == 0
 """
-forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 
 def run_program(program, folder):
@@ -176,7 +176,7 @@ def run_program(program, folder):
     return run.stdout
 
 
-@forks
+@needs_fork
 @pytest.mark.slow
 def test_save_that_dies_at_any_line_leaves_the_old_or_the_new_posterior(tmp_path):
     seen = json.loads(run_program(EVERY_LINE, tmp_path / "model"))
@@ -189,9 +189,9 @@ def test_save_that_dies_at_any_line_leaves_the_old_or_the_new_posterior(tmp_path
             assert set(results[first:]) == {2.0}
 
 
-@forks
+@needs_fork
 @pytest.mark.slow
 def test_process_killed_at_random_leaves_the_old_or_the_new_posterior(tmp_path):
-    found = run_program(KILLS, tmp_path / "model").split()
-    assert len(found) == 20
-    assert set(found) == {"1.0", "2.0"}
+    values = run_program(KILLS, tmp_path / "model").split()
+    assert len(values) == 20
+    assert set(values) == {"1.0", "2.0"}

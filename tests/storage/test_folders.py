@@ -204,8 +204,8 @@ def test_saving_removes_old_leftovers_and_keeps_recent_files(posterior, folder):
             (folder / name).write_text("")
             os.utime(folder / name, (time.time() - age,) * 2)
     posterior.save(folder)
-    young = [f".posterior-{'0' * 16}.json", f"posterior-{'0' * 16}.safetensors"]
-    assert names_in(folder) == sorted([*young, "posterior.json", tensors_file(folder).name])
+    recent = [f".posterior-{'0' * 16}.json", f"posterior-{'0' * 16}.safetensors"]
+    assert names_in(folder) == sorted([*recent, "posterior.json", tensors_file(folder).name])
 
 
 def test_missing_folder_raises_file_not_found_error(tmp_path):

@@ -20,8 +20,8 @@ def test_numpy_numbers_are_saved(tmp_path):
 
 def test_settings_are_saved_as_json_values_and_callables_by_name(tmp_path):
     network = BayesianNetwork(mlp(3, [6], 1))
-    noted = {"betas": (0.9, np.float64(0.99)), "is_quick": np.bool_(True), "schedule": math.cos}
-    by_hand(network, n_data=40, **noted).save(tmp_path / "model")
+    notes = {"betas": (0.9, np.float64(0.99)), "is_quick": np.bool_(True), "schedule": math.cos}
+    by_hand(network, n_data=40, **notes).save(tmp_path / "model")
     expected = {"betas": [0.9, 0.99], "is_quick": True, "schedule": "cos", "n_data": 40}
     assert Posterior.load(tmp_path / "model").settings == expected
 

@@ -1,4 +1,4 @@
-"""Writing a posterior: it is the same when it is read, and what cannot be stored is refused."""
+"""Writing a posterior: it is unchanged when it is read, and what cannot be stored is refused."""
 
 import math
 import subprocess
@@ -52,7 +52,7 @@ def test_posterior_is_the_same_after_saving_and_loading(name, tmp_path):
 
 
 def test_elbo_is_the_same_after_loading_in_another_process(posterior, folder):
-    """Trap 3: a lost prior or scale would change it."""
+    """A lost prior or scale would change it."""
     program = f"""
         import torch
         from pyro.infer import Trace_ELBO
@@ -150,8 +150,8 @@ def test_extra_values_and_tensors_are_stored(posterior, tmp_path):
     extra = {"estimator": {"name": "Regressor", "scale": np.float64(2.0), "columns": ("a", "b")}}
     tensors = {"mean": torch.arange(3.0), "classes": torch.arange(2)}
     storage.write(tmp_path / "model", posterior.chains, extra=extra, tensors=tensors)
-    found, values = storage.read_extra(tmp_path / "model")
-    assert found == {"estimator": {"name": "Regressor", "scale": 2.0, "columns": ["a", "b"]}}
+    stored, values = storage.read_extra(tmp_path / "model")
+    assert stored == {"estimator": {"name": "Regressor", "scale": 2.0, "columns": ["a", "b"]}}
     assert values.keys() == tensors.keys()
     assert all(torch.equal(values[name], tensors[name]) for name in tensors)
     after = Posterior.load(tmp_path / "model")

@@ -31,8 +31,8 @@ X = RNG.normal(size=(103, 3)).astype(np.float32)
 Y = (X.sum(1, keepdims=True) + RNG.normal(size=(103, 1))).astype(np.float32)
 
 
-def a_fit(engine="fused", net=None, **options):
-    """Fit in batches of 20, the last of 3 rows."""
+def quick_fit(engine="fused", net=None, **options):
+    """Fit in batches of 20 rows, with a last batch of 3."""
     net = mlp(3, [4], 1, "tanh", seed=0) if net is None else net
     options = {"epochs": 30, "batch_size": 20, "seed": 1, "every": 10, **options}
     return fit(BayesianNetwork(net), X, Y, engine=engine, progress=False, **options)
@@ -99,26 +99,26 @@ def test_resumed_fit_is_bitwise_that_of_an_uninterrupted_one(tmp_path, monkeypat
     options = CASES[name]
     if name == "auto":  # it depends on the time that steps take
         monkeypatch.setattr(AutoEngine, "_pays_to_compile", lambda self, steps: False)
-    expected = a_fit(**options)
+    expected = quick_fit(**options)
     with monkeypatch.context() as patch:
         crash_at(patch, n_steps)
         with pytest.raises(Crash):
-            a_fit(**options, checkpoint=tmp_path / "c")
-    assert_equal(a_fit(**options, checkpoint=tmp_path / "c"), expected)
+            quick_fit(**options, checkpoint=tmp_path / "c")
+    assert_equal(quick_fit(**options, checkpoint=tmp_path / "c"), expected)
 
 
 def test_auto_resumes_with_the_compiled_engine(tmp_path, monkeypatch):
     monkeypatch.setattr(AutoEngine, "_pays_to_compile", lambda self, steps: True)
     options = {"engine": "auto", "epochs": 150, "checkpoint": tmp_path / "c"}
-    expected = a_fit(engine="auto", epochs=150)
+    expected = quick_fit(engine="auto", epochs=150)
     with monkeypatch.context() as patch:
         crash_at(patch, 500)
         with pytest.raises(Crash):
-            a_fit(**options)
+            quick_fit(**options)
     monkeypatch.setattr(AutoEngine, "_pays_to_compile", None)  # must not be called again
-    found = a_fit(**options)
-    assert found.settings["engine"] == "compiled"
-    assert_equal(found, expected)
+    resumed = quick_fit(**options)
+    assert resumed.settings["engine"] == "compiled"
+    assert_equal(resumed, expected)
 
 
 @pytest.mark.parametrize("engine", ["fused", "svi"])
@@ -140,8 +140,8 @@ KILLED = """
 import sys
 sys.path.insert(0, {tests!r})
 sys.path.insert(1, {shared!r})
-from test_checkpoints import a_fit
-a_fit(sys.argv[1], epochs=400, every=10, checkpoint=sys.argv[2])
+from test_checkpoints import quick_fit
+quick_fit(sys.argv[1], epochs=400, every=10, checkpoint=sys.argv[2])
 """
 
 
@@ -159,8 +159,8 @@ def test_fit_killed_at_random_moments_can_be_resumed(tmp_path, engine, n_kills):
         time.sleep(moments.uniform(0, 0.02))
         process.send_signal(signal.SIGKILL)
         process.wait()
-    found = a_fit(engine, epochs=400, checkpoint=tmp_path)
-    assert_equal(found, a_fit(engine, epochs=400))
+    resumed = quick_fit(engine, epochs=400, checkpoint=tmp_path)
+    assert_equal(resumed, quick_fit(engine, epochs=400))
 
 
 def steps_in(folder, name):
@@ -174,44 +174,44 @@ def newest(folder):
 
 
 def test_checkpoints_do_not_change_the_fit(tmp_path):
-    assert_equal(a_fit(checkpoint=tmp_path, every=1), a_fit())
+    assert_equal(quick_fit(checkpoint=tmp_path, every=1), quick_fit())
 
 
 def test_two_checkpoints_are_written_alternately(tmp_path, monkeypatch):
     crash_at(monkeypatch, 140)
     with pytest.raises(Crash):
-        a_fit(callbacks=lambda end: None, checkpoint=tmp_path, every=12)  # 6 steps an epoch
-    assert sorted(steps_in(tmp_path, name) for name in NAMES) == [132, 144 - 12 + 12]
+        quick_fit(callbacks=lambda end: None, checkpoint=tmp_path, every=12)  # 6 steps per epoch
+    assert sorted(steps_in(tmp_path, name) for name in NAMES) == [132, 144]
 
 
-def test_result_of_a_completed_fit_is_returned_at_once(tmp_path, monkeypatch):
-    expected = a_fit(checkpoint=tmp_path)
+def test_completed_fit_is_not_repeated(tmp_path, monkeypatch):
+    expected = quick_fit(checkpoint=tmp_path)
     crash_at(monkeypatch, 0)
-    assert_equal(a_fit(checkpoint=tmp_path), expected)
+    assert_equal(quick_fit(checkpoint=tmp_path), expected)
 
 
 def test_fit_ended_by_a_callback_is_complete(tmp_path, monkeypatch):
-    expected = a_fit(checkpoint=tmp_path, callbacks=lambda end: end.epoch == 3)
+    expected = quick_fit(checkpoint=tmp_path, callbacks=lambda end: end.epoch == 3)
     crash_at(monkeypatch, 0)
-    found = a_fit(checkpoint=tmp_path, callbacks=lambda end: end.epoch == 3)
-    assert found.history.n_epochs == 3
-    assert_equal(found, expected)
+    resumed = quick_fit(checkpoint=tmp_path, callbacks=lambda end: end.epoch == 3)
+    assert resumed.history.n_epochs == 3
+    assert_equal(resumed, expected)
 
 
-def crashed(folder, monkeypatch, n_steps=140):
+def crash_a_fit(folder, monkeypatch, n_steps=140):
     with monkeypatch.context() as patch:
         crash_at(patch, n_steps)
         with pytest.raises(Crash):
-            a_fit(checkpoint=folder, callbacks=lambda end: None, every=6)
+            quick_fit(checkpoint=folder, callbacks=lambda end: None, every=6)
 
 
-def again(folder, **options):
-    return a_fit(checkpoint=folder, callbacks=lambda end: None, **options)
+def resume(folder, **options):
+    return quick_fit(checkpoint=folder, callbacks=lambda end: None, **options)
 
 
 @pytest.mark.parametrize("fault", ["truncated", "changed", "no tensors", "no header fields"])
 def test_previous_checkpoint_is_used_if_the_last_is_damaged(tmp_path, monkeypatch, caplog, fault):
-    crashed(tmp_path, monkeypatch)
+    crash_a_fit(tmp_path, monkeypatch)
     last = max(NAMES, key=lambda name: steps_in(tmp_path, name))
     tensors = next((tmp_path / last).glob("*.safetensors"))
     if fault == "truncated":
@@ -223,18 +223,18 @@ def test_previous_checkpoint_is_used_if_the_last_is_damaged(tmp_path, monkeypatc
     else:
         header = tmp_path / last / "posterior.json"
         header.write_text(header.read_text().replace('"n_done"', '"n_don"'))
-    found = again(tmp_path)
+    resumed = resume(tmp_path)
     assert "damaged, and the previous one is used" in caplog.text
     assert last in caplog.text
-    assert_equal(found, a_fit())
+    assert_equal(resumed, quick_fit())
 
 
 def test_fit_does_not_start_again_if_all_checkpoints_are_damaged(tmp_path, monkeypatch):
-    crashed(tmp_path, monkeypatch)
+    crash_a_fit(tmp_path, monkeypatch)
     for name in NAMES:
         (tmp_path / name / "posterior.json").write_text("{")
     with pytest.raises(ValueError, match="holds no checkpoint that can be read"):
-        again(tmp_path)
+        resume(tmp_path)
 
 
 @pytest.mark.parametrize("n_written", [0, 3])
@@ -249,19 +249,19 @@ def test_full_disk_does_not_end_the_fit(tmp_path, monkeypatch, caplog, n_written
         original(file, content)
 
     monkeypatch.setattr(folders, "_write_through", write)
-    assert_equal(a_fit(checkpoint=tmp_path, every=20), a_fit())
+    assert_equal(quick_fit(checkpoint=tmp_path, every=20), quick_fit())
     assert "No space left on device. The fit continues; last checkpoint: " in caplog.text
     there = [name for name in NAMES if (tmp_path / name / "posterior.json").exists()]
     assert len(there) == min(n_written, 2)
     monkeypatch.undo()
-    assert_equal(a_fit(checkpoint=tmp_path), a_fit())
+    assert_equal(quick_fit(checkpoint=tmp_path), quick_fit())
 
 
 def test_leftovers_of_a_crash_are_removed(tmp_path, monkeypatch):
-    crashed(tmp_path, monkeypatch)
+    crash_a_fit(tmp_path, monkeypatch)
     leftover = tmp_path / NAMES[0] / f"posterior-{'0' * 16}.safetensors"
     leftover.write_bytes(b"0")
-    again(tmp_path)
+    resume(tmp_path)
     assert not leftover.exists()
     assert [len(list((tmp_path / name).iterdir())) for name in NAMES] == [2, 2]
 
@@ -278,35 +278,35 @@ def test_leftovers_of_a_crash_are_removed(tmp_path, monkeypatch):
     ],
 )
 def test_checkpoint_of_another_fit_is_refused(tmp_path, monkeypatch, options, message):
-    crashed(tmp_path, monkeypatch)
+    crash_a_fit(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match=f"belongs to another fit: its {message}"):
-        again(tmp_path, **options)
+        resume(tmp_path, **options)
 
 
 def test_checkpoint_of_other_data_is_refused(tmp_path, monkeypatch):
-    crashed(tmp_path, monkeypatch)
+    crash_a_fit(tmp_path, monkeypatch)
     monkeypatch.setattr(sys.modules[__name__], "X", X + 1)
     with pytest.raises(ValueError, match=r"belongs to another fit: its 'data' is"):
-        again(tmp_path)
+        resume(tmp_path)
 
 
 def test_checkpoint_of_another_network_is_refused(tmp_path, monkeypatch):
-    crashed(tmp_path, monkeypatch)
+    crash_a_fit(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match="does not fit"):
-        again(tmp_path, net=mlp(3, [5], 1, "tanh", seed=0))
+        resume(tmp_path, net=mlp(3, [5], 1, "tanh", seed=0))
 
 
 def test_seed_of_the_checkpoint_is_used_if_none_is_passed(tmp_path, monkeypatch):
     crash_at(monkeypatch, 64)
     with pytest.raises(Crash):
-        a_fit(checkpoint=tmp_path, seed=None)
+        quick_fit(checkpoint=tmp_path, seed=None)
     monkeypatch.undo()
     seed = json.loads((tmp_path / NAMES[0] / "posterior.json").read_text())["settings"][0]["seed"]
-    assert_equal(a_fit(checkpoint=tmp_path, seed=None), a_fit(seed=seed))
+    assert_equal(quick_fit(checkpoint=tmp_path, seed=None), quick_fit(seed=seed))
 
 
 def test_checkpoint_can_be_loaded_as_a_posterior(tmp_path, monkeypatch):
-    crashed(tmp_path, monkeypatch)
+    crash_a_fit(tmp_path, monkeypatch)
     posterior = Posterior.load(tmp_path / NAMES[0])
     assert len(posterior.history.nelbo) == steps_in(tmp_path, NAMES[0])
     assert np.isfinite(posterior.predict(X).mean).all()
@@ -318,12 +318,12 @@ def test_custom_guide_is_refused():
         ValueError,
         match="`checkpoint` needs guide='mean_field' or 'auto_normal', got a custom guide",
     ):
-        a_fit(guide=guide, checkpoint="nowhere")
+        quick_fit(guide=guide, checkpoint="nowhere")
 
 
 def test_every_must_be_at_least_1():
     with pytest.raises(ValueError, match="`every` must be at least 1, got 0"):
-        a_fit(every=0)
+        quick_fit(every=0)
 
 
 def test_checkpoints_are_a_minute_apart_by_default(tmp_path, monkeypatch):
@@ -338,7 +338,7 @@ def test_checkpoints_are_a_minute_apart_by_default(tmp_path, monkeypatch):
 def test_estimator_resumes_the_interrupted_fit(tmp_path, monkeypatch, n_steps):
     """Four fits: two candidate likelihoods, one for calibration and one for the remaining rows."""
 
-    def a_model(**options):
+    def make_model(**options):
         model = BBBRegressor(
             likelihood="auto", hidden=(4,), epochs=20, batch_size=20, restarts=2, engine="fused"
         )
@@ -346,14 +346,14 @@ def test_estimator_resumes_the_interrupted_fit(tmp_path, monkeypatch, n_steps):
 
     monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
     monkeypatch.setattr(checkpoints, "MAX_WRITING_SHARE", 1e9)
-    whole = a_model(random_state=3).fit(X, Y[:, 0])
-    crashing = a_model(random_state=3, checkpoint=tmp_path)
+    whole = make_model(random_state=3).fit(X, Y[:, 0])
+    crashing = make_model(random_state=3, checkpoint=tmp_path)
     with monkeypatch.context() as context:
         crash_at(context, n_steps)
         with pytest.raises(Crash):
             crashing.fit(X, Y[:, 0])
     for seed in (3, None):  # None: the seed of the checkpoints
-        resumed = a_model(random_state=seed, checkpoint=tmp_path).fit(X, Y[:, 0])
+        resumed = make_model(random_state=seed, checkpoint=tmp_path).fit(X, Y[:, 0])
         assert_equal(resumed.posterior_, whole.posterior_)
         np.testing.assert_array_equal(resumed.predict(X), whole.predict(X))
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"fit-{i}" for i in (1, 2, 3, 4)]
@@ -366,10 +366,10 @@ def test_checkpoint_of_a_fit_with_another_start_is_refused(tmp_path):
     model = BBBRegressor(calibration=0.0, checkpoint=tmp_path, **options).fit(X, Y[:, 0])
     with pytest.raises(ValueError, match=r"belongs to another fit: its '(start|kl_warmup)' is"):
         model.fit(X, Y[:, 0])
-    initial = [a_fit(seed=seed, epochs=2) for seed in (1, 2)]
-    a_fit(start=initial[0], checkpoint=tmp_path / "fit")
-    a_fit(start=initial[0], checkpoint=tmp_path / "fit")
+    initial = [quick_fit(seed=seed, epochs=2) for seed in (1, 2)]
+    quick_fit(start=initial[0], checkpoint=tmp_path / "fit")
+    quick_fit(start=initial[0], checkpoint=tmp_path / "fit")
     with pytest.raises(
         ValueError, match=r"belongs to another fit: its 'start' is '.*', that of this fit '.*'"
     ):
-        a_fit(start=initial[1], checkpoint=tmp_path / "fit")
+        quick_fit(start=initial[1], checkpoint=tmp_path / "fit")

@@ -61,7 +61,7 @@ def test_non_finite_row_of_a_loader_is_named():
 
 
 class Short(IterableDataset):
-    """25 rows, of which each of several workers yields its part."""
+    """25 rows, of which each worker yields its share."""
 
     def __iter__(self):
         worker = torch.utils.data.get_worker_info()
@@ -92,13 +92,13 @@ def test_a_wrong_number_of_rows_raises(n_data):
     ],
 )
 @pytest.mark.parametrize("is_batched", [False, True])
-def test_the_number_of_rows_counts_different_rows(sampler, n_data, is_batched):
-    by = {"sampler": sampler, "batch_size": 50}
+def test_n_data_is_the_number_of_distinct_rows(sampler, n_data, is_batched):
+    options = {"sampler": sampler, "batch_size": 50}
     if is_batched:
-        by = {"batch_sampler": BatchSampler(sampler, 50, False)}
-    fit_rows(DataLoader(ROWS, **by), n_data=n_data)
+        options = {"batch_sampler": BatchSampler(sampler, 50, False)}
+    fit_rows(DataLoader(ROWS, **options), n_data=n_data)
     with pytest.raises(ValueError, match=f"but the DataLoader has {n_data} rows"):
-        fit_rows(DataLoader(ROWS, **by), n_data=1503 - n_data)
+        fit_rows(DataLoader(ROWS, **options), n_data=1503 - n_data)
 
 
 @forks
@@ -119,7 +119,7 @@ def test_the_rows_of_a_stream_are_counted(n_data, message, n_workers):
 
 @forks
 @pytest.mark.parametrize("n_workers", [0, 2])
-def test_the_smaller_last_batches_of_workers_are_completed(n_workers):
+def test_smaller_last_batches_of_workers_are_joined(n_workers):
     posterior = fit_rows(DataLoader(Short(), batch_size=4, num_workers=n_workers), n_data=25)
     np.testing.assert_array_equal(posterior.history.n_rows[:7], [4, 4, 4, 4, 4, 4, 1])
     loader = DataLoader(Short(), batch_size=4, num_workers=n_workers)
@@ -129,7 +129,7 @@ def test_the_smaller_last_batches_of_workers_are_completed(n_workers):
     assert sorted(seen.flatten().tolist()) == list(range(25))
 
 
-class ReadyMade(Dataset):
+class BatchedDataset(Dataset):
     def __len__(self):
         return 3
 
@@ -140,14 +140,14 @@ class ReadyMade(Dataset):
         return torch.full((n, 3), float(i)), torch.zeros((n, 1))
 
 
-def test_the_rows_of_ready_made_batches_are_counted():
-    posterior = fit_rows(DataLoader(ReadyMade(), batch_size=None, shuffle=True), n_data=18)
+def test_the_rows_of_a_data_set_of_batches_are_counted():
+    posterior = fit_rows(DataLoader(BatchedDataset(), batch_size=None, shuffle=True), n_data=18)
     assert sorted(posterior.history.n_rows[:3]) == [5, 6, 7]
     with pytest.raises(ValueError, match="`n_data` is 3, but the DataLoader yields 18 rows"):
-        fit_rows(DataLoader(ReadyMade(), batch_size=None), n_data=3)
+        fit_rows(DataLoader(BatchedDataset(), batch_size=None), n_data=3)
 
 
-def test_rows_that_drop_last_omits():
+def test_drop_last_that_always_omits_the_same_rows_is_refused():
     with pytest.raises(
         ValueError, match="leaves out the same 3 rows in each epoch: pass shuffle=True"
     ):

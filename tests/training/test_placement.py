@@ -47,7 +47,7 @@ def test_fit_in_another_dtype_is_that_of_a_converted_network(engine):
 
 def test_float64_network_is_fitted_in_float32():
     posterior = quick_fit(network(torch.float64), dtype="float32", device="cpu", restarts=2)
-    assert {own.guide.loc.dtype for own in posterior.chains} == {torch.float32}
+    assert {chain.guide.loc.dtype for chain in posterior.chains} == {torch.float32}
     assert posterior.predict(X, n_draws=3).mean.dtype == np.float32
     assert posterior.predict(torch.as_tensor(X), n_draws=3).mean.dtype == torch.float32
 

@@ -31,7 +31,7 @@ def network(**kwargs):
     return BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0).double(), **kwargs)
 
 
-def of(*layers):
+def network_of(*layers):
     torch.manual_seed(0)
     return BayesianNetwork(nn.Sequential(*layers).double())
 
@@ -116,8 +116,8 @@ ONE_AFTER_ANOTHER = {
     "Pyro's SVI": (network, {"engine": "svi"}),
     "Pyro's autoguide": (network, {"guide": "auto_normal", "engine": "auto"}),
     "validation": (network, {"validation": (X, Y), "patience": 2}),
-    "batch norm": (lambda: of(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)), {}),
-    "dropout": (lambda: of(nn.Linear(3, 4), nn.Dropout(0.3), nn.Linear(4, 1)), {}),
+    "batch norm": (lambda: network_of(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)), {}),
+    "dropout": (lambda: network_of(nn.Linear(3, 4), nn.Dropout(0.3), nn.Linear(4, 1)), {}),
     "SGD": (network, {"optimizer": torch.optim.SGD, "lr": 1e-4}),
 }
 
@@ -216,7 +216,7 @@ def test_module_without_reset_parameters_is_named(caplog):
         def forward(self, x):
             return self.gain * x
 
-    fresh = restarts.fresh_start(of(nn.Linear(3, 1), Gain()), 3)
+    fresh = restarts.fresh_start(network_of(nn.Linear(3, 1), Gain()), 3)
     assert fresh.net[1].gain.item() == 1.0
     (record,) = caplog.records
     assert record.getMessage() == (

@@ -45,7 +45,7 @@ def gradients_of_an_epoch(**kwargs):
 
 
 def test_gradients_of_an_epoch_sum_to_that_of_the_likelihood():
-    """Trap 1: a step is N / 7 times the gradient of its rows, also in a smaller last batch."""
+    """A step is N / 7 times the gradient of its rows, also in a smaller last batch."""
     whole = gradient_of_loc(batch_size=23, kl_weight=lambda i, m: 0.0)
     steps = gradients_of_an_epoch(kl_weight=lambda i, m: 0.0)
     torch.testing.assert_close(steps.sum(0) * 7 / 23, whole, rtol=1e-6, atol=1e-6)
@@ -53,7 +53,7 @@ def test_gradients_of_an_epoch_sum_to_that_of_the_likelihood():
 
 @pytest.mark.parametrize("kl_weight", ["uniform", "blundell", lambda i, m: i / 10])
 def test_batches_of_an_epoch_count_the_kl_divergence_once(kl_weight):
-    """Trap 1: for any weights that sum to 1, with a smaller last batch."""
+    """For any weights that sum to 1, with a smaller last batch."""
     full = gradient_of_loc(batch_size=23) - gradient_of_loc(
         batch_size=23, kl_weight=lambda i, m: 0.0
     )

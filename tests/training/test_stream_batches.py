@@ -1,4 +1,4 @@
-"""Batches of rows in files: once per epoch, in constant memory, with the same fit as in memory."""
+"""Batches of rows in files: each row once per epoch, in constant memory, for equally good fits."""
 
 import tracemalloc
 
@@ -44,7 +44,7 @@ def rows_of(stream, epoch, seed=1):
     generators = [torch.Generator().manual_seed(seed)]
     return [
         np.hstack([some.x[rows[:n]], some.y[rows[:n]]])
-        # Some batches are still in use when later ones are read.
+        # A list, because batches are still in use when later ones are read.
         for some in list(stream.epochs(range(epoch, epoch + 1), generators))
         for rows, n in zip(some.rows, some.n_rows, strict=True)
     ]
@@ -83,10 +83,10 @@ def test_a_fit_from_files_is_as_good_as_one_in_memory(mapped, small_buffer):
     options = {"epochs": 40, "lr": 0.02}
     from_files, in_memory = fit_rows(*mapped, **options), fit_rows(X, Y, **options)
     assert from_files.settings["n_data"] == 1003
-    both = [own.predict(X[:100], n_draws=300, seed=0).mean for own in (from_files, in_memory)]
+    both = [p.predict(X[:100], n_draws=300, seed=0).mean for p in (from_files, in_memory)]
     assert np.abs(both[0] - both[1]).max() < 0.3
-    for own in (from_files, in_memory):
-        late = own.history.nelbo[-500:].mean()
+    for posterior in (from_files, in_memory):
+        late = posterior.history.nelbo[-500:].mean()
         np.testing.assert_allclose(late, in_memory.history.nelbo[-500:].mean(), rtol=0.02)
 
 
@@ -113,8 +113,8 @@ def test_each_process_uses_a_part_of_each_batch(mapped, small_buffer):
         rows_of(StreamBatches(network(), MappedRows(*mapped), 20, Team(rank, 3)), 0)
         for rank in range(3)
     ]
-    for batch, *own in zip(whole, *parts, strict=True):
-        assert sorted(map(tuple, batch)) == sorted(map(tuple, np.vstack(own)))
+    for batch, *shares in zip(whole, *parts, strict=True):
+        assert sorted(map(tuple, batch)) == sorted(map(tuple, np.vstack(shares)))
 
 
 def test_a_row_with_a_non_finite_value_is_reported(tmp_path, mapped):

@@ -1,4 +1,4 @@
-"""fit(start=...): warm starts from an initial posterior, and data that arrive in parts."""
+"""fit(start=...): warm starts from an initial posterior, and data in two parts."""
 
 import copy
 
@@ -127,23 +127,23 @@ def test_each_chain_starts_from_the_same_chain_of_the_initial_posterior(engine, 
     before = quick_fit(restarts=3)
     after = quick_fit(start=before, restarts=restarts, engine=engine)
     assert len(after.chains) == 3
-    for r, (chain, earlier) in enumerate(zip(after.chains, before.chains, strict=True)):
+    for r, (chain, initial) in enumerate(zip(after.chains, before.chains, strict=True)):
         assert chain.settings["seed"] == 5 + r
-        alone = quick_fit(start=Posterior((earlier,)), seed=5 + r, engine=engine)
+        alone = quick_fit(start=Posterior((initial,)), seed=5 + r, engine=engine)
         assert_same_fit(chain, alone, tolerance=1e-9)
 
 
 def test_warm_start_loads_buffers_but_not_frozen_parameters():
-    earlier = BayesianNetwork(Shifted(2.5))
-    earlier.net.net[0].bias.requires_grad_(False).fill_(7.0)
-    earlier = BayesianNetwork(earlier.net)
-    now = Shifted()
-    now.net[0].bias.requires_grad_(False)
-    bias = now.net[0].bias.clone()
-    after = quick_fit(BayesianNetwork(now), start=quick_fit(earlier))
+    initial = BayesianNetwork(Shifted(2.5))
+    initial.net.net[0].bias.requires_grad_(False).fill_(7.0)
+    initial = BayesianNetwork(initial.net)
+    module = Shifted()
+    module.net[0].bias.requires_grad_(False)
+    bias = module.net[0].bias.clone()
+    after = quick_fit(BayesianNetwork(module), start=quick_fit(initial))
     assert after.network.net.shift.item() == 2.5
     assert torch.equal(after.network.net.net[0].bias, bias)
-    assert now.shift.item() == 0.0
+    assert module.shift.item() == 0.0
 
 
 def test_point_parameter_may_be_frozen_in_a_warm_start():
