@@ -108,7 +108,7 @@ class Program:
         Raises
         ------
         ValueError
-            If draws have another shape than their site.
+            If draws have a shape that differs from that of their site.
         """
         latent, observed = {}, {}
         for name, value in draws.items():

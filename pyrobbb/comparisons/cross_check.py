@@ -193,7 +193,9 @@ def _compare_means(
     )
     comparisons = []
     for quantity in sampled[0]:
-        first, values = (np.array([draw[quantity] for draw in way]) for way in (sampled, closed))
+        first, values = (
+            np.array([draw[quantity] for draw in draws]) for draws in (sampled, closed)
+        )
         gaps = np.abs((first - values).mean(0))
         errors = (first - values).std(0, ddof=1) / np.sqrt(len(noises))
         # A rare event may occur in none of the draws, so that its error is underestimated: no

@@ -69,7 +69,7 @@ def by_reference(
         loss += kl
         d_loc.append(gradients[0])
         d_rho.append(gradients[1])
-    flat = [np.concatenate([np.ravel(g) for g in some]) for some in (d_loc, d_rho)]
+    flat = [np.concatenate([np.ravel(g) for g in parts]) for parts in (d_loc, d_rho)]
     return LossAndGradients(np.array([loss]), flat[0], flat[1])
 
 

@@ -99,7 +99,9 @@ def by_pyro(
         loss = (elbo or Trace_ELBO()).differentiable_loss(network, guide, x, y)
     loss.backward()
     locs, rhos = parameters_of(guide, noise)
-    gradients = [flatten([p.grad for p in some if p.grad is not None]) for some in (locs, rhos)]
+    gradients = [
+        flatten([p.grad for p in parameters if p.grad is not None]) for parameters in (locs, rhos)
+    ]
     guide.zero_grad()  # SVI would add to them
     return LossAndGradients(np.array([loss.item()]), gradients[0], gradients[1])
 

@@ -152,7 +152,7 @@ def _ranks(
     for source in posterior.sources(n_draws, seed):
         draws = join(source.draws(x[:1]), source.n_draws)
         true_values, values = (
-            _quantities(source.network, some, x, probes, y) for some in (truth, draws)
+            _quantities(source.network, latents, x, probes, y) for latents in (truth, draws)
         )
         for name, value in true_values.items():
             ranks[name] = ranks.get(name, 0) + to_numpy((values[name] < value).sum(0))

@@ -251,7 +251,7 @@ class Posterior:
         FileNotFoundError
             If there is no folder, or no posterior in it.
         ValueError
-            If the folder is truncated, modified, of another format, or does not match `network`.
+            If the folder is truncated, modified, in another format, or does not match `network`.
         """
         return cls(storage.read(path, network))
 

@@ -114,7 +114,7 @@ def as_prior(chain: FittedChain) -> BayesianNetwork:
 
 @dataclass(frozen=True)
 class _WithLatents(Conditional):
-    """A likelihood with other priors for its latent sites."""
+    """A likelihood with different priors for its latent sites."""
 
     likelihood: Conditional
     posteriors: Mapping[str, TorchDistribution]

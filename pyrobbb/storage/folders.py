@@ -186,7 +186,7 @@ def read_folder(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
     FileNotFoundError
         If there is no folder, or no header in it.
     ValueError
-        If it is damaged or of another format.
+        If it is damaged or in another format.
     """
     folder = Path(path)
     before, header = None, _read_header(folder)

@@ -99,7 +99,7 @@ def check_fields(
     Raises
     ------
     ValueError
-        If it has other fields, or a field of another type.
+        If a field is missing, unknown or of the wrong type.
     """
     if not isinstance(value, dict):
         raise ValueError(f"its {where} must be an object, got {reprlib.repr(value)}.")

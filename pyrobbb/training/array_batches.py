@@ -45,10 +45,10 @@ class ArrayBatches:
         """A checksum of all rows and weights."""
         return crc32(*(part for part in self._whole if part is not None))
 
-    def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
+    def epochs(self, epochs: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
         """Yield the batches of a range of epochs, in a new order for each epoch and each chain."""
-        n_all = np.full((len(which), self.n_batches), self.batch_size)
-        number = np.arange(which.start * self.n_batches, which.stop * self.n_batches)
+        n_all = np.full((len(epochs), self.n_batches), self.batch_size)
+        number = np.arange(epochs.start * self.n_batches, epochs.stop * self.n_batches)
         if self.n_batches == 1:
             yield self._batches(None, n_all, number)
             return
@@ -56,13 +56,13 @@ class ArrayBatches:
         n_all[:, -1] -= n_missing
         chains = []
         for generator in generators:
-            for _ in range(self._n_ordered, which.start):  # epochs before a checkpoint
+            for _ in range(self._n_ordered, epochs.start):  # epochs before a checkpoint
                 torch.randperm(self.n_data, generator=generator)
-            orders = [torch.randperm(self.n_data, generator=generator) for _ in which]
+            orders = [torch.randperm(self.n_data, generator=generator) for _ in epochs]
             order = torch.stack(orders)
             order = torch.cat([order, order[:, :n_missing]], 1)
             chains.append(order.reshape((len(number), self.batch_size)))
-        self._n_ordered = which.stop
+        self._n_ordered = epochs.stop
         rows = chains[0] if len(chains) == 1 else torch.stack(chains, 1)
         rows = rows[..., rows_of_process(self.batch_size, self._team)].contiguous()
         yield self._batches(rows.to(self._x.device), n_all, number)

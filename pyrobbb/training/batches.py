@@ -79,7 +79,7 @@ class BatchSource(Protocol):
         """A checksum that identifies the data in a checkpoint."""
         ...
 
-    def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
+    def epochs(self, epochs: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
         """Yield the batches of a range of epochs, in the order of each chain's generator."""
         ...
 

@@ -43,7 +43,7 @@ class Checkpoints:
     every : int, optional
         Steps between checkpoints. None: about a minute, or more if they take long to write.
     fingerprint : mapping
-        Identifies the fit: checkpoints with another fingerprint are refused.
+        Identifies the fit: checkpoints with a different fingerprint are refused.
     """
 
     def __init__(self, folder: Path, every: int | None, fingerprint: Mapping[str, Any]) -> None:

@@ -46,7 +46,7 @@ def check_batch_norm(batches: BatchSource, team: Team) -> None:
     if batches.batch_size == 1 or batches.n_data % batches.batch_size == 1:
         raise ValueError(
             f"`batch_size` {batches.batch_size} leaves a last batch of 1 of the {batches.n_data} "
-            "rows, for which batch norm has no variance: choose another size."
+            "rows, for which batch norm has no variance: choose a different size."
         )
 
 

@@ -77,13 +77,13 @@ class MapLoaderBatches:
         self.n_batches = len(loader)
         self.example = x[:1].clone(), y[:1].clone()
 
-    def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
+    def epochs(self, epochs: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
         """Yield the batches of some epochs one at a time, in the order of the loader.
 
         The loader's draws from torch's random state depend only on the seed and the epoch.
         """
         seed = generators[0].initial_seed()
-        for epoch in which:
+        for epoch in epochs:
             if isinstance(sampler := sampler_of(self._loader), DistributedSampler):
                 sampler.set_epoch(epoch)
             random_state = PrivateRandomState(child_seed(seed, epoch))
@@ -129,13 +129,13 @@ class IterableLoaderBatches:
         self.n_batches = math.ceil(n_data / self.batch_size)
         self.example = x[:1].clone(), y[:1].clone()
 
-    def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
+    def epochs(self, epochs: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
         """Yield the batches of some epochs one at a time, in the order of the loader.
 
         The loader's draws from torch's random state depend only on the seed and the epoch.
         """
         seed = generators[0].initial_seed()
-        for epoch in which:
+        for epoch in epochs:
             random_state = PrivateRandomState(child_seed(seed, epoch))
             pairs = pairs_of(self._network, self._loader, random_state)
             pairs = rebatch(pairs, self.batch_size // self._team.size)

@@ -38,20 +38,19 @@ class StepPlan:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def steps(
-        self, which: range, n_done: int, record_rows: Callable[[np.ndarray], None]
+        self, epochs: range, n_done: int, record_rows: Callable[[np.ndarray], None]
     ) -> Iterator[Steps]:
         """Yield the remaining steps of a range of epochs.
 
         Parameters
         ----------
-        which : range
-            The epochs.
+        epochs : range
         n_done : int
             Number of steps done, which are skipped.
         record_rows : callable
             Called with the number of rows of each step before the steps are yielded.
         """
-        for batches in self._data.epochs(which, self._generators):
+        for batches in self._data.epochs(epochs, self._generators):
             n_skipped = max(0, n_done - int(batches.number[0]))
             if n_skipped < len(batches.number):
                 batches = batches.skip(n_skipped)

@@ -48,14 +48,14 @@ class StreamBatches:
         x, y = self.example
         return f"{self._rows.n_chunks}-{crc32(x, y)}"
 
-    def epochs(self, which: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
+    def epochs(self, epochs: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
         """Yield the batches of a range of epochs, one buffer at a time.
 
         The order depends only on the seed and the epoch.
         """
         seed = generators[0].initial_seed()
         size = self.n_consecutive * self.batch_size
-        for epoch in which:
+        for epoch in epochs:
             shuffle = Shuffle(self._rows, [seed, epoch])
             number, n_held = epoch * self.n_batches, 0
             x, y = self._buffer(size)

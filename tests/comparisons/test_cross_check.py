@@ -92,7 +92,7 @@ def test_a_guide_with_a_wrong_noise_site_is_detected(monkeypatch):
         failures()
 
 
-def test_an_auto_normal_with_other_initial_values_is_detected(monkeypatch):
+def test_an_auto_normal_with_different_initial_values_is_detected(monkeypatch):
     setup = _LocalAutoNormal._setup_prototype
 
     def shifted(self, *args, **kwargs):

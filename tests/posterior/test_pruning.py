@@ -34,7 +34,7 @@ def data(n=12, n_out=2):
 
 
 def posterior_at_random(seed=0, likelihood=None, dtype=torch.float32, prior=None):
-    """Return a posterior with means and scales of many sizes; those of latent sites are the noisiest."""
+    """Return a posterior with means and scales of many sizes; latent sites are the noisiest."""
     net = mlp(3, [5], 2, "tanh", seed=seed).to(dtype)
     network = BayesianNetwork(net, prior, likelihood).eval()
     guide = MeanFieldGuide(network)
@@ -358,7 +358,7 @@ def test_sparse_weights_refuse_several_chains():
         sparse_weights(chains)
 
 
-def test_other_guides_and_other_objects_are_refused():
+def test_other_guides_and_objects_that_are_not_posteriors_are_refused():
     x, y = data()
     network = BayesianNetwork(mlp(3, [5], 2))
     auto = fit(network, x, y, guide="auto_normal", epochs=1, progress=False)

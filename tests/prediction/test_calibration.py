@@ -115,12 +115,12 @@ def test_the_units_of_y_do_not_change_the_central_level():
 
 
 @pytest.mark.parametrize("y", [Y[:2], Y[:, 0], np.zeros((3, 2))])
-def test_observations_of_another_shape_are_rejected(y):
+def test_observations_of_the_wrong_shape_are_rejected(y):
     with pytest.raises(ValueError, match=r"`y` must have the shape .*\(3, 1\)"):
         NORMAL.central_level(y)
 
 
-def test_calibrated_quantiles_are_those_of_the_mixture_at_other_levels():
+def test_calibrated_quantiles_are_those_of_the_mixture_at_corrected_levels():
     calibrated = NORMAL.calibrated(NARROWER)
     for bound, expected in zip(calibrated.interval(0.8), NORMAL.interval(0.5), strict=True):
         np.testing.assert_allclose(bound, expected)

@@ -175,7 +175,7 @@ def test_all_readers_check_the_folder(folder, read):
         read(folder)
 
 
-def test_network_other_than_the_stored_one_is_refused(folder):
+def test_network_that_differs_from_the_stored_one_is_refused(folder):
     def load(net, *parts):
         return Posterior.load(folder, BayesianNetwork(net, *parts))
 

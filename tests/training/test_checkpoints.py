@@ -283,14 +283,14 @@ def test_checkpoint_of_another_fit_is_refused(tmp_path, monkeypatch, options, me
         resume(tmp_path, **options)
 
 
-def test_checkpoint_of_other_data_is_refused(tmp_path, monkeypatch):
+def test_checkpoint_of_different_data_is_refused(tmp_path, monkeypatch):
     crash_a_fit(tmp_path, monkeypatch)
     monkeypatch.setattr(sys.modules[__name__], "X", X + 1)
     with pytest.raises(ValueError, match=r"belongs to another fit: its 'data' is"):
         resume(tmp_path)
 
 
-def test_checkpoint_of_another_network_is_refused(tmp_path, monkeypatch):
+def test_checkpoint_of_a_different_network_is_refused(tmp_path, monkeypatch):
     crash_a_fit(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match="does not fit"):
         resume(tmp_path, net=mlp(3, [5], 1, "tanh", seed=0))
@@ -361,7 +361,7 @@ def test_estimator_resumes_the_interrupted_fit(tmp_path, monkeypatch, n_steps):
     assert BBBRegressor.load(tmp_path / "model").checkpoint is None
 
 
-def test_checkpoint_of_a_fit_with_another_start_is_refused(tmp_path):
+def test_checkpoint_of_a_fit_with_a_different_start_is_refused(tmp_path):
     options = {"hidden": (4,), "epochs": 3, "restarts": 1, "random_state": 0, "warm_start": True}
     model = BBBRegressor(calibration=0.0, checkpoint=tmp_path, **options).fit(X, Y[:, 0])
     with pytest.raises(ValueError, match=r"belongs to another fit: its '(start|kl_warmup)' is"):

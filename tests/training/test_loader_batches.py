@@ -125,7 +125,7 @@ def test_smaller_last_batches_of_workers_are_joined(n_workers):
     loader = DataLoader(Short(), batch_size=4, num_workers=n_workers)
     data = loader_batches(BayesianNetwork(mlp(3, [4], 1)), loader, 25)
     generators = [torch.Generator().manual_seed(0)]
-    seen = torch.cat([some.y for some in data.epochs(range(1), generators)])
+    seen = torch.cat([batches.y for batches in data.epochs(range(1), generators)])
     assert sorted(seen.flatten().tolist()) == list(range(25))
 
 

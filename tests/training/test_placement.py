@@ -32,7 +32,7 @@ def quick_fit(net=None, **options):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_fit_in_another_dtype_is_that_of_a_converted_network(engine):
+def test_fit_in_a_different_dtype_is_that_of_a_converted_network(engine):
     options = {"engine": engine, "validation": (X, Y), "sample_weight": np.ones(23)}
     before = network()
     moved = quick_fit(before, dtype=torch.float64, **options)
@@ -52,7 +52,7 @@ def test_float64_network_is_fitted_in_float32():
     assert posterior.predict(torch.as_tensor(X), n_draws=3).mean.dtype == torch.float32
 
 
-def test_initial_posterior_may_have_another_dtype():
+def test_initial_posterior_may_have_a_different_dtype():
     start = quick_fit()
     posterior = quick_fit(start=start, dtype=torch.float64, lr=1e-12)
     torch.testing.assert_close(posterior.guide.loc, start.guide.loc.double())

@@ -43,10 +43,10 @@ def rows_of(stream, epoch, seed=1):
     """Return the rows of each batch of an epoch."""
     generators = [torch.Generator().manual_seed(seed)]
     return [
-        np.hstack([some.x[rows[:n]], some.y[rows[:n]]])
+        np.hstack([batches.x[rows[:n]], batches.y[rows[:n]]])
         # A list, because batches are still in use when later ones are read.
-        for some in list(stream.epochs(range(epoch, epoch + 1), generators))
-        for rows, n in zip(some.rows, some.n_rows, strict=True)
+        for batches in list(stream.epochs(range(epoch, epoch + 1), generators))
+        for rows, n in zip(batches.rows, batches.n_rows, strict=True)
     ]
 
 
@@ -134,8 +134,8 @@ def test_a_file_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
     stream = StreamBatches(BayesianNetwork(mlp(50, [4], 1)), MappedRows(x, y), 1024)
     tracemalloc.start()  # covers NumPy's memory only; that of torch's buffers is added below
     held = 0
-    for some in stream.epochs(range(1), [torch.Generator().manual_seed(0)]):
-        held = max(held, some.x.numel() * 4)
+    for batches in stream.epochs(range(1), [torch.Generator().manual_seed(0)]):
+        held = max(held, batches.x.numel() * 4)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held <= 2**13 * 50 * 4

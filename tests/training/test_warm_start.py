@@ -161,7 +161,7 @@ def test_warm_start_from_a_loaded_posterior(tmp_path, guide):
     assert_same_fit(quick_fit(start=loaded, guide=guide), quick_fit(start=before, guide=guide))
 
 
-def test_sites_may_have_another_order():
+def test_sites_may_be_in_a_different_order():
     class Swapped(nn.Module):
         def __init__(self):
             super().__init__()
