@@ -32,7 +32,7 @@ STANDARD_ERRORS = 5.0
 """Allowed difference, in standard errors, of means over draws with sampled and with closed-form KL
 divergences. Five, because the worst of many gradients is compared."""
 
-AUTO, HAND = "AutoNormal, Trace_ELBO", "MeanFieldGuide, Trace_ELBO"
+AUTO, MEAN_FIELD = "AutoNormal, Trace_ELBO", "MeanFieldGuide, Trace_ELBO"
 CLOSED, FUSED = "MeanFieldGuide, TraceMeanField_ELBO", "MeanFieldGuide, FusedELBO"
 NUMPY = "NumPy, gradients by hand"
 
@@ -146,20 +146,20 @@ def crosscheck(
     network = copy.deepcopy(network).double().eval()
     x, y = network.prepare(x, y)
     with seeded(as_seed(seed)), poutine.block():
-        hand, auto = MeanFieldGuide(network, x), auto_normal(network)
+        mean_field, auto = MeanFieldGuide(network, x), auto_normal(network)
         with torch.no_grad():
             auto(x)
-        noises = [draw_noise(hand) for _ in range(max(n_steps, n_draws))]
+        noises = [draw_noise(mean_field) for _ in range(max(n_steps, n_draws))]
 
         first = by_pyro(network, auto, x, y, noises[0])
-        routes = {AUTO: first, HAND: by_pyro(network, hand, x, y, noises[0])}
+        routes = {AUTO: first, MEAN_FIELD: by_pyro(network, mean_field, x, y, noises[0])}
         notes = []
         try:
-            routes[FUSED] = by_fused_elbo(network, hand, x, y, noises[0])
+            routes[FUSED] = by_fused_elbo(network, mean_field, x, y, noises[0])
         except CannotFuseError as reason:
             notes.append(f"{FUSED}: omitted, {reason}.")
         try:
-            routes[NUMPY] = by_reference(network, hand, x, y, noises[0])
+            routes[NUMPY] = by_reference(network, mean_field, x, y, noises[0])
         except NotCoveredError as reason:
             notes.append(f"{NUMPY}: omitted, {reason}.")
         comparisons = [
@@ -167,8 +167,8 @@ def crosscheck(
             for quantity, value in first.by_quantity().items()
             for route, result in routes.items()
         ]
-        comparisons += _compare_means(network, hand, x, y, noises[:n_draws])
-        comparisons += _compare_fits(network, auto, hand, x, y, noises[:n_steps], lr)
+        comparisons += _compare_means(network, mean_field, x, y, noises[:n_draws])
+        comparisons += _compare_fits(network, auto, mean_field, x, y, noises[:n_steps], lr)
     return CrossCheck(tuple(comparisons), tuple(notes))
 
 
@@ -216,7 +216,7 @@ def _compare_means(
 def _compare_fits(
     network: BayesianNetwork,
     auto: AutoNormal,
-    hand: MeanFieldGuide,
+    mean_field: MeanFieldGuide,
     x: Tensor,
     y: Tensor,
     noises: list[dict[str, Tensor]],
@@ -224,7 +224,7 @@ def _compare_fits(
 ) -> list[Comparison]:
     # Each guide needs a copy of the network, because its point parameters are trained as well.
     sides = []
-    for guide in (auto, hand):
+    for guide in (auto, mean_field):
         model = copy.deepcopy(network)
         sides.append((guide, SVI(model, guide, pyro.optim.Adam({"lr": lr}), Trace_ELBO())))
     worst = {"loc": 0.0, "rho": 0.0}
@@ -234,16 +234,16 @@ def _compare_fits(
             with FixedNoise(noise):
                 svi.step(x, y)
         pairs = zip(*(parameters_of(guide, noise) for guide, _ in sides), strict=True)
-        for which, (of_auto, of_hand) in zip(worst, pairs, strict=True):
-            first, ends[which] = flatten(of_auto), flatten(of_hand)
-            worst[which] = float(np.maximum(worst[which], np.abs(first - ends[which]).max()))
+        for name, (of_auto, of_mean_field) in zip(worst, pairs, strict=True):
+            first, ends[name] = flatten(of_auto), flatten(of_mean_field)
+            worst[name] = float(np.maximum(worst[name], np.abs(first - ends[name]).max()))
     return [
         Comparison(
-            f"{which}, {len(noises)} steps of SVI",
-            HAND,
-            float(np.linalg.norm(ends[which])),
-            worst[which],
-            RELATIVE_TOLERANCE * max(1.0, float(np.abs(ends[which]).max())),
+            f"{name}, {len(noises)} steps of SVI",
+            MEAN_FIELD,
+            float(np.linalg.norm(ends[name])),
+            worst[name],
+            RELATIVE_TOLERANCE * max(1.0, float(np.abs(ends[name]).max())),
         )
-        for which in worst
+        for name in worst
     ]

@@ -1,4 +1,4 @@
-"""Compare a variational posterior with NUTS on the same Pyro model, for small networks."""
+"""Comparison of a variational posterior with NUTS on the same Pyro model, for small networks."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def compare_with_nuts(
     n_weights = sum(p.numel() for _, p in network.bayesian_parameters())
     if n_weights > MANY_WEIGHTS:
         logger.warning(
-            "NUTS on %d weights will take long; it is meant for small networks.", n_weights
+            "NUTS on %d weights will take a long time; it is meant for small networks.", n_weights
         )
     if posterior is None:
         posterior = fit(network, x, y, seed=seed, progress=progress, **fit_options)

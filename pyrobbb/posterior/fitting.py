@@ -132,9 +132,9 @@ def fit(
         epoch at a time, with the same result. Restarts that are not fitted side by side call them
         one after another.
     checkpoint : path-like, optional
-        Folder for checkpoints. Called again with the same arguments after a crash, the fit
-        continues from the last checkpoint, with a result that is bitwise that of an uninterrupted
-        fit; a completed fit is not repeated. Two checkpoints, ``checkpoint-1``
+        Folder for checkpoints. If `fit` is called again with the same arguments after a crash, it
+        continues from the last checkpoint, with a result that is bitwise equal to that of an
+        uninterrupted fit; a completed fit is not repeated. Two checkpoints, ``checkpoint-1``
         and ``checkpoint-2``, are written alternately: if the last is damaged or could not be
         written, a warning is logged and the previous one is used. `Posterior.load` reads either.
         Needs a guide chosen by name; a DataLoader must derive its order from torch's random state.

@@ -79,9 +79,9 @@ class Checkpoints:
                 tensors=state["tensors"],
             )
         except OSError as error:
-            last = f"of step {self._n_done}" if self._n_done else "none"
+            last = f"step {self._n_done}" if self._n_done else "none"
             logger.warning(
-                "The checkpoint of step %d could not be written: %s. The fit continues; last "
+                "The checkpoint at step %d could not be written: %s. The fit continues; last "
                 "checkpoint: %s.",
                 state["n_done"],
                 error,
@@ -89,7 +89,7 @@ class Checkpoints:
             )
         else:
             self._next = NAMES[1 - NAMES.index(self._next)]
-            logger.debug("Wrote the checkpoint of step %d.", state["n_done"])
+            logger.debug("Wrote the checkpoint at step %d.", state["n_done"])
         # Also after a failure, so that a full disk is not tried again at each step.
         self._n_done, self._written = state["n_done"], time.monotonic()
         self._pause = max(SECONDS, (self._written - began) / MAX_WRITING_SHARE)

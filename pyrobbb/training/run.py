@@ -165,7 +165,7 @@ def start(config: FitConfig, starts: Sequence[ChainStart], folder: Path | None) 
     if stored is not None:
         state.load_state_dict(stored)
         action = "is complete" if state.is_over else "continues"
-        logger.info("The fit %s: its last checkpoint is of step %d.", action, state.n_steps)
+        logger.info("The fit %s: its last checkpoint is at step %d.", action, state.n_steps)
     return Run(
         config,
         networks,

@@ -19,9 +19,8 @@ def test_named_guides_lower_the_loss(guide):
 
 def test_pyro_autoguide_and_custom_guide_lower_the_loss():
     net = network(likelihood=likelihoods.Gaussian(0.5))
-    pyro.get_param_store()["AutoLowRankMultivariateNormal.loc"] = torch.zeros(
-        2
-    )  # of another program
+    # A parameter of another program must not be used or changed.
+    pyro.get_param_store()["AutoLowRankMultivariateNormal.loc"] = torch.zeros(2)
     posterior = quick_fit(net, guide=AutoLowRankMultivariateNormal(net), epochs=50, lr=0.03)
     assert posterior.history.nelbo[-5:].mean() < posterior.history.nelbo[:5].mean()
     assert posterior.predict(X, n_draws=4).mean.shape == (23, 1)
