@@ -171,7 +171,7 @@ def draw_source(
     ValueError
         If there is a guide without a model.
     """
-    # It is recognised by its attributes, to avoid the import of pyro.infer.mcmc otherwise.
+    # Recognised by its attributes, so that pyro.infer.mcmc need not be imported.
     is_mcmc = hasattr(posterior, "get_samples") and hasattr(posterior, "kernel")
     if is_mcmc and model is None:
         model, args, kwargs = posterior.kernel.model, posterior._args, posterior._kwargs

@@ -33,7 +33,7 @@ class ElboGain:
     Attributes
     ----------
     gain, standard_error : float
-        In nats; the error is due to the number of draws with which the ELBO is estimated.
+        In nats; the standard error is due to the finite number of draws.
     n_rows : int
         Rows of data.
     epochs : int

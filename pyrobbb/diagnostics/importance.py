@@ -151,7 +151,7 @@ def log_ratios(
 
 
 def khat_of_chains(tree: xarray.DataTree) -> list[ParetoFit]:
-    """Fit the tail of p(w, D) / q(w) for each chain, because independent fits have different q.
+    """Fit the tail of p(w, D) / q(w) for each chain, because their guides q differ.
 
     Parameters
     ----------

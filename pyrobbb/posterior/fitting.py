@@ -75,7 +75,7 @@ def fit(
     y : array-like of shape (n, ...)
         Observations, in the shape of the likelihood's event.
     n_data : int, optional
-        Number of distinct rows of a DataLoader, which is not inferred. Other data are counted.
+        Number of distinct rows of a DataLoader, which is not inferred from it.
     sample_weight : array-like of shape (n,), optional
         Weight of each row in the log-likelihood: the objective is
         ``sum_i sample_weight[i] * nll_i + kl``, as if row i had been observed that many times. The

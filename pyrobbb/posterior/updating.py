@@ -35,7 +35,7 @@ def update(
     seed: int | None = None,
     **options: Any,
 ) -> Posterior:
-    """Update a posterior with further rows, for which it is the prior; no earlier row is needed.
+    """Update a posterior with further rows, using it as their prior, without the earlier rows.
 
     As the posterior is an approximation, the result is close but not equal to a fit to all rows at
     once, and depends on the order of the rows.

@@ -1,4 +1,4 @@
-"""Prediction: the predictive mixture, the base class of regression and classification."""
+"""Prediction: the predictive mixture, as the base class of regression and classification."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def _is_on(device: torch.device, requested: torch.device | None) -> bool:
 
 
 def as_device(device: Device | None) -> torch.device | None:
-    """Return the device with a name; raise if it is not available."""
+    """Return the device with the given name; raise if it is not available."""
     if device is None:
         return None
     try:
