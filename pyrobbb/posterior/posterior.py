@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from .. import storage
 from .._core.arrays import ArrayLike, check_count
 from .._core.random_state import as_seed
+from .._core.state_dicts import equal_tensors
 from ..fitted import FitSettings, FittedChain, History
 from ..fitted.draws import draws_of, predict_from, prior_source_of, sources_of
 from ..model.network import BayesianNetwork
 from ..prediction import ClassificationPrediction, RegressionPrediction
 from ..prediction.drawn_distributions import WORKING_MEMORY
 from ..prediction.sampling import Draws, FixedDraws, Source
+from ..storage.specs import model_description
 from ..streams import Parquet, check_shard, chunks_of, plan_chunks
 
 
@@ -29,8 +31,13 @@ class Posterior:
     Parameters
     ----------
     chains : sequence of FittedChain
-        At least one: the results of independent fits, such as those of ``fit(..., restarts=4)``.
-        Draws and predictions come in equal numbers from all of them.
+        At least one: the results of independent fits of one model, such as those of
+        ``fit(..., restarts=4)``. Draws and predictions come in equal numbers from all of them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are none, or their networks differ in parameters, prior or likelihood.
 
     Attributes
     ----------
@@ -68,6 +75,7 @@ class Posterior:
                 )
         if not chains:
             raise ValueError("`chains` must hold at least one FittedChain, got none.")
+        _check_same_model(chains)
         object.__setattr__(self, "chains", chains)
 
     @property
@@ -266,3 +274,16 @@ class Posterior:
         from ..arviz_io import to_arviz
 
         return to_arviz(self, x, y, **options)
+
+
+def _check_same_model(chains: Sequence[FittedChain]) -> None:
+    """Raise unless the networks of all chains have the same parameters, prior and likelihood."""
+    first, *others = (model_description(chain.network) for chain in chains)
+    for i, other in enumerate(others, 1):
+        for part, (value, tensors) in first.items():
+            other_value, other_tensors = other[part]
+            if value != other_value or not equal_tensors(tensors, other_tensors):
+                raise ValueError(
+                    f"`chains` must have the same {part}: chain {i} has {other_value}, chain 0 has "
+                    f"{value}."
+                )

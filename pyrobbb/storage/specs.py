@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import likelihoods, priors
 from ..model.mlp import ACTIVATIONS, MLPSpec
+from ..model.network import BayesianNetwork
 from ..priors import ByName
 from .strict_json import as_json, check_fields, prefix_errors
 
@@ -47,6 +48,25 @@ def describe(where: str, part: Any, tensors: dict[str, Tensor]) -> dict[str, Any
         return {"type": "custom", "name": name_of(part)}
     values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
     return {"type": type(part).__name__, **as_json(where, values, refer)}
+
+
+def model_description(network: BayesianNetwork) -> dict[str, tuple[Any, dict[str, Tensor]]]:
+    """Describe what the networks of several chains must have in common.
+
+    Returns
+    -------
+    dict of str to tuple
+        For ``"parameters"``, ``"prior"`` and ``"likelihood"``: a description, and its tensors.
+    """
+    shapes = {name: tuple(p.shape) for name, p in network.net.named_parameters()}
+    described: dict[str, tuple[Any, dict[str, Tensor]]] = {"parameters": (shapes, {})}
+    for part in PARTS:
+        value, tensors = getattr(network, part), dict[str, Tensor]()
+        try:
+            described[part] = describe(part, value, tensors), tensors
+        except (TypeError, ValueError):  # it cannot be stored, but it can be used
+            described[part] = {"type": "custom", "name": name_of(value)}, {}
+    return described
 
 
 def build(where: str, description: Any, tensors: Mapping[str, Tensor]) -> Any:

@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support import posterior_of
+from support import combined, posterior_of
 
 from pyrobbb import (
     BayesianNetwork,
     MeanFieldGuide,
+    Posterior,
     fit,
     likelihoods,
     mlp,
+    priors,
     prune,
 )
 from pyrobbb.fitted.history import History
@@ -193,3 +195,32 @@ def test_posterior_can_be_made_from_a_guide_fitted_elsewhere():
     history = History(*[np.zeros(1)] * 3, np.zeros(1, int), np.ones(1, int))
     posterior = posterior_of(network, MeanFieldGuide(network), history, torch.zeros(1, 3))
     assert posterior.predict(X, n_draws=3).mean.shape == (40, 1)
+
+
+def simple_chain(n_hidden=2, prior=None, likelihood=None):
+    network = BayesianNetwork(mlp(3, [n_hidden], 1), prior, likelihood).eval()
+    return posterior_of(network, MeanFieldGuide(network), None, torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"n_hidden": 3}, "parameters"),
+        ({"prior": priors.Normal(2.0)}, "prior"),
+        ({"likelihood": likelihoods.Gaussian(3.0)}, "likelihood"),
+    ],
+)
+def test_chains_of_different_models_are_refused(options, part):
+    """Draws of all chains go through one likelihood, and ratios to one prior."""
+    assert len(combined([simple_chain(), simple_chain()]).chains) == 2
+    with pytest.raises(ValueError, match=f"`chains` must have the same {part}: chain 1 has"):
+        combined([simple_chain(), simple_chain(**options)])
+
+
+def test_a_posterior_needs_chains():
+    with pytest.raises(ValueError, match="`chains` must hold at least one FittedChain, got none"):
+        Posterior(())
+    with pytest.raises(TypeError, match="got a FittedChain"):
+        Posterior(simple_chain().chains[0])
+    with pytest.raises(TypeError, match="got a str in it"):
+        Posterior(("chain",))

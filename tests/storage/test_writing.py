@@ -13,7 +13,6 @@ import pytest
 import torch
 from pyro.infer import Trace_ELBO
 from stored_folders import CASES, X, Y, by_hand, fitted, header_of
-from support import combined
 from torch import nn
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, Posterior, auto_normal, mlp, priors, storage
@@ -128,7 +127,7 @@ def test_chains_with_different_priors_cannot_be_saved_together(tmp_path):
         ValueError,
         match="must have the same prior to be saved together: chain 1 differs from chain 0",
     ):
-        combined(chains).save(tmp_path / "model")
+        storage.write(tmp_path / "model", [chain for own in chains for chain in own.chains])
     with pytest.raises(ValueError, match="`chains` must hold at least one chain, got none"):
         storage.write(tmp_path / "model", [])
 
