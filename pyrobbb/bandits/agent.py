@@ -1,4 +1,4 @@
-"""Agent: what bandit agents share, which is the interface, the replay buffer, updates and files.
+"""Agent: the base class of bandit agents.
 
 An agent is used in a custom loop: it chooses an action for a context (`act`) and learns from the
 reward (`observe`). Each kind of agent has a network that maps context and action to the expected
@@ -37,7 +37,7 @@ from .replay_buffer import ReplayBuffer
 
 
 class Agent(ABC):
-    """What bandit agents share: `act`, `observe`, `save` and `load`.
+    """Base class of bandit agents, with `act`, `observe`, `save` and `load`.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Agent(ABC):
     network : BayesianNetwork
     guide : MeanFieldGuide
     optimizer : FlatAdam
-        Of the learned tensors, which are those of the network and the guide.
+        Optimizer of the learned tensors of the network and the guide.
     """
 
     _kl_weight = 1.0
@@ -104,7 +104,7 @@ class Agent(ABC):
         return Posterior((FittedChain(network, guide, history, example, settings),))
 
     def inputs(self, context: ArrayLike) -> np.ndarray:
-        """Return the network's inputs for a context, one row for each action.
+        """Return the network's inputs for a context, one row per action.
 
         Parameters
         ----------
@@ -145,7 +145,7 @@ class Agent(ABC):
         return action
 
     def observe(self, context: ArrayLike, action: int, reward: float) -> None:
-        """Store the reward of an action; after every `update_every` observations, learn.
+        """Store the reward of an action; learn after every `update_every` observations.
 
         The action need not be one that the agent chose. If this raises or is interrupted, the agent
         remains in its previous state.
@@ -242,11 +242,11 @@ class Agent(ABC):
 
     @abstractmethod
     def _choose(self, inputs: Tensor, seed: int) -> int:
-        """Choose an action by the fitted network."""
+        """Choose an action with the fitted network."""
 
     @abstractmethod
     def _learn(self, steps: Steps, losses: np.ndarray, seed: int) -> None:
-        """Take steps, and write their losses into an array, as `Engine.run` does."""
+        """Take steps and write their losses into an array, as `Engine.run` does."""
 
     def _check_support(self, x: Tensor, y: Tensor) -> None:
         """Raise a ValueError if the reward is not in the likelihood's support."""
@@ -278,7 +278,7 @@ class Agent(ABC):
 
     @contextmanager
     def _undo_on_error(self, is_due: bool) -> Iterator[None]:
-        """Restore the previous state if an observation is not completed."""
+        """Restore the previous state if an observation fails or is interrupted."""
         n_seen, row = self.n_seen, self._replay.next_overwritten()
         losses, n_steps = self._losses, self._adam.n_steps
         before = [tensor.clone() for tensor in self._learned()] if is_due else []
@@ -296,7 +296,7 @@ class Agent(ABC):
         return [*self._adam.tensors, *self._adam.first, *self._adam.second]
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Return what is stored with the posterior: the replay buffer, and the moments of Adam."""
+        """Return the tensors stored with the posterior: the replay buffer and the moments of Adam."""
         n = len(self._replay)
         tensors = {"replay.x": self._replay.x[:n], "replay.y": self._replay.y[:n]}
         for name in ("first", "second"):

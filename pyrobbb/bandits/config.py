@@ -1,4 +1,4 @@
-"""AgentConfig: the sizes of an agent, how it learns, and its seeds."""
+"""AgentConfig: the validated arguments of an agent, and the seeds derived from them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .._core.arrays import ArrayLike, check_count, check_positive, to_numpy
 from ..model.mlp import Activation
 
 ACT, LEARN, BATCHES = range(3)
-"""The purposes of seeds. The seed of each action and update is derived from the agent's seed and
-their number, so that a loaded agent needs no random state to continue as the saved one would."""
+"""Purposes of seeds. The seed of each action and update is derived from the agent's seed, a purpose
+and a counter, so that a loaded agent continues as the saved one would, without a random state."""
 
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """The arguments that all kinds of agents have, checked; see `ThompsonSampler`."""
+    """Validated arguments that all agents have; see `ThompsonSampler`."""
 
     n_features: int
     n_actions: int
@@ -46,7 +46,7 @@ class AgentConfig:
         return self.n_features + self.n_actions
 
     def inputs(self, context: Tensor) -> Tensor:
-        """Return the network's inputs for a context, one row for each action."""
+        """Return the network's inputs for a context, one row per action."""
         return torch.cat([context.expand(self.n_actions, -1), torch.eye(self.n_actions)], 1)
 
     def checked_context(self, context: ArrayLike) -> Tensor:
@@ -54,8 +54,8 @@ class AgentConfig:
         array = to_numpy(context)
         if array.dtype.kind not in "buif":
             raise TypeError(
-                f"`context` must hold numbers, got {array.dtype}. Encode it: each category as a "
-                "column of 0 and 1."
+                f"`context` must hold numbers, got {array.dtype}. Encode it: one "
+                "column of 0 and 1 per category."
             )
         if array.shape != (self.n_features,):
             raise ValueError(
@@ -73,6 +73,6 @@ class AgentConfig:
         return row
 
     def seed_of(self, purpose: int, number: int) -> int:
-        """Return the seed of an action or an update, for one purpose."""
+        """Return the seed of the `number`-th action or update, for one purpose."""
         sequence = np.random.SeedSequence([self.seed, purpose, number])
         return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))

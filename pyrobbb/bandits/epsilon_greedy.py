@@ -1,4 +1,4 @@
-"""EpsilonGreedy: an agent to compare Thompson sampling with."""
+"""EpsilonGreedy: a baseline for Thompson sampling."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from .config import AgentConfig
 
 
 class EpsilonGreedy(Agent):
-    """Choose the action with the highest expected reward; with probability epsilon, any action.
+    """Epsilon-greedy agent: the action with the highest expected reward, or a random one.
 
-    The network and the replay buffer are those of `ThompsonSampler`, but the weights are points,
-    fitted to the rewards by least squares.
+    The network and the replay buffer are those of `ThompsonSampler`, but the weights are point
+    estimates, fitted to the rewards by least squares.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from .._core.arrays import ArrayLike, check_count
 
 
 class ActingAgent(Protocol):
-    """The interface of an agent for `run`."""
+    """Interface that `run` requires of an agent."""
 
     def act(self, context: ArrayLike) -> int:
         """Choose an action."""
@@ -23,7 +23,7 @@ class ActingAgent(Protocol):
 
 
 class Environment(Protocol):
-    """The interface of an environment for `run`: that of gymnasium, with a regret."""
+    """Interface that `run` requires of an environment: that of gymnasium, with a regret."""
 
     def reset(self) -> tuple[Any, dict[str, Any]]:
         """Return the first context."""

@@ -15,7 +15,7 @@ GOOD, BAD = 5.0, -35.0
 
 
 class MushroomBandit:
-    """A sequence of mushrooms drawn at random; action 0 leaves a mushroom, action 1 eats it.
+    """Bandit of mushrooms drawn at random: action 0 leaves a mushroom, action 1 eats it.
 
     The reward of eating is 5 for an edible mushroom, and -35 or 5 with probability 1/2 each for a
     poisonous one; the reward of leaving it is 0. The interface is that of gymnasium, which is not
@@ -79,7 +79,7 @@ class MushroomBandit:
         Parameters
         ----------
         seed : int, optional
-            Restarts the sequence of mushrooms and rewards from this seed.
+            Seed to restart the sequence of mushrooms and rewards from.
 
         Returns
         -------
@@ -108,13 +108,13 @@ class MushroomBandit:
             False.
         info : dict
             ``"regret"``: the expected reward of the best action (5 for an edible mushroom, else 0)
-            minus the reward; negative where a poisonous mushroom was harmless. ``"is_edible"``:
-            of the mushroom left or eaten.
+            minus the reward; negative if a poisonous mushroom was harmless. ``"is_edible"``:
+            whether the mushroom left or eaten was edible.
 
         Raises
         ------
         RuntimeError
-            Before `reset`.
+            If `reset` has not been called yet.
         ValueError
             If the action is neither 0 nor 1.
         """

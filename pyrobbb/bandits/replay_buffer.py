@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 class ReplayBuffer:
-    """The last rows observed; when it is full, a new row overwrites the oldest.
+    """Buffer of the last rows observed; when it is full, a new row overwrites the oldest.
 
     Parameters
     ----------
     size : int
         Maximum number of rows.
     n_inputs : int
-        Columns of x.
+        Number of columns of x.
 
     Attributes
     ----------
@@ -22,7 +22,7 @@ class ReplayBuffer:
     y : Tensor of shape (size, 1)
         Only the first ``len(buffer)`` rows of both are in use.
     n_seen : int
-        Rows observed so far, including overwritten ones.
+        Number of rows observed so far, including overwritten ones.
     """
 
     def __init__(self, size: int, n_inputs: int) -> None:
@@ -38,11 +38,11 @@ class ReplayBuffer:
         self.n_seen += 1
 
     def next_overwritten(self) -> tuple[Tensor, Tensor]:
-        """Return a copy of what the next row will overwrite."""
+        """Return a copy of the row that the next one will overwrite."""
         return self.x[self._position].clone(), self.y[self._position].clone()
 
     def undo_add(self, n_seen: int, overwritten: tuple[Tensor, Tensor]) -> None:
-        """Undo the addition, finished or not, of the row after the first `n_seen`."""
+        """Undo the complete or partial addition of a row to a buffer that had seen `n_seen` rows."""
         self.n_seen = n_seen
         self.x[self._position], self.y[self._position] = overwritten
 

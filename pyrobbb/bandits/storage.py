@@ -29,7 +29,7 @@ class StoredAgent:
     Attributes
     ----------
     arguments : dict
-        Of its constructor, except for prior and likelihood, which are in the posterior.
+        Arguments of its constructor, except for prior and likelihood, which the posterior has.
     n_acted, n_seen : int
         Numbers of its actions and observations.
     tensors : dict of str to Tensor
@@ -45,7 +45,7 @@ class StoredAgent:
 
 
 def write(path: str | os.PathLike[str], kind: str, stored: StoredAgent) -> None:
-    """Write an agent of a class into a folder, replacing the agent in it.
+    """Write an agent of class `kind` into a folder, replacing any agent in it.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def write(path: str | os.PathLike[str], kind: str, stored: StoredAgent) -> None:
 
 
 def read(path: str | os.PathLike[str], kind: str) -> StoredAgent:
-    """Read an agent of a class.
+    """Read an agent of class `kind`.
 
     Raises
     ------

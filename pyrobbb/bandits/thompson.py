@@ -45,8 +45,8 @@ class ThompsonSampler(Agent):
     fitted by Bayes by Backprop to the last `replay_size` observations. Each update continues from
     the previous one, including the state of the optimizer.
 
-    Contexts should be of order 1, as the inputs of any network: standardise numbers, and encode
-    each category as a column of 0 and 1.
+    Contexts should be of order 1, like the inputs of any network: standardise numbers, and one-hot
+    encode categories.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ class ThompsonSampler(Agent):
         n_out = 2 if isinstance(likelihood, HeteroscedasticGaussian) else 1
         net = mlp(config.n_inputs, hidden, n_out, activation, seed=config.seed)
         network = BayesianNetwork(net, prior, likelihood)
-        with seeded(config.seed):  # a custom likelihood may draw
+        with seeded(config.seed):  # a custom likelihood may draw random numbers
             self._is_real = _check_likelihood(network, config)
             guide = MeanFieldGuide(network, torch.zeros(1, config.n_inputs), init_scale=init_scale)
         self._fused = FusedEngine(
@@ -205,11 +205,11 @@ class ThompsonSampler(Agent):
 
 
 def _check_likelihood(network: BayesianNetwork, config: AgentConfig) -> bool:
-    """Check that a likelihood fits rewards; return whether these may be any real numbers."""
+    """Check that a likelihood suits rewards; return whether they may be any real numbers."""
     likelihood, x = network.likelihood, torch.zeros(1, config.n_inputs)
     if network.targets_like(x).shape != (1, 1):
         raise ValueError(
-            f"`likelihood` must be one for a single number, the reward, got {likelihood}."
+            f"`likelihood` must be a distribution of a single number, the reward, got {likelihood}."
         )
     if isinstance(likelihood, Bernoulli | Poisson | NegativeBinomial) and config.reward_scale != 1:
         raise ValueError(

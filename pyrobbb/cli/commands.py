@@ -40,14 +40,14 @@ def fit(
     out: Annotated[str, typer.Option(help="Folder for the model.")],
     task: Annotated[
         Literal["regression", "classification"] | None,
-        typer.Option(help="Inferred from the target if omitted."),
+        typer.Option(help="Task of the model (inferred from the target if omitted)."),
     ] = None,
-    drop: Annotated[str, typer.Option(help="Columns to leave out: id,name")] = "",
+    drop: Annotated[str, typer.Option(help="Columns to leave out, such as id,name.")] = "",
     categorical: Annotated[
-        str, typer.Option(help="Columns whose numbers are codes of categories: zip,model")
+        str, typer.Option(help="Numeric columns that hold category codes, such as zip,model.")
     ] = "",
     hidden: Annotated[
-        str, typer.Option(help="Units of the hidden layers: 50,50; 0: a linear model; or auto.")
+        str, typer.Option(help="Units per hidden layer, such as 50,50; 0 for a linear model; or auto.")
     ] = "auto",
     prior: Annotated[
         Literal["mixture", "normal", "fan_in", "laplace", "student_t"],
@@ -62,7 +62,7 @@ def fit(
     restarts: Annotated[int, typer.Option(min=1, help="Independent fits to average over.")] = 4,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Passes over the data (chosen by its size if omitted)."),
+        typer.Option(min=1, help="Passes over the data (chosen from its size if omitted)."),
     ] = None,
     seed: Seed = 0,
     device: Annotated[
@@ -70,7 +70,7 @@ def fit(
     ] = None,
     checkpoint: Annotated[
         str | None,
-        typer.Option(help="Folder for checkpoints; the same command resumes from them."),
+        typer.Option(help="Folder for checkpoints; rerun the same command to resume."),
     ] = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
@@ -80,7 +80,7 @@ def fit(
 ) -> None:
     """Fit a Bayesian neural network to a table.
 
-    In several processes: torchrun --nproc-per-node 2 --no-python pyrobbb fit ...
+    To use several processes: torchrun --nproc-per-node 2 --no-python pyrobbb fit ...
     """
     from .._core.distributed import Team
     from ..tables.fitting import fit_table
@@ -140,11 +140,11 @@ def predict(
     context: typer.Context,
     model: Model,
     data: Data,
-    out: Annotated[str, typer.Option(help=".csv, .tsv (also .gz) or .parquet; - is stdout.")],
+    out: Annotated[str, typer.Option(help="File for the predictions: .csv, .tsv (also .gz) or .parquet; - is stdout.")],
     quantiles: Annotated[
         str | None, typer.Option(help="Quantiles of a regression; 0.05,0.5,0.95 by default.")
     ] = None,
-    keep: Annotated[str, typer.Option(help="Columns to copy to the predictions: id")] = "",
+    keep: Annotated[str, typer.Option(help="Columns to copy to the predictions, such as id.")] = "",
     encoding: Encoding = None,
     delimiter: Delimiter = None,
     decimal: Decimal = ".",
@@ -248,7 +248,7 @@ def report(
     context: typer.Context,
     model: Model,
     data: Data,
-    out: Annotated[str, typer.Option(help="An .html file.")],
+    out: Annotated[str, typer.Option(help="File for the report: .html.")],
     seed: Seed = 0,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
@@ -272,7 +272,7 @@ def report(
     with prefix_errors(data):
         write(out, fitted.estimator, fitted.schema, examples.frame, seed=seed)
     result = {"report": out, "rows": len(examples.frame)}
-    output.result(result, make_facts("Reported", result), as_json=as_json)
+    output.result(result, make_facts("Report", result), as_json=as_json)
 
 
 def prune(
@@ -337,7 +337,7 @@ def check(
 def demo(
     context: typer.Context,
     out: Annotated[str, typer.Option(help="Folder for the figures.")] = "demo-output",
-    quick: Annotated[bool, typer.Option(help="A small budget, to see that it runs.")] = False,
+    quick: Annotated[bool, typer.Option(help="Use a small budget, only to see that it runs.")] = False,
     as_json: AsJson = False,
     show_traceback: ShowTraceback = False,
 ) -> int:

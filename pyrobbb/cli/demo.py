@@ -47,7 +47,7 @@ def run(out: str | Path, *, quick: bool = False) -> bool:
     out : path-like
         Folder for the figures.
     quick : bool
-        Whether to run a small budget, only to see that the demonstration works.
+        Use a small budget, only to see that the demonstration runs.
     """
     started = time.perf_counter()
     folder = Path(out)
@@ -220,7 +220,7 @@ def _train_plain(
     weight_decay: float,
     quick: bool,
 ) -> nn.Sequential:
-    """Train a point estimate by AdamW, and return the net at its lowest held-out loss."""
+    """Train a point estimate with AdamW, and return the net with the lowest held-out loss."""
     net = copy.deepcopy(net).double()
     generator = torch.Generator().manual_seed(SEED)
     order = torch.randperm(len(x), generator=generator)
@@ -263,7 +263,7 @@ def _point_prediction(
 
 
 def _print_table(rows: dict[str, list[list[float]]], columns: list[str]) -> None:
-    """Print the means over splits, with their standard errors where there is more than one."""
+    """Print the means over splits, with standard errors if there is more than one split."""
     n_splits = len(next(iter(rows.values())))
     print(f"(mean of {n_splits} random splits +- standard error)" if n_splits > 1 else "", end="")
     print(f"\n{'':<20}" + "".join(f"{column:>23}" for column in columns))

@@ -1,4 +1,4 @@
-"""Errors that end a command: mistakes of the user in one line, bugs with their traceback."""
+"""Errors that end a command: one line for mistakes of the user, a traceback for bugs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the parsing of lists written with commas."""
+"""Options that several commands share, and the parsing of comma-separated lists."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Data = Annotated[str, typer.Argument(help="csv, tsv (also .gz) or parquet file."
 Model = Annotated[str, typer.Argument(help="Folder written by `pyrobbb fit`.", metavar="MODEL")]
 Encoding = Annotated[
     str | None,
-    typer.Option(help="Text encoding; UTF-8 by default, or as the byte order mark declares."),
+    typer.Option(help="Text encoding; by default that of the byte order mark, or UTF-8."),
 ]
 Delimiter = Annotated[
     str | None,
@@ -46,11 +46,11 @@ Delimiter = Annotated[
 ]
 Decimal = Annotated[Literal[".", ","], typer.Option(help="Decimal separator of the table.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed, for repeatable results.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 ShowTraceback = Annotated[
     bool,
     typer.Option(
-        "--traceback", callback=_set_traceback, help="Show the traceback of an error as well."
+        "--traceback", callback=_set_traceback, help="Also show the traceback of an error."
     ),
 ]
 
@@ -62,7 +62,7 @@ def parse_names(text: str) -> list[str]:
 
 
 def parse_hidden(text: str) -> tuple[int, ...] | Literal["auto"]:
-    """Return the numbers of units of the hidden layers; "0" means no hidden layer."""
+    """Return the number of units of each hidden layer; "0" means no hidden layers."""
     if text.strip() == "auto":
         return "auto"
     if text.strip() == "0":

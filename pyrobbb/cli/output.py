@@ -59,7 +59,7 @@ class Output:
         self._n_printed = len(self.notes)
 
     def fail(self, message: str, error: Exception | None = None) -> None:
-        """Print on stderr, in one line, why the command fails.
+        """Print on stderr, in one line, why the command failed.
 
         Parameters
         ----------
@@ -111,7 +111,7 @@ class Output:
 def make_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, n_right: int = 0
 ) -> Table:
-    """Return a table whose last n_right columns are numbers, aligned right.
+    """Return a table whose last `n_right` columns are right-aligned numbers.
 
     Cells are not parsed as markup, so that names in brackets are shown as they are.
     """

@@ -1,4 +1,4 @@
-"""What both estimators share: from a table to a posterior, and back to predictions."""
+"""BBBEstimator: the base class of both estimators."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from .stages import Stages, TrainingOptions, fit_once
 
 
 class BBBEstimator(BaseEstimator):
-    """What both estimators share: from a table to a posterior, and back to predictions.
+    """Base class of the estimators, which fit a posterior to a table and predict from it.
 
-    A call of `fit` validates the data, sets the units and sizes (`_set_up`), brings the data into
-    these units (`_prepare`) and fits one or several posteriors (`_fit_stages`).
+    A call of `fit` validates the data (`_validate`), chooses the scaling of the data and the size of
+    the network (`_set_up`), scales the data (`_prepare`) and fits the posterior (`_fit_stages`).
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class BBBEstimator(BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, n_features)
-            Numbers: an array, or a DataFrame of pandas or polars, whose column names are kept.
+            Numeric array, or DataFrame of pandas or polars, whose column names are kept.
         y : array-like of shape (n,), or (n, n_targets) for regression
         sample_weight : array-like of shape (n,), optional
-            Weights of the rows. They are not normalised: a row of weight 2 is the row twice.
+            Weights of the rows, not normalised: a row of weight 2 counts as two equal rows.
         """
         resumes = self.warm_start and self.__sklearn_is_fitted__()
         X, y = self._validate(X, y, reset=not resumes)
@@ -118,17 +118,17 @@ class BBBEstimator(BaseEstimator):
             In the units and the shape of y.
         """
         check_is_fitted(self)
-        return self._predict(X, self.n_draws, self.seed_)  # the same draws at each call
+        return self._predict(X, self.n_draws, self.seed_)  # the same draws in every call
 
     def diagnose(self, X: Any, y: Any, **options: Any) -> Any:
-        """Check, item by item, whether the posterior can be relied on.
+        """Run the checks of `pyrobbb.diagnostics`, which show whether the posterior is reliable.
 
         Parameters
         ----------
         X, y : array-like
-            The data it was fitted to.
+            The data that the estimator was fitted to.
         **options
-            Of `pyrobbb.diagnostics.diagnose`.
+            Options of `pyrobbb.diagnostics.diagnose`.
         """
         return self.posterior_.diagnose(*self.standardised(X, y), **options)
 
@@ -139,12 +139,12 @@ class BBBEstimator(BaseEstimator):
         ----------
         X, y : array-like
         **options
-            Of `pyrobbb.arviz_io.to_arviz`.
+            Options of `pyrobbb.arviz_io.to_arviz`.
         """
         return self.posterior_.to_arviz(*self.standardised(X, y), **options)
 
     def standardised(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return data in the units of the network, for use with ``posterior_``."""
+        """Return data in the units of the network, as ``posterior_`` needs them."""
         check_is_fitted(self)
         X, y = self._validate(X, y, reset=False)
         rows = self._prepare(X, y, None)
@@ -159,7 +159,7 @@ class BBBEstimator(BaseEstimator):
         ----------
         path : path-like
         extra : mapping, optional
-            Plain data to store with it, for `pyrobbb.estimators.storage.read`.
+            Plain data to store with it; `pyrobbb.estimators.storage.read` returns them.
         """
         check_is_fitted(self)
         storage.write(path, self, extra or {})
@@ -171,7 +171,7 @@ class BBBEstimator(BaseEstimator):
         Raises
         ------
         FileNotFoundError, ValueError
-            If the folder does not exist, is damaged, or holds another kind of estimator.
+            If the folder does not exist, is damaged, or contains an estimator of another class.
         """
         estimator, _ = storage.read(path, [cls])
         return estimator
@@ -188,7 +188,7 @@ class BBBEstimator(BaseEstimator):
     def _set_up(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None, stages: Stages
     ) -> None:
-        """Set what later calls keep: the seed, the units and the size of the network."""
+        """Set the seed, the scaling and the size of the network, which later calls do not change."""
         self.seed_ = int(check_random_state(self.random_state).randint(2**31))
         if self.random_state is None:  # an interrupted fit continues with its seed
             stored = stages.stored_seed()
@@ -197,7 +197,7 @@ class BBBEstimator(BaseEstimator):
         self.hidden_ = choose_hidden(self.hidden, len(X))
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, **first_options: Any) -> Self:
-        """Update the posterior by further rows; `first_options` are for the first validation."""
+        """Update the posterior with further rows; the first call passes options to `_validate`."""
         is_first = not self.__sklearn_is_fitted__()
         X, y = self._validate(X, y, reset=is_first, **(first_options if is_first else {}))
         X, y, weight = drop_zero_weights(X, y, sample_weight)
@@ -246,7 +246,7 @@ class BBBEstimator(BaseEstimator):
     def _validate(
         self, X: Any, y: Any, *, reset: bool, **options: Any
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return checked data; with `reset`, set what depends on the columns."""
+        """Return validated data; with `reset`, set the attributes that depend on the columns."""
 
     @abstractmethod
     def _prepare(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Rows:
@@ -266,8 +266,8 @@ class BBBEstimator(BaseEstimator):
 
     @abstractmethod
     def _description(self) -> dict[str, Any]:
-        """Return the plain data that only this kind of estimator stores."""
+        """Return the plain data that this class stores in addition to the common ones."""
 
     @abstractmethod
     def _restore(self, description: Mapping[str, Any]) -> None:
-        """Set the attributes that `_description` has stored."""
+        """Set the attributes from the plain data that `_description` returned."""

@@ -36,7 +36,7 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
     classes_ : ndarray of shape (n_classes,)
         The sorted labels, of any type.
     posterior_ : Posterior
-        With standardised inputs and the index of the class as y.
+        Fitted to standardised inputs, with class indices as y.
     hidden_ : tuple of int
     likelihood_ : callable
     input_scaling_ : Standardizer
@@ -54,7 +54,7 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
     """
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable class, shape (n,)."""
+        """Return the most probable class of each row, shape (n,)."""
         most_probable = self.predict_distribution(X).probs.argmax(1)
         return self.classes_[most_probable]
 
@@ -81,14 +81,14 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
         Returns
         -------
         ClassificationPrediction
-            Of the index of the class in ``classes_``.
+            Predictions of class indices, in the order of ``classes_``.
         """
         return super().predict_distribution(X)
 
     def decision_uncertainty(self, X: Any) -> np.ndarray:
-        """Return the epistemic uncertainty: the mutual information of class and weights.
+        """Return the epistemic uncertainty: the mutual information between class and weights.
 
-        This part of the uncertainty would decrease with more data.
+        More data would reduce this part of the uncertainty.
 
         Parameters
         ----------
@@ -102,16 +102,16 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
         return self.predict_distribution(X).mutual_information
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Update the posterior by further rows: the posterior so far is their prior.
+        """Update the posterior with further rows, with the current posterior as the prior.
 
-        Earlier rows are not needed. The first call sets the units.
+        Earlier rows are not needed. The first call determines the scaling of the data.
 
         Parameters
         ----------
         X : array-like of shape (n, n_features)
         y : array-like of shape (n,)
         classes : array-like of shape (n_classes,), optional
-            For the first call: all classes that will occur. None: those of y.
+            All classes that will occur; only the first call needs them. None: those of y.
         sample_weight : array-like of shape (n,), optional
 
         References
@@ -141,7 +141,7 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
         unknown = self.classes_[index] != y
         if unknown.any():
             raise ValueError(
-                f"`y` must hold classes of the first fit, {self.classes_.tolist()}, got "
+                f"`y` must hold only classes of the first fit, {self.classes_.tolist()}, got "
                 f"{y[unknown].tolist()[0]!r}."
             )
         if len(self.classes_) < 2:

@@ -1,4 +1,4 @@
-"""Split conformal calibration of a regressor by held-out rows."""
+"""Split conformal calibration of a regressor's intervals on held-out rows."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from .preparation import Rows
 logger = logging.getLogger(__name__)
 
 MIN_CALIBRATION_ROWS, MAX_CALIBRATION_ROWS = 9, 1_000
-"""With fewer rows, no held-out observation would bound a 90 % interval; more would make the levels
-hardly more precise."""
+"""With fewer rows, no held-out observation bounds a 90 % interval; further rows hardly make the levels
+more precise."""
 REFIT_FRACTION = 0.25
 """Factor on the epochs and the learning rate of the refit that includes the held-out rows."""
 
 
 def n_calibration_rows(fraction: float, n_rows: int) -> int:
-    """Return the number of rows to hold out for calibration: 0, or enough.
+    """Return the number of rows to hold out for calibration; 0 if there are too few.
 
     Parameters
     ----------
     fraction : float
-        The parameter `calibration` of the regressor.
+        Parameter `calibration` of the regressor.
     n_rows : int
     """
     check_number("calibration", fraction)
@@ -40,9 +40,9 @@ def n_calibration_rows(fraction: float, n_rows: int) -> int:
 
 
 def calibrate(posterior: Posterior, held: Rows, n_draws: int, seed: int) -> Calibration | None:
-    """Return the calibration of a posterior's intervals by rows that it was not fitted to.
+    """Return the calibration of a posterior's intervals on rows that it was not fitted to.
 
-    None, with a warning in the log, if the likelihood has no distribution function.
+    If the likelihood has no distribution function, log a warning and return None.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""likelihood="auto": the likelihood with the highest predictive density of held-out rows."""
+"""Choice of the likelihood by the predictive density of held-out rows, for likelihood="auto"."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def choose_likelihood(
     Parameters
     ----------
     networks : mapping of str to BayesianNetwork
-        A network with each likelihood, by the name of the likelihood and of its stage.
+        Networks by the name of their likelihood, which is also the name of the stage.
     rows : Rows
         A fifth of them is held out.
     options : TrainingOptions
-        A single chain is fitted with each likelihood.
+        `restarts` is ignored: a single chain is fitted with each likelihood.
     stages : Stages
     n_draws : int
-        Draws of the weights in the predictions of held-out rows.
+        Draws of the weights for the predictions of held-out rows.
     """
     fitted, held = rows.split(HELD_OUT_FRACTION, options.seed)
     arguments = options.arguments(fitted) | {"restarts": 1}

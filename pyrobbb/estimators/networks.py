@@ -1,4 +1,4 @@
-"""The network of an estimator, and the names of priors and likelihoods."""
+"""Networks of the estimators, and the names of priors and likelihoods."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ LIKELIHOODS: Mapping[str, likelihoods.Conditional] = {
 }
 SMALL, LARGE = (50,), (50, 50)
 ROWS_FOR_LARGE = 5_000
-"""Hidden layers for ``hidden="auto"``, and the number of rows from which on they are `LARGE`."""
+"""Hidden layers for ``hidden="auto"``: `LARGE` for at least `ROWS_FOR_LARGE` rows, else `SMALL`."""
 
 
 def choose_hidden(hidden: Sequence[int] | Literal["auto"], n_rows: int) -> tuple[int, ...]:
-    """Return the units of the hidden layers, by the number of rows for ``"auto"``."""
+    """Return the units of the hidden layers; for ``"auto"`` they depend on the number of rows."""
     if not isinstance(hidden, str):
         return tuple(int(n) for n in hidden)
     if hidden != "auto":
@@ -48,7 +48,7 @@ def build_network(
     likelihood: likelihoods.Likelihood,
     seed: int,
 ) -> BayesianNetwork:
-    """Return a multilayer perceptron with a prior, given by name or itself, and a likelihood."""
+    """Return a multilayer perceptron with a prior, or the name of one, and a likelihood."""
     net = mlp(n_inputs, hidden, n_outputs, activation, seed=seed)
     return BayesianNetwork(net, _resolve("prior", prior, PRIORS), likelihood)
 
@@ -56,7 +56,7 @@ def build_network(
 def resolve_likelihood(
     likelihood: str | likelihoods.Likelihood, n_targets: int
 ) -> likelihoods.Likelihood:
-    """Return a likelihood, given by name or itself, with a noise scale for each target."""
+    """Return a likelihood, looked up if given by name, with one noise scale per target."""
     resolved = _resolve("likelihood", likelihood, LIKELIHOODS)
     has_noise_scale = isinstance(resolved, likelihoods.Gaussian | likelihoods.StudentT)
     if has_noise_scale and n_targets > 1 and isinstance(resolved.noise_median, float):
@@ -65,7 +65,7 @@ def resolve_likelihood(
 
 
 def _resolve(argument: str, value: Any, known: Mapping[str, Any]) -> Any:
-    """Return the object with a name; a callable is returned as it is."""
+    """Return the object with this name; anything but a string is returned unchanged."""
     if isinstance(value, str):
         if value not in known:
             raise ValueError(f"`{argument}` must be one of {', '.join(known)}, got {value!r}.")

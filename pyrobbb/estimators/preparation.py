@@ -1,4 +1,4 @@
-"""Preparation: from validated arrays to the rows that the network is fitted to."""
+"""Preparation of validated arrays: scaling, compressed tails, and splits into fitted and held-out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn.utils.validation import _check_sample_weight
 from ..prediction import Standardizer
 
 CLIP_SD = 3.0
-"""Standard deviations from the mean within which inputs are not changed by `compress_tails`."""
+"""Distance from the mean, in standard deviations, beyond which `compress_tails` changes inputs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +24,11 @@ class Rows:
     x : ndarray of shape (n, n_features)
         Standardised inputs, their tails compressed.
     y : ndarray of shape (n, n_targets) or (n,)
-        Targets, standardised unless they are counts; or the index of the class.
+        Targets, standardised unless they are counts; or class indices.
     weight : ndarray of shape (n,), optional
-        Positive.
+        Positive weights.
     stratify : bool
-        Whether y is a class whose proportions `split` preserves.
+        Whether `split` preserves the class proportions of y.
     """
 
     x: np.ndarray
@@ -94,7 +94,7 @@ def prepare(
     y : ndarray of shape (n, n_targets) or (n,)
     weight : ndarray of shape (n,), optional
     input_scaling, target_scaling : Standardizer
-        None: the target is not scaled.
+        Scaling of X, and of y; None: y is not scaled.
     stratify : bool
         See `Rows`.
     """
@@ -110,9 +110,9 @@ def scale_inputs(X: np.ndarray, scaling: Standardizer) -> np.ndarray:
 def compress_tails(z: np.ndarray) -> np.ndarray:
     """Compress values beyond `CLIP_SD` to sign(z) (CLIP_SD + log(1 + |z| - CLIP_SD)).
 
-    Values within are not changed, and the order is preserved. A network extrapolates linearly, so
-    that without this a row eight standard deviations away could get almost no predicted noise and
-    a far too narrow interval.
+    Smaller values do not change, and the order is preserved. A network extrapolates linearly:
+    without compression, a row eight standard deviations away could get almost no predicted noise
+    and a far too narrow interval.
     """
     excess = np.maximum(np.abs(z) - CLIP_SD, 0.0)
     return np.sign(z) * (np.minimum(np.abs(z), CLIP_SD) + np.log1p(excess))
@@ -125,7 +125,7 @@ def drop_zero_weights(
     if sample_weight is None:
         return X, y, None
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    counts = weight > 0
-    if not counts.any():
+    is_positive = weight > 0
+    if not is_positive.any():
         raise ValueError("`sample_weight` must be positive for at least one row, got only zeros.")
-    return X[counts], y[counts], weight[counts]
+    return X[is_positive], y[is_positive], weight[is_positive]

@@ -39,10 +39,10 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         Units of the hidden layers; empty for a linear model. ``"auto"``: one layer of 50, and from
         5,000 rows on two layers of 50.
     likelihood : str or callable
-        ``"gaussian"``: noise of a constant, learned scale; ``"heteroscedastic"``: of a scale that
-        depends on the inputs; ``"student_t"``: with outliers; ``"poisson"`` and
-        ``"negative_binomial"``: counts; ``"auto"``: the one of the first two with the higher
-        predictive density of a held-out fifth of the rows. Or one of `pyrobbb.likelihoods`, with
+        ``"gaussian"``: constant, learned noise scale; ``"heteroscedastic"``: noise scale that
+        depends on the inputs; ``"student_t"``: heavy-tailed noise; ``"poisson"`` and
+        ``"negative_binomial"``: counts; ``"auto"``: whichever of the first two has the higher
+        predictive density on a held-out fifth of the rows. Or one of `pyrobbb.likelihoods`, with
         parameters in units of the standard deviation of y.
     activation : str
         See `pyrobbb.mlp`.
@@ -50,24 +50,24 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         ``"mixture"``, ``"normal"``, ``"fan_in"``, ``"laplace"``, ``"student_t"``, or one of
         `pyrobbb.priors`.
     epochs : int, optional
-        Passes over the data. None: as many as take 40,000 steps, at most 10,000 and at least 20.
+        Passes over the data. None: as many as 40,000 steps take, but between 20 and 10,000.
     batch_size : int
         Rows per step.
     lr : float
-        Highest learning rate.
+        Peak learning rate.
     restarts : int
-        Independent fits, over which predictions are averaged.
+        Number of independent fits; predictions are averaged over them.
     n_draws : int
         Draws of the weights per prediction.
     calibration : float
         Fraction of the rows, in [0, 1), held out for the split conformal calibration of intervals
         and quantiles; at most 1,000 rows. A second fit to all rows then continues from the first,
-        with a quarter of the epochs and of `lr`. 0, or too few rows (below 90 with 0.1): intervals
-        are those of the predictive mixture.
+        with a quarter of the epochs and of `lr`. With 0, or with too few rows (fewer than 90 for
+        0.1), intervals are those of the predictive mixture.
     kl_weight : float
-        Factor on the KL divergence from the prior. With 1, as in Bayes' rule, mean-field intervals
-        were too wide on data with little noise; with 0.5, too narrow on data with few rows. This
-        was measured on held-out rows of the training parts of eight UCI data sets.
+        Factor on the KL divergence from the prior. The default was chosen on held-out training rows
+        of eight UCI data sets: with 1, as in Bayes' rule, mean-field intervals were too wide on
+        data with little noise; with 0.5, they were too narrow on data with few rows.
     engine : str
         See `pyrobbb.fit`.
     device : str or torch.device, optional
@@ -80,19 +80,19 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     warm_start : bool
         Whether a further call of `fit` continues from the last posterior, in the same units.
     random_state : int, RandomState or None
-        An int makes fit and predictions repeatable.
+        An int makes fit and predictions reproducible.
     checkpoint : path-like, optional
-        Folder for checkpoints, written about once a minute. Called again with the same data after
-        a crash, `fit` continues from the last one. Each fit needs a separate folder.
+        Folder for checkpoints, written about once per minute. After a crash, call `fit` again with
+        the same data to resume from the last one. Each fit needs a separate folder.
     verbose : bool
         Show a progress bar.
 
     Attributes
     ----------
     posterior_ : Posterior
-        In the units of the standardised data.
+        Fitted to standardised data.
     calibration_ : Calibration or None
-        Of the first fit; `warm_start` and `partial_fit` do not change it.
+        Calibration of the first fit; `warm_start` and `partial_fit` do not change it.
     hidden_ : tuple of int
     likelihood_ : callable
     input_scaling_, target_scaling_ : Standardizer
@@ -162,7 +162,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     _y_shape: tuple[int, ...]
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
-        """Return the predictive mean of y, and on request its standard deviation.
+        """Return the predictive mean of y, and optionally the predictive standard deviation.
 
         Parameters
         ----------
@@ -173,7 +173,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         -------
         mean : ndarray of shape (n,) or (n, n_targets)
         sd : ndarray of the same shape
-            Only with `return_std`; aleatoric and epistemic uncertainty together.
+            Only with `return_std`; includes aleatoric and epistemic uncertainty.
         """
         prediction = self.predict_distribution(X)
         return (prediction.mean, prediction.sd) if return_std else prediction.mean
@@ -243,9 +243,9 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         return np.moveaxis(self._predict(X, n_samples, seed).sample(seed), 0, -1)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Update the posterior by further rows: the posterior so far is their prior.
+        """Update the posterior with further rows, with the current posterior as the prior.
 
-        Earlier rows are not needed. The first call sets the units.
+        Earlier rows are not needed. The first call determines the scaling of the data.
 
         Parameters
         ----------
@@ -286,7 +286,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     ) -> None:
         super()._set_up(X, y, weight, stages)
         self._y_shape = y.shape[1:]
-        is_count = self.likelihood != "auto" and isinstance(self._named(self.likelihood), COUNTS)
+        is_count = self.likelihood != "auto" and isinstance(self._resolve(self.likelihood), COUNTS)
         self.target_scaling_ = None if is_count else Standardizer.of(_as_columns(y), weight)
 
     def _prepare(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Rows:
@@ -302,9 +302,9 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         """Choose the likelihood, fit without the held-out rows, calibrate, and refit with them."""
         options, likelihood = self._training_options(), self.likelihood
         if likelihood == "auto":
-            networks = {name: self._network(self._named(name)) for name in AUTO_LIKELIHOODS}
+            networks = {name: self._network(self._resolve(name)) for name in AUTO_LIKELIHOODS}
             likelihood = choose_likelihood(networks, rows, options, stages, self.n_draws)
-        self.likelihood_ = self._named(likelihood)
+        self.likelihood_ = self._resolve(likelihood)
         self.calibration_ = None
         if "refit" not in stages.names:
             return fit_once(
@@ -324,7 +324,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
             fraction=REFIT_FRACTION,
         )
 
-    def _named(self, likelihood: str | likelihoods.Likelihood) -> likelihoods.Likelihood:
+    def _resolve(self, likelihood: str | likelihoods.Likelihood) -> likelihoods.Likelihood:
         return resolve_likelihood(likelihood, self._n_targets)
 
     @property

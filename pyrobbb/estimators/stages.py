@@ -1,4 +1,4 @@
-"""The fits that one call of an estimator's `fit` consists of, and how each is done."""
+"""Stages: the fits that make up one call of an estimator's `fit`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .preparation import Rows
 
 OPTIMIZER = partial(torch.optim.Adam, betas=(0.9, 0.99))
 """Where the noise is small, a single outlier can make a gradient a million times larger than usual.
-With torch's default of 0.999 the fit would then stall for thousands of steps."""
+With torch's default of 0.999 for the second beta, the fit would then stall for thousands of steps."""
 MAX_GRAD_NORM_PER_ROW = 100.0
-"""Bound on the norm of the gradient, per row of data. Without it such an outlier can make a chain
-diverge; a bound reached in ordinary steps would make the learned noise too small."""
+"""Bound on the norm of the gradient, per row of data. Without it, such an outlier can make a chain
+diverge. A bound that ordinary steps reach would make the learned noise too small."""
 STEPS, MAX_EPOCHS, MIN_EPOCHS = 40_000, 10_000, 20
-"""With ``epochs=None``: as many epochs as take `STEPS` steps, within these bounds."""
+"""With ``epochs=None``: as many epochs as `STEPS` steps take, within these bounds."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Stages:
     ----------
     names : tuple of str
     checkpoint : path-like, optional
-        The checkpoints of each stage are in a subfolder, numbered by the position of the stage.
+        Folder for checkpoints, with one numbered subfolder per stage.
     """
 
     names: tuple[str, ...]
@@ -60,12 +60,12 @@ class Stages:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """The parameters of an estimator that every stage is fitted with.
+    """Parameters of an estimator that all stages share.
 
     Attributes
     ----------
     epochs, batch_size, lr, restarts, kl_weight, engine, device, seed, progress
-        As for `pyrobbb.fit`; epochs None: see `STEPS`.
+        As for `pyrobbb.fit`; for None as `epochs`, see `STEPS`.
     validation_fraction : float, optional
         Fraction of the rows held out for early stopping. None: no early stopping.
     patience : int, optional
@@ -91,7 +91,7 @@ class TrainingOptions:
             )
 
     def arguments(self, rows: Rows) -> dict[str, Any]:
-        """Return the arguments of `pyrobbb.fit` for some rows."""
+        """Return the arguments of `pyrobbb.fit` for a fit to these rows."""
         epochs = self.epochs
         if epochs is None:
             epochs = min(math.ceil(STEPS / math.ceil(len(rows) / self.batch_size)), MAX_EPOCHS)
@@ -120,7 +120,7 @@ def fit_once(
     start: Posterior | None = None,
     fraction: float = 1.0,
 ) -> Posterior:
-    """Fit the posterior of a network, with early stopping if the options have it.
+    """Fit the posterior of a network, with early stopping if the options request it.
 
     Parameters
     ----------
@@ -130,8 +130,8 @@ def fit_once(
     options : TrainingOptions
     checkpoint : Path, optional
     start : Posterior, optional
-        Warm start: as many chains as it has, without a warm-up of the KL divergence, which would
-        lead away from it.
+        Initial posterior for a warm start. All of its chains are continued, without a warm-up of
+        the KL divergence, which would lead away from it.
     fraction : float
         Factor on the number of epochs and on the learning rate.
 
@@ -146,7 +146,8 @@ def fit_once(
         validation, patience = (held.x, held.y), options.patience
     device = as_device(options.device)
     if len(rows) <= options.batch_size and (device is None or supports_float64(device)):
-        # For so few rows it costs little. A row of weight 2 and the row twice then give equal fits.
+        # In double precision, a row of weight 2 and two equal rows give the same fit. For so few
+        # rows, it costs little.
         network.double()
     arguments = options.arguments(rows)
     arguments["epochs"] = math.ceil(fraction * arguments["epochs"])
@@ -167,7 +168,7 @@ def fit_once(
 
 
 def _to_double(posterior: Posterior) -> Posterior:
-    """Return a posterior in double precision, as the target may be 1e9 with a spread of 1."""
+    """Return a posterior in double precision, because a target may be near 1e9 with an sd of 1."""
     chains = []
     for chain in posterior.chains:
         if supports_float64(chain.example.device):

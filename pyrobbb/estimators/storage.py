@@ -47,7 +47,7 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
                     f"`{name}` must be one of pyrobbb's to be stored, got a custom callable: "
                     "pickle the estimator, or save `posterior_` alone."
                 )
-    params |= {"checkpoint": None, "device": None}  # only for that fit and that machine
+    params |= {"checkpoint": None, "device": None}  # these belong to that fit on that machine
     seed = params["random_state"]
     if not isinstance(seed, int | np.integer | None):
         logger.info("`random_state` is not an integer: the stored estimator has None instead.")
@@ -79,7 +79,7 @@ def read(path: str | os.PathLike[str], kinds: Sequence[type[Any]]) -> tuple[Any,
     ----------
     path : path-like
     kinds : sequence of class
-        The classes of estimators to accept.
+        Classes of estimators to accept.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def labels_to_json(labels: np.ndarray) -> dict[str, Any]:
 
 
 def labels_from_json(stored: Mapping[str, Any]) -> np.ndarray:
-    """Return the class labels that `labels_to_json` has written."""
+    """Return the class labels from the plain data that `labels_to_json` returned."""
     dtype = np.dtype(stored["dtype"])
     _check(dtype.kind in "biufUO", "class labels of a type that can be stored")
     return np.array(stored["values"], dtype=dtype)

@@ -1,4 +1,4 @@
-"""Plots of predictions, weights, training and ArviZ trees: matplotlib axes in, axes out."""
+"""Plots of predictions, weights, training and ArviZ DataTrees, on matplotlib axes."""
 
 from .calibration import plot_coverage, plot_reliability
 from .datatree import plot_forest, plot_khat, plot_loo_pit, plot_ppc, plot_sbc

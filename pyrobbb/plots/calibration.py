@@ -61,7 +61,7 @@ def plot_reliability(
 
 
 def add_diagonal(ax: Axes) -> None:
-    """Add the line of equal probabilities to axes without lines, and limit both to [0, 1]."""
+    """Add the diagonal to axes without lines, and limit both axes to the range of probabilities."""
     if not ax.lines:
         ax.plot([0, 1], [0, 1], color=INK, lw=0.8, ls=":", label="calibrated")
     ax.set(xlim=(0, 1), ylim=(0, 1.02))

@@ -1,4 +1,4 @@
-"""Plots of a DataTree by ArviZ, the same with ArviZ 0.8 and 1.x."""
+"""Plots of a DataTree by arviz-plots, with the same result in versions 0.8 and 1.x."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 def plot_ppc(tree: xarray.DataTree, *, n_draws: int = 50) -> Axes:
-    """Plot the distribution of y, and of data sets drawn from the posterior predictive.
+    """Plot the distribution of y and of data sets drawn from the posterior predictive.
 
     Parameters
     ----------
     tree : DataTree
         From `Posterior.to_arviz` or `from_pyro`.
     n_draws : int
-        Number of data sets drawn.
+        Number of data sets to draw.
 
     Returns
     -------
     Axes
-        Of a new figure.
+        Axes of a new figure.
     """
     return _plot("plot_ppc_dist", tree, num_samples=n_draws)
 
@@ -35,7 +35,7 @@ def plot_ppc(tree: xarray.DataTree, *, n_draws: int = 50) -> Axes:
 def plot_loo_pit(tree: xarray.DataTree, *, ax: Axes | None = None, level: float = 0.94) -> Axes:
     """Plot the leave-one-out probability integral transform (LOO-PIT) of y.
 
-    The line is the difference of its cumulative distribution function and that of a uniform
+    The line is the difference between its cumulative distribution function and that of a uniform
     distribution. If predictions are calibrated, the whole line is inside the band with probability
     `level`. Only for y with one column.
     """
@@ -45,7 +45,7 @@ def plot_loo_pit(tree: xarray.DataTree, *, ax: Axes | None = None, level: float 
 def plot_khat(tree: xarray.DataTree, *, ax: Axes | None = None) -> Axes:
     """Plot k-hat of each row from PSIS-LOO, corrected for the approximate posterior.
 
-    Leave-one-out scores are reliable up to the line.
+    Leave-one-out scores are reliable where k-hat is below the dotted line.
     """
     estimate = loo(tree)
     ax = _plot("plot_khat", estimate, ax, estimate.pareto_k.to_dataset(name="pareto_k"))
@@ -60,15 +60,15 @@ def plot_forest(tree: xarray.DataTree, var_names: list[str], **options: Any) -> 
     ----------
     tree : DataTree
     var_names : list of str
-        Functions of the weights, such as ``["mean"]`` or ``["noise_scale"]``. Single weights are
-        not comparable between restarts, which may permute hidden units.
+        Functions of the weights, such as ``["mean"]`` or ``["noise_scale"]``. Individual
+        weights are not comparable between restarts, because hidden units can be permuted.
     **options
         Options of ``arviz_plots.plot_forest``, such as ``coords={"obs": [0, 1, 2]}``.
 
     Returns
     -------
     list of Axes
-        Of a new figure.
+        Axes of a new figure.
     """
     return _plot("plot_forest", tree, var_names=var_names, **options)
 
@@ -79,7 +79,7 @@ def plot_sbc(sbc: SBC) -> Any:
     Returns
     -------
     list of Axes
-        Of a new figure, one for each quantity.
+        Axes of a new figure, one per quantity.
     """
     return _plot("plot_ecdf_pit", sbc.tree)
 
@@ -93,19 +93,19 @@ def _plot(
     prob: float | None = None,
     **options: Any,
 ) -> Any:
-    """Call a function of arviz-plots, and return its axes.
+    """Call a function of arviz-plots and return its axes.
 
     Parameters
     ----------
     name : str
-        The function.
+        Name of the function.
     data : DataTree or ELPDData
     ax : Axes, optional
-        Axes to plot on. None: those of a new figure.
+        Axes to plot on. None: a new figure.
     facets : Dataset, optional
-        With a single variable, the one that is plotted on `ax`.
+        Data set of the single variable that is plotted on `ax`.
     prob : float, optional
-        Probability of the envelope. The name of this argument depends on ArviZ's version.
+        Probability of the envelope. The name of this option depends on ArviZ's version.
     **options
         Options of the function.
 

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def plot_nuts(comparison: NUTSComparison, *, ax: Axes | None = None, level: float = 0.9) -> Axes:
-    """Plot the predictions of a variational posterior and of NUTS.
+    """Plot the predictions of a variational posterior against those of NUTS.
 
-    For regression over a single input, mean and interval of both; over several inputs, the
-    epistemic sd of one against that of the other; for classification, class probabilities.
+    For a regression on a single input, plot the mean and interval of both; on several inputs, one
+    epistemic sd against the other; for a classification, one probability against the other.
     """
     ax = prepare_axes(ax)
     if not isinstance(comparison.nuts, RegressionPrediction):

@@ -23,18 +23,18 @@ def plot_band(
     ax: Axes | None = None,
     level: float = 0.9,
 ) -> Axes:
-    """Plot the predictive mean over a single input, with its interval and the epistemic part.
+    """Plot the predictive mean and interval against a single input, with the epistemic part.
 
     Parameters
     ----------
     x : array-like of shape (n,) or (n, 1)
-        The inputs of the prediction.
+        Inputs of the prediction.
     prediction : RegressionPrediction
-        Of one output.
+        Prediction of a single output.
     data : tuple (x, y), optional
         Observations to plot on top.
     ax : Axes, optional
-        None: those of a new figure.
+        Axes to plot on. None: a new figure.
     level : float
         Probability of the interval.
     """
@@ -62,15 +62,15 @@ def plot_band(
 
 
 def plot_parts(x: ArrayLike, prediction: RegressionPrediction, *, ax: Axes | None = None) -> Axes:
-    """Plot the predictive sd over a single input, and its epistemic and aleatoric parts.
+    """Plot the predictive sd and its epistemic and aleatoric parts against a single input.
 
     Parameters
     ----------
     x : array-like of shape (n,) or (n, 1)
     prediction : RegressionPrediction
-        Of one output.
+        Prediction of a single output.
     ax : Axes, optional
-        None: those of a new figure.
+        Axes to plot on. None: a new figure.
     """
     ax = prepare_axes(ax)
     for values, color, width, label in (
@@ -87,7 +87,7 @@ def plot_parts(x: ArrayLike, prediction: RegressionPrediction, *, ax: Axes | Non
 def plot_intervals(
     prediction: RegressionPrediction, y: ArrayLike, *, ax: Axes | None = None, level: float = 0.9
 ) -> Axes:
-    """Plot observations and their predictive intervals, in ascending order of predictive means.
+    """Plot observations and their predictive intervals, sorted by the predictive mean.
 
     Observations outside their interval are highlighted.
     """
@@ -100,7 +100,7 @@ def plot_intervals(
     ax.plot(rank[~outside], y[~outside], "o", ms=3.5, color=INK, label="observed")
     label = f"outside ({outside.mean():.0%})"
     ax.plot(rank[outside], y[outside], "o", ms=4.5, color=SECOND, label=label)
-    ax.set(xlabel="observations, ordered by predictive mean", xlim=(-1, len(y)))
+    ax.set(xlabel="observations, sorted by predictive mean", xlim=(-1, len(y)))
     add_legend(ax)
     return ax
 

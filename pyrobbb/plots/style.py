@@ -1,4 +1,4 @@
-"""Colours and axes that all plots share."""
+"""Colours and axes shared by all plots."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK, ACCENT, SECOND, SOFT = "#333333", "#2a6f97", "#c8553d", "#a9c6d9"
-"""Colours of data and text, of the posterior, of what it is compared with, and of intervals."""
+"""Colours of data and text, of the posterior, of what is compared with it, and of intervals."""
 
 
 def prepare_axes(ax: Axes | None) -> Axes:
@@ -31,12 +31,12 @@ def add_legend(ax: Axes) -> None:
 
 
 def flatten(values: ArrayLike) -> Any:
-    """Return values as a NumPy array of one dimension."""
+    """Return values as a one-dimensional NumPy array."""
     return to_numpy(values).reshape(-1)
 
 
 def sort_by_first(*columns: ArrayLike) -> list[Any]:
-    """Return columns as arrays of one dimension, in ascending order of the first."""
+    """Return columns as one-dimensional arrays, all sorted by the first."""
     arrays = [flatten(column) for column in columns]
     order = np.argsort(arrays[0])
     return [array[order] for array in arrays]

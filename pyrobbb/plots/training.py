@@ -1,4 +1,4 @@
-"""Plots of the training: the negative ELBO and its two parts."""
+"""Plot of the training: the negative ELBO and its two parts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from ..fitted.history import History
 
 MAX_POINTS = 200
-"""Points of a line; of a longer fit, each is the mean of several epochs."""
+"""Maximum number of points per line. In a longer fit, each point is the mean of several epochs."""
 
 
 def plot_history(history: History, *, ax: Axes | None = None) -> Axes:
-    """Plot the negative ELBO, the negative log-likelihood and the KL divergence by epoch."""
+    """Plot the negative ELBO, the negative log-likelihood and the KL divergence per epoch."""
     ax = prepare_axes(ax)
     epochs = history.per_epoch()
     groups = np.array_split(epochs.epoch + 1, min(len(epochs.epoch), MAX_POINTS))

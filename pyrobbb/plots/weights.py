@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def plot_snr(posterior: Posterior, *, ax: Axes | None = None, n_draws: int = 200) -> Axes:
     """Plot a histogram of the signal-to-noise ratio of the weights, |mean| / sd, in decibels.
 
-    Pruned weights, whose mean and sd are zero, are left out.
+    Pruned weights, whose mean and sd are zero, are excluded.
 
     References
     ----------
@@ -61,9 +61,9 @@ def plot_weights(posterior: Posterior, name: str, *, ax: Axes | None = None) -> 
     ----------
     posterior : Posterior
     name : str
-        A Bayesian parameter, such as ``"0.weight"``.
+        Name of a Bayesian parameter, such as ``"0.weight"``.
     ax : Axes, optional
-        None: those of a new figure.
+        Axes to plot on. None: a new figure.
     """
     network = posterior.chains[0].network
     parameters = dict(network.bayesian_parameters())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_EXACT_INTEGER", "Cells", "count_of", "quoted"]
 
-# Those of pandas, plus the question mark used in the UCI repository.
+# The missing values of pandas, plus the question mark of the UCI repository.
 MISSING = frozenset(
     ["", "#N/A", "#NA", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null", "?"]
 )
@@ -27,7 +27,7 @@ MAX_EXACT_INTEGER = 2**53
 """Integers up to this one are exact in floating point."""
 
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?")
-# 1,234.5 and 12 % and $5: numbers to a person, but not to `float`.
+# Numbers that `float` does not accept, such as 1,234.5, 12 % and $5.
 FORMATTED_NUMBER = re.compile(r"[$€£]?\s*[+-]?(\d{1,3}([,' ]\d{3})+|\d+)([.,]\d+)?\s*[%€$£]?")
 OTHER_DATE = re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{1,4}([T ,].*)?")
 
@@ -85,7 +85,7 @@ class Cells:
 
     @cached_property
     def is_number(self) -> np.ndarray:
-        """Whether each cell is a number, infinite ones included."""
+        """Whether each cell is a number, possibly infinite."""
         return ~np.isnan(self.numbers)
 
     @cached_property
@@ -116,7 +116,7 @@ class Cells:
 
     @property
     def has_inexact_integers(self) -> bool:
-        """Whether there are integers, written out, that floating point rounds."""
+        """Whether any cell is an integer, in plain digits, beyond `MAX_EXACT_INTEGER`."""
         with np.errstate(invalid="ignore"):
             large = self.text[np.abs(self.numbers) > MAX_EXACT_INTEGER]
         return any(cell.lstrip("+-").isdigit() for cell in large)
@@ -132,13 +132,13 @@ class Cells:
             raise self.error(i, f"is beyond {MAX_MAGNITUDE:g}. Rescale the column.")
 
     def error(self, i: int, problem: str) -> TableError:
-        """Return an error about one cell, which its message locates."""
+        """Return an error about one cell, with its location in the message."""
         index = self.column.index
         place = f"{index.name or 'row'} {index[i]}, column {self.name!r}"
         return TableError(f"{place}: {quoted(self.text[i])} {problem}")
 
     def first_error(self, is_bad: np.ndarray, problem: str, remedy: str) -> TableError:
-        """Return an error about the first bad cell, with the number of the others."""
+        """Return an error about the first bad cell, with the number of further ones."""
         n_others = int(is_bad.sum()) - 1
         others = f" ({count_of(n_others, 'more such cell')})" if n_others else ""
         return self.error(int(is_bad.argmax()), f"{problem}{others}{remedy}")

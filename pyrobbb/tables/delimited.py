@@ -44,7 +44,7 @@ class DelimitedText:
         Whether the file is compressed by gzip.
     encoding, delimiter : str
     is_detected : bool
-        Whether the delimiter was detected and not given.
+        Whether the delimiter was detected rather than given.
     """
 
     path: str
@@ -57,7 +57,7 @@ class DelimitedText:
     def of(
         cls, path: str, *, is_compressed: bool, encoding: str | None, delimiter: str | None
     ) -> DelimitedText:
-        """Detect what is not given from the beginning of the file; see `TableFile.of`."""
+        """Detect the options that are None from the beginning of the file; see `TableFile.of`."""
         _check_options(encoding, delimiter)
         text = cls(path, is_compressed)
         with text._translate_errors(), text._open_bytes() as file:
@@ -81,14 +81,14 @@ class DelimitedText:
         return DELIMITERS.get(self.delimiter, repr(self.delimiter))
 
     def records(self) -> Iterator[tuple[int, list[str]]]:
-        """Return the records, the header first, each with the line in which it begins.
+        """Yield the records, the header first, each with the number of its first line.
 
         Blank lines are skipped.
 
         Raises
         ------
         TableError
-            If a record has not as many fields as the header, or cannot be read.
+            If a record does not have as many fields as the header, or cannot be read.
         """
         with self._translate_errors(), self._open_text() as stream:
             reader = csv.reader(
@@ -120,7 +120,7 @@ class DelimitedText:
         return cast(IO[bytes], gzip.open(path)) if self.is_compressed else path.open("rb")
 
     def _open_text(self) -> TextIO:
-        # newline="": the csv module detects the ends of lines, those within quotes included.
+        # With newline="", the csv module detects line ends, including those within quotes.
         if self.is_compressed:
             return cast(TextIO, gzip.open(self.path, "rt", encoding=self.encoding, newline=""))
         return Path(self.path).open(encoding=self.encoding, newline="")
@@ -185,7 +185,7 @@ def _first_lines(stream: TextIO) -> Iterator[str]:
 
 
 def _check_nul(stream: TextIO) -> Iterator[str]:
-    """Return the lines; raise at the first with a NUL byte."""
+    """Yield the lines; raise at the first with a NUL byte."""
     for number, line in enumerate(stream, 1):
         if "\0" in line:
             raise TableError(

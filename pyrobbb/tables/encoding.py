@@ -1,4 +1,4 @@
-"""Encoding of columns as inputs of a network, and a report of what the encoding changed."""
+"""Encoding of columns as inputs of a network, and a report on unseen and imputed values."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Numeric:
     ----------
     name : str
     median : float
-        Replaces missing numbers.
+        Replacement for missing numbers.
     has_missing : bool
         Whether numbers were missing in the fit. If so, an indicator input is 1 where a number is
         missing and 0 elsewhere.
@@ -104,9 +104,9 @@ class Categorical:
     name : str
     categories : tuple of str
     has_missing : bool
-        Whether a missing cell is a category too, the last one.
+        Whether missing cells form an additional, last category.
     is_pooled : bool
-        Whether the fit had more categories, too rare to have inputs.
+        Whether the fit had further categories that were too rare to get an input.
     """
 
     name: str

@@ -13,7 +13,7 @@ __all__ = ["NEARLY_ALL", "infer_column", "is_constant"]
 
 MAX_CATEGORIES = 50
 NEARLY_ALL = 0.8
-"""If at least this share of cells is of one kind, the others are mistakes and not categories."""
+"""If at least this share of cells is of one kind, the others are regarded as mistakes."""
 NEARLY_DISTINCT = 0.9
 FEW_VALUES = 10
 ROUNDING = 1e-12
@@ -38,12 +38,12 @@ def infer_column(
     -------
     column : Numeric, Categorical or Dropped
     notes : list of str
-        Decisions that the user should know of.
+        Decisions that the user should know about.
 
     Raises
     ------
     TableError
-        If a cell is a mistake, or the user has to decide what the column is.
+        If a cell is a mistake, or the user has to decide how to treat the column.
     """
     n_present = int(cells.is_present.sum())
     if not n_present:

@@ -40,7 +40,7 @@ class TableModel:
         Raises
         ------
         FileNotFoundError, ValueError
-            If the folder is not there, is damaged, or holds no estimator.
+            If the folder does not exist, is damaged, or contains no estimator.
         TableError
             If the estimator was not fitted to a table.
         """
@@ -48,7 +48,7 @@ class TableModel:
         if "table" not in extra:
             raise TableError(
                 "was not made by `pyrobbb fit`: the columns it needs are unknown. Use it from "
-                "Python, or fit a model by the command line.",
+                "Python, or fit a model with `pyrobbb fit`.",
                 os.fspath(path),
             )
         with prefix_errors(path):
@@ -71,7 +71,7 @@ class TableModel:
         self.estimator.save(path, extra={"table": self.schema.to_dict()})
 
     def with_posterior(self, posterior: Posterior) -> TableModel:
-        """Return the model with another posterior of the same network."""
+        """Return a copy of the model with another posterior of the same network."""
         estimator = copy.copy(self.estimator)
         estimator.posterior_ = posterior
         return TableModel(estimator, self.schema)
@@ -109,7 +109,7 @@ class TableModel:
         }
 
     def scores(self, x: np.ndarray, y: np.ndarray) -> Mapping[str, float]:
-        """Return scores of the predictions of rows whose target is known."""
+        """Return scores of the predictions for rows whose target is known."""
         prediction: Any = self.estimator.predict_distribution(x)
         if isinstance(self.estimator, BBBRegressor):
             return {

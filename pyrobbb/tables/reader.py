@@ -38,7 +38,7 @@ class TableFile:
     path : str
     columns : tuple of str
     notes : tuple of str
-        Assumptions that the user should know of.
+        Assumptions that the user should know about.
     text : DelimitedText, optional
         None: the file is parquet.
     decimal : {".", ","}
@@ -103,7 +103,7 @@ class TableFile:
         return pd.concat(list(self.chunks()))
 
     def chunks(self, n_rows: int = CHUNK_ROWS) -> Generator[pd.DataFrame, None, None]:
-        """Return the rows in frames of n_rows, of which only one is in memory at a time.
+        """Yield the rows in frames of `n_rows` rows, one frame in memory at a time.
 
         Returns
         -------
@@ -159,11 +159,10 @@ class TableFile:
 def _first_bytes(path: str) -> bytes:
     with translate_os_errors():
         if Path(path).is_dir():
-            raise TableError("is a folder; give a csv, tsv or parquet file.")
+            raise TableError("is a folder; pass a csv, tsv or parquet file.")
         if Path(path).exists() and not Path(path).is_file():
             raise TableError(
-                "is not a regular file, which it must be because it is read twice; save it as a "
-                "file first."
+                "is not a regular file. It would have to be read twice; save it as a file first."
             )
         with Path(path).open("rb") as file:
             start = file.read(16)
@@ -176,7 +175,7 @@ def _read_header(text: DelimitedText) -> tuple[tuple[str, ...], tuple[str, ...]]
     """Return the names of the columns, and notes about them."""
     notes = []
     if text.is_detected and text.delimiter != ",":
-        notes.append(f"The delimiter detected is the {text.delimiter_name}.")
+        notes.append(f"The detected delimiter is the {text.delimiter_name}.")
     _, header = next(text.records())
     names = tuple(name.strip() or f"column {i}" for i, name in enumerate(header, 1))
     for i, name in enumerate(header):
@@ -207,7 +206,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _replace_decimal_commas(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame with a decimal point in its numbers."""
+    """Return the frame with decimal points in place of decimal commas in numbers."""
     for name in frame.columns:
         cells = frame[name]
         has_point = cells.str.fullmatch(r"\s*[+-]?\d*\.\d+([eE][+-]?\d+)?\s*")
@@ -224,7 +223,7 @@ def _replace_decimal_commas(frame: pd.DataFrame) -> pd.DataFrame:
 
 @contextlib.contextmanager
 def _open_parquet(path: str) -> Iterator[Any]:
-    """Return pyarrow's reader of a file; raise a `TableError` if the file is damaged."""
+    """Open a file with pyarrow; raise a `TableError` if it is damaged."""
     try:
         import pyarrow as arrow
         from pyarrow import parquet

@@ -42,7 +42,7 @@ class Schema:
     dropped : tuple of Dropped
         Columns that are left out, with the reasons.
     notes : tuple of str
-        All decisions that the user should know of, dropped columns included.
+        All decisions that the user should know about, including dropped columns.
     """
 
     target_name: str
@@ -143,8 +143,8 @@ class Schema:
         frame : DataFrame
             With all columns that are used, in any order; others are ignored.
         report : EncodingReport, optional
-            Counts unseen categories and imputed values over several calls. None: a warning is
-            issued about them.
+            Counts of unseen categories and imputed values, updated in place. None: issue a
+            warning about them.
 
         Returns
         -------
@@ -170,7 +170,7 @@ class Schema:
         return np.concatenate(parts, axis=1, dtype=np.float64)
 
     def target(self, frame: pd.DataFrame) -> np.ndarray:
-        """Return the target of rows that all have one; see `with_target`.
+        """Return the target of rows without missing targets; see `with_target`.
 
         Returns
         -------
@@ -202,7 +202,7 @@ class Schema:
         return np.array(values, dtype=str if isinstance(self.classes[0], str) else None)
 
     def unused(self, names: Sequence[str]) -> list[str]:
-        """Return the columns of another table that the table of the fit did not have."""
+        """Return the columns of another table that were not in the table of the fit."""
         known = {self.target_name, *(column.name for column in (*self.columns, *self.dropped))}
         return [name for name in names if name not in known]
 
@@ -225,7 +225,7 @@ class Schema:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Schema:
-        """Return the schema that `to_dict` has stored.
+        """Return the schema from the plain data that `to_dict` returned.
 
         Raises
         ------
@@ -264,7 +264,7 @@ def _check_names(
                 hint = f"did you mean {shown}?" if similar else f"it has {shown}{more}"
                 raise TableError(f"has no column {name!r} (--{option}); {hint}")
     if target in drop:
-        raise TableError(f"column {target!r} is the target, but --drop leaves it out.")
+        raise TableError(f"column {target!r} is the target and cannot be dropped with --drop.")
     _check_width(len(names) - 1 - len(set(drop)))
 
 
@@ -272,7 +272,7 @@ def _check_width(n_inputs: int) -> None:
     if n_inputs > MAX_INPUTS:
         raise TableError(
             f"has {n_inputs} inputs, but a fit takes at most {MAX_INPUTS}: with more, a Bayesian "
-            "network learns too slowly. Leave columns out by --drop."
+            "network learns too slowly. Leave columns out with --drop."
         )
 
 

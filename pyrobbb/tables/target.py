@@ -99,12 +99,12 @@ def _infer_task(cells: Cells, n_distinct: int) -> tuple[Task, str]:
                 "is not a number, while most cells of the target are. Correct the cell, leave it "
                 "empty, or use --task classification.",
             )
-        return "classification", f"holds text, {n_distinct} distinct"
+        return "classification", f"holds {n_distinct} distinct strings"
     is_few = n_distinct <= min(FEW_CLASSES, n_rows / 5)
     if n_distinct <= 2 or (cells.has_only_integers and is_few):
         reason = f"has {n_distinct} distinct numbers (--task regression overrides this)"
         return "classification", reason
-    return "regression", f"holds numbers, {n_distinct} distinct"
+    return "regression", f"holds {n_distinct} distinct numbers"
 
 
 def _classes(cells: Cells, counts: Mapping[str, int]) -> tuple[Label, ...]:

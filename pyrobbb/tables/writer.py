@@ -1,4 +1,4 @@
-"""Writing of tables chunk by chunk; the file appears when it is complete, or not at all."""
+"""Writing of tables chunk by chunk; a file appears only when it is complete."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_file(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ()) -> 
         "-" is stdout. A path that exists and is not a regular file, such as /dev/stdout, is
         written to directly.
     suffixes : tuple of str
-        The path must end in one of them.
+        Suffixes of which the path must have one.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def check_file(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ()) -> 
     if suffixes and not path.lower().endswith(suffixes):
         raise TableError(f"must end in {', '.join(suffixes[:-1])} or {suffixes[-1]}.", path)
     if target.is_dir():
-        raise TableError("is a folder; give a file.", path)
+        raise TableError("is a folder; pass a file.", path)
     if not target.parent.is_dir():
         raise TableError(f"cannot be written: there is no folder {str(target.parent)!r}.", path)
     _check_creatable(target.parent, path)
@@ -64,7 +64,7 @@ def check_model_folder(path: str | os.PathLike[str]) -> None:
     path, target = os.fspath(path), Path(path).absolute()
     is_free = not target.exists() or (target.is_dir() and not any(target.iterdir()))
     if not is_free and not (target / "posterior.json").is_file():
-        raise TableError("exists and is not a model; give another folder, or remove it.", path)
+        raise TableError("exists and is not a model; choose another folder, or remove it.", path)
     nearest = next(parent for parent in target.parents if parent.exists())
     if not nearest.is_dir():
         raise TableError(f"cannot be written: {str(nearest)!r} is a file.", path)
@@ -119,7 +119,7 @@ def _file_writer(path: str) -> Iterator[Callable[[pd.DataFrame], None]]:
                 inner = stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0))
             yield stack.enter_context(_writer_to(inner, suffix))
         if _is_device(path):
-            raise TableError("is no longer a regular file; it has been left as it is.", path)
+            raise TableError("is no longer a regular file and was not replaced.", path)
         scratch.replace(target)
     except BaseException:
         scratch.unlink(missing_ok=True)
@@ -142,7 +142,7 @@ def _text_writer(file: IO[bytes] | None, separator: str) -> Callable[[pd.DataFra
         nonlocal is_first
         text = frame.to_csv(index=False, header=is_first, sep=separator, lineterminator="\n")
         is_first = False
-        if file is None:  # stdout has been replaced by a stream of text
+        if file is None:  # stdout has been replaced by a text stream
             sys.stdout.write(text)
         else:
             file.write(text.encode())

@@ -97,7 +97,7 @@ def test_a_likelihood_that_predicts_its_scale_has_two_outputs():
         ({"reward_scale": 0}, ValueError, "`reward_scale` must be positive"),
         ({"n_draws": 0}, ValueError, "`n_draws` must be at least 1"),
         ({"engine": "svi"}, ValueError, "`engine` must be one of fused, compiled, got 'svi'"),
-        ({"likelihood": Categorical()}, ValueError, "`likelihood` must be one for a single number"),
+        ({"likelihood": Categorical()}, ValueError, "`likelihood` must be a distribution of a single number"),
         (
             {"likelihood": Poisson(), "reward_scale": 2.0},
             ValueError,

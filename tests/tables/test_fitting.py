@@ -29,7 +29,7 @@ def test_the_model_is_fitted_and_saved_without_printing(table, tmp_path, capfd, 
     assert capfd.readouterr() == ("", "")
     assert result.n_rows == 40
     assert result.seconds > 0
-    assert result.notes[0] == "The delimiter detected is the semicolon."
+    assert result.notes[0] == "The detected delimiter is the semicolon."
     assert result.notes[1:] == result.model.schema.notes
     stored = TableModel.load(tmp_path / "model")
     assert stored.schema == result.model.schema

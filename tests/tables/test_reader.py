@@ -56,7 +56,7 @@ def test_the_cells_do_not_depend_on_encoding_and_line_ends(write, content):
 )
 def test_a_delimiter_other_than_a_comma_is_detected_and_noted(write, delimiter, name):
     table = TableFile.of(write(FRAME.to_csv(index=False, sep=delimiter)))
-    assert table.notes == (f"The delimiter detected is the {name}.",)
+    assert table.notes == (f"The detected delimiter is the {name}.",)
     assert table.read().to_numpy().tolist() == CELLS
 
 
@@ -176,7 +176,7 @@ def test_a_given_encoding_is_used(write):
 def test_a_path_that_is_not_a_regular_file_is_rejected(tmp_path):
     with pytest.raises(TableError, match="does not exist"):
         read(tmp_path / "none.csv")
-    with pytest.raises(TableError, match="is a folder; give a csv"):
+    with pytest.raises(TableError, match="is a folder; pass a csv"):
         read(tmp_path)
     with pytest.raises(TableError, match="is not a regular file"):
         read("/dev/null")

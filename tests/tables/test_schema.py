@@ -39,7 +39,7 @@ def test_numbers_are_encoded_unchanged_with_a_note_on_the_task_only():
     np.testing.assert_array_equal(schema.encode(frame_of(x=X))[:, 0], np.array(X, dtype=float))
     np.testing.assert_array_equal(schema.target(frame_of(x=X)), np.array(Y, dtype=float))
     assert schema.notes == (
-        "The task is inferred to be regression: the target 'y' holds numbers, 40 distinct.",
+        "The task is inferred to be regression: the target 'y' holds 40 distinct numbers.",
     )
 
 
@@ -272,7 +272,7 @@ def test_an_unusable_target_is_rejected(y, task, message):
         ({"target": "zzz"}, r"has no column 'zzz' \(--target\); it has 'price', 'x', 'y'"),
         ({"target": "Price"}, r"has no column 'Price' \(--target\); did you mean 'price'\?"),
         ({"target": "y", "drop": ["pric"]}, r"'pric' \(--drop\); did you mean 'price'\?"),
-        ({"target": "y", "drop": ["y"]}, "'y' is the target, but --drop leaves it out"),
+        ({"target": "y", "drop": ["y"]}, "'y' is the target and cannot be dropped with --drop"),
         (
             {"target": "y", "drop": ["x", "price"]},
             r"no column to predict 'y' from.*'x' \(excluded by",

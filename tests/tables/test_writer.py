@@ -78,7 +78,7 @@ def test_the_error_names_a_device_without_space(full_device):
         ("out.xlsx", "must end in .csv, .tsv"),
         ("none/out.csv", "cannot be written: there is no folder"),
         ("file/out.csv", "cannot be written: there is no folder"),
-        ("folder.csv", "is a folder; give a file"),
+        ("folder.csv", "is a folder; pass a file"),
     ],
 )
 def test_check_file_raises_if_a_file_cannot_be_written(tmp_path, name, message):
