@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 BENCH_STAMP := .venv/.bench-installed
 ARVIZ_1_STAMP := .venv-arviz-1/.installed
-# Each file of tests stays on one worker, so that its fixtures are made once.
+# All tests of a file run on one worker, so that its fixtures are set up once.
 PARALLEL := -n auto --dist loadgroup --no-loadscope-reorder
 BENCH ?=
 DATA ?=
@@ -25,7 +25,7 @@ NEWER ?= $(shell for python in python3.14 python3.13 python3.12 \
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "The first of them installs into .venv, later ones need no network."
+	@echo "The first target that you run installs into .venv; later ones need no network."
 	@echo "Another interpreter: rm -r .venv, then make test PYTHON=python3.12"
 
 demo: $(STAMP)  ## Run the demonstration; it writes to demo-output/
@@ -34,15 +34,15 @@ demo: $(STAMP)  ## Run the demonstration; it writes to demo-output/
 test: $(STAMP)  ## Run the tests, on all cores
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
-test-all: $(STAMP)  ## Run the tests and every combination that test takes a part of
+test-all: $(STAMP)  ## Run all tests, including the slow ones
 	$(BIN)/python -m pytest $(PARALLEL)
 
-coverage: $(STAMP)  ## Run the tests, and list the lines and branches they leave out
+coverage: $(STAMP)  ## Run the tests, and report their coverage of lines and branches
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" --cov=pyrobbb --cov-report=term
 
-test-arviz-1:  ## Run the tests of ArviZ under its 1.x, on Python 3.12 or later, if there is one
+test-arviz-1:  ## Run the ArviZ tests with ArviZ 1.x, if Python 3.12 or later is installed
 	@if test -z "$(NEWER)"; then \
-		echo "Skipped: there is no Python 3.12 or later here for ArviZ 1.x."; \
+		echo "Skipped: ArviZ 1.x needs Python 3.12 or later, which was not found."; \
 	else \
 		echo "ArviZ 1.x on $$("$(NEWER)" -V)" && \
 		$(MAKE) --no-print-directory $(ARVIZ_1_STAMP) && \
@@ -54,7 +54,7 @@ lint: $(STAMP)  ## Check style, formatting and types
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
 
-format: $(STAMP)  ## Format the code and make the safe fixes
+format: $(STAMP)  ## Format the code and apply safe lint fixes
 	$(BIN)/python -m ruff check --fix
 	$(BIN)/python -m ruff format
 
@@ -65,28 +65,28 @@ examples: $(STAMP)  ## Run every example
 	done
 	PATH="$(CURDIR)/$(BIN):$$PATH" examples/cli_tour.sh
 
-paper: $(STAMP)  ## Reproduce the paper's experiments: DATA=folder, or openml.org; hours
+paper: $(STAMP)  ## Reproduce the paper's experiments (hours); data from DATA=folder or openml.org
 	$(BIN)/python examples/paper/curve.py --full
 	$(BIN)/python examples/paper/tutorial.py --full $(FOLDER)
 	$(BIN)/python examples/paper/bandit.py --full $(FOLDER)
 	$(BIN)/python examples/paper/mnist.py --full $(FOLDER)
 	$(BIN)/python examples/paper/pruning.py --full $(FOLDER)
 
-bench: $(BENCH_STAMP)  ## Time it beside other libraries; BENCH=--quick for a smoke run
+bench: $(BENCH_STAMP)  ## Time pyrobbb and other libraries; BENCH=--quick for a smoke test
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
-bench-uci: $(BENCH_STAMP)  ## Score it on the UCI sets of a folder: DATA=folder; writes benchmarks/UCI.md
+bench-uci: $(BENCH_STAMP)  ## Score pyrobbb on the UCI data sets in DATA=folder; writes benchmarks/UCI.md
 	$(BIN)/python benchmarks/uci.py $(FOLDER)
 
-# The stamp comes last: an install that was interrupted continues. A .venv without a working pip was
-# interrupted even earlier, and is created again.
+# The stamp is written last, so that an interrupted installation is resumed. A .venv without a working
+# pip was interrupted while it was created, and is created again.
 $(STAMP): pyproject.toml constraints.txt
 	@command -v "$(PYTHON)" > /dev/null || { \
-		echo "There is no '$(PYTHON)'; name a Python 3.11 or later: make PYTHON=python3.12" >&2; \
+		echo "'$(PYTHON)' was not found; set PYTHON to Python 3.11 or later: make PYTHON=python3.12" >&2; \
 		exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "pyrobbb needs Python 3.11 or later, and '$(PYTHON)' is `"$(PYTHON)" -V 2>&1`;" \
-			"name another: make PYTHON=python3.12" >&2; \
+		echo "pyrobbb needs Python 3.11 or later, but '$(PYTHON)' is `"$(PYTHON)" -V 2>&1`;" \
+			"set another: make PYTHON=python3.12" >&2; \
 		exit 1; }
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
 	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"

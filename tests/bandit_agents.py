@@ -1,4 +1,4 @@
-"""Small bandit agents in a deterministic world, shared by the tests of the bandits."""
+"""Small bandit agents and a deterministic environment, shared by the tests of the bandits."""
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def reward_at(i, action):
 
 
 def advance(agent, n, start=0):
-    """Let an agent act and observe for some steps of a deterministic world; return its actions."""
+    """Run an agent for `n` steps in the deterministic environment; return its actions."""
     actions = []
     for i in range(start, start + n):
         actions.append(agent.act(context_at(i)))

@@ -1,4 +1,4 @@
-"""What every test starts from: one thread, a fixed seed, an empty param store."""
+"""Setup of every test: one thread, a fixed seed, an empty param store."""
 
 import os
 import stat
@@ -15,7 +15,7 @@ TESTS = Path(__file__).parent
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Keep each file on one worker, where its fixtures are made once."""
+    """Run all tests of a file on one worker, so that its fixtures are set up once."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.relative_to(TESTS).as_posix()))
@@ -24,14 +24,14 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the networks are too small for more to pay
+    torch.set_num_threads(1)  # more threads do not speed up such small networks
     yield
     torch.set_num_threads(n_threads)
 
 
 @pytest.fixture
 def full_device(tmp_path_factory):
-    """Create a device with no space left, like /dev/full, which a fault of a test could harm."""
+    """Create a device without space left, as a test with a bug could damage /dev/full."""
     path = tmp_path_factory.mktemp("dev") / "full"
     try:
         os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 7))

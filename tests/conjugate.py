@@ -1,4 +1,4 @@
-"""Linear regression with known noise: a network whose posterior is known in closed form."""
+"""Linear regression with known noise, whose posterior is known in closed form."""
 
 from dataclasses import dataclass
 

@@ -34,7 +34,7 @@ def assert_same_fit(one, other, rtol=0.0, atol=0.0):
 
 
 def python_loop(step, carry, by_step, data, max_steps, model):
-    """Replace `compile_loop`: the same steps in a loop of Python."""
+    """Replace `compile_loop` with a loop in Python over the same steps."""
 
     def loop(carry, by_step, data):
         assert len(by_step[0]) <= max_steps

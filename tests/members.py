@@ -1,6 +1,6 @@
 """The priors, likelihoods and guides of the exam, each with its density by torch.distributions.
 
-A new member joins by one entry in `PRIORS`, `LIKELIHOODS` or `GUIDES`.
+To test a new member, add one entry to `PRIORS`, `LIKELIHOODS` or `GUIDES`.
 """
 
 from collections.abc import Callable
@@ -36,8 +36,8 @@ def given_density(name, fan_in):
     return td.Normal(loc, loc.exp())
 
 
-# Name: the prior, and the density of each element of a parameter, given its name and the number of
-# inputs of a unit; None for a point.
+# By name: the prior, and the density of each element of a parameter, given the parameter's name and
+# the number of inputs of a unit; None for a point parameter.
 PRIORS = {
     "Normal": (priors.Normal(0.7, 0.1), lambda name, fan_in: normal(0.1, 0.7)),
     "FanInNormal": (priors.FanInNormal(2), lambda name, fan_in: normal(0.0, 2 * fan_in**-0.5)),
@@ -53,10 +53,19 @@ PRIORS = {
 
 
 class Member(NamedTuple):
-    """A likelihood and what it should compute.
+    """A likelihood, and what it should compute.
 
-    n_units: units of the network's output. y: what a row of y is drawn from. density: that of y,
-    given the output and the latent. latent: medians and log-sd of its log-normal prior, if any.
+    Attributes
+    ----------
+    likelihood : callable
+    n_units : int
+        Units of the network's output.
+    y : Distribution
+        Distribution to draw the rows of y from.
+    density : callable
+        Distribution of y, given the output and the latent.
+    latent : tuple, optional
+        Medians and log-sd of the log-normal prior of the latent.
     """
 
     likelihood: Callable
@@ -123,7 +132,7 @@ def auto_normal_site(guide, name):
     return td.Normal(loc, softplus(rho))
 
 
-# Name: the guide's constructor, and the density of a site's elements in unconstrained space.
+# By name: the guide's constructor, and the density of a site's elements in unconstrained space.
 GUIDES = {
     "MeanFieldGuide": (MeanFieldGuide, mean_field_site),
     "auto_normal": (auto_normal, auto_normal_site),

@@ -1,4 +1,4 @@
-"""A simulated second device, to test on a machine without a GPU where tensors are.
+"""A simulated second device, to test the placement of tensors on a machine without a GPU.
 
 A `DeviceTensor` reports the device "meta" and computes on an ordinary tensor that it wraps. As on a
 GPU, mixing it with an ordinary tensor raises, what is created "like" it is on the device as well,
@@ -80,11 +80,11 @@ _make_generator = torch.Generator
 
 @contextmanager
 def simulated_device(supports_float64=True):
-    """Let the device "meta" hold numbers; without float64 it is like Apple's GPUs."""
+    """Make the device "meta" hold numbers; without float64, as on Apple's GPUs."""
     torch.Generator = _Generator
     DeviceTensor.supports_float64 = supports_float64
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
-    # A wrapper is no storage that a parameter could be pointed at.
+    # A wrapper has no storage for a parameter to use.
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
         with _DeviceMode(), _FromData(), warnings.catch_warnings():
@@ -103,7 +103,7 @@ def to_host(values):
 
 
 def dispatch(func, args, kwargs):
-    """Compute on the host, and put the result where a GPU would."""
+    """Compute on the host, and return the result on the device where a GPU would."""
     leaves, spec = tree_flatten((args, kwargs))
     is_on_device = any(isinstance(leaf, DeviceTensor) for leaf in leaves)
     if "device" in kwargs and kwargs["device"] is not None:
@@ -139,7 +139,7 @@ def _check_mix(func, args, leaves):
     if not host:
         return
     changes_host = func._schema.is_mutable and not isinstance(args[0], DeviceTensor | list | tuple)
-    # An elementwise operation takes numbers on the CPU beside tensors on a GPU.
+    # An elementwise operation may combine numbers on the CPU with tensors on a GPU.
     are_numbers = all(v.dim() == 0 for v in host) and torch.Tag.pointwise in func.tags
     if changes_host or not are_numbers:
         shapes = [tuple(v.shape) for v in host]

@@ -80,7 +80,7 @@ def absolute(module, node):
 
 
 def upward_imports(module, source):
-    """Return what a module imports from packages that do not come before its own."""
+    """Return the imports of a module from packages that do not come before it."""
     mine = package_of(module)
     allowed = {mine, *ORDER[: ORDER.index(mine)]} - {"__init__"}
     return sorted({path for path, _ in imports(module, source) if package_of(path) not in allowed})
@@ -124,11 +124,11 @@ def test_no_module_uses_underscore_names_of_another_package():
     assert {module: names for module, names in private.items() if names} == {}
 
 
-def test_no_modules_import_each_other_in_a_circle():
+def test_there_are_no_circular_imports():
     graph = {
         module: {path for path, _ in imports(module, source)} for module, source in SOURCES.items()
     }
-    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
 
 
 @pytest.mark.parametrize("module", sorted(PACKAGES))
@@ -139,7 +139,7 @@ def test_a_package_has_a_docstring_and_lists_what_is_public(module):
     assert [name for name in package.__all__ if not hasattr(package, name)] == []
 
 
-def test_files_are_neither_long_nor_tiny():
+def test_files_are_neither_too_long_nor_too_short():
     n_lines = {
         module: SOURCES[module].count("\n") for module in FILES.keys() - PACKAGES - ANY_LENGTH
     }

@@ -1,4 +1,4 @@
-"""Every tensor is created on the right device: whole fits on a simulated one, without a GPU."""
+"""Whole fits on a simulated device, to check that every tensor is created on the right one."""
 
 import functools
 import sys
@@ -373,13 +373,15 @@ def results_of(prediction, y):
 
 
 @pytest.mark.parametrize("member", LIKELIHOODS)
-def test_a_prediction_on_a_device_is_that_on_the_host_in_the_kind_of_the_input(saved, member):
+def test_a_prediction_on_a_device_is_that_on_the_host_with_the_array_type_of_the_input(
+    saved, member
+):
     y = targets(member)
     expected = results_of(saved[member][0].predict(X, n_draws=5, seed=0), y)
     with simulated_device():
         posterior = loaded_on_device(saved, member)
         by_array = results_of(posterior.predict(X, n_draws=5, seed=0), y)
-        # A tensor that is elsewhere is brought to where the network is.
+        # A tensor on another device is moved to the device of the network.
         x = torch.as_tensor(X)
         by_tensor = results_of(posterior.predict(x, n_draws=5, seed=0), torch.as_tensor(y))
     for name, value in expected.items():
@@ -407,7 +409,7 @@ def test_a_posterior_saved_on_the_host_is_loaded_on_the_device_of_the_network(sa
 
 
 @pytest.mark.usefixtures("_device")
-def test_a_posterior_on_a_device_serves_everything_that_takes_one(tmp_path):
+def test_all_functions_of_a_posterior_work_on_a_device(tmp_path):
     posterior = quick_fit(device=DEVICE)
     assert isinstance(posterior.draws(3)["0.weight"], DeviceTensor)
     assert isinstance(quick_fit(device=DEVICE, start=posterior).guide.loc, DeviceTensor)

@@ -1,7 +1,7 @@
-"""The exam that every prior, likelihood and guide sits, in pairwise combination, on all engines.
+"""Tests that every prior, likelihood and guide must pass, in pairwise combination, on all engines.
 
-The members are those of `members.py`. What `make test` runs is a pairwise cover of all factors; the
-rest of their full cross is marked slow.
+The members are those of `members.py`. `make test` runs a pairwise cover of all factors; the other
+combinations are marked slow.
 """
 
 import copy
@@ -39,7 +39,7 @@ FACTORS = {
 def pairwise_cover(factors):
     """Return combinations in which any two levels of different factors occur together.
 
-    Each is, of all combinations, the first with the most pairs that are still missing.
+    The cover is built greedily: each combination is the first with the most missing pairs.
     """
     pairs = {
         levels: set(itertools.combinations(enumerate(levels), 2))
@@ -55,7 +55,7 @@ def pairwise_cover(factors):
 
 
 def crossed(*names, **others):
-    """Run a test for a pairwise cover of the named factors, and as slow for their full cross."""
+    """Run a test for a pairwise cover of the factors; mark their other combinations slow."""
     factors = {name: FACTORS[name] for name in names} | others
     cover = pairwise_cover(tuple(factors.values()))
     cases = [
@@ -69,7 +69,7 @@ def test_any_two_levels_of_the_factors_occur_together_in_the_cover():
     cover = pairwise_cover(tuple(FACTORS.values()))
     for (i, one), (j, other) in itertools.combinations(enumerate(FACTORS.values()), 2):
         assert {(row[i], row[j]) for row in cover} == set(itertools.product(one, other))
-    assert len(cover) == len(PRIORS) * len(LIKELIHOODS)  # no cover of these two has fewer
+    assert len(cover) == len(PRIORS) * len(LIKELIHOODS)  # the minimum for these two factors
 
 
 class Candidate:
@@ -94,7 +94,7 @@ class Candidate:
         return [*self.guide.parameters(), *points]
 
     def loss(self, rows=slice(None), n_data=None):
-        """Return Pyro's negative ELBO, at the same noise each time."""
+        """Return Pyro's negative ELBO, with the same noise in each call."""
         pyro.set_rng_seed(7)
         elbo = Trace_ELBO()
         return elbo.differentiable_loss(
@@ -102,14 +102,14 @@ class Candidate:
         )
 
     def loss_by_parts(self):
-        """Return nll + log q - log p at the same noise, by torch.distributions alone."""
+        """Return nll + log q - log p with the same noise, computed by torch.distributions alone."""
         pyro.set_rng_seed(7)
         draws = self.guide(self.x, self.y)
         w = dict(self.network.net.named_parameters()) | draws
         hidden = torch.tanh(self.x @ w["0.weight"].T + w["0.bias"])
         output = hidden @ w["2.weight"].T + w["2.bias"]
         z = None
-        log_q_less_log_p = number(0.0)
+        log_q_minus_log_p = number(0.0)
         for name, value in draws.items():
             if name in dict(self.network.net.named_parameters()):
                 u, p = value, self.prior_of(name, math.prod(value.shape[1:]))
@@ -118,9 +118,9 @@ class Candidate:
                 medians, log_sd = self.member.latent
                 u, p = z.log(), td.Normal(number(medians).log(), number(log_sd))
             log_ratio = self.q_of(self.guide, name).log_prob(u) - p.log_prob(u)
-            log_q_less_log_p = log_q_less_log_p + log_ratio.sum()
+            log_q_minus_log_p = log_q_minus_log_p + log_ratio.sum()
         nll = -self.member.density(output, z).log_prob(self.y).sum()
-        return nll + log_q_less_log_p
+        return nll + log_q_minus_log_p
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_the_sites_are_those_that_have_a_density(candidate):
 
 
 @crossed("prior", "member", "guide")
-def test_the_loss_is_the_nll_and_log_q_less_log_p(candidate):
+def test_the_loss_is_the_nll_plus_log_q_minus_log_p(candidate):
     loss = candidate.loss()
     assert loss.isfinite()
     torch.testing.assert_close(loss, candidate.loss_by_parts(), rtol=1e-10, atol=0)
@@ -193,7 +193,7 @@ def test_the_fused_loss_and_its_gradients_are_pyros(candidate, objective, n_part
 
 
 class FixedNoise(FusedEngine):
-    """Uses the noise that Pyro draws after `torch.manual_seed(7)`."""
+    """Engine with the noise that Pyro draws after `torch.manual_seed(7)`."""
 
     def advance_noise(self, n_steps):
         torch.manual_seed(7)

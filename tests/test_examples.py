@@ -38,7 +38,7 @@ EXAMPLES = {
     "paper/pruning.py": ["removed  error % at means", "98%", "masked dense outputs agree"],
     "paper/tutorial.py": ["hidden units 32-32", "accuracy with 95% of the weights removed"],
 }
-PARTS = {"paper/images.py", "paper/records.py"}  # of examples
+PARTS = {"paper/images.py", "paper/records.py"}  # modules that examples import
 NOTEBOOKS = {
     "01-bayes-by-backprop.ipynb": [
         "comparisons agree",

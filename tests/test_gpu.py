@@ -102,7 +102,7 @@ def test_batches_of_a_loader_are_moved_to_the_gpu():
     assert is_on_gpu(posterior)
 
 
-def test_predictions_are_repeatable_and_of_the_kind_of_the_input():
+def test_predictions_are_repeatable_and_have_the_array_type_of_the_input():
     posterior = quick_fit(epochs=3)
     by_array, again = (posterior.predict(X, n_draws=20, seed=0) for _ in range(2))
     np.testing.assert_array_equal(by_array.mean, again.mean)

@@ -48,16 +48,16 @@ def test_linear_regression_reaches_the_closed_form_for_any_batch_size(batch_size
         progress=False,
     )
     mean, sd = posterior.guide.loc.detach().numpy(), posterior.guide.scale.detach().numpy()
-    # The rest is noise of the last steps: over seeds, the ratio has a standard deviation of
-    # 0.06 for single rows, 0.04 for 7 and 0.02 for all. Counting a batch as the whole
-    # data set would make it 4.9 for single rows and 1.85 for 7.
+    # The remaining error is noise of the last steps: over seeds, the ratio has a standard
+    # deviation of 0.06 for single rows, 0.04 for 7 and 0.02 for all. Counting a batch as the
+    # whole data set would make it 4.9 for single rows and 1.85 for 7.
     np.testing.assert_allclose(sd / exact_sd, 1, atol={1: 0.2, 7: 0.14, 24: 0.06}[batch_size])
     assert (np.abs(mean - exact_mean) / exact_sd < 0.25).all()
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_a_noisy_sine_is_learnt_with_defaults(activation):
-    """It does not collapse to a constant."""
+    """The posterior does not collapse to a constant prediction."""
     rng = np.random.default_rng(0)
     x = rng.uniform(-2, 2, (100, 1))
     y = np.sin(2 * x) + 0.1 * rng.normal(size=x.shape)
@@ -71,7 +71,7 @@ def test_a_noisy_sine_is_learnt_with_defaults(activation):
 
 
 def test_intervals_cover_heteroscedastic_data():
-    """The interval includes the noise, of the size that it has at each input."""
+    """The interval includes the noise, whose scale depends on the input."""
     rng = np.random.default_rng(1)
 
     def draw(n):

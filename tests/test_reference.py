@@ -85,7 +85,7 @@ def torch_network(w, x, activation):
 def torch_nelbo(
     mu, rho, eps, x, y, *, prior, likelihood, activation, n_data=None, kl_weight=1.0, entropy=False
 ):
-    """Give the loss; with `entropy`, log q is replaced by minus the closed-form entropy of q."""
+    """Return the loss; with `entropy`, log q is replaced by minus the closed-form entropy of q."""
     priors = prior if isinstance(prior, list) else [(prior, prior)] * len(mu)
     total = torch.zeros((), dtype=torch.float64)
     for draw in eps:
@@ -435,7 +435,7 @@ def test_the_mixture_behaves_like_its_wide_component_far_out_and_like_the_narrow
     assert prior.score(np.zeros(1)) == 0
 
 
-# The bugs of those who derived it by hand
+# Common mistakes in derivations by hand
 
 
 def test_prior_and_likelihood_are_subtracted_from_log_q():
@@ -650,7 +650,7 @@ def test_training_takes_the_steps_of_torchs_adam():
 
 def test_minibatches_have_the_nelbo_of_all_the_data_on_average():
     x, _, y = noisy_sine(20)
-    order = np.argsort(y[:, 0])  # so that no few rows in a row stand for all
+    order = np.argsort(y[:, 0])  # so that consecutive rows do not represent the data
     options = {"hidden": [4], "prior": GaussianPrior(), "likelihood": GaussianLikelihood(0.5)}
     options |= {"n_steps": 1000, "learning_rate": 0.0}
     whole = train(x[order], y[order], **options).nelbo
@@ -701,7 +701,7 @@ def test_training_on_coin_flips_finds_their_probability(likelihood):
     assert trained.nelbo[-50:].mean() < trained.nelbo[:50].mean()
 
 
-def test_training_is_decided_by_its_seed():
+def test_the_seed_determines_the_training():
     x, _, y = noisy_sine(20)
     options = {
         "hidden": [4],

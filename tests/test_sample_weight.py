@@ -1,4 +1,4 @@
-"""fit(sample_weight=...): a row of weight k counts as k rows, by each engine."""
+"""Weighted rows: a row of weight k counts as k rows, with each engine."""
 
 import copy
 import functools
@@ -92,7 +92,7 @@ def test_a_full_batch_fit_is_that_of_repeated_rows(engine, options):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_row_of_weight_0_is_as_if_removed(engine):
+def test_a_row_of_weight_0_has_no_effect(engine):
     keep = np.arange(23) % 4 > 0
     weighted = quick_fit(sample_weight=keep, engine=engine)
     assert_same_fit(weighted, quick_fit(x=X[keep], y=Y[keep], engine=engine))
@@ -107,7 +107,7 @@ def test_weights_of_1_change_nothing(engine, batch_size):
 
 @pytest.mark.parametrize("estimator", ["local", "flipout"])
 def test_rows_are_weighted_where_each_has_its_own_draws(estimator):
-    """Twice the weight is twice the nll, at the same noise."""
+    """Twice the weight doubles the nll, with the same noise."""
     fits = [
         quick_fit(
             sample_weight=w, estimator=estimator, engine="fused", lr=1e-12, epochs=3, batch_size=10
@@ -136,7 +136,7 @@ def test_weights_are_not_normalised_but_sharpen_the_posterior():
 
 
 class FixedNoise(FusedEngine):
-    """Uses the noise that Pyro draws after `torch.manual_seed(7)`."""
+    """Engine with the noise that Pyro draws after `torch.manual_seed(7)`."""
 
     def advance_noise(self, n_steps):
         torch.manual_seed(7)
@@ -337,7 +337,7 @@ def test_invalid_weights_are_refused(mistake):
         quick_fit(sample_weight=weight)
 
 
-def test_weights_beside_a_data_loader_are_refused():
+def test_weights_with_a_data_loader_are_refused():
     loader = DataLoader(TensorDataset(torch.as_tensor(X), torch.as_tensor(Y)))
     with pytest.raises(ValueError, match="`sample_weight` needs x and y as arrays"):
         fit(small_network(), loader, n_data=23, sample_weight=COUNTS)

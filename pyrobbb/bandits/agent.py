@@ -296,7 +296,7 @@ class Agent(ABC):
         return [*self._adam.tensors, *self._adam.first, *self._adam.second]
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Return the tensors stored with the posterior: the replay buffer and the moments of Adam."""
+        """Return the tensors to store with the posterior: replay buffer and moments of Adam."""
         n = len(self._replay)
         tensors = {"replay.x": self._replay.x[:n], "replay.y": self._replay.y[:n]}
         for name in ("first", "second"):

@@ -42,7 +42,7 @@ class ReplayBuffer:
         return self.x[self._position].clone(), self.y[self._position].clone()
 
     def undo_add(self, n_seen: int, overwritten: tuple[Tensor, Tensor]) -> None:
-        """Undo the complete or partial addition of a row to a buffer that had seen `n_seen` rows."""
+        """Undo the complete or partial addition of the row after the first `n_seen`."""
         self.n_seen = n_seen
         self.x[self._position], self.y[self._position] = overwritten
 

@@ -47,7 +47,8 @@ def fit(
         str, typer.Option(help="Numeric columns that hold category codes, such as zip,model.")
     ] = "",
     hidden: Annotated[
-        str, typer.Option(help="Units per hidden layer, such as 50,50; 0 for a linear model; or auto.")
+        str,
+        typer.Option(help="Units per hidden layer, such as 50,50; 0 for a linear model; or auto."),
     ] = "auto",
     prior: Annotated[
         Literal["mixture", "normal", "fan_in", "laplace", "student_t"],
@@ -140,7 +141,12 @@ def predict(
     context: typer.Context,
     model: Model,
     data: Data,
-    out: Annotated[str, typer.Option(help="File for the predictions: .csv, .tsv (also .gz) or .parquet; - is stdout.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            help="File for the predictions: .csv, .tsv (also .gz) or .parquet; - is stdout."
+        ),
+    ],
     quantiles: Annotated[
         str | None, typer.Option(help="Quantiles of a regression; 0.05,0.5,0.95 by default.")
     ] = None,
@@ -337,7 +343,9 @@ def check(
 def demo(
     context: typer.Context,
     out: Annotated[str, typer.Option(help="Folder for the figures.")] = "demo-output",
-    quick: Annotated[bool, typer.Option(help="Use a small budget, only to see that it runs.")] = False,
+    quick: Annotated[
+        bool, typer.Option(help="Use a small budget, only to see that it runs.")
+    ] = False,
     as_json: AsJson = False,
     show_traceback: ShowTraceback = False,
 ) -> int:

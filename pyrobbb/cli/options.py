@@ -46,7 +46,9 @@ Delimiter = Annotated[
 ]
 Decimal = Annotated[Literal[".", ","], typer.Option(help="Decimal separator of the table.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed, for repeatable results.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")
+]
 ShowTraceback = Annotated[
     bool,
     typer.Option(

@@ -29,8 +29,8 @@ from .stages import Stages, TrainingOptions, fit_once
 class BBBEstimator(BaseEstimator):
     """Base class of the estimators, which fit a posterior to a table and predict from it.
 
-    A call of `fit` validates the data (`_validate`), chooses the scaling of the data and the size of
-    the network (`_set_up`), scales the data (`_prepare`) and fits the posterior (`_fit_stages`).
+    A call of `fit` validates the data (`_validate`), chooses the scaling of the data and the size
+    of the network (`_set_up`), scales the data (`_prepare`) and fits the posterior (`_fit_stages`).
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class BBBEstimator(BaseEstimator):
     def _set_up(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None, stages: Stages
     ) -> None:
-        """Set the seed, the scaling and the size of the network, which later calls do not change."""
+        """Set the seed, the scaling and the size of the network, which later calls keep."""
         self.seed_ = int(check_random_state(self.random_state).randint(2**31))
         if self.random_state is None:  # an interrupted fit continues with its seed
             stored = stages.stored_seed()

@@ -12,7 +12,7 @@ from .preparation import Rows
 logger = logging.getLogger(__name__)
 
 MIN_CALIBRATION_ROWS, MAX_CALIBRATION_ROWS = 9, 1_000
-"""With fewer rows, no held-out observation bounds a 90 % interval; further rows hardly make the levels
+"""With fewer rows, no held-out observation bounds a 90 % interval; more rows hardly make the levels
 more precise."""
 REFIT_FRACTION = 0.25
 """Factor on the epochs and the learning rate of the refit that includes the held-out rows."""

@@ -1,4 +1,4 @@
-"""Preparation of validated arrays: scaling, compressed tails, and splits into fitted and held-out."""
+"""Preparation of validated arrays: scaling, compression of tails, and splits of rows."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from .preparation import Rows
 
 OPTIMIZER = partial(torch.optim.Adam, betas=(0.9, 0.99))
 """Where the noise is small, a single outlier can make a gradient a million times larger than usual.
-With torch's default of 0.999 for the second beta, the fit would then stall for thousands of steps."""
+With torch's default of 0.999 as second beta, the fit would then stall for thousands of steps."""
 MAX_GRAD_NORM_PER_ROW = 100.0
 """Bound on the norm of the gradient, per row of data. Without it, such an outlier can make a chain
 diverge. A bound that ordinary steps reach would make the learned noise too small."""

@@ -1,4 +1,4 @@
-"""What the templates of a report show: sections, tables, and numbers as text."""
+"""Contents of the templates of a report: sections, tables, and numbers as text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_CELL = 80
-"""Characters of a cell of the user's table."""
+"""Maximum number of characters shown of a cell of the user's table."""
 MINUS, UNKNOWN = "\u2212", "\u2013"
 
 
@@ -21,7 +21,7 @@ class Cell:
     content : object
         Shown as text. For the kind ``"meter"``, the length of a bar in percent.
     kind : str
-        A class of the style sheet.
+        CSS class.
     """
 
     content: Any
@@ -30,24 +30,24 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: a head for each column, and the rows.
+    """A table: one header per column, and the rows.
 
     Attributes
     ----------
-    heads : tuple of Cell
+    headers : tuple of Cell
     rows : tuple of tuples of Cell
     kind : str
-        A class of the style sheet.
+        CSS class.
     """
 
-    heads: tuple[Cell, ...]
+    headers: tuple[Cell, ...]
     rows: tuple[tuple[Cell, ...], ...]
     kind: str = ""
 
     @classmethod
-    def of(cls, heads: Sequence[Any], rows: Iterable[Sequence[Any]], kind: str = "") -> Table:
-        """Return a table of cells or other objects; these have the kind of their head."""
-        columns = tuple(head if isinstance(head, Cell) else Cell(head) for head in heads)
+    def of(cls, headers: Sequence[Any], rows: Iterable[Sequence[Any]], kind: str = "") -> Table:
+        """Return a table; values that are not a `Cell` get the kind of their column's header."""
+        columns = tuple(header if isinstance(header, Cell) else Cell(header) for header in headers)
         cells = (
             tuple(
                 value if isinstance(value, Cell) else Cell(value, column.kind)
@@ -58,9 +58,9 @@ class Table:
         return cls(columns, tuple(cells), kind)
 
     @property
-    def has_head(self) -> bool:
-        """Whether any column has a head."""
-        return any(head.content != "" for head in self.heads)
+    def has_headers(self) -> bool:
+        """Whether any column has a header."""
+        return any(header.content != "" for header in self.headers)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Section:
         Also the name of the template.
     title : str
     content : mapping of str to object
-        For the template.
+        Variables of the template.
     """
 
     anchor: str
@@ -82,7 +82,7 @@ class Section:
 
 
 def number(value: float) -> str:
-    """Return a number with four digits; large ones as whole numbers in groups of three."""
+    """Format a number with four significant digits, or in full from 1,000 to 10^12."""
     value = float(value)
     if not math.isfinite(value):
         return UNKNOWN
@@ -91,7 +91,7 @@ def number(value: float) -> str:
 
 
 def aligned(values: Collection[float]) -> list[str]:
-    """Return numbers with the same decimals: four digits of the largest."""
+    """Format numbers with equally many decimals: four significant digits of the largest."""
     largest = max((abs(float(value)) for value in values if math.isfinite(value)), default=0.0)
     if not 1e-4 <= largest < 1e12:
         return [number(value) for value in values]
@@ -103,7 +103,7 @@ def aligned(values: Collection[float]) -> list[str]:
 
 
 def percentage(value: float, digits: int = 0) -> str:
-    """Return a share as a percentage."""
+    """Format a share as a percentage."""
     return f"{100 * float(value):.{digits}f}%" if math.isfinite(value) else UNKNOWN
 
 

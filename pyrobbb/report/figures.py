@@ -1,4 +1,4 @@
-"""The figures of a report, as SVG with the colours and fonts of the page."""
+"""Figures of a report, as SVG with the colours and fonts of the page."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def predicted_and_observed(findings: Findings) -> str:
 
 
 def entropy_by_correctness(findings: Findings) -> str:
-    """Draw histograms of the entropy of correct and of wrong predictions."""
+    """Draw histograms of the entropy of correct and of incorrect predictions."""
     return _to_svg(
         lambda ax: plots.plot_uncertainty(findings.prediction, findings.y, ax=ax), "uncertainty"
     )
@@ -123,9 +123,15 @@ def dependence(findings: Findings, curve: Curve) -> str:
 
 def history(losses: History) -> str:
     """Draw the losses of a fit."""
+    from matplotlib.ticker import MaxNLocator, SymmetricalLogLocator
 
     def draw(ax: Axes) -> None:
         plots.plot_history(losses, ax=ax)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        low, high = ax.get_ylim()
+        # With ticks at powers of ten only, less than two decades would have one or two.
+        subs = [1.0, 2.0, 5.0] if low > 0 and high < 100 * low else [1.0]
+        ax.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=2, subs=subs))
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         ax.yaxis.set_minor_formatter(lambda *_: "")
 
@@ -179,7 +185,7 @@ def _class_dependence(findings: Findings, curve: Curve, above: Axes, below: Axes
 
 
 def _format_dates(ax: Axes, curve: Curve) -> None:
-    """Show days since 1970 as dates, if the column is one of dates."""
+    """Show days since 1970 as dates if the column holds dates."""
     if curve.column.is_date:
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
@@ -218,7 +224,7 @@ def _svg(figure: Figure) -> str:
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # not unique on the page
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # these ids are not unique on the page
     svg = re.sub(r'^<svg ([^>]*?)\b(height|width)="[^"]*" ', r"<svg \1", svg)
     svg = re.sub(r'^<svg ([^>]*?)\b(height|width)="[^"]*" ', r"<svg \1", svg)
     for color, variable in CSS_VARIABLES.items():

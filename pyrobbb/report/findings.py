@@ -1,4 +1,4 @@
-"""The numbers of a report: scores, permutation importance, uncertainty, diagnosis."""
+"""Findings of a report: scores, permutation importance, uncertainty, diagnosis."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from ..diagnostics import Check
 from ..diagnostics.measurements import Measurement
 from ..likelihoods import NegativeBinomial, Poisson
+from ..tables.cells import count_of
 from ..tables.encoding import Categorical, Column, Numeric
 from .scores import Score, score_classes, score_numbers
 
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
     from ..tables.schema import Schema
 
 MAX_SAMPLED = 1000
-"""Rows for results from quantiles of the predictive mixture, which are found by iteration."""
+"""Maximum number of rows for results that need quantiles of the predictive mixture, which are found
+by iteration."""
 MAX_DIAGNOSED = 2000
 DIAGNOSIS_DRAWS = 200
 PERMUTED_ROWS = 20_000
-"""Rows predicted for the permutation importance, over all columns."""
+"""Total number of rows predicted for the permutation importance of all columns."""
 GRID = 61
 LEVEL = 0.9
 
@@ -42,8 +44,9 @@ class Curve:
     ----------
     column : Numeric
     at : ndarray of shape (n,)
+        Values of the column.
     prediction : RegressionPrediction or ClassificationPrediction
-        At typical values of all other columns.
+        Predictions at these values, with typical values of all other columns.
     """
 
     column: Numeric
@@ -97,7 +100,7 @@ class Findings:
             x = schema.encode(frame)
         notes = [*schema.notes, *(str(warning.message) for warning in caught)]
         if n_dropped:
-            notes.append(f"{n_dropped} of the rows given have no target and are omitted here.")
+            notes.append(f"Left out: {count_of(n_dropped, 'row')} without a target.")
         y = schema.target(frame)
         if is_classifier:
             index = np.searchsorted(estimator.classes_, y).clip(max=len(estimator.classes_) - 1)
@@ -121,7 +124,7 @@ class Findings:
 
     @property
     def n_fitted(self) -> int | None:
-        """Rows that the fit used in an epoch; None if not known, or not the same for all chains."""
+        """Number of rows per epoch of the fit; None if unknown or different between chains."""
         histories = [chain.history for chain in self.estimator.posterior_.chains]
         counts = {int(history.n_rows[history.epoch == 0].sum()) for history in histories}
         return (counts.pop() or None) if len(counts) == 1 else None
@@ -176,7 +179,7 @@ class Findings:
 
     @cached_property
     def importance(self) -> dict[str, float]:
-        """Permutation importance of each column, the largest first: change in predictions."""
+        """Permutation importance of each column, in descending order: the change in predictions."""
         rng = np.random.default_rng(self.seed)
         n_rows = int(np.clip(PERMUTED_ROWS // len(self.schema.columns), 20, 500))
         rows = self._sample(n_rows)
@@ -214,7 +217,7 @@ class Findings:
 
     @cached_property
     def checks(self) -> tuple[Check, ...]:
-        """The diagnosis; checks that need exactly the rows of the fit only on these."""
+        """The checks of the diagnosis; some are only measured on exactly the rows of the fit."""
         rows = self._sample(MAX_DIAGNOSED)
         is_of_fit = len(rows) == len(self.y) == self.n_fitted
         target = self.estimator.classes_[self.y] if self.is_classification else self.y
@@ -223,7 +226,7 @@ class Findings:
             target[rows],
             n_draws=DIAGNOSIS_DRAWS,
             seed=self.seed,
-            data_name=None if is_of_fit else "rows given",
+            data_name=None if is_of_fit else "rows of this report",
         )
         return tuple(
             check
@@ -262,8 +265,7 @@ class Findings:
             if isinstance(column, Categorical):
                 row[inputs] = 0.0
                 shares = self.x[:, inputs].mean(0)
-                if (
-                    shares.max() >= 1 - shares.sum()
-                ):  # otherwise rare categories, which have no input
+                # Otherwise, most rows are of rare categories, which have no input.
+                if shares.max() >= 1 - shares.sum():
                     row[inputs.start + shares.argmax()] = 1.0
         return row

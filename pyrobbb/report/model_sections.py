@@ -1,4 +1,4 @@
-"""Sections of a report on the model: whether to rely on it, its training, what was fitted."""
+"""Sections of a report on the model: its diagnosis, its training, and what was fitted."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ LIKELIHOODS = {
 
 def diagnosis(findings: Findings) -> Section:
     """Return the checks of the diagnosis."""
-    heads = [Cell("check", "name"), Cell("value", "value"), "verdict", "meaning", "advice"]
+    headers = [Cell("check", "name"), Cell("value", "value"), "verdict", "meaning", "advice"]
     rows = [
         [check.name, check.value, Cell(check.verdict, "verdict"), check.meaning, check.advice]
         for check in findings.checks
     ]
     content = {
-        "table": Table.of(heads, rows),
+        "table": Table.of(headers, rows),
         "is_standardised": getattr(findings.estimator, "target_scaling_", None) is not None,
         "n_diagnosed": findings.n_diagnosed,
     }
@@ -56,7 +56,7 @@ def fitted(findings: Findings) -> Section:
     estimator, chains = findings.estimator, findings.estimator.posterior_.chains
     params = estimator.get_params(deep=False)
     schema = findings.schema
-    widths = [findings.x.shape[1], *params["hidden"]]
+    widths = [findings.x.shape[1], *estimator.hidden_]
     # The chains have the same network.
     n_weights = sum(p.numel() for _, p in chains[0].network.bayesian_parameters())
     likelihood = type(estimator.likelihood_).__name__
@@ -64,8 +64,8 @@ def fitted(findings: Findings) -> Section:
     epochs = _range(chain.history.n_epochs for chain in chains)
     facts = {
         "task": f"{schema.task} of {schema.target_name}",
-        "rows given": f"{len(findings.y):,}",
-        "rows of the fit": "not known" if findings.n_fitted is None else f"{findings.n_fitted:,}",
+        "rows of this report": f"{len(findings.y):,}",
+        "training rows": "not known" if findings.n_fitted is None else f"{findings.n_fitted:,}",
         "columns": f"{len(schema.columns)} used, {len(schema.dropped)} dropped",
         "network": f"{' → '.join(map(str, widths))} units, {params['activation']}; "
         f"{n_weights:,} weights",
@@ -73,10 +73,10 @@ def fitted(findings: Findings) -> Section:
         "likelihood": f"{likelihood}: {LIKELIHOODS.get(likelihood, 'user-defined')}",
         "restarts": f"{len(chains)} independent fits, whose predictions are averaged"
         if len(chains) > 1
-        else "none, a single fit",
+        else "none (a single fit)",
         "steps": "not known" if steps == "0" else f"{steps} in {epochs} epochs",
-        "draws": f"{params['n_draws']} of the weights in each prediction",
-        "seeds": f"{estimator.seed_} of the fit, {findings.seed} of this page",
+        "draws": f"{params['n_draws']} draws of the weights per prediction",
+        "seeds": f"{estimator.seed_} (fit), {findings.seed} (this report)",
         "versions": ", ".join(
             [f"{package} {version_of(package)}" for package in PACKAGES]
             + [f"Python {platform.python_version()}"]
@@ -105,15 +105,15 @@ def _range(counts: Iterable[int]) -> str:
 
 
 def _encoding(column: Column) -> tuple[str, str]:
-    """Return the type of a column, and what the network receives of it."""
+    """Return the type of a column, and a description of its inputs."""
     n = len(column.inputs)
     if isinstance(column, Categorical):
         names = ", ".join(map(str, column.categories[:MAX_CATEGORIES]))
         names += ", …" if len(column.categories) > MAX_CATEGORIES else ""
-        return "categories", f"{n}, one for each: {names}"
+        return "categories", f"{n}, one per category: {names}"
     kind = "date" if column.is_date else "number"
     unit = ", days since 1970-01-01" if kind == "date" else ""
-    return kind, f"{n}{unit}" + (", the second marks missing values" if n > 1 else "")
+    return kind, f"{n}{unit}" + (", the second indicates missing values" if n > 1 else "")
 
 
 def version_of(package: str) -> str:

@@ -27,21 +27,22 @@ def write(
     *,
     seed: int = 0,
 ) -> None:
-    """Write a page about a fit, how well it predicts a table, and how far it can be relied on.
+    """Write a page on a fit, its predictions for a table, and their reliability.
 
-    Of large tables, expensive results are computed on a sample of the rows; the page says so.
+    For large tables, expensive results are computed on a random sample of the rows, and the page
+    states so.
 
     Parameters
     ----------
     path : path-like
-        The page. An existing file is replaced once the new page is complete.
+        File for the page. An existing file is replaced once the new page is complete.
     estimator : BBBRegressor or BBBClassifier
         Fitted to ``schema.encode`` and ``schema.target`` of a table.
     schema : Schema
         How a table becomes inputs and target.
     frame : DataFrame
         Rows with their target: those of the fit, or others. Its index identifies the rows, and the
-        name of the index is what it counts, such as ``"line"``.
+        name of the index is the header of these numbers, such as ``"line"``.
     seed : int
         Seed of the draws and of the sampled rows.
 

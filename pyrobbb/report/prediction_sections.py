@@ -13,24 +13,24 @@ from .findings import LEVEL, Findings
 
 N_ROWS = 10
 N_VALUES = 4
-"""Columns whose values are shown for the most uncertain rows."""
+"""Number of columns whose values are shown for the most uncertain rows."""
 MAX_CLASSES = 10
 
 
 def scores(findings: Findings) -> Section:
-    """Return the scores, with those of a constant prediction, and the calibration."""
+    """Return the scores, with those of a constant baseline, and the calibration."""
     rows = []
     for score in findings.scores:
         shown = (lambda value: percentage(value, 1)) if score.is_share else number
         rows.append([score.name, shown(score.value), shown(score.constant), score.meaning])
-    heads = [
+    headers = [
         Cell("score", "name"),
         Cell("model", "number"),
-        Cell("constant", "number"),
+        Cell("baseline", "number"),
         "meaning",
     ]
     content = {
-        "table": Table.of(heads, rows),
+        "table": Table.of(headers, rows),
         "calibration": figures.calibration(findings),
         "n_sampled": len(findings.sampled),
     }
@@ -54,7 +54,7 @@ def predictions(findings: Findings) -> Section:
 
 
 def columns(findings: Findings) -> Section:
-    """Return the permutation importance of the columns, and curves along the most important."""
+    """Return the permutation importance of the columns, and curves for the most important ones."""
     importance = list(findings.importance.items())
     largest = max([value for _, value in importance] + [1e-300])
     shown = importance[:N_ROWS]
@@ -63,9 +63,9 @@ def columns(findings: Findings) -> Section:
         [name, change, 100 * value / largest]
         for (name, value), change in zip(shown, changes, strict=True)
     ]
-    heads = [Cell("column", "name"), Cell("change", "number"), Cell("", "meter")]
+    headers = [Cell("column", "name"), Cell("change", "number"), Cell("", "meter")]
     content = {
-        "table": Table.of(heads, rows, "importance"),
+        "table": Table.of(headers, rows, "importance"),
         "n_more": len(importance) - len(shown),
         "curves": [
             {"name": curve.column.name, "svg": figures.dependence(findings, curve)}
@@ -87,7 +87,7 @@ def uncertainty(findings: Findings) -> Section:
 
 
 def rows(findings: Findings) -> Section:
-    """Return the rows that are predicted with the largest uncertainty."""
+    """Return the rows with the most uncertain predictions."""
     worst = np.argsort(-findings.uncertainty, kind="stable")[:N_ROWS]
     aleatoric, epistemic = (part[worst] for part in findings.parts)
     shares = epistemic / np.maximum(aleatoric + epistemic, 1e-300)
@@ -122,7 +122,7 @@ def rows(findings: Findings) -> Section:
         ]
         for k, i in enumerate(worst)
     ]
-    heads = [
+    headers = [
         Cell(str(findings.frame.index.name or "row"), "index"),
         Cell("observed", kind),
         *middle,
@@ -130,7 +130,7 @@ def rows(findings: Findings) -> Section:
         Cell("epistemic share", "number"),
         *(Cell(name, "number" if _is_numeric(findings, name) else "") for name in names),
     ]
-    content = {"table": Table.of(heads, lines), "n_columns": len(names)}
+    content = {"table": Table.of(headers, lines), "n_columns": len(names)}
     return Section("rows", f"The {len(worst)} most uncertain rows", content)
 
 
@@ -140,8 +140,8 @@ def confusion(findings: Findings) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``names`` of classes, and ``rows``: for each of them its name, and the count and the share
-        of each predicted class.
+        ``names`` of classes, and ``rows``: the name of each class, with the count and the share of
+        each predicted class.
     """
     classes, predicted = findings.estimator.classes_, np.asarray(findings.prediction.label)
     counts = np.bincount(findings.y, minlength=len(classes))

@@ -20,7 +20,7 @@ MIN_VARIANCE = 1e-300
 
 @dataclass(frozen=True)
 class Score:
-    """One score, with that of a constant prediction.
+    """A score of the model, with that of a constant prediction.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Score:
     value, constant : float
     meaning : str
     is_share : bool
-        Whether to show it as a percentage.
+        Whether to show the score as a percentage.
     """
 
     key: str
@@ -47,12 +47,12 @@ def score_numbers(
     *,
     is_count: bool,
 ) -> tuple[Score, ...]:
-    """Score a regression on all rows; scores that need quantiles on the sampled rows.
+    """Score a regression on all rows, or on the sampled rows where quantiles are needed.
 
     Parameters
     ----------
     prediction, sampled_prediction : RegressionPrediction
-        Of all rows, and of the sampled rows.
+        Predictions for all rows, and for the sampled rows.
     y : ndarray of shape (n,)
     sampled : ndarray of shape (n_sampled,)
         Positions of the sampled rows.
@@ -93,8 +93,7 @@ def score_numbers(
             scores.crps(sampled_prediction, some, CRPS_LEVELS),
             scores.crps(constant_of_some, some, CRPS_LEVELS),
             "Distance of the predictive distribution from the observation, in the units of the "
-            "target; "
-            f"lower is better.{here}",
+            f"target; lower is better.{here}",
         ),
         *(
             Score(
@@ -164,7 +163,7 @@ def score_classes(
 def _constant_number(
     mean: float, variance: float, n: int, *, is_count: bool
 ) -> RegressionPrediction:
-    """Return the prediction of the same mean and variance for each of n rows."""
+    """Return a prediction with the same mean and variance for all n rows."""
     loc, excess = torch.full((1, n), mean, dtype=torch.float64), variance - mean
     distribution: Any
     if not is_count:

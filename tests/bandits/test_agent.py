@@ -1,4 +1,4 @@
-"""What bandit agents share: the replay buffer, seeds, and a consistent state after errors."""
+"""All bandit agents: the replay buffer, seeds, and a consistent state after errors."""
 
 import math
 
@@ -126,8 +126,8 @@ def test_a_bad_observation_is_rejected_and_changes_nothing(kind, arguments, erro
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_an_interrupted_update_leaves_the_agent_unchanged(kind, error, monkeypatch):
-    agent, undisturbed = small(kind), small(kind)
-    for each in (agent, undisturbed):
+    agent, uninterrupted = small(kind), small(kind)
+    for each in (agent, uninterrupted):
         advance(each, 47)  # the buffer is full, so that a row would be overwritten
     before = state_of(agent)
     whole = agent._learn
@@ -141,5 +141,5 @@ def test_an_interrupted_update_leaves_the_agent_unchanged(kind, error, monkeypat
         agent.observe(context_at(47), 0, 1.0)
     assert state_of(agent) == before
     monkeypatch.undo()
-    assert advance(agent, 30, 47) == advance(undisturbed, 30, 47)
-    assert state_of(agent) == state_of(undisturbed)
+    assert advance(agent, 30, 47) == advance(uninterrupted, 30, 47)
+    assert state_of(agent) == state_of(uninterrupted)

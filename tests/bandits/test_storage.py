@@ -40,8 +40,8 @@ def test_a_loaded_agent_continues_as_the_saved_one(kind, n, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_agent_continues_in_another_process(kind, tmp_path):
     agent = small(kind)
-    advance(agent, 69)  # five after an update
-    agent.act(context_at(69))  # and one that is not observed
+    advance(agent, 69)  # five observations after an update
+    agent.act(context_at(69))  # and one action whose reward is not observed
     agent.save(tmp_path / "agent")
     code = "\n".join(line.removeprefix("    ") for line in CONTINUE.splitlines())
     arguments = [kind.__name__, str(tmp_path / "agent"), str(Path(__file__).parents[1])]

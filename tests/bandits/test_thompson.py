@@ -22,7 +22,7 @@ ARMS = [np.linspace(-0.5, 0.9, 12), np.linspace(-0.6, 1.2, 6)]
 
 @pytest.fixture(scope="module")
 def two_armed_agent():
-    """Two arms as a linear network with known noise, whose posterior factorises: VI is exact."""
+    """Return a linear agent with known noise, for which VI is exact: the posterior factorises."""
     n = sum(map(len, ARMS))
     agent = ThompsonSampler(
         1,
@@ -65,8 +65,8 @@ def test_an_arm_is_chosen_with_the_probability_of_being_best(two_armed_agent, n_
     exact = float(Normal(0.0, 1.0).cdf(torch.tensor(gap)))
     n = 3000
     share = np.mean([two_armed_agent.act(np.zeros(1)) for _ in range(n)])
-    slack = 0.02  # allowed error of the fit
-    assert abs(share - exact) < 4 * math.sqrt(exact * (1 - exact) / n) + slack
+    tolerance = 0.02  # of the fit
+    assert abs(share - exact) < 4 * math.sqrt(exact * (1 - exact) / n) + tolerance
     assert 0.55 < exact < 0.85  # otherwise the test would be trivial
 
 
@@ -97,7 +97,11 @@ def test_a_likelihood_that_predicts_its_scale_has_two_outputs():
         ({"reward_scale": 0}, ValueError, "`reward_scale` must be positive"),
         ({"n_draws": 0}, ValueError, "`n_draws` must be at least 1"),
         ({"engine": "svi"}, ValueError, "`engine` must be one of fused, compiled, got 'svi'"),
-        ({"likelihood": Categorical()}, ValueError, "`likelihood` must be a distribution of a single number"),
+        (
+            {"likelihood": Categorical()},
+            ValueError,
+            "`likelihood` must be a distribution of a single number",
+        ),
         (
             {"likelihood": Poisson(), "reward_scale": 2.0},
             ValueError,

@@ -20,13 +20,13 @@ def make_houses():
 
 @pytest.fixture
 def houses():
-    """A table of 60 houses."""
+    """Return a table of 60 houses."""
     return make_houses()
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    """A folder with the table and a model of each task, fitted by the command line."""
+    """Return a folder with the table and a model of each task, fitted from the command line."""
     folder = tmp_path_factory.mktemp("made")
     make_houses().to_csv(folder / "houses.csv", index=False)
     for target, other in (("price", "sold"), ("sold", "price")):
@@ -67,7 +67,7 @@ def instant_fit(monkeypatch):
 
 @pytest.fixture
 def run(capsys):
-    """A function that runs a command and returns what it printed."""
+    """Return a function that runs a command and returns its output."""
 
     def run_command(*arguments, code=0):
         capsys.readouterr()
@@ -79,7 +79,7 @@ def run(capsys):
 
 @pytest.fixture
 def rejection(run):
-    """A function that runs a command that must be rejected, and returns its line on stderr."""
+    """Return a function that runs an invalid command and returns its line on stderr."""
 
     def run_command(*arguments):
         shown = run(*arguments, code=2)

@@ -101,7 +101,7 @@ def test_columns_in_another_order_give_the_same_predictions(houses, made, tmp_pa
     assert one == run("predict", made / "price", made / "houses.csv", "--out", "-").out
 
 
-def test_a_table_is_read_in_little_memory(tmp_path):
+def test_a_table_is_read_in_chunks_that_need_little_memory(tmp_path):
     path = tmp_path / "long.csv"
     with path.open("w") as file:
         file.write("x,y\n")

@@ -1,4 +1,4 @@
-"""Data and fitted estimators, one for all tests, none of which changes them."""
+"""Data and fitted estimators that all tests share and none changes."""
 
 import numpy as np
 import pytest

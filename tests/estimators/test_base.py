@@ -1,4 +1,4 @@
-"""What both estimators do: scikit-learn's rules, inputs, weights, updates."""
+"""Both estimators: the rules of scikit-learn, inputs, weights and updates."""
 
 import numpy as np
 import pandas as pd

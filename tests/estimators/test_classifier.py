@@ -48,5 +48,7 @@ def test_the_first_partial_fit_need_not_contain_all_classes(iris):
     model.partial_fit(X[100:], y[100:])
     assert model.predict_proba(X).shape == (150, 3)
     assert model.score(X[100:], y[100:]) > 0.8
-    with pytest.raises(ValueError, match=r"must hold only classes of the first fit, .*, got 'rose'"):
+    with pytest.raises(
+        ValueError, match=r"must hold only classes of the first fit, .*, got 'rose'"
+    ):
         model.partial_fit(X[:2], ["rose", "setosa"])

@@ -1,4 +1,4 @@
-"""likelihood="auto": the likelihood that predicts held-out rows best."""
+"""Choice of the likelihood that predicts held-out rows best, for likelihood="auto"."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def test_auto_detects_noise_that_depends_on_the_inputs():
 
 
 def test_auto_chooses_constant_noise_where_it_is_constant(friedman):
-    """For this seed: both predict nearly equally well, and 60 rows decide."""
+    """The seed matters: both likelihoods predict nearly equally well, and only 60 rows decide."""
     X, y = friedman
     model = BBBRegressor(likelihood="auto", restarts=1, epochs=400, random_state=1)
     assert isinstance(model.fit(X, y).likelihood_, likelihoods.Gaussian)

@@ -25,7 +25,7 @@ def test_tails_are_compressed_and_keep_their_order():
 def test_the_predicted_noise_of_an_outlying_row_does_not_vanish():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((300, 2))
-    y = np.exp(-X[:, 0]) * rng.standard_normal(300)  # less noise the further away
+    y = np.exp(-X[:, 0]) * rng.standard_normal(300)  # the noise decreases with x
     model = BBBRegressor(**QUICK_ESTIMATOR | {"epochs": 1000, "likelihood": "heteroscedastic"}).fit(
         X, y
     )

@@ -36,10 +36,10 @@ def test_the_posterior_can_be_loaded_from_the_folder(regressor, friedman, tmp_pa
     regressor.save(tmp_path / "model")
     posterior = Posterior.load(tmp_path / "model")
     x, target = regressor.standardised(X, y)
-    here, there = (
-        own.predict(x, seed=0).log_prob(target) for own in (posterior, regressor.posterior_)
+    loaded, fitted = (
+        p.predict(x, seed=0).log_prob(target) for p in (posterior, regressor.posterior_)
     )
-    np.testing.assert_array_equal(here, there)
+    np.testing.assert_array_equal(loaded, fitted)
 
 
 def test_priors_and_likelihoods_of_pyrobbb_are_stored(friedman, tmp_path):

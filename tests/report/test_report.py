@@ -15,6 +15,7 @@ from pyrobbb.diagnostics import Check, Diagnosis
 from pyrobbb.diagnostics.wording import WORDING
 from pyrobbb.estimators import BBBClassifier, BBBRegressor
 from pyrobbb.report import findings as report_findings
+from pyrobbb.report import model_sections
 from pyrobbb.report.content import MAX_CELL, aligned, cell_text, number
 from pyrobbb.report.findings import NEED_ROWS_OF_FIT, Findings
 from pyrobbb.report.scores import _constant_number, score_numbers
@@ -99,7 +100,7 @@ def quick(monkeypatch):
 
 
 class Page(HTMLParser):
-    """Tags, the text of each section, rows of tables, and what is not closed in turn."""
+    """The tags, texts of sections and rows of tables of a page, and end tags out of order."""
 
     def __init__(self, html):
         super().__init__()
@@ -139,17 +140,18 @@ def page(made):
     return Page(made[3].read_text(encoding="utf-8"))
 
 
-def test_the_page_is_sound_html_with_every_section(page):
+def test_the_page_is_well_formed_html_with_every_section(page):
     assert page.crossed == []
     assert page.open == []
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    assert [own["id"] for tag, own in page.tags if tag == "section"] == SECTIONS
-    assert [own["href"] for tag, own in page.tags if tag == "a"] == [f"#{own}" for own in SECTIONS]
-    assert all(page.texts[own].strip() for own in SECTIONS)
+    assert [a["id"] for tag, a in page.tags if tag == "section"] == SECTIONS
+    links = [a["href"] for tag, a in page.tags if tag == "a"]
+    assert links == [f"#{section}" for section in SECTIONS]
+    assert all(page.texts[section].strip() for section in SECTIONS)
 
 
-def test_the_page_needs_nothing_beside_it(made, page):
+def test_the_page_is_self_contained(made, page):
     for _, attributes in page.tags:
         for name in ("src", "href", "xlink:href", "data", "action", "srcset"):
             assert attributes.get(name, "#").startswith("#")
@@ -158,15 +160,15 @@ def test_the_page_needs_nothing_beside_it(made, page):
     assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "img", "object"} == set()
 
 
-def test_what_comes_from_the_table_is_text_and_no_markup(made, page):
+def test_names_and_cells_of_the_table_are_escaped(made, page):
     _, schema, _, _ = made
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert {tag for tag, _ in page.tags} & {"script", "i"} <= {"i"}
-    assert all(set(own) <= {"class", "style"} for tag, own in page.tags if tag == "i")
+    assert all(set(a) <= {"class", "style"} for tag, a in page.tags if tag == "i")
     shown = " ".join(page.texts.values())
     for name in (EVIL, CATEGORY, schema.target_name, *schema.classes):
         assert name in shown
-    assert "the second marks missing values" in shown
+    assert "the second indicates missing values" in shown
     assert "days since 1970-01-01" in shown
     assert "an identifier" in shown
 
@@ -179,10 +181,10 @@ def test_every_figure_has_a_title_and_a_caption(made, page):
         caption = re.search(r"<figcaption><b>(.+?)</b> (.+?)</figcaption>", figure, re.DOTALL)
         assert len(caption[2].split()) > 8
         assert 'role="img" aria-label="' in figure or "<table" in figure
-    assert "#2a6f97" not in "".join(figures)  # colours are the page's
+    assert "#2a6f97" not in "".join(figures)  # colours are variables of the style sheet
 
 
-def test_the_scores_shown_are_those_of_the_scores(made, page):
+def test_the_scores_shown_are_those_of_pyrobbb_scores(made, page):
     estimator, schema, frame, _ = made
     shown = {row[0]: row[1:3] for row in page.rows if len(row) == 4}
     x, y = schema.encode(frame), schema.target(frame)
@@ -195,8 +197,8 @@ def test_the_scores_shown_are_those_of_the_scores(made, page):
         r2 = f"{estimator.score(x, y):.4g}".replace("-", "\N{MINUS SIGN}")
         assert shown["R²"] == [r2, "0"]
         for level in (0.5, 0.9):
-            held = scores.coverage(prediction, y, level)
-            assert shown[f"coverage of {level:.0%} intervals"][0] == f"{held:.1%}"
+            coverage = scores.coverage(prediction, y, level)
+            assert shown[f"coverage of {level:.0%} intervals"][0] == f"{coverage:.1%}"
     else:
         index = np.searchsorted(estimator.classes_, y)
         shares = np.bincount(index) / len(index)
@@ -213,11 +215,11 @@ def test_the_confusion_table_counts_the_rows(made, page):
     estimator, schema, frame, _ = made
     if schema.task == "regression":
         return
-    y, said = schema.target(frame), estimator.predict(schema.encode(frame))
+    y, predicted = schema.target(frame), estimator.predict(schema.encode(frame))
     shown = {row[0]: row[1:] for row in page.rows if len(row) == 4 and row[1].isdigit()}
-    for seen in estimator.classes_:
-        counts = [str(((y == seen) & (said == own)).sum()) for own in estimator.classes_]
-        assert shown[seen] == counts
+    for row in estimator.classes_:
+        counts = [((y == row) & (predicted == column)).sum() for column in estimator.classes_]
+        assert shown[row] == list(map(str, counts))
 
 
 def test_the_most_uncertain_rows_are_identified_by_their_lines(made, page):
@@ -226,11 +228,11 @@ def test_the_most_uncertain_rows_are_identified_by_their_lines(made, page):
     is_regression = schema.task == "regression"
     uncertainty = prediction.sd if is_regression else prediction.entropy
     worst = np.argsort(-uncertainty, kind="stable")[:10]
-    heads = next(row for row in page.rows if row[:2] == ["line", "observed"])
-    rows = [row for row in page.rows if len(row) == len(heads)][1:]
-    assert [row[0] for row in rows] == [str(own) for own in frame.index[worst]]
-    assert [row[heads.index("of what")] for row in rows] == frame["of what"].iloc[worst].tolist()
-    measure = heads.index("sd" if is_regression else "entropy")
+    headers = next(row for row in page.rows if row[:2] == ["line", "observed"])
+    rows = [row for row in page.rows if len(row) == len(headers)][1:]
+    assert [row[0] for row in rows] == list(map(str, frame.index[worst]))
+    assert [row[headers.index("of what")] for row in rows] == frame["of what"].iloc[worst].tolist()
+    measure = headers.index("sd" if is_regression else "entropy")
     assert [float(row[measure]) for row in rows] == pytest.approx(uncertainty[worst], abs=0.01)
 
 
@@ -239,40 +241,40 @@ def test_the_diagnosis_is_shown_as_it_is_printed(made, page):
     checks = Findings.of(estimator, schema, frame, 0).checks
     shown = {row[0]: row[1:] for row in page.rows if len(row) == 5}
     assert [check.name for check in checks][1:] == list(shown)[2:]
-    for own in checks:
-        assert shown[own.name] == [own.value, own.verdict, own.meaning, own.advice]
+    for check in checks:
+        assert shown[check.name] == [check.value, check.verdict, check.meaning, check.advice]
     assert {check.key for check in checks} >= set(NEED_ROWS_OF_FIT)
 
 
-def test_the_page_names_the_rows_it_is_about(made, page):
+def test_the_page_states_on_which_rows_scores_are_computed(made, page):
     assert (
-        f"Scores on the {N} rows given; on the rows of the fit they are optimistic."
-        in (page.texts["header"])
-    )
-    assert "The fit used as many rows" in page.texts["header"]
+        f"All scores are computed on the {N} rows of this table. On rows that the model was fitted "
+        "to, they are optimistic."
+    ) in page.texts["header"]
+    assert "The model was fitted to the same number of rows" in page.texts["header"]
 
 
 def test_checks_that_need_the_rows_of_the_fit_are_not_measured_on_others(quick, tmp_path):
     estimator, schema, _ = quick
     report.write(tmp_path / "page.html", estimator, schema, table(50, seed=1))
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
-    assert f"The fit used {N} rows, so these are not exactly" in page.texts["header"]
+    assert f"The model was fitted to {N} rows, so these are not exactly" in page.texts["header"]
     verdicts = {row[0]: row[1:3] for row in page.rows if len(row) == 5}
     assert all(verdicts[WORDING[key].name] == ["-", "not measured"] for key in NEED_ROWS_OF_FIT)
-    assert verdicts["scores"] == ["1 (rows given)", "good"]
+    assert verdicts["scores"] == ["1 (rows of this report)", "good"]
 
 
-def test_a_large_table_is_sampled_and_the_page_says_so(quick, monkeypatch, tmp_path):
+def test_a_large_table_is_sampled_and_the_page_states_so(quick, monkeypatch, tmp_path):
     monkeypatch.setattr(report_findings, "MAX_SAMPLED", 20)
     monkeypatch.setattr(report_findings, "MAX_DIAGNOSED", 30)
     report.write(tmp_path / "page.html", *quick)
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert html.count("On 20 rows, drawn at random.") == 3
     assert html.count(f"Shown: 20 of the {N} rows, drawn at random.") == 2
-    assert "Measured on 30 of the rows given" in html
-    found = Findings.of(*quick, 0)
-    assert len(set(found.sampled)) == 20
-    assert {own.verdict for own in found.checks} == {"not measured", "good"}
+    assert f"Measured on 30 of the {N} rows, drawn at random." in html
+    findings = Findings.of(*quick, 0)
+    assert len(set(findings.sampled)) == 20
+    assert {check.verdict for check in findings.checks} == {"not measured", "good"}
 
 
 def test_rows_without_a_target_and_unseen_categories_are_noted(quick, tmp_path):
@@ -282,11 +284,19 @@ def test_rows_without_a_target_and_unseen_categories_are_noted(quick, tmp_path):
     frame.loc[3, "of what"] = "glass"
     report.write(tmp_path / "page.html", estimator, schema, frame)
     text = Page((tmp_path / "page.html").read_text(encoding="utf-8")).texts["fitted"]
-    assert "1 of the rows given have no target" in text
+    assert "Left out: 1 row without a target." in text
     assert "glass" in text
 
 
-def test_the_same_seed_gives_the_same_page(quick, tmp_path):
+def test_automatic_hidden_layers_are_shown_by_their_sizes(quick):
+    estimator, schema, frame = quick
+    estimator.set_params(hidden="auto")
+    facts = model_sections.fitted(Findings.of(estimator, schema, frame, 0)).content["facts"]
+    (network,) = [value.content for name, value in facts.rows if name.content == "network"]
+    assert network.startswith(f"{len(schema.inputs)} → 3 units, relu; ")
+
+
+def test_the_same_seed_yields_the_same_page(quick, tmp_path):
     for name in ("one", "two"):
         report.write(tmp_path / name, *quick, seed=3)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
@@ -301,7 +311,7 @@ def test_the_page_is_written_atomically(quick, monkeypatch, tmp_path, broken):
     monkeypatch.setattr(broken, fail)
     with pytest.raises(OSError, match="no space"):
         report.write(tmp_path / "page.html", *quick)
-    assert [own.name for own in tmp_path.iterdir()] == ["page.html"]
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
     assert (tmp_path / "page.html").read_text() == "as it was"
 
 
@@ -311,23 +321,23 @@ def test_permutation_importance_is_zero_for_columns_that_are_not_used(quick):
     first = np.arange(len(schema.inputs)) == 0
     estimator.predict_distribution = lambda x: original(np.where(first, x, 0.0))
     importance = Findings.of(estimator, schema, frame, 0).importance
-    assert list(importance) == [own.name for own in schema.columns]
+    assert list(importance) == [column.name for column in schema.columns]
     assert next(iter(importance.values())) > 0
     assert list(importance.values())[1:] == [0.0] * (len(schema.columns) - 1)
 
 
 def test_on_a_dependence_curve_the_other_columns_are_typical(quick):
     estimator, schema, frame = quick
-    asked = []
-    found = Findings.of(estimator, schema, frame, 0)
-    curves = found.curves()
+    predicted = []
+    findings = Findings.of(estimator, schema, frame, 0)
+    curves = findings.curves()
     assert len(curves) == 3
     original = estimator.predict_distribution
-    estimator.predict_distribution = lambda x: asked.append(x) or original(x)
-    found.curves()
+    estimator.predict_distribution = lambda x: predicted.append(x) or original(x)
+    findings.curves()
     x = schema.encode(frame)
     inputs = schema.inputs
-    for curve, rows in zip(curves, asked, strict=True):
+    for curve, rows in zip(curves, predicted, strict=True):
         varied = inputs.index(curve.column.name)
         assert rows[[0, -1], varied] == pytest.approx(np.quantile(x[:, varied], [0.01, 0.99]))
         for i, name in enumerate(inputs):
@@ -335,8 +345,8 @@ def test_on_a_dependence_curve_the_other_columns_are_typical(quick):
                 continue
             assert len(set(rows[:, i])) == 1
             if name.startswith("of what = "):
-                is_most = name.removeprefix("of what = ") == frame["of what"].mode()[0]
-                assert rows[0, i] == is_most
+                is_mode = name.removeprefix("of what = ") == frame["of what"].mode()[0]
+                assert rows[0, i] == is_mode
             elif name == "size is missing":
                 assert rows[0, i] == 0
             else:
@@ -354,8 +364,8 @@ def test_the_baseline_of_counts_is_a_distribution_of_counts():
 def test_a_constant_prediction_scores_as_its_baseline():
     y = np.random.default_rng(0).normal(5, 2, 400)
     constant = _constant_number(y.mean(), y.var(), len(y), is_count=False)
-    for own in score_numbers(constant, y, constant, np.arange(len(y)), is_count=False):
-        assert own.value == pytest.approx(own.constant)
+    for score in score_numbers(constant, y, constant, np.arange(len(y)), is_count=False):
+        assert score.value == pytest.approx(score.constant)
 
 
 def test_an_estimator_of_another_task_raises(quick, tmp_path):
@@ -387,7 +397,7 @@ def test_a_path_that_cannot_be_a_file_raises(quick, tmp_path):
 
 
 def test_numbers_are_formatted_for_comparison():
-    assert [number(own) for own in (0.123456, -2.0, 1234567.0, float("nan"))] == [
+    assert [number(value) for value in (0.123456, -2.0, 1234567.0, float("nan"))] == [
         "0.1235",
         "\N{MINUS SIGN}2",
         "1,234,567",
@@ -395,7 +405,7 @@ def test_numbers_are_formatted_for_comparison():
     ]
     assert aligned([12.3456, 1.0, -0.5]) == ["12.35", "1.00", "\N{MINUS SIGN}0.50"]
     assert aligned([1e-9, 2e-9]) == ["1e\N{MINUS SIGN}09", "2e\N{MINUS SIGN}09"]
-    assert [cell_text(own) for own in (None, np.nan, pd.NA, pd.NaT, "", 7, 2.5)] == [
+    assert [cell_text(value) for value in (None, np.nan, pd.NA, pd.NaT, "", 7, 2.5)] == [
         *["(missing)"] * 5,
         "7",
         "2.5",
@@ -441,9 +451,9 @@ def test_a_browser_shows_the_page(made, tmp_path, width):
 def test_in_a_browser_nothing_is_wider_than_the_window(made, tmp_path, width):
     html = made[3].read_text(encoding="utf-8")
     html = re.sub(r"<meta http-equiv[^>]*>", "", html)  # which forbids scripts
-    asks = "document.title = document.documentElement.scrollWidth + ' of ' + innerWidth"
+    script = "document.title = document.documentElement.scrollWidth + ' of ' + innerWidth"
     page = tmp_path / "page.html"
-    page.write_text(html.replace("</body>", f"<script>{asks}</script></body>"), encoding="utf-8")
+    page.write_text(html.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
     dom = browse(page, "--dump-dom", f"--window-size={width},1500")
     assert re.search(r"<title>(.*?)</title>", dom)[1] == f"{width} of {width}"
     assert re.findall(r'<section id="(\w+)">', dom) == SECTIONS

@@ -64,7 +64,7 @@ def test_errors_name_the_file(table, tmp_path):
         fit_table(table, "z", tmp_path / "model")
 
 
-def test_importing_tables_leaves_scikit_learn_and_pandas_alone():
+def test_importing_tables_does_not_import_scikit_learn_or_pandas():
     code = "import sys, pyrobbb.tables, pyrobbb.cli; print(*sys.modules, sep='\\n')"
     modules = set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
     assert "pyrobbb.tables.schema" in modules

@@ -60,7 +60,7 @@ def test_a_delimiter_other_than_a_comma_is_detected_and_noted(write, delimiter, 
     assert table.read().to_numpy().tolist() == CELLS
 
 
-def test_the_delimiter_splits_all_lines_into_as_many_fields(write):
+def test_the_detected_delimiter_splits_all_lines_into_equally_many_fields(write):
     path = write("first, in full, of them;second\na;1\nb, c;2\n")
     assert cells_of(path) == [["a", "1"], ["b, c", "2"]]
 

@@ -290,7 +290,7 @@ def test_too_many_columns_are_rejected():
         Schema.of(frame, "y")
 
 
-def test_columns_may_be_in_another_order_and_among_others():
+def test_columns_may_be_in_another_order_with_further_columns_between_them():
     frame = frame_of(x=X, z=cycle("a", "b"))
     schema = Schema.of(frame, "y")
     other = frame.assign(new="1")[["new", "z", "x"]]
