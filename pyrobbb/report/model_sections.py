@@ -35,6 +35,7 @@ def diagnosis(findings: Findings) -> Section:
     content = {
         "table": Table.of(headers, rows),
         "is_standardised": getattr(findings.estimator, "target_scaling_", None) is not None,
+        "is_calibrated": getattr(findings.estimator, "calibration_", None) is not None,
         "n_diagnosed": findings.n_diagnosed,
     }
     return Section("diagnosis", "Diagnosis", content)
