@@ -89,7 +89,7 @@ def upward_imports(module, source):
 def private_uses(module, source):
     """Return the underscore names of other packages that a module imports or reads."""
     nodes = list(ast.walk(ast.parse(source)))
-    bound = {}  # what each imported name stands for
+    bound = {}  # the full name of each imported name
     for node in nodes:
         if isinstance(node, ast.Import | ast.ImportFrom):
             base = f"{absolute(module, node)}." if isinstance(node, ast.ImportFrom) else ""

@@ -58,7 +58,7 @@ def test_an_unknown_part_and_missing_files_are_reported(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (lambda raw: raw[:-1], r"is damaged: its size does not match the shape \(5,\)"),
         (lambda raw: raw[:6], "is damaged"),
@@ -69,10 +69,10 @@ def test_an_unknown_part_and_missing_files_are_reported(tmp_path):
     ],
     ids=["short", "no header", "long", "floats", "empty", "truncated gzip"],
 )
-def test_a_damaged_file_is_reported(spoil, message, tmp_path):
+def test_a_damaged_file_is_reported(damage, message, tmp_path):
     write_images(tmp_path, pack=bytes, end="")
     path = tmp_path / "t10k-labels-idx1-ubyte"
-    path.write_bytes(spoil(path.read_bytes()))
+    path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=f"labels-idx1-ubyte {message}"):
         datasets.load_mnist("test", tmp_path)
 

@@ -110,7 +110,9 @@ def test_later_observations_do_not_change_a_snapshot_of_the_posterior():
         ((np.zeros(3), 0, 1e60), ValueError, r"`reward` .* reward_scale=1.0, got 1e\+60: choose"),
     ],
 )
-def test_a_bad_observation_is_rejected_and_changes_nothing(kind, arguments, error, message):
+def test_an_invalid_observation_is_rejected_and_leaves_the_agent_unchanged(
+    kind, arguments, error, message
+):
     agent = small(kind)
     advance(agent, 15)  # the next one triggers an update
     before = state_of(agent)
@@ -130,10 +132,10 @@ def test_an_interrupted_update_leaves_the_agent_unchanged(kind, error, monkeypat
     for each in (agent, uninterrupted):
         advance(each, 47)  # the buffer is full, so that a row would be overwritten
     before = state_of(agent)
-    whole = agent._learn
+    learn = agent._learn
 
     def broken(steps, losses, seed):
-        whole(steps[:3], losses[:3], seed)
+        learn(steps[:3], losses[:3], seed)
         raise error
 
     monkeypatch.setattr(agent, "_learn", broken)

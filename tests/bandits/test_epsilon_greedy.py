@@ -39,12 +39,12 @@ def test_epsilon_greedy_explores_with_probability_epsilon(epsilon):
     assert abs(shares.min() - epsilon / 2) <= 4 * math.sqrt(epsilon / 2 / n)
 
 
-def test_a_bad_epsilon_is_named():
+def test_an_invalid_epsilon_is_named_in_the_error():
     with pytest.raises(ValueError, match=r"`epsilon` must be a probability, in \[0, 1\], got 1.5"):
         small(EpsilonGreedy, epsilon=1.5)
 
 
-def test_the_guide_of_epsilon_greedy_consists_of_points():
+def test_the_guide_of_epsilon_greedy_consists_of_point_estimates():
     agent = small(EpsilonGreedy)
     guide = agent.posterior.guide
     assert isinstance(guide, MeanFieldGuide)

@@ -8,7 +8,7 @@ import pytest
 from pyrobbb.bandits import MushroomBandit
 
 
-def test_rewards_and_regrets_of_mushrooms_are_those_of_the_definition():
+def test_rewards_and_regrets_of_mushrooms_follow_their_definition():
     environment = MushroomBandit(np.eye(2), [1, 0], seed=0)
     context, info = environment.reset()
     assert info == {}
@@ -40,7 +40,7 @@ def test_a_seed_determines_the_mushrooms_whatever_the_actions():
     assert np.ptp(np.argmax(walks[0], 1)) > 3
 
 
-def test_bad_arguments_of_the_mushroom_bandit_are_named():
+def test_invalid_arguments_of_the_mushroom_bandit_are_named_in_the_error():
     with pytest.raises(RuntimeError, match=r"call reset\(\) before step\(\)"):
         MushroomBandit(np.eye(2), [0, 1]).step(0)
     environment = MushroomBandit(np.eye(2), [0, 1])

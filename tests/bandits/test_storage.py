@@ -140,7 +140,7 @@ def test_a_folder_without_an_agent_is_rejected(tmp_path):
         ThompsonSampler.load(tmp_path / "fit")
 
 
-def test_custom_code_is_not_stored(tmp_path):
+def test_a_custom_callable_is_not_stored(tmp_path):
     agent = small(prior=lambda name, parameter: priors.Normal()(name, parameter))
     with pytest.raises(TypeError, match=r"`prior` must be one of pyrobbb's .* got a custom"):
         agent.save(tmp_path / "agent")

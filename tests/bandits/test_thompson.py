@@ -110,7 +110,7 @@ def test_a_likelihood_that_predicts_its_scale_has_two_outputs():
         ({"hidden": 50}, TypeError, "`hidden` must be a sequence"),
     ],
 )
-def test_a_bad_argument_is_named(options, error, message):
+def test_an_invalid_argument_is_named_in_the_error(options, error, message):
     with pytest.raises(error, match=message):
         small(**options)
     if options.keys() <= {"n_actions", "replay_size", "update_every", "lr", "reward_scale"}:

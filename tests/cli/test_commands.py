@@ -156,7 +156,7 @@ def test_diagnose_exits_with_1_if_a_verdict_is_bad(made, run, monkeypatch, verdi
 
 
 @pytest.mark.parametrize("target", ["price", "sold"])
-def test_prune_writes_a_smaller_model_and_scores_both(houses, made, tmp_path, run, target):
+def test_prune_writes_the_pruned_model_and_scores_both_models(houses, made, tmp_path, run, target):
     pruned = tmp_path / "pruned"
     words = ["--fraction", "0.5", "--out", pruned, "--data", made / "houses.csv", "--json"]
     found = json.loads(run("prune", made / target, *words).out)
@@ -194,12 +194,14 @@ def test_report_receives_the_rows_with_a_target(houses, made, tmp_path, run, mon
 
 @pytest.mark.parametrize(("agrees", "code"), [(True, 0), (False, 1)])
 @pytest.mark.parametrize(("command", "function"), [("check", "check"), ("demo", "run")])
-def test_with_json_nothing_else_is_on_stdout(run, monkeypatch, command, function, agrees, code):
-    def chatter(*_, **__):
+def test_with_json_only_the_json_object_is_on_stdout(
+    run, monkeypatch, command, function, agrees, code
+):
+    def print_table(*_, **__):
         sys.stdout.write("a table\n")
         return agrees
 
-    monkeypatch.setattr(demo, function, chatter)
+    monkeypatch.setattr(demo, function, print_table)
     shown = run(command, "--json", code=code)
     assert json.loads(shown.out)["ok"] is agrees
     assert "a table" in shown.err

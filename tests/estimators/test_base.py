@@ -48,13 +48,13 @@ def test_rows_of_weight_0_are_ignored(friedman):
     weight = np.ones(len(X))
     weight[100:] = 0
     some = BBBRegressor(**QUICK_ESTIMATOR).fit(X[:100], y[:100]).predict(X)
-    spoilt = np.where(weight > 0, y, 1e6)
+    outliers = np.where(weight > 0, y, 1e6)
     np.testing.assert_array_equal(
-        some, BBBRegressor(**QUICK_ESTIMATOR).fit(X, spoilt, weight).predict(X)
+        some, BBBRegressor(**QUICK_ESTIMATOR).fit(X, outliers, weight).predict(X)
     )
 
 
-def test_heavier_rows_count_more():
+def test_rows_with_larger_weights_have_more_influence():
     X = np.zeros((40, 1))
     y = np.repeat([0.0, 1.0], 20)
     model = BBBRegressor(**QUICK_ESTIMATOR | {"epochs": 1000}).fit(X, y, np.repeat([3.0, 1.0], 20))
@@ -73,7 +73,7 @@ def test_heavier_rows_count_more():
         ("calibration", 1.0, r"`calibration` must be a fraction of the rows in \[0, 1\)"),
     ],
 )
-def test_a_bad_parameter_is_named(argument, value, message, friedman):
+def test_an_invalid_parameter_is_named_in_the_error(argument, value, message, friedman):
     model = BBBRegressor(**QUICK_ESTIMATOR | {argument: value, "early_stopping": True})
     with pytest.raises(ValueError, match=message):
         model.fit(*friedman)
@@ -82,7 +82,7 @@ def test_a_bad_parameter_is_named(argument, value, message, friedman):
 # In scikit-learn's pipelines and searches
 
 
-def test_it_works_in_pipelines_searches_and_cross_validation(friedman):
+def test_an_estimator_works_in_pipelines_searches_and_cross_validation(friedman):
     X, y = friedman
     pipeline = make_pipeline(StandardScaler(), BBBRegressor(**QUICK_ESTIMATOR))
     assert cross_val_score(pipeline, X, y, cv=3).mean() > 0.5
@@ -90,7 +90,7 @@ def test_it_works_in_pipelines_searches_and_cross_validation(friedman):
     assert search.best_params_["bbbregressor__hidden"] in [(5,), (20, 20)]
 
 
-def test_it_accepts_the_output_of_a_column_transformer():
+def test_an_estimator_accepts_the_output_of_a_column_transformer():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"size": rng.normal(size=200), "kind": rng.choice(["a", "b"], 200)})
     y = frame["size"] + 3 * (frame["kind"] == "b")
@@ -106,7 +106,7 @@ def test_a_clone_is_unfitted_and_has_the_same_parameters(regressor):
         copy.predict([[0.0] * 5])
 
 
-def test_the_same_random_state_gives_the_same_fit(friedman):
+def test_fits_with_the_same_random_state_are_equal(friedman):
     X, y = friedman
     first, second = (BBBRegressor(**QUICK_ESTIMATOR).fit(X, y).predict(X) for _ in range(2))
     np.testing.assert_array_equal(first, second)

@@ -12,7 +12,7 @@ from pyrobbb.scores import coverage
 OPTIONS = {"epochs": 400, "restarts": 2, "random_state": 0}
 
 
-def skewed(n, n_targets=1, seed=0):
+def heavy_tailed(n, n_targets=1, seed=0):
     """Return data with heavy-tailed, non-Gaussian noise."""
     X, y = make_friedman1(n, 5, random_state=seed)
     noise = stats.t(2).rvs((n, n_targets), random_state=seed + 1)
@@ -22,8 +22,8 @@ def skewed(n, n_targets=1, seed=0):
 
 @pytest.mark.slow
 def test_intervals_have_nearly_their_level_under_a_misspecified_likelihood():
-    X, y = skewed(1500)
-    X_new, y_new = skewed(5000, seed=9)
+    X, y = heavy_tailed(1500)
+    X_new, y_new = heavy_tailed(5000, seed=9)
     prediction = BBBRegressor(calibration=0.2, **OPTIONS).fit(X, y).predict_distribution(X_new)
     predictions = {"calibrated": prediction, "mixture": prediction.calibrated(None)}
     for level in (0.5, 0.8, 0.9):
@@ -35,14 +35,14 @@ def test_intervals_have_nearly_their_level_under_a_misspecified_likelihood():
 
 
 def test_the_levels_of_several_targets_are_pooled():
-    X, y = skewed(200, n_targets=2)
+    X, y = heavy_tailed(200, n_targets=2)
     model = BBBRegressor(**OPTIONS).fit(X, y)
     assert len(model.calibration_.level) == 2 * 20 + 2
     assert model.predict_interval(X)[0].shape == (200, 2)
 
 
 def test_the_refit_includes_the_held_out_rows():
-    X, y = skewed(100)
+    X, y = heavy_tailed(100)
     calibrated, plain = (BBBRegressor(calibration=c, **OPTIONS).fit(X, y) for c in (0.1, 0.0))
     for chain in calibrated.posterior_.chains:
         assert chain.settings.n_data == 100
@@ -51,7 +51,7 @@ def test_the_refit_includes_the_held_out_rows():
 
 
 def test_too_few_rows_are_not_held_out_and_this_is_logged(caplog):
-    X, y = skewed(89)
+    X, y = heavy_tailed(89)
     with caplog.at_level("INFO", logger="pyrobbb.estimators"):
         model = BBBRegressor(**OPTIONS).fit(X, y)
     assert model.calibration_ is None
@@ -59,7 +59,7 @@ def test_too_few_rows_are_not_held_out_and_this_is_logged(caplog):
 
 
 def test_without_a_distribution_function_intervals_are_not_calibrated_and_this_is_logged(caplog):
-    X, y = skewed(100)
+    X, y = heavy_tailed(100)
     model = BBBRegressor(
         likelihood=lambda output: dist.AsymmetricLaplace(output, 1.0, 1.0).to_event(1),
         **OPTIONS | {"epochs": 2},
@@ -70,7 +70,7 @@ def test_without_a_distribution_function_intervals_are_not_calibrated_and_this_i
 
 
 def test_without_calibration_intervals_are_those_of_the_mixture(caplog):
-    X, y = skewed(200)
+    X, y = heavy_tailed(200)
     with caplog.at_level("INFO", logger="pyrobbb.estimators"):
         model = BBBRegressor(calibration=0, **OPTIONS).fit(X, y)
     assert model.calibration_ is None
@@ -78,7 +78,7 @@ def test_without_calibration_intervals_are_those_of_the_mixture(caplog):
 
 
 def test_further_fits_keep_the_calibration_of_the_first():
-    X, y = skewed(200)
+    X, y = heavy_tailed(200)
     model = BBBRegressor(**OPTIONS).partial_fit(X[:150], y[:150])
     first = model.calibration_
     assert model.partial_fit(X[150:], y[150:]).calibration_ is first

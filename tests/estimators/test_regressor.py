@@ -17,7 +17,7 @@ def test_predictions_are_in_the_units_of_y(regressor, friedman):
     assert regressor.score(X, y) > 0.9
 
 
-def test_the_ways_to_predict_agree(regressor, friedman):
+def test_all_methods_of_prediction_agree(regressor, friedman):
     X, y = friedman
     prediction = regressor.predict_distribution(X)
     lower, upper = regressor.predict_interval(X, 0.8)

@@ -58,7 +58,7 @@ def test_another_kind_of_estimator_is_rejected(regressor, tmp_path):
         BBBClassifier.load(tmp_path / "model")
 
 
-def test_custom_code_is_not_stored(friedman, tmp_path):
+def test_a_custom_callable_is_not_stored(friedman, tmp_path):
     model = BBBRegressor(**QUICK_ESTIMATOR, prior=lambda name, p: priors.Normal()(name, p)).fit(
         *friedman
     )

@@ -1,4 +1,4 @@
-"""fit_table: a model from a table on disk, without printing."""
+"""Fits of a model to a table on disk, without output on stdout or stderr."""
 
 import dataclasses
 import subprocess
@@ -46,7 +46,7 @@ def test_the_result_is_frozen(table, tmp_path):
         result.n_rows = 1
 
 
-def test_each_note_is_passed_on_before_the_fit(table, tmp_path):
+def test_on_note_receives_each_note_before_the_fit(table, tmp_path):
     notes = []
     with pytest.raises(ValueError, match="restarts"):
         fit_table(table, "y", tmp_path / "model", on_note=notes.append, restarts=0)
