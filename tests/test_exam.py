@@ -275,7 +275,6 @@ N_PAIRS = max(len(LIKELIHOODS), len(PRIORS))
 PAIRS = zip(itertools.cycle(LIKELIHOODS), itertools.cycle(PRIORS), strict=False)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("guide", ["MeanFieldGuide"])
 @pytest.mark.parametrize(("member", "prior"), list(itertools.islice(PAIRS, N_PAIRS)))
 def test_steps_by_the_compiled_engine_are_those_of_pyros_svi(candidate):

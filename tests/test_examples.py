@@ -86,7 +86,6 @@ def test_every_notebook_is_listed():
     assert {file.name for file in (ROOT / "notebooks").glob("*.ipynb")} == set(NOTEBOOKS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_runs_quickly_and_leaves_no_files(name, tmp_path):
     python = [sys.executable, *WARNINGS] if name.endswith(".py") else []
@@ -99,7 +98,6 @@ def test_an_example_runs_quickly_and_leaves_no_files(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_runs_quickly(name, tmp_path, monkeypatch):
     for variable, value in ENVIRONMENT.items():

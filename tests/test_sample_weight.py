@@ -29,7 +29,7 @@ from pyrobbb.engines.svi import SVIEngine
 
 RNG = np.random.default_rng(1)
 COUNTS = RNG.integers(0, 4, size=23)  # 0 among them
-ENGINES = ["svi", "fused", pytest.param("compiled", marks=pytest.mark.slow)]
+ENGINES = ["svi", "fused", "compiled"]
 quick_fit = functools.partial(support.quick_fit, epochs=8, batch_size=1000, engine="auto")
 assert_same_fit = functools.partial(support.assert_same_fit, rtol=1e-9)
 
@@ -220,11 +220,7 @@ def uncompiled(step, carry, by_step, data, max_steps, model):
     ("is_compiled", "batch_size", "restarts"),
     [
         *((False, batch_size, restarts) for batch_size in (10, 23) for restarts in (1, 3)),
-        (True, 10, 3),
-        *(
-            pytest.param(True, *case, marks=pytest.mark.slow)
-            for case in ((10, 1), (23, 1), (23, 3))
-        ),
+        *((True, batch_size, restarts) for batch_size in (10, 23) for restarts in (1, 3)),
     ],
 )
 def test_the_compiled_step_weighs_rows_as_the_fused_does(

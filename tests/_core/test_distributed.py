@@ -93,7 +93,7 @@ def child(out):
     try:
         fit(network, loader, n_data=102, epochs=2, seed=1, progress=False)
     except ValueError as error:
-        assert "gives 101 rows" in str(error)  # noqa: PT017
+        assert "yields 101 rows" in str(error)  # noqa: PT017
     else:
         raise AssertionError("A wrong `n_data` was accepted.")
 
@@ -166,7 +166,8 @@ def test_several_processes_fit_what_one_process_fits_with_the_same_batches(fitte
                 getattr(mine.history, values), getattr(theirs.history, values), rtol=TOLERANCE
             )
         np.testing.assert_array_equal(mine.history.n_rows, theirs.history.n_rows)
-    assert together.settings["n_processes"] == n_processes
+    for chain in together.chains:
+        assert chain.settings["n_processes"] == n_processes
 
 
 def test_with_different_noise_per_process_the_fit_is_close(fitted):
@@ -260,7 +261,7 @@ def test_batch_norm_raises_in_several_processes():
     from pyrobbb.training.data_source import open_batches
 
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
-    with pytest.raises(ValueError, match=r"batch norm, .* take nn.GroupNorm"):
+    with pytest.raises(ValueError, match=r"batch norm, .* use nn.GroupNorm"):
         open_batches(BayesianNetwork(net), X, Y, None, 20, None, Team(0, 2))
 
 

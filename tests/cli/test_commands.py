@@ -213,7 +213,6 @@ def test_names_are_split_at_commas_outside_quotes():
     assert parse_names("") == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("target", ["price", "sold"])
 def test_diagnose_computes_its_checks_on_the_table(made, capsys, target):
     main(["diagnose", str(made / target), str(made / "houses.csv"), "--json"])

@@ -22,7 +22,6 @@ def test_auto_does_not_compile_for_a_few_steps(caplog, monkeypatch):
     assert message.endswith("72 are left: they will not be compiled.")
 
 
-@pytest.mark.slow
 def test_auto_compiles_if_enough_steps_are_left(calls_of_256_steps, caplog, monkeypatch):
     monkeypatch.setattr(auto_engine, "COMPILE_SECONDS", 0.0)
     monkeypatch.setattr(auto_engine, "CACHED_COMPILE_SECONDS", 0.0)

@@ -61,7 +61,6 @@ CASES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_500_compiled_steps_are_those_of_the_fused_engine(calls_of_256_steps, case):
     make, options, rtol = CASES[case]
@@ -76,7 +75,6 @@ def test_500_compiled_steps_are_those_of_the_fused_engine(calls_of_256_steps, ca
     assert (fused.guide.loc.detach() - start).abs().min() > 1e-3
 
 
-@pytest.mark.slow
 def test_a_loss_that_is_not_finite_within_a_compiled_call_is_reported_with_its_step(
     calls_of_256_steps,
 ):
@@ -90,7 +88,6 @@ def test_a_loss_that_is_not_finite_within_a_compiled_call_is_reported_with_its_s
     assert messages[0] == messages[1]
 
 
-@pytest.mark.slow
 def test_ctrl_c_between_calls_keeps_the_same_steps_as_in_the_fused_engine(
     calls_of_256_steps, monkeypatch, caplog
 ):
@@ -118,7 +115,6 @@ def test_ctrl_c_between_calls_keeps_the_same_steps_as_in_the_fused_engine(
     np.testing.assert_allclose(compiled.history.nelbo, whole.history.nelbo[:512], rtol=1e-10)
 
 
-@pytest.mark.slow
 def test_validation_and_patience_work_with_compiled_steps(calls_of_256_steps):
     options = {"validation": (X, -Y), "epochs": 40, "patience": 3, "kl_warmup": 0, "lr": 0.3}
     compiled = quick_fit(engine="compiled", **options)
@@ -145,7 +141,6 @@ def test_steps_are_fused_with_one_warning_if_the_compiler_fails(no_compiler):
     assert_falls_back(network, match, n_particles=2, validation=(X, Y))
 
 
-@pytest.mark.slow
 def test_steps_are_fused_with_one_warning_on_a_machine_without_a_compiler(tmp_path):
     program = """
 import json, warnings

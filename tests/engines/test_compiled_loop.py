@@ -53,7 +53,6 @@ def test_a_loop_is_reused_only_for_the_same_prior_and_frozen_weights(python_comp
     assert len(python_compiler) == 3
 
 
-@pytest.mark.slow
 def test_a_compiled_loop_is_reused_only_for_the_same_constants(loop_cache, calls):
     first = compiled_and_checked()
     assert_same_fit(compiled_and_checked(), first)
@@ -66,7 +65,6 @@ def test_a_compiled_loop_is_reused_only_for_the_same_constants(loop_cache, calls
     assert len(calls) == 2
 
 
-@pytest.mark.slow
 def test_one_compilation_serves_calls_of_any_number_of_steps(loop_cache, calls, monkeypatch):
     singles = []
     take_singly = fused_engine.FusedEngine.run_with_noise

@@ -20,7 +20,6 @@ def heavy_tailed(n, n_targets=1, seed=0):
     return X, y if n_targets > 1 else y[:, 0]
 
 
-@pytest.mark.slow
 def test_intervals_have_nearly_their_level_under_a_misspecified_likelihood():
     X, y = heavy_tailed(1500)
     X_new, y_new = heavy_tailed(5000, seed=9)

@@ -432,7 +432,6 @@ def browse(page, *options):
     ).stdout
 
 
-@pytest.mark.slow
 @in_a_browser
 @pytest.mark.parametrize("width", [1200, 500])
 def test_a_browser_shows_the_page(made, tmp_path, width):
@@ -445,7 +444,6 @@ def test_a_browser_shows_the_page(made, tmp_path, width):
     assert (blocks.std(axis=(1, 2)).max(-1) > 0.02).all()  # not blank anywhere
 
 
-@pytest.mark.slow
 @in_a_browser
 @pytest.mark.parametrize("width", [1200, 500])
 def test_in_a_browser_nothing_is_wider_than_the_window(made, tmp_path, width):

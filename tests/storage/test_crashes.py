@@ -177,7 +177,6 @@ def run_program(program, folder):
 
 
 @needs_fork
-@pytest.mark.slow
 def test_save_that_dies_at_any_line_leaves_the_old_or_the_new_posterior(tmp_path):
     seen = json.loads(run_program(EVERY_LINE, tmp_path / "model"))
     for act in ("die", "press", "die_after", "press_after"):
@@ -190,7 +189,6 @@ def test_save_that_dies_at_any_line_leaves_the_old_or_the_new_posterior(tmp_path
 
 
 @needs_fork
-@pytest.mark.slow
 def test_process_killed_at_random_leaves_the_old_or_the_new_posterior(tmp_path):
     values = run_program(KILLS, tmp_path / "model").split()
     assert len(values) == 20

@@ -105,7 +105,6 @@ def test_chains_side_by_side_are_separate_fits(n_side_by_side, case):
     assert n_side_by_side == [3, 1, 1, 1]
 
 
-@pytest.mark.slow
 def test_chains_of_a_compiled_fit_are_separate_fits(n_side_by_side):
     together = assert_chains_are_fits(network, 1e-9, engine="compiled")
     assert n_side_by_side == [3, 1, 1, 1]

@@ -16,7 +16,7 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(23, 3))
 Y = X.sum(1, keepdims=True) + RNG.normal(size=(23, 1))
 POINTS = priors.ByName({"2.bias": None}, default=priors.Normal())
-ENGINES = ["auto", "svi", "fused", pytest.param("compiled", marks=pytest.mark.slow)]
+ENGINES = ["auto", "svi", "fused", "compiled"]
 
 
 class Shifted(nn.Module):
@@ -62,7 +62,7 @@ def assert_same_fit(one, other, tolerance=0.0):
         ("svi", "mean_field"),
         ("auto", "mean_field"),
         ("fused", "mean_field"),
-        pytest.param("compiled", "mean_field", marks=pytest.mark.slow),
+        ("compiled", "mean_field"),
     ],
 )
 def test_warm_start_is_a_fit_of_the_network_and_a_copy_of_the_guide(engine, guide):
