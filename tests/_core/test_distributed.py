@@ -126,19 +126,27 @@ def launch(script, n_processes, *more, script_arguments=()):
     )
 
 
-@pytest.fixture(scope="module", params=[2, 3])
-def fitted(request, tmp_path_factory):
-    """Return the folders in which 2 and 3 processes have saved their posteriors."""
-    folder = tmp_path_factory.mktemp("processes")
-    script = folder / "child.py"
-    script.write_text(CHILD.format(here=str(HERE), out=str(folder)))
-    done = launch(script, request.param)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder, request.param
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory):
+    """Return the folder in which n processes save their posteriors; they are launched once."""
+    folders = {}
+
+    def launch_once(n_processes):
+        if n_processes not in folders:
+            folder = tmp_path_factory.mktemp("processes")
+            script = folder / "child.py"
+            script.write_text(CHILD.format(here=str(HERE), out=str(folder)))
+            done = launch(script, n_processes)
+            assert done.returncode == 0, done.stderr[-3000:]
+            folders[n_processes] = folder
+        return folders[n_processes]
+
+    return launch_once
 
 
-def chains(posterior):
-    return posterior.chains
+@pytest.fixture(params=[2, 3])
+def fitted(request, folder_of):
+    return folder_of(request.param), request.param
 
 
 @pytest.mark.parametrize("name", [*CASES, "loader", "stream"])
@@ -146,7 +154,7 @@ def test_every_process_ends_with_the_same_posterior(fitted, name):
     folder, n_processes = fitted
     first, *others = (Posterior.load(folder / f"{name}-{rank}") for rank in range(n_processes))
     for other in others:
-        for mine, theirs in zip(chains(first), chains(other), strict=True):
+        for mine, theirs in zip(first.chains, other.chains, strict=True):
             assert torch.equal(mine.guide.loc, theirs.guide.loc)
             assert torch.equal(mine.guide.rho, theirs.guide.rho)
             np.testing.assert_array_equal(mine.history.nelbo, theirs.history.nelbo)
@@ -156,7 +164,7 @@ def test_every_process_ends_with_the_same_posterior(fitted, name):
 def test_several_processes_fit_what_one_process_fits_with_the_same_batches(fitted, name):
     folder, n_processes = fitted
     together, alone = Posterior.load(folder / f"{name}-0"), small_fit(**CASES[name])
-    for mine, theirs in zip(chains(together), chains(alone), strict=True):
+    for mine, theirs in zip(together.chains, alone.chains, strict=True):
         for part in ("loc", "rho"):
             torch.testing.assert_close(
                 getattr(mine.guide, part), getattr(theirs.guide, part), rtol=1e-4, atol=TOLERANCE
