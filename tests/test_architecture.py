@@ -214,8 +214,12 @@ def modules_after_import():
 
 
 @pytest.mark.parametrize(
-    "name", ["matplotlib", "arviz_base", "pandas", "rich", "sklearn", "typer", "xarray"]
+    "name",
+    [
+        *("matplotlib", "arviz_base", "pandas", "rich", "sklearn", "typer", "xarray"),
+        *(f"pyrobbb.{own}" for own in ("bandits", "comparisons", "diagnostics", "plots", "report")),
+    ],
 )
-def test_importing_pyrobbb_leaves_optional_libraries_unimported(modules_after_import, name):
+def test_importing_pyrobbb_leaves_what_only_some_programs_use_unimported(modules_after_import, name):
     assert "pyrobbb" in modules_after_import
     assert name not in modules_after_import
