@@ -220,6 +220,8 @@ def modules_after_import():
         *(f"pyrobbb.{own}" for own in ("bandits", "comparisons", "diagnostics", "plots", "report")),
     ],
 )
-def test_importing_pyrobbb_leaves_what_only_some_programs_use_unimported(modules_after_import, name):
+def test_importing_pyrobbb_leaves_what_only_some_programs_use_unimported(
+    modules_after_import, name
+):
     assert "pyrobbb" in modules_after_import
     assert name not in modules_after_import
