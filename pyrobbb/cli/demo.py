@@ -140,7 +140,7 @@ def regression(folder: Path, *, quick: bool = False) -> None:
                 ]
             )
     print(f"Regression: diabetes, {len(split.x)} rows to fit, {len(split.x_test)} to test")
-    _print_table(rows, ["NLL", "CRPS", "RMSE", "90 % interval holds %"])
+    _print_table(rows, ["NLL", "CRPS", "RMSE", "90 % coverage %"])
     _draw(folder / "regression.png", posterior, predictions, split.y_test)
 
 
@@ -293,7 +293,8 @@ def _draw(
         plots.plot_uncertainty(bayes, y_test, ax=first)
         first.set_title("Predictive entropy of correct and incorrect predictions")
     plots.plot_history(posterior.chains[0].history, ax=history)
-    history.set_title("Training: negative ELBO and its parts")
+    of_chain = " of the first chain" if len(posterior.chains) > 1 else ""
+    history.set_title(f"Training{of_chain}: negative ELBO and its parts")
     for (name, prediction), color in zip(
         predictions.items(), (plots.ACCENT, plots.SECOND, plots.INK), strict=True
     ):

@@ -115,7 +115,7 @@ class TableModel:
             return {
                 "NLL": scores.nll(prediction, y),
                 "RMSE": scores.rmse(prediction, y),
-                "90 % interval holds": scores.coverage(prediction, y),
+                "90 % coverage": scores.coverage(prediction, y),
             }
         index = np.searchsorted(self.estimator.classes_, y)
         return {

@@ -56,13 +56,14 @@ def run_chains(
     for network in run.networks:
         ready_to_predict(network)
     chains = run.chains()
-    history = chains[0].history
+    histories = [chain.history for chain in chains]
+    n_steps = len(histories[0].nelbo)  # the same for all chains
     logger.info(
         "Fitted %d steps in %.3g s by engine=%r: the negative ELBO of the last epoch is %.5g.",
-        len(history.nelbo),
+        n_steps,
         run.state.seconds,
         run.state.engine.name,
-        history.per_epoch().nelbo[-1] if len(history.nelbo) else math.nan,
+        np.mean([own.per_epoch().nelbo[-1] for own in histories]) if n_steps else math.nan,
     )
     return chains, run.state.is_interrupted
 
