@@ -89,6 +89,7 @@ def test_fits_in_threads_are_repeatable():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX, if another test imported it
 def test_forked_process_has_the_same_fit():
     with multiprocessing.get_context("fork").Pool(1) as pool:
         there = pool.apply(_mean_of_a_fit)
