@@ -1,9 +1,8 @@
 """Small fits for the tests of the engines, and their comparison."""
 
 import numpy as np
+import support
 import torch
-
-from pyrobbb import BayesianNetwork, fit, mlp
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(23, 3))
@@ -11,13 +10,12 @@ Y = X.sum(1, keepdims=True) + RNG.normal(size=(23, 1))
 
 
 def network(dtype=torch.float64, **kwargs):
-    return BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0).to(dtype), **kwargs)
+    return support.small_network(dtype=dtype, **kwargs)
 
 
 def quick_fit(net=None, engine="fused", x=X, y=Y, **kwargs):
     """Fit in batches of 10, 10 and 3 rows."""
-    kwargs = {"epochs": 4, "batch_size": 10, "seed": 1, "progress": False, **kwargs}
-    return fit(network() if net is None else net, x, y, engine=engine, **kwargs)
+    return support.quick_fit(network() if net is None else net, x, y, engine=engine, **kwargs)
 
 
 def trained_tensors(posterior):

@@ -1,9 +1,10 @@
 """Fits in batches of 7, 7, 7 and 2 rows, and an optimizer that records its steps."""
 
 import numpy as np
+import support
 import torch
 
-from pyrobbb import BayesianNetwork, fit, mlp
+from pyrobbb import BayesianNetwork, mlp
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(23, 3)).astype(np.float32)
@@ -15,8 +16,8 @@ def network(**kwargs):
 
 
 def quick_fit(net=None, x=X, y=Y, **kwargs):
-    kwargs = {"epochs": 3, "batch_size": 7, "kl_warmup": 0, "seed": 1, "progress": False, **kwargs}
-    return fit(network() if net is None else net, x, y, **kwargs)
+    kwargs = {"engine": "auto", "epochs": 3, "batch_size": 7, "kl_warmup": 0, **kwargs}
+    return support.quick_fit(network() if net is None else net, x, y, **kwargs)
 
 
 class RecordedSGD(torch.optim.SGD):

@@ -3,8 +3,8 @@
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from pyrobbb import BayesianNetwork, fit, mlp
+import support
+import torch
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(1003, 3)).astype(np.float32)
@@ -28,9 +28,8 @@ def write_parquet(folder):
 
 
 def network():
-    return BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0))
+    return support.small_network(dtype=torch.float32)
 
 
 def fit_rows(x, y=None, **options):
-    options = {"epochs": 4, "batch_size": 20, "seed": 1, "engine": "fused", **options}
-    return fit(network(), x, y, progress=False, **options)
+    return support.quick_fit(network(), x, y, **{"batch_size": 20, **options})

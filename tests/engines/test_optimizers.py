@@ -6,10 +6,11 @@ import re
 import numpy as np
 import pyro
 import pytest
+import support
 import torch
 from torch import nn
 
-from pyrobbb import BayesianNetwork, fit, mlp, priors
+from pyrobbb import BayesianNetwork, mlp, priors
 from pyrobbb.engines.optimizers import FlatAdam, TorchOptimizer, as_factory, flat_optimizer
 
 ADAMS = {
@@ -72,8 +73,8 @@ Y = X.sum(1, keepdims=True)
 
 def quick_fit(optimizer, engine="fused", **kwargs):
     net = BayesianNetwork(mlp(3, [4], 1, seed=0).double(), priors.ByName({"2.bias": None}))
-    kwargs = {"epochs": 3, "batch_size": 10, "lr": 1e-3, "seed": 1, **kwargs}
-    return fit(net, X, Y, optimizer=optimizer, engine=engine, progress=False, **kwargs)
+    kwargs = {"epochs": 3, "lr": 1e-3, **kwargs}
+    return support.quick_fit(net, X, Y, optimizer=optimizer, engine=engine, **kwargs)
 
 
 class RecordingOptimizer(torch.optim.Optimizer):

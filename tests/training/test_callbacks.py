@@ -1,21 +1,20 @@
 """Callbacks of fit: what they receive, and that they do not change the fit."""
 
+import functools
+
 import numpy as np
 import pytest
+import support
 import torch
 
-from pyrobbb import BayesianNetwork, fit, mlp
+from pyrobbb import BayesianNetwork, fit
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(23, 3))
 Y = X.sum(1, keepdims=True) + RNG.normal(size=(23, 1))
 
 
-def quick_fit(**options):
-    """Fit in batches of 10, 10 and 3 rows."""
-    network = BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0).double())
-    options = {"epochs": 4, "batch_size": 10, "seed": 1, "engine": "fused", **options}
-    return fit(network, X, Y, progress=False, **options)
+quick_fit = functools.partial(support.quick_fit, x=X, y=Y)
 
 
 @pytest.mark.parametrize("engine", ["svi", "fused"])

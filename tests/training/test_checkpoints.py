@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyro
 import pytest
+import support
 import torch
 from support import Crash, assert_equal, crash_at
 from torch import nn
@@ -34,8 +35,8 @@ Y = (X.sum(1, keepdims=True) + RNG.normal(size=(103, 1))).astype(np.float32)
 def quick_fit(engine="fused", net=None, **options):
     """Fit in batches of 20 rows, with a last batch of 3."""
     net = mlp(3, [4], 1, "tanh", seed=0) if net is None else net
-    options = {"epochs": 30, "batch_size": 20, "seed": 1, "every": 10, **options}
-    return fit(BayesianNetwork(net), X, Y, engine=engine, progress=False, **options)
+    options = {"epochs": 30, "batch_size": 20, "every": 10, **options}
+    return support.quick_fit(BayesianNetwork(net), X, Y, engine=engine, **options)
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 import pyro
 import pytest
+import support
 import torch
 from pyro.infer import Trace_ELBO
 from torch import nn
@@ -21,7 +22,7 @@ OPTIONS = {"epochs": 2, "batch_size": 10, "seed": 1, "engine": "fused", "progres
 
 
 def network(dtype=torch.float32, **parts):
-    return BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0).to(dtype), **parts)
+    return support.small_network(dtype=dtype, **parts)
 
 
 def quick_fit(net=None, **options):

@@ -5,6 +5,7 @@ import logging
 
 import numpy as np
 import pytest
+import support
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -27,18 +28,13 @@ X = RNG.normal(size=(23, 3))
 Y = X.sum(1, keepdims=True)
 
 
-def network(**kwargs):
-    return BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0).double(), **kwargs)
+network = support.small_network
+quick_fit = functools.partial(support.quick_fit, x=X, y=Y, epochs=5, seed=5)
 
 
 def network_of(*layers):
     torch.manual_seed(0)
     return BayesianNetwork(nn.Sequential(*layers).double())
-
-
-def quick_fit(net, **kwargs):
-    kwargs = {"engine": "fused", "epochs": 5, "batch_size": 10, "seed": 5, **kwargs}
-    return fit(net, X, Y, progress=False, **kwargs)
 
 
 def assert_chains_are_fits(make, tolerance, n=3, **options):

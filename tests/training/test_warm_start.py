@@ -4,11 +4,12 @@ import copy
 
 import numpy as np
 import pytest
+import support
 import torch
 from conjugate import NOISE, LinearRegression
 from torch import nn
 
-from pyrobbb import BayesianNetwork, MeanFieldGuide, Posterior, fit, likelihoods, mlp, priors
+from pyrobbb import BayesianNetwork, MeanFieldGuide, Posterior, likelihoods, mlp, priors
 from pyrobbb.elbo.fused_loss import FusedLoss
 from pyrobbb.engines.fused import FusedEngine
 
@@ -32,12 +33,12 @@ class Shifted(nn.Module):
 
 
 def network(prior=POINTS, **kwargs):
-    return BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0).double(), prior, **kwargs)
+    return support.small_network(prior=prior, **kwargs)
 
 
 def quick_fit(net=None, x=X, y=Y, **kwargs):
-    kwargs = {"epochs": 4, "batch_size": 10, "seed": 5, "progress": False, **kwargs}
-    return fit(network() if net is None else net, x, y, **kwargs)
+    net = network() if net is None else net
+    return support.quick_fit(net, x, y, **{"engine": "auto", "seed": 5, **kwargs})
 
 
 def learnt(posterior):
