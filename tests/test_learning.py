@@ -144,7 +144,7 @@ def test_the_mean_field_guide_and_auto_normal_reach_the_same_posterior():
             network,
             x,
             y,
-            epochs=500,
+            epochs=1000,
             lr=0.03,
             engine="svi",  # for the same noise
             guide=guide,
