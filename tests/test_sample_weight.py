@@ -9,6 +9,7 @@ import pytest
 import support
 import torch
 from conjugate import N_IN, NOISE, LinearRegression
+from engine_fits import python_loop
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from support import X, Y, small_network
 from torch import nn
@@ -202,31 +203,20 @@ def test_the_steps_of_an_epoch_average_to_the_objective_of_repeated_rows(make_en
     np.testing.assert_allclose((share * losses.sum((1, 2))).sum(), loss.item(), rtol=1e-12)
 
 
-def uncompiled(step, carry, by_step, data, max_steps, model):
-    """Replace `compile_loop`: the same steps, in Python."""
-
-    def call(carry, by_step, data):
-        parts = []
-        for i in range(len(by_step[0])):
-            *carry, part = step(*carry, *(tensor[i] for tensor in by_step), *data)
-            parts.append(part)
-        return carry, torch.stack(parts)
-
-    return call
-
-
 @pytest.mark.parametrize(
     ("is_compiled", "batch_size", "restarts"),
     [
-        *((False, batch_size, restarts) for batch_size in (10, 23) for restarts in (1, 3)),
-        *((True, batch_size, restarts) for batch_size in (10, 23) for restarts in (1, 3)),
+        (is_compiled, batch_size, restarts)
+        for is_compiled in (False, True)
+        for batch_size in (10, 23)
+        for restarts in (1, 3)
     ],
 )
 def test_the_compiled_step_weighs_rows_as_the_fused_does(
     monkeypatch, is_compiled, batch_size, restarts
 ):
     if not is_compiled:
-        monkeypatch.setattr(compiled_engine, "compile_loop", uncompiled)
+        monkeypatch.setattr(compiled_engine, "compile_loop", python_loop)
     options = {"sample_weight": COUNTS, "batch_size": batch_size, "restarts": restarts}
     compiled, fused = (quick_fit(engine=name, **options) for name in ("compiled", "fused"))
     assert compiled.chains[0].settings["engine"] == "compiled"
