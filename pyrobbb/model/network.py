@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,8 +12,6 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
-from torch.func import functional_call
-from torch.nn.parameter import is_lazy
 
 from .._core.arrays import ArrayLike
 from ..likelihoods import Gaussian, Likelihood, as_observed, check_shape, log_density
@@ -26,7 +25,15 @@ from .observation import (
     one_per_row,
     weighted,
 )
-from .sites import LatentSite, is_real, param_site, start_of, traced_latents
+from .sites import LatentSite, param_site, start_of, traced_latents
+from .supported import (
+    check_module,
+    check_parameters,
+    check_priors_are_fixed,
+    has_prior,
+    without_graphs,
+)
+from .trial import Traits, check_trial, traits_of
 from .vectorized import VectorizedCall
 
 DEFAULT_PRIOR = ScaleMixture(pi=0.5, scale1=1.0, scale2=0.1)
@@ -93,12 +100,12 @@ class BayesianNetwork(nn.Module):
                     f"`{argument}` must be a callable such as those of pyrobbb.{argument}s, got "
                     f"{value!r}{hint}."
                 )
+        check_module(net)
         if isinstance(self.prior, ByName):
             self.prior.check_names(name for name, _ in net.named_parameters())
-        self._bayesian = frozenset(
-            name for name, parameter in net.named_parameters() if self._is_bayesian(name, parameter)
-        )
-        if not self._bayesian:
+        self._decisions: dict[tuple[str, bool], bool] = {}
+        self._fixed: frozenset[str] | None = None
+        if not self.bayesian_parameters():
             raise ValueError(
                 "`prior` must make at least one parameter of `net` Bayesian, got none."
             )
@@ -151,15 +158,43 @@ class BayesianNetwork(nn.Module):
 
     def bayesian_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """Return the names and parameters of `net` that have a prior."""
-        return [(n, p) for n, p in self.net.named_parameters() if n in self._bayesian]
+        return [(n, p) for n, p in self.net.named_parameters() if self._is_bayesian(n, p)]
 
     def point_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """Return the names and parameters of `net` that are learnt as point values."""
         return [
             (name, parameter)
             for name, parameter in self.net.named_parameters()
-            if name not in self._bayesian and parameter.requires_grad
+            if parameter.requires_grad
+            and parameter.numel() > 0
+            and not self._is_bayesian(name, parameter)
         ]
+
+    def fix_parameters(self) -> None:
+        """Keep the present Bayesian parameters from now on, also if they are frozen later.
+
+        A fitted network has draws of them. Before that, freezing a parameter or adding a layer
+        changes the model.
+        """
+        self._fixed = frozenset(name for name, _ in self.bayesian_parameters())
+
+    def _is_bayesian(self, name: str, parameter: nn.Parameter) -> bool:
+        if self._fixed is not None:
+            return name in self._fixed
+        key = name, parameter.requires_grad
+        if key not in self._decisions:
+            latents = getattr(self.likelihood, "latents", None) or ()
+            self._decisions[key] = has_prior(
+                self.prior, name, parameter, reserved=("y", "data", *latents)
+            )
+        return self._decisions[key]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BayesianNetwork:
+        memo.update(without_graphs(self))
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        vars(copied).update(copy.deepcopy(vars(self), memo))
+        return copied
 
     def output(
         self,
@@ -202,10 +237,6 @@ class BayesianNetwork(nn.Module):
         with torch.autocast(x.device.type, self.autocast):
             yield lambda output: output.to(dtype)
 
-    def run(self, values: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Run the module with one set of values in place of its parameters."""
-        return functional_call(self.net, dict(values), (x,))
-
     def distribution(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
         """Return the distribution of y under draws of the network's output.
 
@@ -223,7 +254,8 @@ class BayesianNetwork(nn.Module):
 
     def latents_of(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the draws of the likelihood's latent sites, without those of weights."""
-        return {name: value for name, value in draws.items() if name not in self._bayesian}
+        weights = {name for name, _ in self.bayesian_parameters()}
+        return {name: value for name, value in draws.items() if name not in weights}
 
     def log_prior(self, draws: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Compute the log prior density of draws of all latent sites, in nats.
@@ -267,6 +299,23 @@ class BayesianNetwork(nn.Module):
             sites.append(LatentSite(name, start_of(prior).to(like), prior.support, 1))
         return sites
 
+    def traits(self, x: Tensor) -> Traits:
+        """Return what running the module on some of the rows of x shows; see `Traits`."""
+        return traits_of(self.net, x)
+
+    def check_trial(self, x: Tensor) -> None:
+        """Raise a ValueError unless the module's output follows draws of its parameters.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, ...)
+            As returned by `prepare_inputs`.
+        """
+        learnt = self.bayesian_parameters() + self.point_parameters()
+        check_parameters(learnt)
+        check_priors_are_fixed(self.prior, self.bayesian_parameters())
+        check_trial(self.net, [name for name, _ in learnt], x)
+
     def prepare_inputs(self, x: ArrayLike) -> Tensor:
         """Check inputs against the network and convert them to its device and dtype."""
         return self._prepare_inputs(x)[0]
@@ -302,41 +351,3 @@ class BayesianNetwork(nn.Module):
 
     def _prepare_inputs(self, x: ArrayLike) -> tuple[Tensor, Tensor]:
         return prepare_inputs(self.net, self.bayesian_parameters()[0][1], x)
-
-    def _is_bayesian(self, name: str, parameter: nn.Parameter) -> bool:
-        if is_lazy(parameter):
-            raise ValueError(
-                f"`net` has the lazy parameter {name!r}: run the module once on some rows first."
-            )
-        latents = getattr(self.likelihood, "latents", None) or ()
-        if name in ("y", "data", *latents):
-            raise ValueError(
-                f"`net` has a parameter named {name!r}, which is the name of another site of the "
-                "model: rename the parameter."
-            )
-        if not parameter.requires_grad:
-            return False
-        prior = self.prior(name, parameter)
-        if prior is not None:
-            _check_prior(prior, name, parameter)
-        return prior is not None
-
-
-def _check_prior(prior: Any, name: str, parameter: Tensor) -> None:
-    """Raise unless a prior is a distribution over all real tensors of a parameter's shape."""
-    if not isinstance(prior, torch.distributions.Distribution):
-        raise TypeError(
-            f"`prior` must return a distribution or None, got {type(prior).__name__} for {name!r}."
-        )
-    if not is_real(prior.support):
-        raise ValueError(
-            f"`prior` must return a distribution over all real numbers for {name!r}, got "
-            f"{type(prior).__name__} with the support {prior.support}."
-        )
-    if prior.event_shape != parameter.shape or prior.batch_shape:
-        raise ValueError(
-            f"`prior` must return a distribution with the event shape of {name!r}, "
-            f"{tuple(parameter.shape)}, got batch shape {tuple(prior.batch_shape)} and event "
-            f"shape {tuple(prior.event_shape)}: end it in .expand(parameter.shape)"
-            ".to_event(parameter.dim())."
-        )

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from .functional import FunctionalCall
 from .sequential import layers_of, run_layers
 
 logger = logging.getLogger(__name__)
@@ -54,14 +54,12 @@ class VectorizedCall:
         if layers is not None and x.dim() == 2 + x_per_draw:
             tiles = x.split(rows_at_once or x.shape[-2], -2)
             return torch.cat([run_layers(layers, values, tile) for tile in tiles], -2)
+        call = FunctionalCall(net, values)
         if x_per_draw:
-            return self._map(net, lambda draw, x: functional_call(net, draw, (x,)), (values, x))
-        if rows_at_once is None or len(x) <= rows_at_once:
-            return self._map(net, lambda draw: functional_call(net, draw, (x,)), (values,))
+            return self._map(net, call, (values, x))
         # The loop over tiles is inside the mapped call, as entering vmap takes as long as a tile.
-        in_tiles = _InTiles(net, rows_at_once)
-        named = {f"net.{name}": value for name, value in values.items()}
-        return self._map(net, lambda draw: functional_call(in_tiles, draw, (x,)), (named,))
+        tiles = x.split(rows_at_once or len(x))
+        return self._map(net, lambda draw: join([call(draw, tile) for tile in tiles]), (values,))
 
     def over_batch(
         self,
@@ -99,8 +97,10 @@ class VectorizedCall:
             for name, value in weights.items()
         }
 
+        functional = FunctionalCall(net, [*points, *weights])
+
         def call(draw: Mapping[str, Tensor]) -> Tensor:
-            return functional_call(net, {**points, **draw}, (x,))
+            return functional({**points, **draw}, x)
 
         if not batch:
             return call(aligned), 0
@@ -114,12 +114,12 @@ class VectorizedCall:
         """Map a call over the first dimension of a mapping of draws, and of further tensors."""
         error = None
         if net.training not in self._modes_without_vmap:
-            buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
+            buffers = [(b, b.clone()) for b in net.buffers()] if net.training else []
             try:
                 with warnings.catch_warnings():  # vmap warns of operations that it runs in a loop
                     warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
                     return torch.vmap(call, randomness="different")(*arguments)
-            except RuntimeError as raised:  # recurrent layers, batch norm in training
+            except Exception as raised:  # recurrent layers, batch norm in training
                 error = raised
                 for buffer, before in buffers:  # the failed call may have updated some of them
                     buffer.copy_(before)
@@ -135,15 +135,9 @@ class VectorizedCall:
         return torch.stack(looped)
 
 
-class _InTiles(nn.Module):
-    """Runs a module on a limited number of rows at a time."""
-
-    def __init__(self, net: nn.Module, n_rows: int) -> None:
-        super().__init__()
-        self.net, self._n_rows = net, n_rows
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.net(rows) for rows in x.split(self._n_rows)])
+def join(tiles: list[Tensor]) -> Tensor:
+    """Concatenate the outputs of consecutive rows."""
+    return tiles[0] if len(tiles) == 1 else torch.cat(tiles)
 
 
 def without_data_dim(batch: torch.Size) -> torch.Size:

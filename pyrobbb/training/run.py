@@ -133,6 +133,7 @@ def start(config: FitConfig, starts: Sequence[ChainStart], folder: Path | None) 
         config.sample_weight,
         config.team,
     )
+    networks[0].check_trial(data.example[0])
     epochs = config.epochs or max(DEFAULT_EPOCHS, math.ceil(DEFAULT_STEPS / data.n_batches))
     validation = None
     if config.validation is not None:
@@ -260,4 +261,5 @@ def parameters_of(network: BayesianNetwork, guide: Any) -> list[nn.Parameter]:
 def ready_to_predict(network: BayesianNetwork) -> BayesianNetwork:
     """Put a network into evaluation mode and full precision."""
     network.autocast = None
+    network.fix_parameters()
     return network.eval()

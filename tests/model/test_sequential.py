@@ -1,5 +1,7 @@
 """Sequences of layers under many draws, against torch.vmap over torch.func.functional_call."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -208,7 +210,8 @@ def test_outputs_do_not_depend_on_the_number_of_rows_per_tile(make):
         whole = network.output(draws, x)
         assert whole.shape[:2] == (N_DRAWS, 10)
         one_by_one = [
-            functional_call(network.net, {name: value[i] for name, value in draws.items()}, (x,))
+            # A copy, because functional_call does not restore a module that has two names.
+            functional_call(copy.deepcopy(network.net), {n: v[i] for n, v in draws.items()}, (x,))
             for i in range(N_DRAWS)
         ]
         assert_close(whole, torch.stack(one_by_one))

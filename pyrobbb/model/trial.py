@@ -1,0 +1,248 @@
+"""Trial runs of a module on a few rows: whether it fits the data, and can be run under draws."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyro.poutine as poutine
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .functional import FunctionalCall
+from .sequential import layers_of
+
+logger = logging.getLogger(__name__)
+
+N_ROWS = 2
+TOLERANCE = 1e-4
+"""Difference of outputs, in units of the largest, that is more than rounding: matrix products of
+different shapes add their terms in a different order."""
+STEP = 0.1
+"""Relative change of a parameter that changes the output if it is used."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What must be known of a module to run it on rows, in evaluation mode.
+
+    Attributes
+    ----------
+    mixes_rows : bool
+        Whether the output of a row depends on the other rows, as with batch norm without running
+        statistics: then all rows are one input.
+    needs_all_rows : bool
+        Whether it fails for some of the rows, as a graph network does.
+    draws_numbers : bool
+        Whether it draws random numbers.
+    """
+
+    mixes_rows: bool = False
+    needs_all_rows: bool = False
+    draws_numbers: bool = False
+
+
+def trial_output(net: nn.Module, x: Tensor) -> Tensor:
+    """Run a module on two rows in evaluation mode, or on all rows if it needs them.
+
+    Parameters
+    ----------
+    net : nn.Module
+    x : Tensor of shape (n, ...)
+
+    Returns
+    -------
+    Tensor of shape (min(n, 2), ...) or (n, ...)
+
+    Raises
+    ------
+    ValueError
+        If the module fails, or does not return a row for each row of x.
+    """
+    return _run(net, x)[0]
+
+
+def traits_of(net: nn.Module, x: Tensor) -> Traits:
+    """Run a module on different numbers of rows, and compare its outputs.
+
+    Parameters
+    ----------
+    net : nn.Module
+    x : Tensor of shape (n, ...)
+    """
+    if layers_of(net) is not None:
+        return Traits()
+    output, draws_numbers = _run(net, x)
+    if len(x) == 1:
+        return Traits(draws_numbers=draws_numbers)
+    if len(output) > N_ROWS:
+        return Traits(True, True, draws_numbers)
+    if draws_numbers:
+        return Traits(draws_numbers=True)
+    other = _different_row(x)
+    pairs = torch.stack([x[0], x[other]]), x[:1]
+    try:
+        together, alone = (_call(net, rows) for rows in pairs)
+    except Exception:  # batch norm without running statistics fails for one row
+        return Traits(mixes_rows=True)
+    return Traits(mixes_rows=not _is_close(together[:1], alone))
+
+
+def check_trial(net: nn.Module, names: Iterable[str], x: Tensor) -> None:
+    """Raise unless a module computes its output from the values of its parameters alone.
+
+    Parameters
+    ----------
+    net : nn.Module
+    names : iterable of str
+        Names of the parameters whose values are drawn or learnt.
+    x : Tensor of shape (n, ...)
+
+    Raises
+    ------
+    ValueError
+        If `forward` uses learnable tensors that are not its parameters, keeps a parameter from its
+        gradient, or has Pyro sites.
+    """
+    if layers_of(net) is not None:
+        return
+    rows = x[: len(_run(net, x)[0])]
+    parameters = dict(net.named_parameters())
+    leaves = {name: parameters[name].detach().clone().requires_grad_() for name in names}
+    call = FunctionalCall(net, leaves, training=False)
+    with torch.enable_grad(), poutine.block(), poutine.trace() as tracer:
+        output = call(leaves, rows)
+    sites = [
+        name for name, site in tracer.trace.nodes.items() if site["type"] in ("sample", "param")
+    ]
+    if sites:
+        raise ValueError(
+            f"`net` has the Pyro site {sites[0]!r} in its forward, which the guide would not have: "
+            "use modules of torch.nn, whose parameters BayesianNetwork makes random."
+        )
+    reached = _leaves_of(output)
+    ours = {id(leaf): name for name, leaf in leaves.items()}
+    foreign = [tensor for tensor in reached if id(tensor) not in ours]
+    if foreign:
+        raise ValueError(
+            "`net` computes with a learnable tensor of shape "
+            f"{tuple(foreign[0].shape)} that is none of its parameters, so that its draws would "
+            "have no effect: assign layers to attributes or to an nn.ModuleList, and let functions "
+            "use them through `self`, not through a variable."
+        )
+    reached_ids = {id(tensor) for tensor in reached}
+    unreached = [name for name, leaf in leaves.items() if id(leaf) not in reached_ids]
+    if unreached:
+        _check_unused(call, leaves, unreached, rows)
+
+
+def _check_unused(
+    call: FunctionalCall, values: Mapping[str, Tensor], names: list[str], rows: Tensor
+) -> None:
+    """Raise if the output depends on parameters that receive no gradient; log the unused ones."""
+    with torch.no_grad():
+        before = call(values, rows)
+        for name in names:
+            moved = {**values, name: values[name] + STEP * (1 + values[name].abs())}
+            after = call(moved, rows)
+            if after.shape != before.shape or not torch.equal(after, before):
+                raise ValueError(
+                    f"`net` uses its parameter {name!r} without a gradient (torch.no_grad, "
+                    ".detach() or .data in forward), so that it could not be learnt: remove that, "
+                    "or set its prior to None and requires_grad=False."
+                )
+    logger.warning(
+        "The output of the network does not depend on %s: what is learnt of it is the prior.",
+        ", ".join(map(repr, names[:5])) + (" and others" if len(names) > 5 else ""),
+    )
+
+
+def _run(net: nn.Module, x: Tensor) -> tuple[Tensor, bool]:
+    """Return the output for two rows, or for all, and whether random numbers were drawn."""
+    recorder = _RandomnessRecorder()
+    rows = x[:N_ROWS]
+    try:
+        with recorder:
+            output = _call(net, rows)
+    except Exception as error:
+        try:
+            rows = x
+            with recorder:
+                output = _call(net, rows)
+        except Exception:
+            raise _misfit(x, error) from error
+    if not isinstance(output, Tensor) or output.dim() == 0 or len(output) != len(rows):
+        got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output)
+        raise ValueError(
+            f"`net` must return a tensor with one row for each row of x: for {len(rows)} rows it "
+            f"returned {got}."
+        )
+    return output, recorder.found
+
+
+def _call(net: nn.Module, rows: Tensor) -> Tensor:
+    with torch.no_grad():
+        return FunctionalCall(net, (), training=False)({}, rows)
+
+
+def _misfit(x: Tensor, error: Exception) -> ValueError:
+    if x.dim() == 1:
+        fix = "Pass x.reshape(-1, 1) if each row is one number"
+    else:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        fix = f"Its error for {min(len(x), N_ROWS)} rows: {reason}"
+    return ValueError(
+        f"`x` with rows of shape {tuple(x.shape[1:])} and dtype {x.dtype} does not fit the "
+        f"network. {fix}."
+    )
+
+
+def _different_row(x: Tensor) -> int:
+    """Return the index of a row that differs from the first, or 1."""
+    head = x[:1000].reshape((min(len(x), 1000), -1))
+    differs = (head != head[:1]).any(1)
+    return int(differs.long().argmax()) if bool(differs.any()) else 1
+
+
+def _is_close(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    one, other = one.double(), other.double()
+    return bool(((one - other).abs() <= TOLERANCE * one.abs().max()).all())
+
+
+def _leaves_of(output: Tensor) -> list[Tensor]:
+    """Return the tensors to which backpropagation from the output leads."""
+    nodes, seen, leaves = [output.grad_fn], set(), []
+    while nodes:
+        node: Any = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
+        nodes.extend(following for following, _ in node.next_functions)
+    return leaves
+
+
+class _RandomnessRecorder(TorchDispatchMode):
+    """Records whether an operation draws random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            named = zip((a.name for a in func._schema.arguments), args, strict=False)
+            options = {**dict(named), **kwargs}
+            # Attention and recurrent layers carry this tag also without dropout.
+            off = any(options.get(name) == 0.0 for name in ("dropout_p", "dropout"))
+            self.found |= not off
+        return func(*args, **kwargs)
