@@ -277,14 +277,22 @@ class ByName:
         return self.default
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Raise a ValueError if a pattern matches none of the parameter names."""
+        """Raise a ValueError if a pattern is the first to match none of the parameter names."""
         names = list(names)
+        undecided = names
         for pattern in self.patterns:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise ValueError(
                     f"`patterns`: {pattern!r} matches no parameter. The parameters are: "
                     f"{', '.join(names)}."
                 )
+            decided = [name for name in undecided if fnmatchcase(name, pattern)]
+            if not decided:
+                raise ValueError(
+                    f"`patterns`: {pattern!r} never decides, because earlier patterns match all of "
+                    "its parameters: put it before them."
+                )
+            undecided = [name for name in undecided if name not in decided]
         for prior in (*self.patterns.values(), self.default):
             if isinstance(prior, ByName):
                 prior.check_names(name for name in names if self.choice(name) is prior)

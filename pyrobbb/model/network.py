@@ -104,11 +104,9 @@ class BayesianNetwork(nn.Module):
         if isinstance(self.prior, ByName):
             self.prior.check_names(name for name, _ in net.named_parameters())
         self._decisions: dict[tuple[str, bool], bool] = {}
+        self._decided_by = self.prior
         self._fixed: frozenset[str] | None = None
-        if not self.bayesian_parameters():
-            raise ValueError(
-                "`prior` must make at least one parameter of `net` Bayesian, got none."
-            )
+        self.bayesian_parameters()
         self.autocast: torch.dtype | None = None
         self._vectorized = VectorizedCall()
 
@@ -157,8 +155,13 @@ class BayesianNetwork(nn.Module):
             return pyro.sample("y", distribution, obs=y)
 
     def bayesian_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """Return the names and parameters of `net` that have a prior."""
-        return [(n, p) for n, p in self.net.named_parameters() if self._is_bayesian(n, p)]
+        """Return the names and parameters of `net` that have a prior; raise if there are none."""
+        named = [(n, p) for n, p in self.net.named_parameters() if self._is_bayesian(n, p)]
+        if not named:
+            raise ValueError(
+                "`prior` must make at least one parameter of `net` Bayesian, got none."
+            )
+        return named
 
     def point_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """Return the names and parameters of `net` that are learnt as point values."""
@@ -181,6 +184,8 @@ class BayesianNetwork(nn.Module):
     def _is_bayesian(self, name: str, parameter: nn.Parameter) -> bool:
         if self._fixed is not None:
             return name in self._fixed
+        if self._decided_by is not self.prior:
+            self._decisions, self._decided_by = {}, self.prior
         key = name, parameter.requires_grad
         if key not in self._decisions:
             latents = getattr(self.likelihood, "latents", None) or ()
@@ -312,7 +317,6 @@ class BayesianNetwork(nn.Module):
             As returned by `prepare_inputs`.
         """
         learnt = self.bayesian_parameters() + self.point_parameters()
-        check_parameters(learnt)
         check_priors_are_fixed(self.prior, self.bayesian_parameters())
         check_trial(self.net, [name for name, _ in learnt], x)
 
@@ -335,6 +339,7 @@ class BayesianNetwork(nn.Module):
         -------
         x, y : Tensor
         """
+        check_parameters(self.bayesian_parameters() + self.point_parameters())
         x, output = self._prepare_inputs(x)
         return x, prepare_targets(self.net, self.likelihood, x, output, y)
 

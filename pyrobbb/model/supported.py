@@ -120,7 +120,7 @@ def check_priors_are_fixed(prior: Any, parameters: Iterable[tuple[str, nn.Parame
         elif learnable:
             found = "a tensor that requires a gradient"
         elif not torch.equal(*(p.log_prob(parameter.detach()) for p in (one, other))):
-            found = "random numbers, which differ between calls"
+            found = "other random numbers in each call"
         else:
             continue
         raise ValueError(

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .._core.random_state import RandomState
+from .._core.state_dicts import equal_tensors
 from .functional import FunctionalCall
 from .sequential import layers_of
 
@@ -238,11 +240,10 @@ class _RandomnessRecorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            named = zip((a.name for a in func._schema.arguments), args, strict=False)
-            options = {**dict(named), **kwargs}
-            # Attention and recurrent layers carry this tag also without dropout.
-            off = any(options.get(name) == 0.0 for name in ("dropout_p", "dropout"))
-            self.found |= not off
-        return func(*args, **kwargs)
+        # Attention and recurrent layers have the tag also without dropout, and then draw nothing.
+        before = RandomState.now() if torch.Tag.nondeterministic_seeded in func.tags else None
+        result = func(*args, **(kwargs or {}))
+        self.found |= before is not None and not equal_tensors(
+            before.tensors(), RandomState.now().tensors()
+        )
+        return result
