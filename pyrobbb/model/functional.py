@@ -34,7 +34,7 @@ class FunctionalCall:
     names : iterable of str
         Names of the parameters to replace.
     training : bool, optional
-        Mode of the copy. None: that of each module.
+        Mode of the copy; buffers are then not updated. None: that of each module.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class FunctionalCall:
         copies: dict[int, Any] = {id(m): object.__new__(type(m)) for m in modules}
         self.module: nn.Module = copies[id(net)]
         self._parts = [
-            _ModuleCopy(m, copies, training, keeps_buffers=net.training and training is not False)
+            _ModuleCopy(m, copies, training, keeps_buffers=net.training and training is None)
             for m in modules
         ]
         parameters = dict(net.named_parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -139,6 +140,12 @@ def check_trial(net: nn.Module, names: Iterable[str], x: Tensor) -> None:
     unreached = [name for name, leaf in leaves.items() if id(leaf) not in reached_ids]
     if unreached:
         _check_unused(call, leaves, unreached, rows)
+    if counters := _counters(net, rows):
+        logger.warning(
+            "`net` changes its attribute %r in forward, which is restored after each call: make it "
+            "a buffer, if later steps depend on it.",
+            counters[0],
+        )
 
 
 def _check_unused(
@@ -160,6 +167,22 @@ def _check_unused(
         "The output of the network does not depend on %s: what is learnt of it is the prior.",
         ", ".join(map(repr, names[:5])) + (" and others" if len(names) > 5 else ""),
     )
+
+
+def _counters(net: nn.Module, rows: Tensor) -> list[str]:
+    """Return the names of numbers that `forward` changes in training mode."""
+    call = FunctionalCall(net, (), training=True)
+    random_state = RandomState.now()
+    # Batch norm in training mode fails for one row.
+    with torch.no_grad(), contextlib.suppress(Exception):
+        call.module(rows.clone())  # not `call`, which would restore the attributes
+    random_state.restore()
+    return [
+        f"{name}.{key}" if name else key
+        for (name, module), copied in zip(net.named_modules(), call.module.modules(), strict=True)
+        for key, value in vars(module).items()
+        if key != "training" and isinstance(value, int | float) and vars(copied)[key] != value
+    ]
 
 
 def _run(net: nn.Module, x: Tensor) -> tuple[Tensor, bool]:

@@ -194,6 +194,19 @@ def test_parameters_that_are_not_used_are_named_once(caplog):
     ]
 
 
+def counting(self, x):
+    self.n_calls += self.training
+    return self.layer(x) * (1 + 0.1 * self.n_calls)
+
+
+def test_a_counter_that_is_not_a_buffer_is_named(caplog):
+    net = Forward(counting)
+    net.n_calls = 0
+    posterior = fit(BayesianNetwork(net), X, Y, **QUICK)
+    assert "`net` changes its attribute 'n_calls' in forward" in caplog.text
+    assert posterior.network.net.n_calls == 0
+
+
 class LearnableScale(nn.Module):
     def __init__(self):
         super().__init__()

@@ -162,7 +162,8 @@ def test_module_that_returns_nan_is_reported_with_step_and_site():
     class Fragile(nn.Module):
         def __init__(self):
             super().__init__()
-            self.net, self.calls = nn.Linear(3, 1), 0
+            self.net = nn.Linear(3, 1)
+            self.register_buffer("calls", torch.tensor(0))
 
         def forward(self, x):
             self.calls += self.training

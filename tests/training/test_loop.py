@@ -1,6 +1,7 @@
 """The training loop: Ctrl-C and the progress bar."""
 
 import numpy as np
+import torch
 from ragged_fits import X, quick_fit
 from torch import nn
 
@@ -11,7 +12,8 @@ def test_ctrl_c_returns_the_fit_so_far(caplog):
     class Interrupting(nn.Module):
         def __init__(self):
             super().__init__()
-            self.net, self.calls = nn.Linear(3, 1), 0
+            self.net = nn.Linear(3, 1)
+            self.register_buffer("calls", torch.tensor(0))
 
         def forward(self, x):
             self.calls += self.training

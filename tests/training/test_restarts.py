@@ -124,13 +124,6 @@ def test_chains_that_cannot_share_steps_run_one_after_another(n_side_by_side, ca
     assert set(n_side_by_side) <= {1}
 
 
-def test_chains_in_half_precision_run_one_after_another():
-    def make():
-        return BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0).bfloat16())
-
-    assert_chains_are_fits(make, 0.0, n=2)
-
-
 def test_attributes_of_a_chain_need_a_posterior_with_a_single_chain():
     posterior = quick_fit(network(), restarts=3)
     assert [chain.settings["seed"] for chain in posterior.chains] == [5, 6, 7]
@@ -269,8 +262,9 @@ def test_ctrl_c_ends_the_remaining_restarts(caplog):
             self.net = nn.Linear(3, 1)
 
         def forward(self, x):
-            type(self).calls += self.training
-            if self.training and type(self).calls == 20:  # in the second fit
+            is_step = self.training and torch.is_grad_enabled()  # not a trial run
+            type(self).calls += is_step
+            if is_step and type(self).calls == 20:  # in the second fit
                 raise KeyboardInterrupt
             return self.net(x)
 
