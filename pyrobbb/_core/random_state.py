@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .arrays import check_count
+from .global_state import global_state_locked, isolated_from_pyro, undone_after_fork
+from .private_generators import PrivateGenerators, without_private_generators
 
-GLOBAL_STATE_LOCK = threading.RLock()
-"""Held while torch's random state or Pyro's stack of handlers, both global, is changed."""
+
+def seeded(seed: int) -> AbstractContextManager[Any]:
+    """Return a block in which torch draws as if it were seeded, in this thread only.
+
+    The numbers are those that follow ``torch.manual_seed(seed)``, but torch's default generators
+    are neither used nor changed: draws in other threads make no difference.
+    """
+    return PrivateGenerators(seed)
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch within the block, and restore the caller's random state afterwards."""
-    with GLOBAL_STATE_LOCK:
+def globally_seeded(seed: int) -> Iterator[None]:
+    """Seed torch within the block, and restore the caller's random state afterwards.
+
+    For long computations, such as Markov chains. Another thread must not draw from torch's default
+    generator meanwhile; `seeded` does not have this restriction, at some cost for each operation.
+    """
+    with global_state_locked(), without_private_generators():
         before = RandomState.now()
-        try:
-            reseed(seed)
-            yield
-        finally:
-            before.restore()
+        with undone_after_fork(before.restore):
+            try:
+                reseed(seed)
+                yield
+            finally:
+                before.restore()
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,9 @@ def reseed(seed: int) -> None:
 class PrivateRandomState:
     """A separate random state of torch: draws from it leave the global one unchanged.
 
+    While it is active it takes the place of the global state, for code that makes many small calls
+    of torch, such as a data loader or a step of a fit.
+
     Parameters
     ----------
     seed : int
@@ -90,14 +106,47 @@ class PrivateRandomState:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Draw from this state within the block instead of the global one."""
-        with GLOBAL_STATE_LOCK:
+        with global_state_locked(), without_private_generators():
             outside = torch.get_rng_state()
-            torch.set_rng_state(self._state)
-            try:
-                yield
-            finally:
-                self._state = torch.get_rng_state()
-                torch.set_rng_state(outside)
+            with undone_after_fork(lambda: torch.set_rng_state(outside)):
+                torch.set_rng_state(self._state)
+                try:
+                    yield
+                finally:
+                    self._state = torch.get_rng_state()
+                    torch.set_rng_state(outside)
+
+
+class IsolatedState:
+    """The global state of a fit: torch's random state, and Pyro's param store and handlers.
+
+    The fit makes it active for each of its calls, so that other threads can take turns.
+
+    Parameters
+    ----------
+    seed : int
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._random_state: RandomState | None = None
+        self._store: dict[str, Any] = {"params": {}, "constraints": {}}
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Put this state in the place of the global one within the block."""
+        with isolated_from_pyro(self._store), without_private_generators():
+            outside = RandomState.now()
+            with undone_after_fork(outside.restore):
+                try:
+                    if self._random_state is None:
+                        reseed(self._seed)
+                    else:
+                        self._random_state.restore()
+                    yield
+                finally:
+                    self._random_state = RandomState.now()
+                    outside.restore()
 
 
 def child_seed(seed: int, number: int) -> int:

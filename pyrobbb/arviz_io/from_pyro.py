@@ -10,6 +10,7 @@ import pyro
 import torch
 
 from .._core.arrays import ArrayLike, check_count
+from .._core.global_state import global_state_locked
 from .._core.random_state import as_seed, seeded
 from . import pyro_groups
 from .datatree import Coords, Dims, build_tree, split_chains
@@ -108,7 +109,7 @@ def from_pyro(
     source = draw_source(
         posterior, model, guide, args, kwargs, num_draws=num_draws, num_chains=num_chains
     )
-    with seeded(seed), torch.no_grad():
+    with global_state_locked(), seeded(seed), torch.no_grad():
         runs = run_model(
             source,
             num_draws=num_draws,

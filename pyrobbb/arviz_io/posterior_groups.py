@@ -83,14 +83,16 @@ def compute_outputs(sources: Sources, rows: Tensor, targets: Tensor | None, seed
     """Compute the outputs of a network for all draws and rows."""
     expected: dict[str, list[Tensor]] = defaultdict(list)
     y, log_likelihood, start = [], [], 0
-    with seeded(seed), torch.no_grad():
+    draws_of_y = seeded(seed)
+    with torch.no_grad():
         for distribution in DrawnDistributions(sources, rows, max_memory=WORKING_MEMORY):
             base = base_of(distribution)
             if isinstance(base, CLASSES):
                 expected["probs"].append(base.probs)
             else:
                 expected["mean"].append(distribution.mean)
-            y.append(distribution.sample())
+            with draws_of_y:
+                y.append(distribution.sample())
             if targets is not None:
                 stop = start + distribution.batch_shape[1]
                 log_likelihood.append(distribution.log_prob(targets[start:stop]).double())

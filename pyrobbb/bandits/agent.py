@@ -16,12 +16,11 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor
 
 from .._core.arrays import ArrayLike, check_count, check_number
-from .._core.random_state import GLOBAL_STATE_LOCK
+from .._core.global_state import global_state_locked, without_validation
 from ..engines.auto import limit_threads
 from ..engines.base import Steps
 from ..engines.optimizers import FlatAdam
@@ -139,7 +138,7 @@ class Agent(ABC):
         if self.n_seen < self._config.update_every:
             action = int(np.random.default_rng(seed).integers(self._config.n_actions))
         else:
-            with torch.no_grad(), pyro.validation_enabled(False):
+            with torch.no_grad(), without_validation():
                 action = self._choose(inputs, seed)
         self._n_acted += 1
         return action
@@ -272,7 +271,7 @@ class Agent(ABC):
             lr=np.full(n, config.lr),
         )
         losses = np.full((n, 2, 1), np.nan)
-        with GLOBAL_STATE_LOCK, limit_threads(self._guide.loc.numel()):
+        with global_state_locked(), limit_threads(self._guide.loc.numel()):
             self._learn(steps, losses, config.seed_of(LEARN, number))
         self._losses = losses
 

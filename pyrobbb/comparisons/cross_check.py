@@ -19,7 +19,7 @@ from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 
 from .._core.arrays import ArrayLike, check_count, check_positive
-from .._core.random_state import as_seed, seeded
+from .._core.random_state import as_seed, globally_seeded
 from ..elbo.fused_loss import CannotFuseError
 from ..model.guides import MeanFieldGuide, auto_normal
 from ..model.network import BayesianNetwork
@@ -145,7 +145,7 @@ def crosscheck(
     check_positive("lr", lr)
     network = copy.deepcopy(network).double().eval()
     x, y = network.prepare(x, y)
-    with seeded(as_seed(seed)), poutine.block():
+    with globally_seeded(as_seed(seed)), poutine.block():
         mean_field, auto = MeanFieldGuide(network, x), auto_normal(network)
         with torch.no_grad():
             auto(x)

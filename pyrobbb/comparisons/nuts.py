@@ -14,7 +14,7 @@ from pyro.infer import MCMC, NUTS
 from tqdm.auto import tqdm
 
 from .._core.arrays import ArrayLike, check_count, to_numpy
-from .._core.random_state import as_seed, child_seed, seeded
+from .._core.random_state import as_seed, child_seed, globally_seeded
 from ..model.network import BayesianNetwork
 from ..posterior.fitting import fit
 from ..posterior.posterior import Posterior
@@ -211,7 +211,7 @@ def run_nuts(
     total = n_chains * (n_draws + n_warmup)
     with tqdm(total=total, desc="NUTS", unit="step", disable=not progress) as bar:
         for chain in range(n_chains):
-            with seeded(child_seed(seed, chain)), pyro.get_param_store().scope():
+            with globally_seeded(child_seed(seed, chain)), pyro.get_param_store().scope():
                 mcmc = MCMC(
                     NUTS(network),
                     num_samples=n_draws,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from typing import Any, Literal, get_args
 
-import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.infer import ELBO
@@ -13,6 +12,7 @@ from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 
 from .._core.arrays import check_count
+from .._core.global_state import without_validation
 from ..model.guides import MeanFieldGuide
 from ..model.network import BayesianNetwork
 from ..model.observation import check_n_data, check_row_weight
@@ -100,7 +100,7 @@ class FusedELBO(ELBO):
         check_row_weight(row_weight, len(x))
         loc, rho = param_site("guide.loc", guide.loc), param_site("guide.rho", guide.rho)
         points = [param_site(f"net.{name}", p) for name, p in model.point_parameters()]
-        with torch.no_grad(), pyro.validation_enabled(False):
+        with torch.no_grad(), without_validation():
             loss = fused(
                 loc.detach(),
                 rho.detach(),

@@ -12,12 +12,12 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from .._core.global_state import global_state_locked, without_validation
 from ..model.network import BayesianNetwork
 
 MAX_GATHERED_SIZE = 2**20
@@ -189,7 +189,7 @@ def find_non_finite(
     for name, value in draws.items():
         if not bool(torch.isfinite(value).all()):
             return f"site {name!r} of the guide"
-    with torch.no_grad(), pyro.validation_enabled(False), poutine.block():
+    with torch.no_grad(), without_validation(), global_state_locked(), poutine.block():
         model = poutine.condition(network, data=dict(draws))
         trace = poutine.trace(model).get_trace(x, y, n_data)
     for name, site in trace.nodes.items():

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor
 
+from .._core.global_state import without_validation
 from .base import Steps
 from .compiled_loop import Loop, Step, compile_loop, was_compiled
 from .fused import FusedEngine, clip_gradients
@@ -140,7 +140,7 @@ class CompiledEngine:
         """Take the steps from the current state; return the state after them, and the losses."""
         carry = self._carry or [tensor.clone() for tensor in self._tensors()]
         by_step, data = self._by_step(steps, positions), _data(steps)
-        with torch.no_grad(), pyro.validation_enabled(False):
+        with torch.no_grad(), without_validation():
             if self._loop is None:
                 step = self._step_function(
                     has_rows=steps.rows is not None, is_weighted=steps.row_weight is not None

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor
 
 from .._core.distributed import Team
+from .._core.global_state import without_validation
 from .._core.random_state import rank_seed
 from .._core.state_dicts import with_prefix
 from ..elbo.fused_loss import FusedLoss, LossGradients
@@ -132,7 +132,7 @@ class FusedEngine:
     def run_with_noise(self, steps: Steps, losses: np.ndarray, positions: Tensor) -> None:
         """Take the steps with the noise at the given positions."""
         n_ahead = max(NOISE_BLOCK_SIZE // self.noise_size, 1)
-        with torch.no_grad(), pyro.validation_enabled(False):
+        with torch.no_grad(), without_validation():
             for i in range(len(steps)):
                 if i % n_ahead == 0:
                     block = self.noise_at(positions[i : i + n_ahead])

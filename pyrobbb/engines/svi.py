@@ -17,6 +17,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from .._core.distributed import Team
+from .._core.global_state import global_state_locked, without_validation
 from .._core.random_state import RandomState
 from ..model.network import BayesianNetwork
 from .base import NonFiniteLossError, Steps, find_non_finite, non_finite_loss_error
@@ -137,7 +138,7 @@ class SVIEngine:
         return torch.stack([nll / total, kl]).tolist()
 
     def _draws(self, x: Tensor, y: Tensor, n_data: int) -> dict[str, Tensor]:
-        with torch.no_grad(), pyro.validation_enabled(False), poutine.block():
+        with torch.no_grad(), without_validation(), global_state_locked(), poutine.block():
             trace = poutine.trace(self._guide).get_trace(x, y, n_data)
         return {name: site["value"] for name, site in trace.iter_stochastic_nodes()}
 

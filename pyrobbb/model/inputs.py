@@ -8,6 +8,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from .._core.arrays import ArrayLike, as_tensor, check_same_length, supports_float64
+from .._core.global_state import global_state_locked
 from ..likelihoods import Likelihood, as_observed, check_output, check_shape, check_support
 from .observation import one_per_row
 from .sites import at_start
@@ -70,5 +71,5 @@ def prepare_targets(
 
 def initial_distribution(likelihood: Likelihood, output: Tensor) -> TorchDistribution:
     """Return the distribution of y at the initial values of the likelihood's latent sites."""
-    with poutine.block():
+    with global_state_locked(), poutine.block():
         return one_per_row(at_start(likelihood)(output), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,10 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from .._core.arrays import check_count
+from .._core.global_state import global_state_locked, isolated_from_pyro
+from .._core.random_state import seeded
 from ..likelihoods import Conditional, Likelihood, log_density
+from .sites import at_start
 from .vectorized import without_data_dim
 
 
@@ -77,11 +81,32 @@ def distribution_given(
             for name, value in latents.items()
         }
         distribution = likelihood.given(output, aligned)
+    elif not latents and not has_pyro_sites(likelihood, output):
+        distribution = likelihood(output)
     else:
         data = {name: value[:, None] for name, value in latents.items()}
-        with poutine.block(), poutine.condition(data=data):
+        with global_state_locked(), poutine.block(), poutine.condition(data=data):
             distribution = apply_likelihood(likelihood, output)
     return one_per_row(distribution, 1).expand(output.shape[:2])
+
+
+_HAVE_SITES: weakref.WeakKeyDictionary[Likelihood, bool] = weakref.WeakKeyDictionary()
+
+
+def has_pyro_sites(likelihood: Likelihood, output: Tensor) -> bool:
+    """Return whether a callable uses Pyro, whose handlers belong to the process.
+
+    It is traced once. Later calls of one without sites need no lock, so that predictions do not
+    wait for fits in other threads.
+    """
+    try:
+        return _HAVE_SITES[likelihood]
+    except TypeError:  # not hashable
+        return True
+    except KeyError:
+        with isolated_from_pyro(), poutine.trace() as tracer, seeded(0):
+            at_start(likelihood)(output)
+        return _HAVE_SITES.setdefault(likelihood, bool(tracer.trace.nodes))
 
 
 def latent_log_densities(
@@ -95,7 +120,8 @@ def latent_log_densities(
         As for `distribution_given`.
     """
     data = {name: value[:, None] for name, value in latents.items()}
-    with poutine.block(), poutine.condition(data=data), AlignLatents(output.dim()):
+    aligned = AlignLatents(output.dim())
+    with global_state_locked(), poutine.block(), poutine.condition(data=data), aligned:
         nodes = poutine.trace(likelihood).get_trace(output).nodes
     return [log_density(nodes[name]["fn"], nodes[name]["value"]) for name in latents]
 

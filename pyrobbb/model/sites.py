@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import biject_to, constraints
 
 from .._core.arrays import supports_float64
+from .._core.global_state import global_state_locked
 from ..likelihoods import base_of
 
 
@@ -90,7 +91,7 @@ def traced_latents(
     likelihood: Callable[[Tensor], TorchDistribution], output: Tensor
 ) -> Mapping[str, TorchDistribution]:
     """Return the priors of the latent sites that a likelihood draws for an output."""
-    with poutine.block():
+    with global_state_locked(), poutine.block():
         trace = poutine.trace(at_start(likelihood)).get_trace(output)
     return {name: site["fn"] for name, site in trace.iter_stochastic_nodes()}
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pyro
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from .._core.arrays import supports_float64
-from .._core.random_state import GLOBAL_STATE_LOCK
+from .._core.global_state import without_validation
 from ..model.network import BayesianNetwork
 from .sampling import Draws, FixedDraws, Source, join
 
@@ -81,7 +80,7 @@ class DrawnDistributions:
             yield distribution
 
     def _compute(self, rows: Tensor) -> TorchDistribution:
-        with GLOBAL_STATE_LOCK, torch.no_grad(), pyro.validation_enabled(False):
+        with torch.no_grad(), without_validation():
             outputs = (
                 {"": net.output(draws, rows, rows_at_once=self._rows_per_call)}
                 for net, draws in self._weight_draws()

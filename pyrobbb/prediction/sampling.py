@@ -14,8 +14,10 @@ import pyro.poutine as poutine
 import torch
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import Independent, TransformedDistribution
 
-from .._core.random_state import GLOBAL_STATE_LOCK, seeded
+from .._core.global_state import isolated_from_pyro, without_validation
+from .._core.random_state import seeded
 from ..likelihoods import log_density
 from ..model.guides import MeanFieldGuide
 from ..model.network import BayesianNetwork
@@ -46,7 +48,7 @@ def draw_blocks(
         At most BLOCK draws.
     """
     for child, size in _seeds_of_blocks(n_draws, seed):
-        with seeded(child), torch.no_grad():
+        with isolated_from_pyro(), seeded(child), torch.no_grad():
             trace = _vectorised_trace(guide, example)
         yield Block(trace, size)
 
@@ -97,13 +99,8 @@ class Block:
 
 def _vectorised_trace(guide: Callable[..., Any], example: Tensor) -> poutine.Trace:
     # Dimension -1 is left to the guide, because the model's plate "data" uses it.
-    # The scope is needed because a PyroModule writes its parameters into the global param store.
-    with (
-        pyro.get_param_store().scope(),
-        poutine.block(),
-        poutine.trace() as tracer,
-        pyro.plate("draws", BLOCK, dim=-2),
-    ):
+    # A PyroModule writes its parameters into the param store: the caller has isolated it.
+    with poutine.trace() as tracer, pyro.plate("draws", BLOCK, dim=-2):
         guide(example)
     return tracer.trace
 
@@ -129,12 +126,30 @@ class Source:
 
     def _draws_without_trace(self, guide: MeanFieldGuide) -> Iterator[Draws]:
         """Draw what a trace would, without tracing, which takes longer than running a small net."""
-        with GLOBAL_STATE_LOCK, pyro.validation_enabled(False), torch.no_grad():
+        with without_validation(), torch.no_grad():
             distributions = guide.distributions
+        generator = torch.Generator(guide.loc.device)
         for child, size in _seeds_of_blocks(self.n_draws, self.seed):
-            with seeded(child), torch.no_grad():
-                drawn = {name: fn.sample((BLOCK,)) for name, fn in distributions.items()}
+            generator.manual_seed(child)
+            with torch.no_grad():
+                drawn = {
+                    name: sample_normal(fn, BLOCK, generator) for name, fn in distributions.items()
+                }
             yield {name: value[:size] for name, value in drawn.items()}
+
+
+def sample_normal(fn: Any, n: int, generator: torch.Generator) -> Tensor:
+    """Return what ``fn.sample((n,))`` draws, for a normal distribution or a transformed one."""
+    match fn:
+        case Independent():
+            return sample_normal(fn.base_dist, n, generator)
+        case TransformedDistribution():
+            value = sample_normal(fn.base_dist, n, generator)
+            for transform in fn.transforms:
+                value = transform(value)
+            return value
+    shape = (n, *fn.loc.shape)
+    return torch.normal(fn.loc.expand(shape), fn.scale.expand(shape), generator=generator)
 
 
 def log_densities(sources: Sequence[Source], example: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,7 +180,7 @@ def prior_guide(network: BayesianNetwork) -> Callable[..., Any]:
 
 def draw_one_by_one(guide: Callable[..., Any], example: Tensor, n_draws: int, seed: int) -> Draws:
     """Draw the latent sites of a program that cannot be vectorised."""
-    with seeded(seed), torch.no_grad(), pyro.get_param_store().scope(), poutine.block():
+    with isolated_from_pyro(), seeded(seed), torch.no_grad():
         traces = [poutine.trace(guide).get_trace(example) for _ in range(n_draws)]
     names = [
         name for name, site in traces[0].iter_stochastic_nodes() if not site_is_subsample(site)

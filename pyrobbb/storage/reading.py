@@ -12,6 +12,7 @@ import numpy as np
 from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 
+from .._core.global_state import isolated_from_pyro
 from .._core.random_state import seeded
 from .._core.state_dicts import check_shapes, equal_tensors, load_tensors, with_prefix
 from ..fitted import FitSettings, FittedChain, History
@@ -162,6 +163,6 @@ def _make_guide(name: str, network: BayesianNetwork, example: Tensor) -> Any:
     if name == "mean_field":
         return MeanFieldGuide(network, example)
     guide: AutoNormal = auto_normal(network)
-    with seeded(0):
+    with isolated_from_pyro(), seeded(0):
         guide(example)  # it creates its parameters when it first runs
     return guide

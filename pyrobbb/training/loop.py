@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyro
-import pyro.poutine as poutine
 from tqdm.auto import tqdm
 
-from .._core.random_state import seeded
+from .._core.global_state import ordinary_autograd
+from .._core.random_state import IsolatedState, seeded
 from ..engines.auto import limit_threads
 from ..engines.base import Steps
 from ..fitted import FittedChain
@@ -50,9 +49,11 @@ def run_chains(
     is_interrupted : bool
         Whether Ctrl-C has ended the fit.
     """
-    with seeded(starts[0].seed), pyro.get_param_store().scope(), poutine.block():
-        run = start(config, starts, folder)
-        train(run, make_result)
+    isolated = IsolatedState(starts[0].seed)
+    with ordinary_autograd():
+        with isolated.active():
+            run = start(config, starts, folder)
+        train(run, isolated, make_result)
     for network in run.networks:
         ready_to_predict(network)
     chains = run.chains()
@@ -68,11 +69,13 @@ def run_chains(
     return chains, run.state.is_interrupted
 
 
-def train(run: Run, make_result: MakeResult) -> None:
+def train(run: Run, isolated: IsolatedState, make_result: MakeResult) -> None:
     """Take the remaining steps of a fit.
 
     Steps are taken up to the next pause: the end of the epoch if validation or callbacks read the
     parameters there, otherwise the end of the fit. Checkpoints are written between engine calls.
+    The global state is that of the fit in each engine call only, so that other threads wait for no
+    longer than that.
     """
     config, state = run.config, run.state
     n_parameters = len(run.networks) * sum(tensor.numel() for tensor in run.parameters)
@@ -85,10 +88,10 @@ def train(run: Run, make_result: MakeResult) -> None:
         ):
             bar.update(state.n_steps // run.data.n_batches)
             while state.n_steps < run.plan.n_steps and not state.is_over:
-                steps = take_steps(run, bar)
+                steps = take_steps(run, isolated, bar)
                 if config.pauses_at_epochs:
                     state.is_over = end_epoch(run, steps, make_result)
-                write_checkpoint_if_due(run)
+                write_checkpoint_if_due(run, isolated)
     except KeyboardInterrupt:
         if config.team.size > 1:
             raise
@@ -100,12 +103,12 @@ def train(run: Run, make_result: MakeResult) -> None:
     else:
         if run.checkpoints is not None and not state.is_over:
             state.is_over = True
-            write_checkpoint(run)
+            write_checkpoint(run, isolated)
     if state.validation is not None:
         state.validation.restore(run.parameters)
 
 
-def take_steps(run: Run, bar: Any) -> Steps:
+def take_steps(run: Run, isolated: IsolatedState, bar: Any) -> Steps:
     """Take steps up to the next pause, and return the last ones."""
     config, state, data = run.config, run.state, run.data
     first = state.n_steps // data.n_batches
@@ -116,11 +119,12 @@ def take_steps(run: Run, bar: Any) -> Steps:
     )
     for steps in rechunk(stream, state.engine):
         state.losses.append(np.full((len(steps), 2, len(run.networks)), np.nan))
-        state.engine.run(steps, state.losses[-1])
+        with isolated.active():
+            state.engine.run(steps, state.losses[-1])
         state.n_steps += len(steps)
         show_progress(bar, state.n_steps // data.n_batches, state.losses[-1][-1])
         if state.n_steps < last * data.n_batches:
-            write_checkpoint_if_due(run)
+            write_checkpoint_if_due(run, isolated)
     state.engine.sync()
     return steps
 
@@ -159,20 +163,21 @@ def call_callbacks(run: Run, steps: Steps, make_result: MakeResult) -> bool:
     return any(answer is True for answer in answers)
 
 
-def write_checkpoint_if_due(run: Run) -> None:
+def write_checkpoint_if_due(run: Run, isolated: IsolatedState) -> None:
     """Write a checkpoint if one is due or the fit is over."""
     if run.checkpoints is None:
         return
     is_due = run.checkpoints.is_due(run.state.n_steps)
     if run.state.is_over or run.config.team.broadcast(is_due):
-        write_checkpoint(run)
+        write_checkpoint(run, isolated)
 
 
-def write_checkpoint(run: Run) -> None:
+def write_checkpoint(run: Run, isolated: IsolatedState) -> None:
     """Write a checkpoint; rank 0 writes, all processes contribute."""
     assert run.checkpoints is not None
     run.state.engine.sync()
-    state = run.state.state_dict()
+    with isolated.active():  # its random state is a part of the checkpoint
+        state = run.state.state_dict()
     if not run.config.team.is_rank_zero:
         return
     with contextlib.ExitStack() as modes:

@@ -3,26 +3,53 @@
 import pytest
 import torch
 
-from pyrobbb._core.random_state import RandomState, seeded
+from pyrobbb._core.random_state import (
+    IsolatedState,
+    PrivateRandomState,
+    RandomState,
+    globally_seeded,
+    seeded,
+)
 
 
-def test_seeded_draws_from_the_seed_and_restores_the_state():
+@pytest.mark.parametrize("block", [seeded, globally_seeded])
+def test_a_seeded_block_draws_from_the_seed_and_leaves_the_state_unchanged(block):
     torch.manual_seed(3)
     expected = torch.randn(3)
     torch.manual_seed(3)
-    with seeded(5):
+    with block(5):
         one = torch.randn(3)
     assert torch.equal(torch.randn(3), expected)
-    with seeded(5):
-        assert torch.equal(torch.randn(3), one)
+    torch.manual_seed(5)
+    assert torch.equal(torch.randn(3), one)
 
 
-def test_the_state_is_restored_when_the_block_raises():
+@pytest.mark.parametrize("block", [seeded, globally_seeded])
+def test_the_state_is_unchanged_when_the_block_raises(block):
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
-    with pytest.raises(ZeroDivisionError, match="by zero"), seeded(5):
+    with pytest.raises(ZeroDivisionError, match="by zero"), block(5):
         torch.randn(int(1 / 0))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("outer", [seeded, globally_seeded])
+@pytest.mark.parametrize("make", [PrivateRandomState, IsolatedState])
+def test_a_separate_state_goes_on_where_it_stopped_in_any_block(make, outer):
+    """A fit that a callback starts is such a state in a seeded block."""
+    torch.manual_seed(7)
+    expected = torch.randn(3), torch.randn(3)
+    state = make(7)
+    with outer(1):
+        with state.active():
+            first = torch.randn(3)
+        between = torch.randn(3)
+        with state.active():
+            second = torch.randn(3)
+    assert torch.equal(first, expected[0])
+    assert torch.equal(second, expected[1])
+    torch.manual_seed(1)
+    assert torch.equal(between, torch.randn(3))
 
 
 class _GPU:
@@ -61,7 +88,7 @@ def nvidia(monkeypatch):
 @pytest.mark.parametrize("make", ["apple", "nvidia"])
 def test_a_gpu_is_seeded_and_its_state_restored(make, request):
     gpu = request.getfixturevalue(make)
-    with seeded(5):
+    with globally_seeded(5):
         assert gpu.state == 5
         gpu.state = 6  # a draw changes the state
     assert gpu.state == 7

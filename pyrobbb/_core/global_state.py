@@ -1,0 +1,206 @@
+"""State that is global to the process: its lock, settings that threads share, and forks.
+
+torch's default generator and the stack of Pyro's handlers belong to the process, not to a thread.
+Whoever needs them holds a lock. Predictions by `MeanFieldGuide` do not need them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+
+import pyro
+import pyro.poutine as poutine
+import torch
+from pyro.poutine.runtime import _PYRO_STACK
+
+
+class _Lock:
+    """A reentrant lock that a thread which has just released it cannot take before a waiting one.
+
+    Locks of Python are not fair: a fit that releases one between two steps and takes it again at
+    once would keep all other threads out. Here a thread that waits holds `turn`, so that the next
+    ones queue behind it.
+    """
+
+    def __init__(self) -> None:
+        self.turn, self.lock = threading.Lock(), threading.RLock()
+        self.undo: list[Callable[[], object]] = []  # for a forked child; see `undone_after_fork`
+
+    def is_mine(self) -> bool:
+        return bool(self.lock._is_owned())  # type: ignore[attr-defined]  # as in Condition
+
+
+_lock = _Lock()
+
+
+@contextmanager
+def global_state_locked() -> Iterator[None]:
+    """Hold the lock of torch's default generator and of Pyro's stack of handlers."""
+    if _lock.is_mine():
+        yield
+        return
+    try:
+        with _lock.turn:
+            _lock.lock.acquire()
+        handlers, local_params = list(_PYRO_STACK), pyro.settings.get("module_local_params")
+        with (
+            undone_after_fork(lambda: _PYRO_STACK.__setitem__(slice(None), handlers)),
+            undone_after_fork(lambda: pyro.settings.set(module_local_params=local_params)),
+        ):
+            yield
+    finally:
+        if _lock.is_mine():  # not if Ctrl-C came while it waited
+            _lock.lock.release()
+
+
+@contextmanager
+def undone_after_fork(undo: Callable[[], object]) -> Iterator[None]:
+    """Call a function in a child that another thread forks while this one is in the block.
+
+    Parameters
+    ----------
+    undo : callable
+        Restores what the block changes. The caller holds the lock.
+    """
+    _lock.undo.append(undo)
+    try:
+        yield
+    finally:
+        if undo in _lock.undo:
+            _lock.undo.remove(undo)
+
+
+@contextmanager
+def isolated_from_pyro(params: dict[str, Any] | None = None) -> Iterator[None]:
+    """Run a Pyro program with its own param store, unseen by the handlers around this block.
+
+    Parameters
+    ----------
+    params : dict, optional
+        State of the param store, updated at the end of the block. None: empty.
+    """
+    with global_state_locked():
+        store = pyro.get_param_store()
+        outside = store.get_state()
+
+        def restore() -> None:
+            store.clear()
+            store.set_state(outside)
+
+        with undone_after_fork(restore), store.scope(params), poutine.block():
+            yield
+
+
+class SharedSetting:
+    """A setting of the process that is changed as long as any thread is in its block.
+
+    A context manager that saves and restores such a setting goes wrong in threads: if A saves, B
+    saves, A restores and B restores, the changed value stays for ever.
+
+    Parameters
+    ----------
+    change : callable
+        Returns the context manager that changes the setting.
+    """
+
+    def __init__(self, change: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._change = change
+        self._lock, self._changed = threading.Lock(), ExitStack()
+        self._users: dict[object, int] = {}  # the thread of each block
+        self._threads: set[int] = set()
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Change the setting within the block."""
+        user, thread = object(), threading.get_ident()
+        try:
+            with self._lock:
+                if not self._users:
+                    self._changed.enter_context(self._change())
+                self._users[user] = thread
+                self._threads.add(thread)
+            yield
+        finally:
+            with self._lock:
+                if self._users.pop(user, None) is not None and not self._users:
+                    self._changed.close()
+
+    def was_used_here(self) -> bool:
+        """Return whether this thread has ever been in a block."""
+        return threading.get_ident() in self._threads
+
+    def after_fork(self) -> None:
+        """Forget the blocks of threads that a forked child does not have."""
+        self._lock = threading.Lock()
+        here, others = threading.get_ident(), bool(self._users)
+        self._users = {user: thread for user, thread in self._users.items() if thread == here}
+        if others and not self._users:
+            self._changed.close()
+
+
+@contextmanager
+def _no_fallback_warnings() -> Iterator[None]:
+    functorch: Any = torch._C._functorch
+    before = functorch._is_vmap_fallback_warning_enabled()
+    functorch._set_vmap_fallback_warning_enabled(False)
+    try:
+        yield
+    finally:
+        functorch._set_vmap_fallback_warning_enabled(before)
+
+
+without_validation = SharedSetting(lambda: pyro.validation_enabled(False))
+"""Turn off the validation of arguments of distributions and of Pyro's models within a block."""
+
+without_vmap_warnings = SharedSetting(_no_fallback_warnings)
+"""Silence, within a block, torch's warnings of operations that vmap runs in a loop.
+
+This is a switch of torch. `warnings.catch_warnings` would replace the filters of all threads.
+"""
+
+
+@contextmanager
+def ordinary_autograd() -> Iterator[None]:
+    """Record gradients in full precision, whatever mode of torch the caller has turned on.
+
+    A fit called under `torch.no_grad` or `torch.inference_mode` would otherwise learn nothing, and
+    under `torch.autocast` it would run in half precision.
+    """
+    with ExitStack() as modes:
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.enable_grad())
+        without_autocast(modes)
+        yield
+
+
+def without_autocast(modes: ExitStack) -> None:
+    """Turn the caller's autocast off on each device where it is on, until the stack is closed."""
+    for device in ("cpu", "cuda"):
+        if torch.is_autocast_enabled(device):
+            modes.enter_context(torch.autocast(device, enabled=False))
+
+
+def _after_fork_in_child() -> None:
+    """Free the lock, and restore the state that another thread of the parent had changed.
+
+    Only the thread that forked goes on in the child: what the others held would stay held.
+    """
+    if not _lock.is_mine():
+        undo = _lock.undo
+        _lock.__init__()  # type: ignore[misc]
+        for restore in reversed(undo):
+            restore()
+    has_computed = without_validation.was_used_here()
+    for setting in (without_validation, without_vmap_warnings):
+        setting.after_fork()
+    if has_computed and torch.get_num_threads() > 1:
+        # The threads of OpenMP are not in the child. This thread would wait for them for ever.
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
