@@ -145,12 +145,11 @@ class SharedSetting:
 @contextmanager
 def _no_fallback_warnings() -> Iterator[None]:
     functorch: Any = torch._C._functorch
-    before = functorch._is_vmap_fallback_warning_enabled()
     functorch._set_vmap_fallback_warning_enabled(False)
     try:
         yield
     finally:
-        functorch._set_vmap_fallback_warning_enabled(before)
+        functorch._set_vmap_fallback_warning_enabled(True)
 
 
 without_validation = SharedSetting(lambda: pyro.validation_enabled(False))

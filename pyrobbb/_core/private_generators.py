@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -21,7 +21,23 @@ from .global_state import global_state_locked
 aten = torch.ops.aten
 
 
-class PrivateGenerators(TorchDispatchMode):
+class ThreadLocalMode(TorchDispatchMode):
+    """A dispatch mode that is active in one thread, and costs as little as possible."""
+
+    def __enter__(self) -> Self:
+        # Not by `super`, which also sets a variable of torch's module, shared by all threads.
+        _push_mode(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _pop_mode()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # a wrapper that would double the cost of each call
+
+
+class PrivateGenerators(ThreadLocalMode):
     """A block in which torch draws from generators of its own, in this thread only.
 
     It can be entered several times, and goes on where it stopped. Each operation of torch in the
@@ -37,18 +53,6 @@ class PrivateGenerators(TorchDispatchMode):
         super().__init__()
         self._seed = seed
         self._generators: dict[torch.device, torch.Generator] = {}
-
-    def __enter__(self) -> PrivateGenerators:
-        # Not by `super`, which also sets a variable of the module, shared by all threads.
-        _push_mode(self)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        _pop_mode()
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # a wrapper that would double the cost of each call
 
     def __torch_dispatch__(
         self,

@@ -280,7 +280,7 @@ class BayesianNetwork(nn.Module):
         parts = [log_density(prior, draws[name]) for name, prior in priors.items()]
         unlisted = {name: value for name, value in draws.items() if name not in priors}
         if unlisted:
-            parts += latent_log_densities(self.likelihood, self.output(draws, x[:1]), unlisted)
+            parts += latent_log_densities(self.likelihood, self.output(draws, x), unlisted)
         return torch.stack(parts).sum(0)
 
     def latent_sites(self, x: ArrayLike | None = None) -> list[LatentSite]:

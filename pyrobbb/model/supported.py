@@ -11,6 +11,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from .._core.global_state import global_state_locked, isolated_from_pyro
 from ..priors import Prior
 from .sites import is_real
 
@@ -97,7 +98,7 @@ def has_prior(prior: Prior, name: str, parameter: nn.Parameter, reserved: Iterab
             f"`net` has a gradient hook on its parameter {name!r}, which would not be called for "
             "draws of it: remove the hook."
         )
-    with poutine.block():
+    with global_state_locked(), poutine.block():
         distribution = prior(name, parameter)
     if distribution is not None:
         check_prior(distribution, name, parameter)
@@ -110,9 +111,9 @@ def check_priors_are_fixed(prior: Any, parameters: Iterable[tuple[str, nn.Parame
     A guide of the weights would not include them.
     """
     for name, parameter in parameters:
-        with poutine.block(), poutine.trace() as tracer:
+        with isolated_from_pyro(), poutine.trace() as tracer:
             one = prior(name, parameter)
-        with poutine.block():
+        with isolated_from_pyro():
             other = prior(name, parameter)
         learnable = any(tensor.requires_grad for tensor in _tensors_of(one))
         if site := next(iter(tracer.trace.nodes), None):

@@ -6,14 +6,16 @@ import contextlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pyro.poutine as poutine
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from .._core.random_state import RandomState
+from .._core.global_state import isolated_from_pyro
+from .._core.private_generators import ThreadLocalMode
+from .._core.random_state import RandomState, seeded
 from .._core.state_dicts import equal_tensors
 from .functional import FunctionalCall
 from .sequential import layers_of
@@ -24,6 +26,9 @@ N_ROWS = 2
 TOLERANCE = 1e-4
 """Difference of outputs, in units of the largest, that is more than rounding: matrix products of
 different shapes add their terms in a different order."""
+NO_VALUES: Mapping[str, Tensor] = MappingProxyType({})
+NOISE = 0.01
+"""Standard deviation of the changes of all parameters in a run that looks for interactions."""
 STEP = 0.1
 """Relative change of a parameter that changes the output if it is used."""
 
@@ -78,7 +83,13 @@ def traits_of(net: nn.Module, x: Tensor) -> Traits:
     """
     if layers_of(net) is not None:
         return Traits()
-    output, draws_numbers = _run(net, x)
+    with seeded(0):  # a last layer that is 0 at first would hide that rows interact
+        values = {
+            name: parameter.detach() + NOISE * torch.randn_like(parameter)
+            for name, parameter in net.named_parameters()
+            if parameter.is_floating_point()
+        }
+    output, draws_numbers = _run(net, x, values)
     if len(x) == 1:
         return Traits(draws_numbers=draws_numbers)
     if len(output) > N_ROWS:
@@ -88,7 +99,7 @@ def traits_of(net: nn.Module, x: Tensor) -> Traits:
     other = _different_row(x)
     pairs = torch.stack([x[0], x[other]]), x[:1]
     try:
-        together, alone = (_call(net, rows) for rows in pairs)
+        together, alone = (_call(net, rows, values) for rows in pairs)
     except Exception:  # batch norm without running statistics fails for one row
         return Traits(mixes_rows=True)
     return Traits(mixes_rows=not _is_close(together[:1], alone))
@@ -116,7 +127,7 @@ def check_trial(net: nn.Module, names: Iterable[str], x: Tensor) -> None:
     parameters = dict(net.named_parameters())
     leaves = {name: parameters[name].detach().clone().requires_grad_() for name in names}
     call = FunctionalCall(net, leaves, training=False)
-    with torch.enable_grad(), poutine.block(), poutine.trace() as tracer:
+    with torch.enable_grad(), isolated_from_pyro(), poutine.trace() as tracer, seeded(0):
         output = call(leaves, rows)
     sites = [
         name for name, site in tracer.trace.nodes.items() if site["type"] in ("sample", "param")
@@ -153,10 +164,12 @@ def _check_unused(
 ) -> None:
     """Raise if the output depends on parameters that receive no gradient; log the unused ones."""
     with torch.no_grad():
-        before = call(values, rows)
+        with seeded(0):
+            before = call(values, rows)
         for name in names:
             moved = {**values, name: values[name] + STEP * (1 + values[name].abs())}
-            after = call(moved, rows)
+            with seeded(0):
+                after = call(moved, rows)
             if after.shape != before.shape or not torch.equal(after, before):
                 raise ValueError(
                     f"`net` uses its parameter {name!r} without a gradient (torch.no_grad, "
@@ -172,11 +185,9 @@ def _check_unused(
 def _counters(net: nn.Module, rows: Tensor) -> list[str]:
     """Return the names of numbers that `forward` changes in training mode."""
     call = FunctionalCall(net, (), training=True)
-    random_state = RandomState.now()
     # Batch norm in training mode fails for one row.
-    with torch.no_grad(), contextlib.suppress(Exception):
+    with seeded(0), torch.no_grad(), contextlib.suppress(Exception):
         call.module(rows.clone())  # not `call`, which would restore the attributes
-    random_state.restore()
     return [
         f"{name}.{key}" if name else key
         for (name, module), copied in zip(net.named_modules(), call.module.modules(), strict=True)
@@ -185,18 +196,20 @@ def _counters(net: nn.Module, rows: Tensor) -> list[str]:
     ]
 
 
-def _run(net: nn.Module, x: Tensor) -> tuple[Tensor, bool]:
+def _run(
+    net: nn.Module, x: Tensor, values: Mapping[str, Tensor] = NO_VALUES
+) -> tuple[Tensor, bool]:
     """Return the output for two rows, or for all, and whether random numbers were drawn."""
     recorder = _RandomnessRecorder()
     rows = x[:N_ROWS]
     try:
         with recorder:
-            output = _call(net, rows)
+            output = _call(net, rows, values)
     except Exception as error:
         try:
             rows = x
             with recorder:
-                output = _call(net, rows)
+                output = _call(net, rows, values)
         except Exception:
             raise _misfit(x, error) from error
     if not isinstance(output, Tensor) or output.dim() == 0 or len(output) != len(rows):
@@ -208,9 +221,9 @@ def _run(net: nn.Module, x: Tensor) -> tuple[Tensor, bool]:
     return output, recorder.found
 
 
-def _call(net: nn.Module, rows: Tensor) -> Tensor:
-    with torch.no_grad():
-        return FunctionalCall(net, (), training=False)({}, rows)
+def _call(net: nn.Module, rows: Tensor, values: Mapping[str, Tensor] = NO_VALUES) -> Tensor:
+    with torch.no_grad(), seeded(0):
+        return FunctionalCall(net, values, training=False)(values, rows)
 
 
 def _misfit(x: Tensor, error: Exception) -> ValueError:
@@ -253,7 +266,7 @@ def _leaves_of(output: Tensor) -> list[Tensor]:
     return leaves
 
 
-class _RandomnessRecorder(TorchDispatchMode):
+class _RandomnessRecorder(ThreadLocalMode):
     """Records whether an operation draws random numbers."""
 
     def __init__(self) -> None:

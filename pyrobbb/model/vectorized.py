@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .._core.global_state import without_vmap_warnings
 from .functional import FunctionalCall
 from .sequential import layers_of, run_layers
 
@@ -116,8 +116,7 @@ class VectorizedCall:
         if net.training not in self._modes_without_vmap:
             buffers = [(b, b.clone()) for b in net.buffers()] if net.training else []
             try:
-                with warnings.catch_warnings():  # vmap warns of operations that it runs in a loop
-                    warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+                with without_vmap_warnings():  # of operations that it runs in a loop
                     return torch.vmap(call, randomness="different")(*arguments)
             except Exception as raised:  # recurrent layers, batch norm in training
                 error = raised

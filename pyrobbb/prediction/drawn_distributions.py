@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._core.arrays import supports_float64
 from .._core.global_state import without_validation
+from .._core.random_state import child_seed, seeded
 from ..model.network import BayesianNetwork
+from ..model.trial import Traits
 from .sampling import Draws, FixedDraws, Source, join
+from .working_memory import bytes_per_row
+
+logger = logging.getLogger(__name__)
 
 WORKING_MEMORY = 2**30
 """Default bound, in bytes, on the memory of a prediction beyond its inputs and results."""
@@ -22,12 +30,18 @@ TILE_BYTES = 2**24
 """Bounds on the rows and on the bytes of activations of one call of the network: small enough for
 a processor's cache, large enough for fast matrix products."""
 
+NOISE = 2**20
+"""Number of the seed of the noise that a network draws in its forward pass."""
+
+_TRAITS: WeakKeyDictionary[BayesianNetwork, Traits] = WeakKeyDictionary()
+
 
 class DrawnDistributions:
     """The distributions of y under many draws of the weights, as an iterable of chunks of rows.
 
     They are cached if they fit into a quarter of the memory bound, and recomputed in each pass
-    otherwise.
+    otherwise. If the rows of an output depend on each other, or are random, all rows are run at
+    once, whatever the bound.
 
     Parameters
     ----------
@@ -46,26 +60,42 @@ class DrawnDistributions:
         network = self._network = sources[0].network
         weights = dict(network.bayesian_parameters())
         per_draw = sum(p.numel() * p.element_size() for p in weights.values())
-        per_row, per_output = _bytes_per_row(network, x[:1])
+        self._traits = _traits_of(network, x)
+        self._all_at_once = self._traits.mixes_rows or self._traits.draws_numbers
+        self._example = x if self._traits.mixes_rows else x[:1]
+        per_row, per_output = bytes_per_row(network.net, self._example)
         # A quarter of the bound for each: cached draws, activations of a block, outputs of a chunk
         # (quantiles need a few arrays of that size), and cached distributions.
         quarter = max_memory // 4
         self._cached_draws: list[Draws] | None = None
         latents = []
         if n_draws * per_draw <= quarter:
-            all_draws = [join(source.draws(x[:1]), source.n_draws) for source in sources]
+            all_draws = [join(source.draws(self._example), source.n_draws) for source in sources]
             self._cached_draws = [
                 {n: v for n, v in draws.items() if n in weights} for draws in all_draws
             ]
             latents = [network.latents_of(draws) for draws in all_draws]
         else:
             for source in sources:
-                latents += [network.latents_of(block) for block in source.draws(x[:1])]
+                latents += [network.latents_of(block) for block in source.draws(self._example)]
         self._latents = join(latents, n_draws)
         self._rows_per_chunk = int(min(max(quarter // (16 * n_draws * per_output), 1), len(x)))
         tile = min(quarter // 4, TILE_BYTES)
         self._rows_per_call = min(max(tile // per_row, 1), MAX_ROWS_PER_CALL, self._rows_per_chunk)
+        if self._all_at_once:
+            self._rows_per_chunk = self._rows_per_call = len(x)
+            needed = len(x) * max(16 * n_draws * per_output, 4 * per_row)
+            if needed > quarter:
+                logger.info(
+                    "Each draw takes all %d rows at once, because the network %s: about %.2g GiB, "
+                    "more than `max_memory`.",
+                    len(x),
+                    "draws random numbers" if self._traits.draws_numbers else "mixes them",
+                    4 * needed / 2**30,
+                )
         self._draws_per_call = int(min(max(tile // (self._rows_per_call * per_row), 1), n_draws))
+        if self._traits.draws_numbers:
+            self._draws_per_call = 1  # each with noise of its own
         self._keeps_all = n_draws * len(x) * per_output <= quarter
         self._cached: dict[int, TorchDistribution] = {}
 
@@ -81,40 +111,37 @@ class DrawnDistributions:
 
     def _compute(self, rows: Tensor) -> TorchDistribution:
         with torch.no_grad(), without_validation():
-            outputs = (
-                {"": net.output(draws, rows, rows_at_once=self._rows_per_call)}
-                for net, draws in self._weight_draws()
-            )
+            outputs = ({"": output} for output in self._outputs(rows))
             output, latents = join(outputs, self.n_draws)[""], self._latents
             if not supports_float64(output.device):  # needed for moments and quantiles
                 output, latents = output.cpu(), {n: v.cpu() for n, v in latents.items()}
             return self._network.distribution(output, latents)
 
-    def _weight_draws(self) -> Iterator[tuple[BayesianNetwork, Draws]]:
+    def _noise(self, seed: int, draw: int) -> AbstractContextManager[Any]:
+        """Return a block in which the network draws the noise of one of the draws."""
+        if not self._traits.draws_numbers:
+            return nullcontext()
+        return seeded(child_seed(child_seed(seed, NOISE), draw))
+
+    def _outputs(self, rows: Tensor) -> Iterator[Tensor]:
+        """Yield the outputs of some draws at a time, in order."""
         for i, source in enumerate(self._sources):
-            blocks = (
-                source.draws(self._x[:1]) if self._cached_draws is None else [self._cached_draws[i]]
-            )
-            for block in blocks:
+            cached = self._cached_draws
+            first = 0
+            for block in source.draws(self._example) if cached is None else [cached[i]]:
                 size = len(next(iter(block.values())))
                 for start in range(0, size, self._draws_per_call):
-                    stop = start + self._draws_per_call
-                    yield source.network, {name: v[start:stop] for name, v in block.items()}
+                    part = {
+                        name: v[start : start + self._draws_per_call] for name, v in block.items()
+                    }
+                    with self._noise(source.seed, first + start):
+                        output = source.network.output(part, rows, rows_at_once=self._rows_per_call)
+                    yield output
+                first += size
 
 
-def _bytes_per_row(network: BayesianNetwork, example: Tensor) -> tuple[int, int]:
-    """Estimate the bytes of one row under one draw: of all activations, and of the output."""
-    sizes: list[int] = []
-
-    def record(module: nn.Module, inputs: Any, output: Any) -> None:
-        tensors = output if isinstance(output, tuple) else (output,)
-        sizes.extend(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
-
-    hooks = [module.register_forward_hook(record) for module in network.net.modules()]
-    try:
-        with torch.no_grad():
-            output = network.net(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return max(sum(sizes), 1), max(output.numel() * output.element_size(), 1)
+def _traits_of(network: BayesianNetwork, x: Tensor) -> Traits:
+    """Return what is known of a network, which is run on x only the first time."""
+    if network not in _TRAITS:
+        _TRAITS[network] = network.traits(x)
+    return _TRAITS[network]

@@ -194,6 +194,7 @@ class FixedDraws:
 
     network: BayesianNetwork
     latents: Draws
+    seed: int = 0  # of the noise of a network that draws random numbers
 
     @property
     def n_draws(self) -> int:
