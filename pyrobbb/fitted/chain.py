@@ -26,7 +26,8 @@ class FittedChain:
     history : History
         Losses at each step.
     example : Tensor of shape (1, ...)
-        The first row of x, for guides that use the model's arguments.
+        The first row of x, for guides that use the model's arguments; all rows if they interact in
+        the network, as in a graph.
     settings : FitSettings
         A mapping is converted to it.
     """

@@ -91,8 +91,8 @@ def check_chain_tensors(tensors: Mapping[str, Tensor]) -> None:
     for name in tensors:
         if name != "example" and not name.startswith(("net.", "guide.", "history.")):
             raise ValueError(f"its tensors contain {name!r}, which belongs to no part of a chain.")
-    if "example" not in tensors or tensors["example"].dim() < 1 or len(tensors["example"]) != 1:
-        raise ValueError("its tensors must contain 'example', one row of x.")
+    if "example" not in tensors or tensors["example"].dim() < 1 or not len(tensors["example"]):
+        raise ValueError("its tensors must contain 'example', a row of x.")
     check_history(with_prefix(tensors, "history."))
 
 

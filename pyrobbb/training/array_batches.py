@@ -27,13 +27,14 @@ class ArrayBatches:
         batch_size: int,
         row_weight: Tensor | None = None,
         team: Team | None = None,
+        example: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self._x, self._y, self._row_weight = self._whole = x, y, row_weight
         self._team = team or Team()
         self.n_data = len(x)
         self.batch_size = min(batch_size, len(x))
         self.n_batches = math.ceil(len(x) / self.batch_size)
-        self.example = x[:1].clone(), y[:1].clone()
+        self.example = example or (x[:1].clone(), y[:1].clone())
         self._n_ordered = 0  # number of epochs whose order has been drawn
         if self.n_batches == 1:
             rows = rows_of_process(len(x), self._team)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .._core.distributed import Team
+from ..model.network import BayesianNetwork
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class BatchSource(Protocol):
     n_batches : int
         Batches in an epoch.
     example : tuple (x, y) of Tensor of shape (1, ...)
-        The first row.
+        The first row; all rows, or those of a batch, if rows interact in the network.
     """
 
     n_data: int
@@ -82,6 +83,12 @@ class BatchSource(Protocol):
     def epochs(self, epochs: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
         """Yield the batches of a range of epochs, in the order of each chain's generator."""
         ...
+
+
+def example_of(network: BayesianNetwork, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first row, or all rows if the output for one depends on the others."""
+    n = len(x) if network.traits(x).mixes_rows else 1
+    return x[:n].clone(), y[:n].clone()
 
 
 def crc32(*tensors: Tensor) -> str:

@@ -13,7 +13,7 @@ from .._core.distributed import Team
 from ..model.network import BayesianNetwork
 from ..streams import MappedRows, Parquet, Rows
 from .array_batches import ArrayBatches, check_sample_weight
-from .batches import BatchSource
+from .batches import BatchSource, example_of
 from .loader_batches import LoaderBatches, loader_batches
 from .stream_batches import StreamBatches
 
@@ -96,8 +96,9 @@ def batches_of(
     rows, targets = network.prepare(x, y)
     if n_data not in (None, len(rows)):
         raise ValueError(f"`n_data` is {n_data}, but x has {len(rows)} rows: leave it out.")
+    example = example_of(network, rows, targets)
     if sample_weight is None:
-        return ArrayBatches(rows, targets, batch_size, None, team)
+        return ArrayBatches(rows, targets, batch_size, None, team, example)
     like = network.bayesian_parameters()[0][1]
     weight = check_sample_weight(sample_weight, len(rows)).to(like.device, like.dtype)
-    return ArrayBatches(rows, targets, batch_size, weight, team)
+    return ArrayBatches(rows, targets, batch_size, weight, team, example)

@@ -22,7 +22,7 @@ from torch.utils.data import (
 from .._core.distributed import Team
 from .._core.random_state import PrivateRandomState, child_seed
 from ..model.network import BayesianNetwork
-from .batches import Batches
+from .batches import Batches, example_of
 
 Pair = tuple[Tensor, Tensor]
 
@@ -75,7 +75,7 @@ class MapLoaderBatches:
             check_n_data(loader, n_data)
         self.batch_size = (loader.batch_size or len(x)) * self._team.size
         self.n_batches = len(loader)
-        self.example = x[:1].clone(), y[:1].clone()
+        self.example = example_of(network, x, y)
 
     def epochs(self, epochs: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
         """Yield the batches of some epochs one at a time, in the order of the loader.
@@ -127,7 +127,7 @@ class IterableLoaderBatches:
         x, y = first_pair(network, loader)
         self.batch_size = (loader.batch_size or len(x)) * self._team.size
         self.n_batches = math.ceil(n_data / self.batch_size)
-        self.example = x[:1].clone(), y[:1].clone()
+        self.example = example_of(network, x, y)
 
     def epochs(self, epochs: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
         """Yield the batches of some epochs one at a time, in the order of the loader.

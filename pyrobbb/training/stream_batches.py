@@ -15,7 +15,7 @@ from .._core.distributed import Team
 from .._core.random_state import PrivateRandomState
 from ..model.network import BayesianNetwork
 from ..streams import Parquet, Rows, Shuffle
-from .batches import Batches, crc32, rows_of_process, sizes_of_process
+from .batches import Batches, crc32, example_of, rows_of_process, sizes_of_process
 
 BUFFER_ROWS, BUFFER_BYTES = 2**17, 2**27
 """Maximum numbers of rows and of bytes in the shuffle buffer."""
@@ -37,7 +37,7 @@ class StreamBatches:
                 like = network.targets_like(pair[0][:1])
             rows.check_target(like)
         x, y = self._prepare(name, pair)
-        self.example = x[:1].clone(), y[:1].clone()
+        self.example = example_of(network, x, y)
         row_bytes = sum(t[0].numel() * t.element_size() for t in (x, y))
         buffer_rows = min(BUFFER_ROWS, BUFFER_BYTES // max(row_bytes, 1))
         self.n_consecutive = min(max(buffer_rows // self.batch_size, 1), self.n_batches)
