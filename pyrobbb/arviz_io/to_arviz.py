@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from .._core.arrays import ArrayLike, check_count
@@ -15,6 +14,7 @@ from ..fitted import FittedChain, HasChains
 from ..fitted.draws import prior_source_of, sources_of
 from ..model.network import BayesianNetwork
 from ..prediction.sampling import Draws
+from ..prediction.working_memory import bytes_per_row
 from .datatree import Variables, build_tree, split_chains
 from .labels import column_labels, data_dims, n_columns, site_coords, site_dims
 from .posterior_groups import (
@@ -188,9 +188,7 @@ def _check_memory(
 ) -> None:
     """Raise if the tree would exceed `max_memory`."""
     sizes = {name: p.numel() * p.element_size() for name, p in network.bayesian_parameters()}
-    with torch.no_grad():
-        output = network.net(rows[:1])
-    per_row = output.numel() * output.element_size()
+    _, per_row = bytes_per_row(network.net, network.example_of(rows))
     weight_bytes = sum(sizes.get(name, 0) for name in sites) * (n_draws + n_prior)
     # An expected value and a draw of y for each row, and for the data a log-likelihood in float64.
     output_bytes = 2 * per_row * ((len(rows) + n_new) * n_draws + len(rows) * n_prior)

@@ -132,7 +132,7 @@ def simulate(network: BayesianNetwork, x: Tensor, seed: int) -> tuple[Draws, Ten
     """
     source = Source(network, prior_guide(network), 1, seed)
     with evaluating(network):
-        draws = join(source.draws(x[:1]), 1)
+        draws = join(source.draws(network.example_of(x)), 1)
         with seeded(seed), torch.no_grad():
             y = _distribution(network, draws, x).sample()[0]
     return draws, y
@@ -150,7 +150,7 @@ def _ranks(
     """Return the ranks of the true values among draws, evaluated by the network of each chain."""
     ranks: dict[str, np.ndarray] = {}
     for source in posterior.sources(n_draws, seed):
-        draws = join(source.draws(x[:1]), source.n_draws)
+        draws = join(source.draws(source.network.example_of(x)), source.n_draws)
         true_values, values = (
             _quantities(source.network, latents, x, probes, y) for latents in (truth, draws)
         )

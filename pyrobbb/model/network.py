@@ -308,6 +308,10 @@ class BayesianNetwork(nn.Module):
         """Return what running the module on some of the rows of x shows; see `Traits`."""
         return traits_of(self.net, x)
 
+    def example_of(self, x: Tensor) -> Tensor:
+        """Return the first row of x, or all rows if they depend on each other in the module."""
+        return x if self.traits(x).mixes_rows else x[:1]
+
     def check_trial(self, x: Tensor) -> None:
         """Raise a ValueError unless the module's output follows draws of its parameters.
 

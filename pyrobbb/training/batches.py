@@ -87,8 +87,8 @@ class BatchSource(Protocol):
 
 def example_of(network: BayesianNetwork, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return the first row, or all rows if the output for one depends on the others."""
-    n = len(x) if network.traits(x).mixes_rows else 1
-    return x[:n].clone(), y[:n].clone()
+    rows = network.example_of(x)
+    return rows.clone(), y[: len(rows)].clone()
 
 
 def crc32(*tensors: Tensor) -> str:

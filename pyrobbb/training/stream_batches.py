@@ -34,7 +34,7 @@ class StreamBatches:
         name, pair = next(rows.read(0))
         if isinstance(rows, Parquet):
             with reading(name):
-                like = network.targets_like(pair[0][:1])
+                like = network.targets_like(pair[0][:2])
             rows.check_target(like)
         x, y = self._prepare(name, pair)
         self.example = example_of(network, x, y)
