@@ -276,10 +276,16 @@ class _RandomnessRecorder(ThreadLocalMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
         # Attention and recurrent layers have the tag also without dropout, and then draw nothing.
-        before = RandomState.now() if torch.Tag.nondeterministic_seeded in func.tags else None
-        result = func(*args, **(kwargs or {}))
-        self.found |= before is not None and not equal_tensors(
-            before.tensors(), RandomState.now().tensors()
-        )
+        before = _state_of(kwargs.get("generator"))
+        result = func(*args, **kwargs)
+        self.found |= not equal_tensors(before, _state_of(kwargs.get("generator")))
         return result
+
+
+def _state_of(generator: torch.Generator | None) -> dict[str, Tensor]:
+    """Return the state of a generator, or of torch's default ones."""
+    return {"": generator.get_state()} if generator else RandomState.now().tensors()
