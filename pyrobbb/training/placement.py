@@ -71,7 +71,10 @@ class Placement:
         """Return a copy of the network with this device, dtype and autocast."""
         copied = copy.deepcopy(network)
         if self.moves(network):
-            copied = copied.to(device=self.device, dtype=self.dtype)
+            copied = copied.to(device=self.device)
+            # Not `to(dtype)`, which would discard the imaginary part of complex buffers.
+            if self.dtype is not None:
+                copied = copied.double() if self.dtype == torch.float64 else copied.float()
         copied.autocast = self.autocast
         return copied
 

@@ -32,6 +32,26 @@ def quick_fit(net=None, **options):
 # Device and dtype
 
 
+class Rotated(nn.Module):
+    """Multiplies its output by the imaginary part of a complex buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 1)
+        self.register_buffer("phase", torch.tensor(1 + 2j))
+
+    def forward(self, x):
+        return (self.layer(x) * self.phase).imag
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_complex_buffers_stay_complex(dtype):
+    net = Rotated()
+    posterior = quick_fit(BayesianNetwork(net.double()), dtype=dtype)
+    assert posterior.network.net.phase == 1 + 2j
+    assert posterior.guide.loc.dtype == dtype
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_fit_in_a_different_dtype_is_that_of_a_converted_network(engine):
     options = {"engine": engine, "validation": (X, Y), "sample_weight": np.ones(23)}
