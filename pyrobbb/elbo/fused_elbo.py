@@ -36,7 +36,8 @@ class FusedELBO(ELBO):
         Number of draws of the weights, vectorised.
     estimator : {"reparam", "local", "flipout"}
         Whether the rows of a batch share one draw of the weights (``"reparam"``), or each row has a
-        different draw; see `pyrobbb.elbo.gradient_estimators`.
+        different draw; see `pyrobbb.elbo.gradient_estimators`. The latter two need linear layers
+        and convolutions, and rows that do not affect each other.
 
     Raises
     ------

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import biject_to
 from torch.nn.functional import softplus
 
 from ..model.guides import MIN_SCALE, MeanFieldGuide, scale_of
@@ -65,7 +66,8 @@ class FusedLoss:
     Raises
     ------
     ValueError
-        If the estimator does not support a layer.
+        If the guide was made for a network of other sizes; at the first call, if the estimator does
+        not support the module.
     CannotFuseError
         If the model or the guide is not supported; the message states why.
     """
@@ -185,12 +187,20 @@ def _check_covered(network: Any, guide: Any) -> None:
         raise CannotFuseError(f"the guide must be a MeanFieldGuide, got {type(guide).__name__}")
     if guide.has_points:
         raise CannotFuseError("the guide is pruned: its point masses have no density")
-    names = [name for name, _ in network.bayesian_parameters()]
-    declared = getattr(network.likelihood, "latents", None)
-    if set(guide.shapes) != {*names, *(declared or ())}:
+    expected = {name: parameter.shape for name, parameter in network.bayesian_parameters()}
+    for name, prior in (getattr(network.likelihood, "latents", None) or {}).items():
+        expected[name] = biject_to(prior.support).inverse_shape(prior.shape())
+    for name, shape in expected.items():
+        found = guide.shapes.get(name)
+        if found != shape:
+            has = "no such site" if found is None else f"the shape {tuple(found)}"
+            raise ValueError(
+                f"`guide` was made for another network: in this one {name!r} has the shape "
+                f"{tuple(shape)}, in the guide {has}. Make it with MeanFieldGuide(network)."
+            )
+    if unlisted := [name for name in guide.shapes if name not in expected]:
         raise CannotFuseError(
-            "the likelihood draws latent sites that it does not list in `latents`, or the guide "
-            "was made for another network"
+            f"the likelihood draws latent sites that it does not list in `latents`: {unlisted[0]!r}"
         )
 
 

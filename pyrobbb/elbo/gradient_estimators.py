@@ -5,6 +5,10 @@ has a different draw: "local" draws a layer's outputs instead of its weights, an
 multiplies one draw by random signs per row. The distribution of each row's output is the same, and
 therefore so is the expectation of the loss and of its gradient.
 
+A row has one draw of a weight in a forward pass, however often the weight is used and however many
+positions (steps of a sequence, pixels) the row has. Outputs of a layer are normal and independent
+only if the layer is used once, at one position; otherwise "local" draws the weights of each row.
+
 References
 ----------
 Kingma, Salimans and Welling (2015), "Variational dropout and the local reparameterization trick".
@@ -14,125 +18,144 @@ Wen et al. (2018), "Flipout: efficient pseudo-independent weight perturbations o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
+
+from .layer_calls import LayerCall, LayerCalls
 
 Estimator = Literal["reparam", "local", "flipout"]
 
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
 MIN_VARIANCE = 1e-20  # the square root is not differentiable at 0
 
 
-def check_layers(net: nn.Module, names: list[str], estimator: str) -> None:
-    """Raise a ValueError unless the parameters belong to linear and convolutional layers."""
-    modules = dict(net.named_modules())
-    for name in names:
-        layer = modules[name.rpartition(".")[0]]
-        if type(layer) not in LAYERS:
-            raise ValueError(
-                f"`estimator` {estimator!r} supports only nn.Linear, nn.Conv1d, nn.Conv2d and "
-                f"nn.Conv3d, but {name!r} is a parameter of {type(layer).__name__}: use "
-                "estimator='reparam', or set the prior of that parameter to None."
-            )
+class UsedAgainError(Exception):
+    """Parameters whose outputs have been drawn are used again in the same forward pass.
+
+    Attributes
+    ----------
+    names : set of str
+    """
+
+    def __init__(self, names: set[str]) -> None:
+        super().__init__(names)
+        self.names = names
 
 
-class PerExampleSampling(TorchFunctionMode):
+class PerExampleSampling(LayerCalls):
     """A mode in which linear and convolutional functions draw weights for each row of x.
+
+    Enter a new mode for each forward pass.
 
     Parameters
     ----------
     estimator : {"local", "flipout"}
-    scales : mapping of int to Tensor
-        Standard deviations, by the id of the tensor of means. Other weights are constant.
+    names : mapping of int to str
+        Names of the parameters that are drawn, by the id of the tensor of means.
+    scales : mapping of str to Tensor
+        Standard deviations, by the name of the parameter.
+    n_rows : int
+    reused : set of str
+        Parameters that are used more than once in a forward pass.
+
+    Raises
+    ------
+    UsedAgainError
+        In the block, if "local" meets a further parameter that is used more than once.
     """
 
-    def __init__(self, estimator: Estimator, scales: Mapping[int, Tensor]) -> None:
-        super().__init__()
-        self._draw = _local if estimator == "local" else _flipout
-        self._scales = scales
+    def __init__(
+        self,
+        estimator: Estimator,
+        names: Mapping[int, str],
+        scales: Mapping[str, Tensor],
+        n_rows: int,
+        reused: set[str],
+    ) -> None:
+        super().__init__(estimator, names, n_rows)
+        self._draw = self._local if estimator == "local" else self._flipout
+        self._scales, self._reused = scales, reused
+        self._drawn_by_output: set[str] = set()
+        self._drawn: dict[tuple[str, str], Tensor] = {}
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Call the function, with drawn weights if `scales` has their standard deviations."""
-        kwargs = kwargs or {}
-        if func is functional.linear or func in CONVOLUTIONS:
-            x, weight, *rest = args
-            kwargs = dict(kwargs)
-            bias = rest[0] if rest else kwargs.pop("bias", None)
-            options = rest[1:]
-            scales = self._scales.get(id(weight)), self._scales.get(id(bias))
-            if scales != (None, None):
-                return self._draw(func, x, (weight, bias), scales, options, kwargs)
-        return func(*args, **kwargs)
+    def layer(self, call: LayerCall) -> Tensor:
+        """Compute the outputs of a layer under the draws of each row."""
+        return self._draw(call, call())
 
+    def _local(self, call: LayerCall, mean: Tensor) -> Tensor:
+        used = {name for name in (call.weight_name, call.bias_name) if name}
+        if again := used & self._drawn_by_output:
+            raise UsedAgainError(again)
+        if call.is_linear and call.x.dim() == 2 and not used & self._reused:
+            self._drawn_by_output |= used
+            return self._outputs(call, mean)
+        if name := call.weight_name:
+            mean = mean + call.per_row(self._row_draws(name, mean))
+        if name := call.bias_name:
+            mean = mean + call.aligned(self._row_draws(name, mean), mean)
+        return mean
 
-def _local(
-    func: Callable[..., Tensor],
-    x: Tensor,
-    means: tuple[Tensor, Tensor | None],
-    scales: tuple[Tensor | None, Tensor | None],
-    options: list[Any],
-    kwargs: dict[str, Any],
-) -> Tensor:
-    mean = func(x, *means, *options, **kwargs)
-    scale, bias_scale = scales
-    # The noise has the dtype of the scales; under `torch.autocast` x and the mean have a lower one.
-    dtype = next(s.dtype for s in scales if s is not None)
-    if func is functional.linear:
+    def _outputs(self, call: LayerCall, mean: Tensor) -> Tensor:
         # The outputs of independent normal weights for a row are normal, independent across units.
-        variance = torch.zeros((), dtype=x.dtype, device=x.device)
+        variance = torch.zeros((), dtype=call.x.dtype, device=call.x.device)
+        scale, bias_scale = (
+            self._scales[name] if name else None for name in (call.weight_name, call.bias_name)
+        )
         if scale is not None:
-            variance = functional.linear(x * x, scale * scale)
+            variance = functional.linear(call.x * call.x, scale * scale)
         if bias_scale is not None:
             variance = variance + bias_scale * bias_scale
+        # The noise has the dtype of the scales; under `torch.autocast` x and the mean have a lower
+        # one.
+        dtype = next(s.dtype for s in (scale, bias_scale) if s is not None)
         return mean + variance.clamp(min=MIN_VARIANCE).sqrt() * torch.randn_like(mean, dtype=dtype)
-    # All positions of an image share the weights. Draw them per row, and make each row a group.
-    if scale is not None:
-        n = len(x)
-        deviations = scale * torch.randn((n, *scale.shape), dtype=dtype, device=x.device)
-        groups = options[3] if len(options) > 3 else kwargs.get("groups", 1)
-        options = [*options[:3], n * groups] if options else options
-        kwargs = kwargs if options else {**kwargs, "groups": n * groups}
-        grouped = x.reshape((1, -1, *x.shape[2:])), deviations.flatten(0, 1)
-        mean = mean + func(*grouped, None, *options, **kwargs).reshape(mean.shape)
-    if bias_scale is not None:
-        drawn = bias_scale * torch.randn(mean.shape[:2], dtype=dtype, device=x.device)
-        mean = mean + drawn.reshape((*drawn.shape, *(1,) * (mean.dim() - 2)))
-    return mean
 
+    def _row_draws(self, name: str, mean: Tensor) -> Tensor:
+        """Return the deviation of each row's draw of a parameter, shape (n, *parameter)."""
+        scale = self._scales[name]
+        shape = (len(mean), *scale.shape)
+        return self._once(
+            name,
+            "rows",
+            lambda: scale * torch.randn(shape, dtype=scale.dtype, device=scale.device),
+        )
 
-def _flipout(
-    func: Callable[..., Tensor],
-    x: Tensor,
-    means: tuple[Tensor, Tensor | None],
-    scales: tuple[Tensor | None, Tensor | None],
-    options: list[Any],
-    kwargs: dict[str, Any],
-) -> Tensor:
-    mean = func(x, *means, *options, **kwargs)
-    deviation, bias_deviation = (
-        None if scale is None else scale * torch.randn_like(scale) for scale in scales
-    )
-    # One sign per row and feature: the last dimension of linear layers, the second of convolutions.
-    features = -1 if func is functional.linear else 1
-    outgoing = _signs(mean, features)
-    if deviation is not None:
-        change = func(x * _signs(x, features), deviation, None, *options, **kwargs)
-        mean = mean + change * outgoing
-    if bias_deviation is not None:
-        shape = [1] * mean.dim()
-        shape[features] = -1
-        mean = mean + bias_deviation.reshape(shape) * outgoing
-    return mean
+    def _flipout(self, call: LayerCall, mean: Tensor) -> Tensor:
+        name, bias_name = call.weight_name, call.bias_name
+        shared = {n: self._deviation(n) for n in (name, bias_name) if n}
+        outgoing = self._signs(name or bias_name or "", "outgoing", call, mean)
+        if name:
+            incoming = self._signs(name, "incoming", call, call.x)
+            change = call(call.x * call.aligned(incoming, call.x), shared[name], None)
+            mean = mean + change * call.aligned(outgoing, mean)
+        if bias_name:
+            rows = self._once(bias_name, "rows", lambda: shared[bias_name] * outgoing)
+            mean = mean + call.aligned(rows, mean)
+        return mean
 
+    def _deviation(self, name: str) -> Tensor:
+        scale = self._scales[name]
+        return self._once(name, "shared", lambda: scale * torch.randn_like(scale))
 
-def _signs(like: Tensor, features: int) -> Tensor:
-    shape = [1] * like.dim()
-    shape[0], shape[features] = like.shape[0], like.shape[features]
-    return torch.randint(0, 2, shape, device=like.device).to(like.dtype) * 2 - 1
+    def _signs(self, name: str, side: str, call: LayerCall, like: Tensor) -> Tensor:
+        """Return one sign per row and feature of the input or the output, shape (n, n_features)."""
+        shape = (len(like), like.shape[call.features])
+        signs = self._once(
+            name,
+            side,
+            lambda: torch.randint(0, 2, shape, device=like.device).to(like.dtype) * 2 - 1,
+        )
+        if signs.shape != shape:
+            raise self.error(
+                f"needs one number of groups for each weight, but {name!r} is used with several"
+            )
+        return signs
+
+    def _once(self, name: str, kind: str, draw: Callable[[], Tensor]) -> Tensor:
+        """Draw at the first use of a parameter in this forward pass."""
+        key = name, kind
+        if key not in self._drawn:
+            self._drawn[key] = draw()
+        return self._drawn[key]

@@ -110,11 +110,16 @@ class NetworkNll:
         row_weight: Tensor | None,
     ) -> Tensor:
         """Compute the nll, shape (), of one draw of the latent sites."""
+        return self.of_output(self.output_of_one(values, points, x), values, y, row_weight)
+
+    def output_of_one(
+        self, values: Mapping[str, Tensor], points: tuple[Tensor, ...], x: Tensor
+    ) -> Tensor:
+        """Compute the output of the network under one draw of its weights."""
         weights = {name: values[name] for name in self.weights}
         weights.update(zip(self.points, points, strict=True))
         with self.network.autocasting(x) as restored:
-            output = self._call(weights, x)
-        return self.of_output(restored(output), values, y, row_weight)
+            return restored(self._call(weights, x))
 
     def of_output(
         self, output: Tensor, values: Mapping[str, Tensor], y: Tensor, row_weight: Tensor | None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyro.poutine as poutine
 import torch
 from torch import nn
 
@@ -243,7 +244,21 @@ def make_guide(
         check_not_pruned("guide", made)
     with torch.no_grad(), seeded(0), evaluating(network):
         made(*data.example)  # autoguides create their parameters when they first run
+        if made is guide:
+            _check_sizes(made, network, data)
     return made
+
+
+def _check_sizes(guide: Callable[..., Any], network: BayesianNetwork, data: BatchSource) -> None:
+    """Raise unless a custom guide draws weights of the shapes that the network has."""
+    with poutine.block():
+        sites = poutine.trace(guide).get_trace(*data.example).nodes
+    for name, parameter in network.bayesian_parameters():
+        if name in sites and sites[name]["value"].shape != parameter.shape:
+            raise ValueError(
+                f"`guide` draws {name!r} of shape {tuple(sites[name]['value'].shape)}, but in the "
+                f"network it has the shape {tuple(parameter.shape)}: make the guide for this one."
+            )
 
 
 def parameters_of(network: BayesianNetwork, guide: Any) -> list[nn.Parameter]:

@@ -10,7 +10,7 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
 from torch import nn
 
-from pyrobbb import BayesianNetwork, MeanFieldGuide, mlp
+from pyrobbb import BayesianNetwork, MeanFieldGuide, fit, mlp
 from pyrobbb.elbo.fused_elbo import FusedELBO
 from pyrobbb.elbo.fused_loss import CannotFuseError
 from pyrobbb.elbo.objectives import traced
@@ -179,9 +179,33 @@ def test_the_guide_must_be_a_mean_field_guide_of_the_network(regression):
         FusedELBO().loss(network, AutoNormal(network), x, y)
     with pytest.raises(CannotFuseError, match="the guide must be a MeanFieldGuide, got Custom"):
         FusedELBO().loss(network, Custom(network), x, y)
-    stranger = MeanFieldGuide(BayesianNetwork(mlp(3, [4, 4], 1).double()))
-    with pytest.raises(CannotFuseError, match="the guide was made for another network"):
-        FusedELBO().loss(network, stranger, x, y)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "likelihood", "message"),
+    [
+        ([5], None, r"'0\.weight' has the shape \(4, 3\), in the guide the shape \(5, 3\)"),
+        ([4, 4], None, r"'2\.weight' has the shape \(1, 4\), in the guide the shape \(4, 4\)"),
+        ([], None, r"'0\.weight' has the shape \(4, 3\), in the guide the shape \(1, 3\)"),
+        ([4], Gaussian(0.5), r"'noise_scale' has the shape \(\), in the guide no such site"),
+    ],
+)
+def test_the_guide_of_another_network_raises_with_its_sizes(regression, sizes, likelihood, message):
+    network, x, y = regression
+    guide = MeanFieldGuide(BayesianNetwork(mlp(3, sizes, 1).double(), None, likelihood))
+    with pytest.raises(ValueError, match=f"`guide` was made for another network: .*{message}"):
+        SVI(network, guide, pyro.optim.Adam({}), FusedELBO()).step(x, y)
+
+
+@pytest.mark.parametrize("engine", ["auto", "fused", "svi"])
+@pytest.mark.parametrize(
+    "make", [MeanFieldGuide, lambda n: AutoNormal(poutine.block(n, hide=["y"]))]
+)
+def test_a_fit_with_the_guide_of_another_network_raises_with_its_sizes(regression, make, engine):
+    network, x, y = regression
+    guide = make(BayesianNetwork(mlp(3, [5], 1).double()))
+    with pytest.raises(ValueError, match=r"'0\.weight' of shape \(5, 3\), .* shape \(4, 3\)"):
+        fit(network, x, y, guide=guide, epochs=1, engine=engine, progress=False)
 
 
 def test_latent_sites_that_the_likelihood_does_not_list_raise(regression):

@@ -1,0 +1,129 @@
+"""A trial of a module with a few rows, to check that rows can have different draws."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .._core.random_state import seeded
+from .layer_calls import LayerCall, LayerCalls
+
+N_ROWS = 3
+ROUNDING = 1e-4
+"""Relative difference of activations below which they are equal but for rounding."""
+
+
+def reused_parameters(
+    call: Callable[[Tensor], Tensor],
+    net: nn.Module,
+    x: Tensor,
+    parameters: Mapping[str, Tensor],
+    estimator: str,
+) -> set[str]:
+    """Return the names of the parameters that a module uses more than once in a forward pass.
+
+    Parameters
+    ----------
+    call : callable
+        Calls the module with the parameters.
+    net : nn.Module
+        Its buffers are restored.
+    x : Tensor of shape (n, ...)
+        Three of its rows are used.
+    parameters : mapping of str to Tensor
+    estimator : str
+        For messages.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is used by another function than those of linear layers and convolutions, or
+        if the output of a row depends on the draws of other rows.
+    """
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    x = x[torch.arange(N_ROWS, device=x.device) % len(x)]
+
+    def run(n_rows: int, changed_row: int | None = None) -> _Trial:
+        trial = _Trial(estimator, names, n_rows, changed_row)
+        with torch.enable_grad(), seeded(0):  # the same random numbers, for dropout
+            try:
+                with trial:
+                    output = call(x[:n_rows])
+                if changed_row is None:
+                    trial.check_gradient(output, parameters)
+            except (RuntimeError, IndexError) as error:
+                raise trial.error(
+                    f"needs a module that accepts any number of rows, but {n_rows} rows raise "
+                    f"{str(error).strip().splitlines()[0]!r}"
+                ) from error
+        trial.activations.append(("the output", output.detach()))
+        return trial
+
+    with _restored(net):
+        run(N_ROWS - 1)
+        trial = run(N_ROWS)
+        for row in (0, N_ROWS - 1):  # later rows may depend on earlier ones, and conversely
+            trial.check_other_rows(row, run(N_ROWS, row))
+    return {name for name, n in trial.n_uses.items() if n > 1}
+
+
+class _Trial(LayerCalls):
+    """A mode that records the uses of parameters, and may change a row of each layer's outputs.
+
+    Such a change stands for another draw of that row.
+    """
+
+    def __init__(
+        self, estimator: str, names: Mapping[int, str], n_rows: int, changed_row: int | None
+    ) -> None:
+        super().__init__(estimator, names, n_rows)
+        self._changed_row = changed_row
+        self.n_uses: Counter[str] = Counter()
+        self.activations: list[tuple[str, Tensor]] = []
+
+    def layer(self, call: LayerCall) -> Tensor:
+        self.n_uses.update(name for name in (call.weight_name, call.bias_name) if name)
+        self.activations.append((f"the input of {call}", call.x.detach()))
+        outputs = call()
+        if self._changed_row is not None:
+            row = outputs.detach()[self._changed_row]
+            outputs = outputs.clone()
+            outputs[self._changed_row] = row + torch.randn_like(row) * (1 + row.abs())
+        return outputs
+
+    def check_gradient(self, output: Tensor, parameters: Mapping[str, Tensor]) -> None:
+        """Raise if the output depends on a parameter in a way that has not been recorded."""
+        if not output.requires_grad:
+            return
+        gradients = torch.autograd.grad(output.sum(), list(parameters.values()), allow_unused=True)
+        for name, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None and not self.n_uses[name]:
+                raise self.error(f"supports only linear layers and convolutions, unlike {name!r}")
+
+    def check_other_rows(self, row: int, changed: _Trial) -> None:
+        """Raise if the change of a row has changed others."""
+        others = torch.arange(N_ROWS) != row
+        pairs = zip(self.activations, changed.activations, strict=False)
+        for (what, values), (_, new) in pairs:
+            mask = others.to(values.device)
+            if not torch.allclose(values[mask], new[mask], ROUNDING, ROUNDING, equal_nan=True):
+                raise self.error(
+                    f"needs rows that do not affect each other, but in {what} they do (as by batch "
+                    "norm in training mode)"
+                )
+
+
+@contextmanager
+def _restored(net: nn.Module) -> Iterator[None]:
+    """Restore the buffers of a module at the end of the block."""
+    buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
