@@ -7,7 +7,8 @@ therefore so is the expectation of the loss and of its gradient.
 
 A row has one draw of a weight in a forward pass, however often the weight is used and however many
 positions (steps of a sequence, pixels) the row has. Outputs of a layer are normal and independent
-only if the layer is used once, at one position; otherwise "local" draws the weights of each row.
+only if the layer is used once, at one position, and not differentiated by the module; otherwise
+"local" draws the weights of each row.
 
 References
 ----------
@@ -18,7 +19,7 @@ Wen et al. (2018), "Flipout: efficient pseudo-independent weight perturbations o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,11 +29,12 @@ from .layer_calls import LayerCall, LayerCalls
 
 Estimator = Literal["reparam", "local", "flipout"]
 
+DERIVATIVES = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 MIN_VARIANCE = 1e-20  # the square root is not differentiable at 0
 
 
 class UsedAgainError(Exception):
-    """Parameters whose outputs have been drawn are used again in the same forward pass.
+    """Parameters whose outputs have been drawn are used again, or outputs are differentiated.
 
     Attributes
     ----------
@@ -79,6 +81,15 @@ class PerExampleSampling(LayerCalls):
         self._scales, self._reused = scales, reused
         self._drawn_by_output: set[str] = set()
         self._drawn: dict[tuple[str, str], Tensor] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Call the function, or draw if it is a layer."""
+        if func in DERIVATIVES and self._drawn_by_output:
+            # The derivative of a drawn output with respect to x is not that under a drawn weight.
+            raise UsedAgainError(set(self._drawn_by_output))
+        return super().__torch_function__(func, types, args, kwargs)
 
     def layer(self, call: LayerCall) -> Tensor:
         """Compute the outputs of a layer under the draws of each row."""

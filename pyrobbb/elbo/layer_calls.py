@@ -104,7 +104,7 @@ class LayerCall:
         n = len(weights)
         if self.is_linear:
             outputs = self.x.reshape((n, -1, self.x.shape[-1])) @ weights.mT
-            return outputs.reshape((*self.x.shape[:-1], -1))
+            return outputs.reshape((*self.x.shape[:-1], weights.shape[1]))
         # One image whose groups are the rows.
         options = {**self.options, "groups": n * self.options.get("groups", 1)}
         image = self.x.reshape((1, -1, *self.x.shape[2:]))
@@ -158,7 +158,9 @@ class LayerCalls(TorchFunctionMode, ABC):
         if func in ARGUMENTS:
             inputs = {**dict(zip(ARGUMENTS[func], args, strict=False)), **kwargs}
             x, weight, bias = inputs.pop("input"), inputs.pop("weight"), inputs.pop("bias", None)
-            if id(x) not in self._names:
+            is_plain = weight.dim() == 2 or func is not functional.linear
+            has_own_bias = bias is None or bias.shape == weight.shape[:1]  # not broadcast
+            if is_plain and has_own_bias and id(x) not in self._names:
                 names = self._names.get(id(weight)), self._names.get(id(bias))
                 call = LayerCall(func, x, weight, bias, *names, inputs)
                 self._check_rows(call)
@@ -183,10 +185,11 @@ class LayerCalls(TorchFunctionMode, ABC):
                 yield from self._named(value)
 
     def _check_rows(self, call: LayerCall) -> None:
-        is_mapped = torch._C._functorch.is_batchedtensor(call.x)
+        is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor(call.x)
         n_dims = max(2, call.x.dim()) if call.is_linear else call.weight.dim()
-        if is_mapped or call.x.dim() != n_dims or len(call.x) != self._n_rows:
-            shape = f"an input of shape {tuple(call.x.shape)}{' in torch.vmap' * is_mapped}"
+        if is_wrapped or call.x.dim() != n_dims or len(call.x) != self._n_rows:
+            place = " in torch.vmap or torch.func" if is_wrapped else ""
+            shape = f"an input of shape {tuple(call.x.shape)}{place}"
             raise self.error(
                 "needs the rows of x in the first dimension of each layer's input, but for "
                 f"{self._n_rows} rows {call} has {shape}"

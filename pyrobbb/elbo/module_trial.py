@@ -16,6 +16,9 @@ N_ROWS = 3
 ROUNDING = 1e-4
 """Relative difference of activations below which they are equal but for rounding."""
 
+MARK = 10.0
+"""Change of a row, relative to 1 plus its absolute values."""
+
 
 def reused_parameters(
     call: Callable[[Tensor], Tensor],
@@ -29,7 +32,8 @@ def reused_parameters(
     Parameters
     ----------
     call : callable
-        Calls the module with the parameters.
+        Calls the module with the parameters, by a `FunctionalCall` for this trial only: its copy of
+        the module keeps buffers that it assigns.
     net : nn.Module
         Its buffers are restored.
     x : Tensor of shape (n, ...)
@@ -56,9 +60,9 @@ def reused_parameters(
                 if changed_row is None:
                     trial.check_gradient(output, parameters)
             except (RuntimeError, IndexError) as error:
+                reason = str(error).strip().splitlines()[0]
                 raise trial.error(
-                    f"needs a module that accepts any number of rows, but {n_rows} rows raise "
-                    f"{str(error).strip().splitlines()[0]!r}"
+                    f"cannot be used with this module: a trial with {n_rows} rows fails ({reason})"
                 ) from error
         trial.activations.append(("the output", output.detach()))
         return trial
@@ -88,11 +92,16 @@ class _Trial(LayerCalls):
     def layer(self, call: LayerCall) -> Tensor:
         self.n_uses.update(name for name in (call.weight_name, call.bias_name) if name)
         self.activations.append((f"the input of {call}", call.x.detach()))
+        # Like a draw, the product saves a tensor for backpropagation. So the trial fails if the
+        # module calls layers again without this mode, as torch.utils.checkpoint does.
         outputs = call()
+        outputs = (
+            outputs * torch.ones((), dtype=outputs.dtype, device=outputs.device).requires_grad_()
+        )
         if self._changed_row is not None:
             row = outputs.detach()[self._changed_row]
             outputs = outputs.clone()
-            outputs[self._changed_row] = row + torch.randn_like(row) * (1 + row.abs())
+            outputs[self._changed_row] = row + MARK * torch.randn_like(row) * (1 + row.abs())
         return outputs
 
     def check_gradient(self, output: Tensor, parameters: Mapping[str, Tensor]) -> None:
@@ -119,11 +128,17 @@ class _Trial(LayerCalls):
 
 @contextmanager
 def _restored(net: nn.Module) -> Iterator[None]:
-    """Restore the buffers of a module at the end of the block."""
-    buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    """Restore the buffers of a module at the end of the block, which may assign new ones."""
+    buffers = [
+        (part._buffers, name, buffer, None if buffer is None else buffer.clone())
+        for part in net.modules()
+        for name, buffer in part._buffers.items()
+    ]
     try:
         yield
     finally:
         with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+            for of_part, name, buffer, before in buffers:
+                of_part[name] = buffer
+                if buffer is not None and before is not None:
+                    buffer.copy_(before)

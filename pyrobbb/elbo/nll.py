@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -100,6 +101,12 @@ class NetworkNll:
             if name not in self.weights
         }
         self._call = FunctionalCall(network.net, [*self.weights, *self.points])
+
+    def with_own_module(self) -> NetworkNll:
+        """Return a copy that runs another private copy of the module."""
+        other = copy.copy(self)
+        other._call = FunctionalCall(self.network.net, [*self.weights, *self.points])
+        return other
 
     def of_one(
         self,

@@ -84,8 +84,9 @@ class PerExampleDraws:
     ) -> set[str]:
         net = self._nll.network.net
         if net.training not in self._reused:
+            nll = self._nll.with_own_module()
             self._reused[net.training] = reused_parameters(
-                lambda rows: self._nll.output_of_one(locs, points, rows),
+                lambda rows: nll.output_of_one(locs, points, rows),
                 net,
                 x,
                 {name: locs[name] for name in self._nll.weights},

@@ -131,6 +131,19 @@ class ConvolvedTwice(nn.Module):
         return self.conv(torch.tanh(self.conv(x))).mean(-1)
 
 
+class Derivative(nn.Module):
+    """The derivative of a perceptron with respect to its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = mlp(3, [4], 1, "tanh", seed=0)
+
+    def forward(self, x):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(self.net(x).sum(), x, create_graph=True)[0]
+
+
 def fixed_rows(*shape):
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -148,6 +161,7 @@ CASES = {
     "own parameters": (OwnParameters, (6, 3)),
     "recurrent": (Recurrent, (5, 4, 2)),
     "attention": (Attention, (4, 4, 2)),
+    "derivative": (Derivative, (6, 3)),
     "conv2d": (Convolutions, (12, 2, 5, 5)),
     "conv1d": (lambda: PER_TIME, (12, 2, 4)),
     "conv3d": (lambda: nn.Conv3d(1, 2, 2), (8, 1, 2, 3, 2)),

@@ -8,6 +8,7 @@ from modules import LastState
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+from torch.utils.checkpoint import checkpoint
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, fit, priors
 from pyrobbb.elbo import FusedELBO
@@ -38,12 +39,14 @@ class Product(torch.autograd.Function):
 class TwoLayers(nn.Module):
     """Two layers, and a function that is called before, between and after them."""
 
-    def __init__(self, function):
+    def __init__(self, function, *, checkpointed=False):
         super().__init__()
         self.first, self.second = nn.Linear(3, 4), nn.Linear(4, 1)
-        self.function = function
+        self.function, self.checkpointed = function, checkpointed
 
     def forward(self, x):
+        if self.checkpointed:
+            return self.second(checkpoint(self.first, x, use_reentrant=False))
         return self.second(self.function(torch.tanh(self.first(x))))
 
 
@@ -104,10 +107,15 @@ OTHER_USES = {
     "aten": (lambda: Custom(lambda x, w, b: torch.ops.aten.mm(x, w)), "aten.mm"),
     "einsum": (lambda: Custom(lambda x, w, b: torch.einsum("ni,oi->no", x, w)), "einsum"),
     "masked": (lambda: Custom(lambda x, w, b: LINEAR(x, w * w.new_ones(3, 3), b)), "Tensor.mul"),
-    "data": (lambda: Custom(lambda x, w, b: LINEAR(x, w.data, b)), "Tensor.data.__get__"),
-    "dropped": (lambda: Custom(lambda x, w, b: LINEAR(x, functional.dropout(w))), "dropout"),
+    "data": (lambda: Custom(lambda x, w, b: LINEAR(x, w, b) + w.data.sum()), "Tensor.data.__get__"),
+    "dropped": (lambda: Custom(lambda x, w, b: LINEAR(x, functional.dropout(w), b)), "dropout"),
     "stacked": (lambda: Custom(lambda x, w, b: LINEAR(x, torch.cat([w, w]))), "torch.cat"),
     "as input": (lambda: Custom(lambda x, w, b: x + LINEAR(w, w, b).mean()), "linear"),
+    "vector": (
+        lambda: Custom(lambda x, w, b: LINEAR(x, b)[:, None], (3,)),
+        "'bias' is used by .*linear",
+    ),
+    "one bias for all": (lambda: OneBias(), "'bias' is used by torch.nn.functional.linear"),
     "added bias": (lambda: Custom(lambda x, w, b: LINEAR(x, w) + b), "'bias' is used by"),
     "in a function": (lambda: Custom(lambda x, w, b: Product.apply(x, w) + 0), "torch.Tensor.t:"),
     "weight norm": (lambda: weight_norm(nn.Linear(3, 1)), "original[01]' is used by"),
@@ -157,6 +165,15 @@ OTHER_USES = {
 def several_groups(x, weight, bias):
     one = functional.conv1d(x[:, None], weight)
     return functional.conv1d(one, weight, groups=3).mean(-1)
+
+
+class OneBias(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return functional.linear(x, x.new_ones(2, 3), self.bias)
 
 
 class Bilinear(nn.Module):
@@ -211,8 +228,10 @@ def test_the_trial_changes_neither_buffers_nor_the_random_state():
             super().__init__()
             self.norm, self.dropout = nn.BatchNorm1d(3, affine=False), nn.Dropout(0.5)
             self.layer = nn.Linear(3, 1)
+            self.register_buffer("n_calls", torch.tensor(0))
 
         def forward(self, x):
+            self.n_calls = self.n_calls + 1
             return self.layer(self.dropout(self.norm(x)))
 
     network = BayesianNetwork(Normalised(), priors.Normal(1.0))
@@ -223,7 +242,7 @@ def test_the_trial_changes_neither_buffers_nor_the_random_state():
         torch.manual_seed(0)
         losses.append(elbo.loss(network, guide, x, y))
     assert losses[0] == losses[1]
-    assert network.net.norm.num_batches_tracked == 2
+    assert network.net.norm.num_batches_tracked == network.net.n_calls == 2
 
 
 def test_layers_that_are_used_as_often_as_the_data_require_have_one_draw():
