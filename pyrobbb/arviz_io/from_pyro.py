@@ -63,7 +63,7 @@ def from_pyro(
     posterior_predictive : mapping or bool
         Draws of the observed sites, or whether to generate them.
     log_likelihood : bool
-        Whether to compute the log-likelihood of each observation.
+        Whether to compute the log-likelihood of each observation, without `pyro.poutine.scale`.
     predictions : mapping, optional
         Draws at new inputs, each of shape (num_chains * n, ...).
     constant_data, predictions_constant_data : mapping, optional
@@ -102,6 +102,10 @@ def from_pyro(
     Otherwise it is run once per draw, and an info message is logged. A latent site of the model
     without draws, such as a discrete site that was marginalised, is sampled where it is needed;
     the tree then has no log-likelihood.
+
+    Observations that the model masks, by ``obs_mask``, `pyro.poutine.mask`, ``fn.mask`` or a weight
+    of 0, are left out of the observations, their log-likelihood and their predictions, so that
+    ArviZ's scores do not count them; a warning is logged. Plates must not draw a random subsample.
     """
     check_count("num_draws", num_draws)
     check_count("num_chains", num_chains)
@@ -116,6 +120,7 @@ def from_pyro(
             has_posterior_predictive=posterior_predictive is True,
             has_prior=prior is True,
         )
+    new = pyro_groups.predictions(runs, predictions)
     by_chain = partial(split_chains, num_chains=runs.num_chains)
     groups = {
         "posterior": by_chain(pyro_groups.posterior(runs)),
@@ -127,7 +132,7 @@ def from_pyro(
         "prior_predictive": split_chains(pyro_groups.prior_predictive(runs, prior), 1),
         "observed_data": pyro_groups.observed_data(runs),
         "sample_stats": by_chain(pyro_groups.sample_stats(runs)),
-        "predictions": by_chain(predictions or {}),
+        "predictions": by_chain(new),
         "constant_data": constant_data or {},
         "predictions_constant_data": predictions_constant_data or {},
     }
@@ -135,12 +140,16 @@ def from_pyro(
         raise ValueError(
             "There is nothing to convert: pass `posterior`, or `model` and `guide` with `args`."
         )
+    pred_dims, pred_coords = pyro_groups.dims_and_coords_of_predictions(
+        runs, new, pred_dims, coords
+    )
+    dims, coords = pyro_groups.dims_and_coords(runs, dims, coords, index_origin)
     return build_tree(
         groups,
-        dims={**runs.dims, **(dims or {})},
+        dims=dims,
         coords=coords,
         pred_dims=pred_dims,
-        pred_coords=coords,
+        pred_coords=pred_coords,
         index_origin=index_origin,
         attrs={
             "modeling_interface": "pyro",

@@ -6,10 +6,13 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from .._core.arrays import ArrayLike
-from .datatree import Dims, Variables
+from .._core.arrays import ArrayLike, to_numpy
+from .datatree import Coords, Dims, Variables
+from .masked_sites import Counted, counted_observations, select
 from .pyro_program import Program, Runs, site_values, total_log_prob, unobserve
 from .pyro_sources import DrawSource
 
@@ -33,6 +36,10 @@ class ModelRuns:
     posterior_predictive, prior : Runs
         Runs in which the observed sites are sampled, at the posterior draws and with all latent
         sites sampled from the prior.
+    counted : mapping of str to CountedObservations
+        The observations that are not masked, of sites with a mask.
+    with_varying_mask : set of str
+        Observed sites whose mask differs between draws.
     """
 
     num_chains: int
@@ -43,10 +50,12 @@ class ModelRuns:
     posterior: Runs = field(default_factory=dict)
     posterior_predictive: Runs = field(default_factory=dict)
     prior: Runs = field(default_factory=dict)
+    counted: Counted = field(default_factory=dict)
+    with_varying_mask: set[str] = field(default_factory=set)
 
     @property
     def dims(self) -> Dims:
-        """Names of the dimensions of each site."""
+        """Names of the dimensions of each site, masked observations included."""
         return self.program.dims if self.program else {}
 
     @property
@@ -82,6 +91,7 @@ def run_model(
         posterior_predictive = generative.run(len(draws), latent)
     if has_prior:
         prior = generative.run(min(len(draws) // draws.num_chains, num_draws) or num_draws)
+    counted, with_varying_mask = counted_observations(program, posterior)
     return ModelRuns(
         draws.num_chains,
         latent,
@@ -91,7 +101,34 @@ def run_model(
         posterior,
         posterior_predictive,
         prior,
+        counted,
+        with_varying_mask,
     )
+
+
+def dims_and_coords(
+    runs: ModelRuns, dims: Dims | None, coords: Coords | None, index_origin: int | None
+) -> tuple[Dims, Coords]:
+    """Return names and labels of all dimensions but those of predictions.
+
+    Parameters
+    ----------
+    runs : ModelRuns
+    dims, coords : mapping, optional
+        Those that the user has given.
+    index_origin : int, optional
+        First index of dimensions without labels. None: ArviZ's setting.
+    """
+    names = {**runs.dims, **(dims or {})}
+    labels = dict(coords or {})
+    selected = {}
+    for name, observations in runs.counted.items():
+        used = {dim for other, of_other in names.items() if other != name for dim in of_other}
+        selected[name] = observations.dims(names[name], used)
+        dim = selected[name][observations.axis or 0]
+        given = None if observations.axis is None else labels.get(names[name][observations.axis])
+        labels[dim] = observations.labels(given, index_origin)
+    return {**names, **selected}, labels
 
 
 def posterior(runs: ModelRuns) -> Variables:
@@ -102,24 +139,28 @@ def posterior(runs: ModelRuns) -> Variables:
 
 def posterior_predictive(runs: ModelRuns, given: Variables | bool) -> Variables:
     """Return draws of observed sites: `given`, those of the posterior, or new ones."""
-    if isinstance(given, Mapping):
-        return given
-    return {**runs.observed, **site_values(runs.posterior_predictive, _observed_sites(runs))}
+    if not isinstance(given, Mapping):
+        given = {**runs.observed, **site_values(runs.posterior_predictive, _observed_sites(runs))}
+    return select(_as_in_model(runs, given), runs.counted, 1)
 
 
 def log_likelihood(runs: ModelRuns) -> Variables:
-    """Return the log-likelihood of each observation, or nothing if latent sites are missing."""
+    """Return the log-likelihood of each observation, or nothing if latent sites are missing.
+
+    It is that of one observation: `pyro.poutine.scale` and the scale of plates have no effect.
+    """
     if runs.posterior and runs.missing_sites:
         logger.warning(
             "No log-likelihood: the draws lack the site(s) %s of the model.",
             ", ".join(runs.missing_sites),
         )
         return {}
-    return {
+    log_probs = {
         name: runs.posterior[name].log_prob
         for name in _observed_sites(runs)
-        if name in runs.posterior
+        if name in runs.posterior and name not in runs.with_varying_mask
     }
+    return select(log_probs, runs.counted, 1)
 
 
 def sample_stats(runs: ModelRuns) -> Variables:
@@ -136,7 +177,8 @@ def prior(runs: ModelRuns, given: Variables | bool) -> Variables:
     """Return prior draws of latent and deterministic sites."""
     if isinstance(given, Mapping):
         observed = _observed_sites(runs)
-        return {name: value for name, value in given.items() if name not in observed}
+        latent = {name: value for name, value in given.items() if name not in observed}
+        return _as_in_model(runs, latent)
     if runs.program is None:
         return {}
     return site_values(runs.prior, [*runs.program.latent, *runs.program.deterministic])
@@ -144,15 +186,56 @@ def prior(runs: ModelRuns, given: Variables | bool) -> Variables:
 
 def prior_predictive(runs: ModelRuns, given: Variables | bool) -> Variables:
     """Return prior draws of observed sites."""
+    names = _observed_sites(runs)
     if isinstance(given, Mapping):
-        observed = _observed_sites(runs)
-        return {name: value for name, value in given.items() if name in observed}
-    return site_values(runs.prior, _observed_sites(runs))
+        given = {name: value for name, value in given.items() if name in names}
+    else:
+        given = site_values(runs.prior, names)
+    return select(_as_in_model(runs, given), runs.counted, 1)
+
+
+def predictions(runs: ModelRuns, given: Variables | None) -> Variables:
+    """Return draws at new inputs."""
+    return _as_in_model(runs, given or {})
+
+
+def dims_and_coords_of_predictions(
+    runs: ModelRuns, given: Variables, pred_dims: Dims | None, coords: Coords | None
+) -> tuple[Dims, Coords]:
+    """Return names and labels of the dimensions of predictions.
+
+    The names are those of the sites unless given. Labels of another number of rows do not apply to
+    dimensions that have been named in this way.
+    """
+    names, labels = dict(pred_dims or {}), dict(coords or {})
+    for name, value in given.items():
+        shape = np.shape(value)[1:]
+        dims = runs.dims.get(name, ())
+        if name in names or len(dims) != len(shape):
+            continue
+        names[name] = dims
+        for dim, n in zip(dims, shape, strict=True):
+            if dim in labels and len(labels[dim]) != n:
+                del labels[dim]
+    return names, labels
 
 
 def observed_data(runs: ModelRuns) -> Variables:
     """Return the observations."""
-    return runs.program.observations if runs.program else {}
+    return select(runs.program.observations, runs.counted, 0) if runs.program else {}
+
+
+def _as_in_model(runs: ModelRuns, draws: Variables) -> Variables:
+    """Return draws that the user has given, with as many dimensions as in the model."""
+    program = runs.program
+    if program is None:
+        return draws
+    return {
+        name: program.without_singletons(name, torch.as_tensor(to_numpy(value)))
+        if name in program.dims
+        else value
+        for name, value in draws.items()
+    }
 
 
 def _observed_sites(runs: ModelRuns) -> list[str]:

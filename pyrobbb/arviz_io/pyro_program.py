@@ -11,9 +11,18 @@ import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from .pyro_sites import Site, dimension_names, plate_depth, sample_sites, site_kind
+from .pyro_sites import (
+    Site,
+    batch_shape,
+    counts,
+    dimension_names,
+    plate_depth,
+    sample_sites,
+    site_kind,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +38,16 @@ class SiteRuns:
     ----------
     values : Tensor of shape (n, *site)
     log_prob : Tensor of shape (n, *batch)
-        Without the scale of subsampling plates.
+        Without the scale of plates and `pyro.poutine.scale`, also for masked elements.
+    counts : Tensor of shape (n, *batch)
+        Whether an element is not masked.
     total_log_prob : Tensor of shape (n,)
-        With that scale, summed over the batch, in float64.
+        With scales and masks, summed over the batch, in float64.
     """
 
     values: Tensor
     log_prob: Tensor
+    counts: Tensor
     total_log_prob: Tensor
 
 
@@ -68,8 +80,15 @@ class Program:
         Names of the sites of each kind.
     observations : dict of str to Tensor
         Values of the observed sites.
+    counts : dict of str to Tensor
+        Whether the elements of the observed sites are not masked.
     dims : dict of str to list of str
         Names of the dimensions of each site, see `dimension_names`.
+
+    Raises
+    ------
+    ValueError
+        If a plate draws a random subsample.
     """
 
     def __init__(
@@ -79,16 +98,29 @@ class Program:
         kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self._function, self._args, self._kwargs = function, tuple(args), dict(kwargs or {})
-        self._trace(function)  # An autoguide creates its parameters in its first run.
+        subsamples = _SubsampleMessenger()
+        self._trace(subsamples(function))  # An autoguide creates its parameters in its first run.
+        subsamples.check()
         self._sites: dict[str, Site] = sample_sites(self._trace(function))
         kinds = {name: site_kind(site) for name, site in self._sites.items()}
         self.latent = [name for name, kind in kinds.items() if kind == "latent"]
         self.deterministic = [name for name, kind in kinds.items() if kind == "deterministic"]
         self.observed = [name for name, kind in kinds.items() if kind == "observed"]
         self.observations = {name: self._sites[name]["value"] for name in self.observed}
+        self.counts = {name: counts(self._sites[name]) for name in self.observed}
         self.dims = {name: dimension_names(name, site) for name, site in self._sites.items()}
         self._plate_depth = max(map(plate_depth, self._sites.values()), default=0)
         self._is_vectorisable = True
+
+    def without_singletons(self, name: str, draws: Tensor) -> Tensor:
+        """Remove the dimensions of size 1 that Pyro's `Predictive` adds after that of the draws.
+
+        Unlike `split`, it accepts draws for other numbers of rows.
+        """
+        n_dims = 1 + self._sites[name]["value"].dim() if name in self._sites else draws.dim()
+        while draws.dim() > n_dims and draws.shape[1] == 1:
+            draws = draws.squeeze(1)
+        return draws
 
     def split(self, draws: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Reshape draws to the shapes of their sites, and separate latent from observed sites.
@@ -169,7 +201,10 @@ class Program:
         trace.compute_log_prob()
         return {
             name: SiteRuns(
-                site["value"], site["unscaled_log_prob"], site["log_prob"].double().sum()
+                site["value"],
+                site["unscaled_log_prob"],
+                counts(site),
+                site["log_prob"].double().sum(),
             )
             for name, site in sample_sites(trace).items()
         }
@@ -196,19 +231,20 @@ class Program:
     def _collapse(self, n: int, site: Site, single: Site) -> SiteRuns:
         """Remove the singleton dimensions between the plate of draws and a site's dimensions."""
         lead = self._lead_shape(n, single)
-        batch, shape = single["fn"].batch_shape, single["value"].shape
+        batch, shape = batch_shape(single), single["value"].shape
         value = site["value"]
         if value.numel() != n * shape.numel():  # The value is the same for all draws.
             value = value.expand((*lead, *shape))
         return SiteRuns(
             value.reshape((n, *shape)),
             site["unscaled_log_prob"].expand((*lead, *batch)).reshape((n, *batch)),
+            counts(site).expand((*lead, *batch)).reshape((n, *batch)),
             site["log_prob"].double().expand((*lead, *batch)).reshape((n, -1)).sum(1),
         )
 
     def _lead_shape(self, n: int, single: Site) -> tuple[int, ...]:
         """Return the shape to the left of a site's dimensions in a vectorised run."""
-        return (n, *(1,) * (self._plate_depth - len(single["fn"].batch_shape)))
+        return (n, *(1,) * (self._plate_depth - len(batch_shape(single))))
 
     def _check_vectorised(self, runs: Runs) -> None:
         """Raise unless the first of the vectorised runs agrees with a single run."""
@@ -242,11 +278,34 @@ def _combine(join: Callable[[list[Tensor]], Tensor], parts: Sequence[Runs]) -> R
     }
 
 
+class _SubsampleMessenger(Messenger):
+    """Find plates that draw a random subsample: each run would have other rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: list[Any] = []
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg) and msg["value"] is None:
+            self._found.append(msg)
+
+    def check(self) -> None:
+        """Raise a ValueError if there is one that leaves out rows."""
+        for msg in self._found:
+            size, n = msg["fn"].size, msg["fn"].subsample_size
+            if n is not None and n < size:
+                raise ValueError(
+                    f"The plate {msg['name']!r} draws {n} of its {size} rows at random in each "
+                    "run: pass `model` and `guide` all rows, with subsample_size=None."
+                )
+
+
 class _UnobserveMessenger(Messenger):
     """Sample observed sites; deterministic sites and factors are unchanged."""
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] and site_kind(msg) == "observed":
+            msg["fn"] = msg["fn"].expand(batch_shape(msg))  # a draw for each observation
             msg["is_observed"], msg["value"], msg["done"] = False, None, False
 
 

@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 import pyro.distributions as dist
 import pyro.poutine as poutine
+import torch
 from pyro.poutine.util import site_is_subsample
+from torch import Tensor
 
 Site = Any
 """A node of a Pyro trace: a dict with the keys ``fn``, ``value``, ``infer`` and others."""
@@ -32,10 +34,43 @@ def site_kind(site: Site) -> Kind:
     return "observed" if site["is_observed"] else "latent"
 
 
+def batch_shape(site: Site) -> torch.Size:
+    """Return the shape of a site's log-density, to which an observed value may add dimensions."""
+    value, fn = site["value"], site["fn"]
+    return torch.broadcast_shapes(fn.batch_shape, value.shape[: value.dim() - fn.event_dim])
+
+
 def plate_depth(site: Site) -> int:
     """Return the number of batch dimensions that a site may use, its plates included."""
     plates = [-frame.dim for frame in site["cond_indep_stack"] if frame.vectorized]
-    return max([len(site["fn"].batch_shape), *plates])
+    return max([len(batch_shape(site)), *plates])
+
+
+def counts(site: Site) -> Tensor:
+    """Return which elements of a site count in the log-density: all but masked ones.
+
+    The result has the shape of the log-density. An event of several elements counts unless all of
+    them are masked.
+    """
+    masks = [m for m in (site["mask"], _mask_of(site["fn"])) if m is not None]
+    counted = torch.ones((), dtype=torch.bool, device=site["value"].device)
+    for mask in masks:
+        counted = counted & torch.as_tensor(mask, dtype=torch.bool, device=counted.device)
+    return counted.expand(batch_shape(site))
+
+
+def _mask_of(fn: Any) -> Tensor | bool:
+    """Return the mask of a distribution, which broadcasts to its batch shape."""
+    if isinstance(fn, dist.MaskedDistribution):
+        return _mask_of(fn.base_dist) & fn._mask
+    if isinstance(fn, dist.ExpandedDistribution):
+        return _mask_of(fn.base_dist)
+    if isinstance(fn, torch.distributions.Independent):
+        mask, n = _mask_of(fn.base_dist), fn.reinterpreted_batch_ndims
+        if isinstance(mask, Tensor) and n:
+            return mask.expand(fn.base_dist.batch_shape).flatten(-n).any(-1)
+        return mask
+    return True
 
 
 def dimension_names(name: str, site: Site) -> list[str]:
