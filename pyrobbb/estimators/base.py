@@ -9,7 +9,6 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import likelihoods, priors
@@ -22,7 +21,8 @@ from ..training.config import EngineName
 from ..training.placement import Device
 from . import storage
 from .networks import build_network, choose_hidden
-from .preparation import Rows, drop_zero_weights, scale_inputs
+from .parameters import check_parameters, draw_seed
+from .preparation import Rows, numeric_array, scale_inputs
 from .stages import Stages, TrainingOptions, fit_once
 
 
@@ -51,7 +51,7 @@ class BBBEstimator(BaseEstimator):
         validation_fraction: float = 0.1,
         patience: int = 20,
         warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         verbose: bool = False,
     ) -> None:
@@ -79,6 +79,7 @@ class BBBEstimator(BaseEstimator):
     input_scaling_: Standardizer
     hidden_: tuple[int, ...]
     seed_: int
+    _y_shape: tuple[int, ...]  # of a row, in the last fit
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the posterior.
@@ -92,8 +93,9 @@ class BBBEstimator(BaseEstimator):
             Weights of the rows, not normalised: a row of weight 2 counts as two equal rows.
         """
         resumes = self.warm_start and self.__sklearn_is_fitted__()
-        X, y = self._validate(X, y, reset=not resumes)
-        X, y, weight = drop_zero_weights(X, y, sample_weight)
+        self._check_parameters(is_further=resumes)
+        X, y, weight = self._validate(X, y, sample_weight, reset=not resumes)
+        self._y_shape = y.shape[1:]
         if not resumes:
             return self._fit_from_scratch(X, y, weight)
         self.posterior_ = fit_once(
@@ -130,7 +132,8 @@ class BBBEstimator(BaseEstimator):
         **options
             Options of `pyrobbb.diagnostics.diagnose`.
         """
-        return self.posterior_.diagnose(*self.standardised(X, y), **options)
+        x, y = self.standardised(X, y)
+        return self.posterior_.diagnose(x, y, **options)
 
     def to_arviz(self, X: Any, y: Any, **options: Any) -> Any:
         """Convert the posterior into a DataTree for ArviZ, with the standardised data.
@@ -141,12 +144,13 @@ class BBBEstimator(BaseEstimator):
         **options
             Options of `pyrobbb.arviz_io.to_arviz`.
         """
-        return self.posterior_.to_arviz(*self.standardised(X, y), **options)
+        x, y = self.standardised(X, y)
+        return self.posterior_.to_arviz(x, y, **options)
 
     def standardised(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return data in the units of the network, as ``posterior_`` needs them."""
         check_is_fitted(self)
-        X, y = self._validate(X, y, reset=False)
+        X, y, _ = self._validate(X, y, None, reset=False)
         rows = self._prepare(X, y, None)
         return rows.x, rows.y
 
@@ -189,30 +193,56 @@ class BBBEstimator(BaseEstimator):
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None, stages: Stages
     ) -> None:
         """Set the seed, the scaling and the size of the network, which later calls keep."""
-        self.seed_ = int(check_random_state(self.random_state).randint(2**31))
+        self.seed_ = draw_seed(self.random_state)
         if self.random_state is None:  # an interrupted fit continues with its seed
             stored = stages.stored_seed()
             self.seed_ = self.seed_ if stored is None else stored
         self.input_scaling_ = Standardizer.of(X, weight)
         self.hidden_ = choose_hidden(self.hidden, len(X))
 
-    def _partial_fit(self, X: Any, y: Any, sample_weight: Any, **first_options: Any) -> Self:
-        """Update the posterior with further rows; the first call passes options to `_validate`."""
+    def _partial_fit(self, X: Any, y: Any, sample_weight: Any, **options: Any) -> Self:
+        """Update the posterior with further rows; `options` are those of `_validate`."""
         is_first = not self.__sklearn_is_fitted__()
-        X, y = self._validate(X, y, reset=is_first, **(first_options if is_first else {}))
-        X, y, weight = drop_zero_weights(X, y, sample_weight)
+        self._check_parameters(is_further=not is_first)
+        X, y, weight = self._validate(X, y, sample_weight, reset=is_first, **options)
+        self._y_shape = y.shape[1:]
         if is_first:
             return self._fit_from_scratch(X, y, weight)
-        rows = self._prepare(X, y, weight)
-        arguments = self._training_options().arguments(rows) | {"epochs": self.epochs}
+        training = self._training_options()
+        rows, early_stopping = training.hold_out(self._prepare(X, y, weight))
+        arguments = training.arguments(rows) | {"epochs": self.epochs}
         del arguments["restarts"]
         self.posterior_ = update(
-            self.posterior_, rows.x, rows.y, sample_weight=rows.weight, **arguments
+            self.posterior_,
+            rows.x,
+            rows.y,
+            sample_weight=rows.weight,
+            **early_stopping,
+            **arguments,
         )
         return self
 
+    def _check_parameters(self, *, is_further: bool) -> None:
+        """Raise if a parameter is invalid, or differs from that of a fit that is continued."""
+        check_parameters(self.get_params(deep=False))
+        if is_further:
+            for name, fitted in self._fitted_parameters().items():
+                given = getattr(self, name)
+                given = tuple(given) if isinstance(fitted, tuple) else given
+                if given != fitted:
+                    raise ValueError(
+                        f"`{name}` must stay {fitted!r} when a fit is continued by warm_start or "
+                        f"partial_fit, got {given!r}: set it back, or fit with warm_start=False."
+                    )
+
+    def _fitted_parameters(self) -> dict[str, Any]:
+        """Return the parameters that the fitted posterior fixes, with their values."""
+        hidden = {} if isinstance(self.hidden, str) else {"hidden": self.hidden_}
+        return {**hidden, "restarts": len(self.posterior_.chains)}
+
     def _predict(self, X: Any, n_draws: int, seed: int) -> Any:
         check_is_fitted(self)
+        X = numeric_array("X", X)
         X = validate_data(self, X, reset=False, dtype=np.float64)
         return self.posterior_.predict(scale_inputs(X, self.input_scaling_), n_draws, seed)
 
@@ -244,9 +274,12 @@ class BBBEstimator(BaseEstimator):
 
     @abstractmethod
     def _validate(
-        self, X: Any, y: Any, *, reset: bool, **options: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return validated data; with `reset`, set the attributes that depend on the columns."""
+        self, X: Any, y: Any, sample_weight: Any, *, reset: bool, **options: Any
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return validated data and weights, without rows of weight 0.
+
+        With `reset`, set the attributes that depend on the columns.
+        """
 
     @abstractmethod
     def _prepare(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Rows:

@@ -15,7 +15,8 @@ from ..posterior.posterior import Posterior
 from ..prediction import ClassificationPrediction
 from . import storage
 from .base import BBBEstimator
-from .preparation import Rows, prepare
+from .labels import as_labels, class_indices, known_classes, list_labels
+from .preparation import Rows, drop_zero_weights, numeric_array, plain_array, prepare
 from .stages import Stages, fit_once
 
 
@@ -118,37 +119,37 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
         ----------
         Broderick et al. (2013), "Streaming Variational Bayes".
         """
-        if classes is not None:
-            classes = np.unique(classes)
-            if not self.__sklearn_is_fitted__():
-                self.classes_ = classes
-            elif not np.array_equal(classes, self.classes_):
-                raise ValueError(
-                    f"`classes` must be those of the first call, {self.classes_.tolist()}, got "
-                    f"{classes.tolist()}."
-                )
-        return self._partial_fit(X, y, sample_weight, keeps_classes=classes is not None)
+        return self._partial_fit(X, y, sample_weight, classes=classes)
 
     def _validate(
-        self, X: Any, y: Any, *, reset: bool, keeps_classes: bool = False, **options: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
-        X, y = validate_data(self, X, y, reset=reset, dtype=np.float64)
-        y = column_or_1d(y, warn=True)
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        *,
+        reset: bool,
+        classes: Any = None,
+        **options: Any,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        X, y = numeric_array("X", X), plain_array("y", y)
+        labels = None if y is None else as_labels("y", y)
+        X, y = validate_data(self, X, labels, reset=reset, dtype=np.float64)
         check_classification_targets(y)
-        if reset and not keeps_classes:
-            self.classes_ = np.unique(y)
-        index = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
-        unknown = self.classes_[index] != y
-        if unknown.any():
+        X, y, weight = drop_zero_weights(X, column_or_1d(y), sample_weight)
+        if classes is not None:
+            classes = known_classes(classes)
+        if reset:
+            self.classes_ = np.unique(y) if classes is None else classes
+        elif classes is not None and not np.array_equal(classes, self.classes_):
             raise ValueError(
-                f"`y` must hold only classes of the first fit, {self.classes_.tolist()}, got "
-                f"{y[unknown].tolist()[0]!r}."
+                f"`classes` must be those of the first call, {list_labels(self.classes_)}, got "
+                f"{list_labels(classes)}."
             )
         if len(self.classes_) < 2:
             raise ValueError(
-                f"`y` must hold at least two classes, got one class: {self.classes_.tolist()}."
+                f"`y` must hold at least two classes, got one class: {list_labels(self.classes_)}."
             )
-        return X, index
+        return X, class_indices(y, self.classes_), weight
 
     def _prepare(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Rows:
         return prepare(X, y, weight, input_scaling=self.input_scaling_, stratify=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-from .._core.arrays import check_number
 from ..posterior.posterior import Posterior
 from ..prediction import Calibration, RegressionPrediction
 from .preparation import Rows
@@ -24,14 +23,9 @@ def n_calibration_rows(fraction: float, n_rows: int) -> int:
     Parameters
     ----------
     fraction : float
-        Parameter `calibration` of the regressor.
+        Parameter `calibration` of the regressor, in [0, 1).
     n_rows : int
     """
-    check_number("calibration", fraction)
-    if not 0 <= fraction < 1:
-        raise ValueError(
-            f"`calibration` must be a fraction of the rows in [0, 1), 0 for none, got {fraction}."
-        )
     n_held = min(int(fraction * n_rows), MAX_CALIBRATION_ROWS)
     if fraction > 0 and n_held < MIN_CALIBRATION_ROWS:
         logger.info("%d rows are too few to calibrate intervals: none are held out.", n_rows)

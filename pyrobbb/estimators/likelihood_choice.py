@@ -8,6 +8,7 @@ import numpy as np
 
 from ..model.network import BayesianNetwork
 from ..posterior.fitting import fit
+from .holdout import n_held_out
 from .preparation import Rows
 from .stages import Stages, TrainingOptions
 
@@ -36,7 +37,8 @@ def choose_likelihood(
     n_draws : int
         Draws of the weights for the predictions of held-out rows.
     """
-    fitted, held = rows.split(HELD_OUT_FRACTION, options.seed)
+    n_held = n_held_out("`likelihood`='auto'", HELD_OUT_FRACTION, len(rows))
+    fitted, held = rows.split(n_held, options.seed)
     arguments = options.arguments(fitted) | {"restarts": 1}
     log_density = {}
     for name, network in networks.items():

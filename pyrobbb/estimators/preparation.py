@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import _check_sample_weight
+from torch import Tensor
 
+from .._core.arrays import to_numpy
 from ..prediction import Standardizer
+from .holdout import choose_held_out
 
 CLIP_SD = 3.0
 """Distance from the mean, in standard deviations, beyond which `compress_tails` changes inputs."""
@@ -28,7 +30,7 @@ class Rows:
     weight : ndarray of shape (n,), optional
         Positive weights.
     stratify : bool
-        Whether `split` preserves the class proportions of y.
+        Whether y are class indices, whose proportions `split` preserves.
     """
 
     x: np.ndarray
@@ -44,36 +46,20 @@ class Rows:
         """Sum of the weights; without weights, the number of rows."""
         return len(self) if self.weight is None else float(self.weight.sum())
 
+    @property
+    def n_classes(self) -> int:
+        """Number of classes in these rows; 1 for a regression."""
+        return len(np.unique(self.y)) if self.stratify else 1
+
     def take(self, index: np.ndarray) -> Rows:
         """Return some of the rows."""
         weight = None if self.weight is None else self.weight[index]
         return Rows(self.x[index], self.y[index], weight, self.stratify)
 
-    def split(self, held_out: float, seed: int) -> tuple[Rows, Rows]:
-        """Split into rows to fit and held-out rows.
-
-        Parameters
-        ----------
-        held_out : float or int
-            Fraction of the rows (float) or number of rows (int) to hold out.
-        seed : int
-
-        Raises
-        ------
-        ValueError
-            If there is only one row.
-        """
-        if len(self) < 2:
-            raise ValueError(
-                "`early_stopping` and likelihood='auto' hold out some rows and need at least 2, "
-                f"got {len(self)}."
-            )
-        strata = None
-        if self.stratify and np.unique(self.y, return_counts=True)[1].min() > 1:
-            strata = self.y
-        fitted, held = train_test_split(
-            np.arange(len(self)), test_size=held_out, random_state=seed, stratify=strata
-        )
+    def split(self, n_held: int, seed: int) -> tuple[Rows, Rows]:
+        """Split into rows to fit and `n_held` held-out rows; see `choose_held_out`."""
+        labels = self.y if self.stratify else None
+        fitted, held = choose_held_out(len(self), n_held, seed, labels)
         return self.take(fitted), self.take(held)
 
 
@@ -118,10 +104,47 @@ def compress_tails(z: np.ndarray) -> np.ndarray:
     return np.sign(z) * (np.minimum(np.abs(z), CLIP_SD) + np.log1p(excess))
 
 
+def plain_array(argument: str, value: Any) -> Any:
+    """Return data without what scikit-learn's validation cannot read or would silently lose.
+
+    A tensor becomes a NumPy array. A masked array is refused if it masks a value: the values
+    below its mask would be used.
+    """
+    if isinstance(value, Tensor):
+        return to_numpy(value)
+    if isinstance(value, np.ma.MaskedArray):
+        n_masked = int(np.ma.getmaskarray(value).sum())
+        if n_masked:
+            raise ValueError(
+                f"`{argument}` must not be masked, got a masked array with {n_masked} masked "
+                f"value(s): fill them in, as in {argument}.filled(0), or drop those rows."
+            )
+        return value.data
+    return value
+
+
+def numeric_array(argument: str, value: Any) -> Any:
+    """Return a `plain_array`, or raise if it or a column of a frame holds dates or durations.
+
+    scikit-learn would convert them to numbers whose unit, days or nanoseconds, may be another when
+    the estimator predicts.
+    """
+    value = plain_array(argument, value)
+    for dtype in getattr(value, "dtypes", None), getattr(value, "dtype", None):
+        for kind in [dtype] if not np.iterable(dtype) else dtype:
+            if str(kind).lower().startswith(("date", "timedelta", "duration")):
+                raise TypeError(
+                    f"`{argument}` must hold numbers, got {kind}: convert dates and durations, for "
+                    "instance to days since a fixed date."
+                )
+    return value
+
+
 def drop_zero_weights(
     X: np.ndarray, y: np.ndarray, sample_weight: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Check the weights, and drop rows with weight 0."""
+    sample_weight = plain_array("sample_weight", sample_weight)
     if sample_weight is None:
         return X, y, None
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)

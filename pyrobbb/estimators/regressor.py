@@ -8,7 +8,6 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
 from .. import likelihoods, priors
@@ -22,10 +21,10 @@ from .base import BBBEstimator
 from .conformal import REFIT_FRACTION, calibrate, n_calibration_rows
 from .likelihood_choice import AUTO_LIKELIHOODS, choose_likelihood
 from .networks import resolve_likelihood
-from .preparation import Rows, prepare
+from .parameters import draw_seed
+from .preparation import Rows, drop_zero_weights, numeric_array, prepare
 from .stages import Stages, fit_once
-
-COUNTS = (likelihoods.Poisson, likelihoods.NegativeBinomial)
+from .target_units import target_scaling
 
 
 class BBBRegressor(RegressorMixin, BBBEstimator):
@@ -42,8 +41,10 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         ``"gaussian"``: constant, learned noise scale; ``"heteroscedastic"``: noise scale that
         depends on the inputs; ``"student_t"``: heavy-tailed noise; ``"poisson"`` and
         ``"negative_binomial"``: counts; ``"auto"``: whichever of the first two has the higher
-        predictive density on a held-out fifth of the rows. Or one of `pyrobbb.likelihoods`, with
-        parameters in units of the standard deviation of y.
+        predictive density on a held-out fifth of the rows. Or one of `pyrobbb.likelihoods`, or any
+        callable as for `BayesianNetwork`, with parameters in units of the standard deviation of y.
+        Only real targets are also centred, and targets of a bounded or discrete likelihood, such
+        as counts and fractions, keep their units.
     activation : str
         See `pyrobbb.mlp`.
     prior : str or callable
@@ -79,7 +80,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     patience : int
     warm_start : bool
         Whether a further call of `fit` continues from the last posterior, in the same units.
-    random_state : int, RandomState or None
+    random_state : int, RandomState, Generator or None
         An int makes fit and predictions reproducible.
     checkpoint : path-like, optional
         Folder for checkpoints, written about once per minute. After a crash, call `fit` again with
@@ -96,7 +97,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     hidden_ : tuple of int
     likelihood_ : callable
     input_scaling_, target_scaling_ : Standardizer
-        `target_scaling_` is None for counts.
+        `target_scaling_` is None for targets that keep their units.
     seed_ : int
         Seed drawn from `random_state`.
     n_features_in_ : int
@@ -130,7 +131,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         validation_fraction: float = 0.1,
         patience: int = 20,
         warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         verbose: bool = False,
     ) -> None:
@@ -159,7 +160,6 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
 
     calibration_: Calibration | None
     target_scaling_: Standardizer | None
-    _y_shape: tuple[int, ...]
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Return the predictive mean of y, and optionally the predictive standard deviation.
@@ -224,7 +224,10 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         return np.moveaxis(quantiles, 0, -1) if np.ndim(q) else quantiles
 
     def sample_y(
-        self, X: Any, n_samples: int = 1, random_state: int | np.random.RandomState | None = 0
+        self,
+        X: Any,
+        n_samples: int = 1,
+        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
     ) -> np.ndarray:
         """Draw y from its predictive distribution, with new weights for each sample.
 
@@ -232,14 +235,14 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         ----------
         X : array-like of shape (n, n_features)
         n_samples : int
-        random_state : int, RandomState or None
+        random_state : int, RandomState, Generator or None
 
         Returns
         -------
         ndarray of shape (n, [n_targets,] n_samples)
         """
         check_count("n_samples", n_samples)
-        seed = int(check_random_state(random_state).randint(2**31))
+        seed = draw_seed(random_state)
         return np.moveaxis(self._predict(X, n_samples, seed).sample(seed), 0, -1)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -265,17 +268,19 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         return tags
 
     def _validate(
-        self, X: Any, y: Any, *, reset: bool, **options: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, X: Any, y: Any, sample_weight: Any, *, reset: bool, **options: Any
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        X, y = numeric_array("X", X), numeric_array("y", y)
         X, y = validate_data(
             self, X, y, reset=reset, multi_output=True, y_numeric=True, dtype=np.float64
         )
         y = np.asarray(y, dtype=np.float64)
-        if not reset and y.shape[1:] != self._y_shape:
+        n_targets = _as_columns(y).shape[1]
+        if not reset and n_targets != self._n_targets:
             raise ValueError(
-                f"`y` must have rows of shape {self._y_shape} as in the first fit, got {y.shape}."
+                f"`y` must have {self._n_targets} target(s) as in the first fit, got {n_targets}."
             )
-        return X, y
+        return drop_zero_weights(X, y, sample_weight)
 
     def _stage_names(self, n_rows: int) -> tuple[str, ...]:
         names = ("fit", "refit") if n_calibration_rows(self.calibration, n_rows) else ("fit",)
@@ -285,9 +290,9 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None, stages: Stages
     ) -> None:
         super()._set_up(X, y, weight, stages)
-        self._y_shape = y.shape[1:]
-        is_count = self.likelihood != "auto" and isinstance(self._resolve(self.likelihood), COUNTS)
-        self.target_scaling_ = None if is_count else Standardizer.of(_as_columns(y), weight)
+        name = AUTO_LIKELIHOODS[0] if self.likelihood == "auto" else self.likelihood
+        network = self._network(self._resolve(name))
+        self.target_scaling_ = target_scaling(network, self.n_features_in_, _as_columns(y), weight)
 
     def _prepare(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Rows:
         return prepare(
@@ -301,16 +306,18 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     def _fit_stages(self, rows: Rows, stages: Stages) -> Posterior:
         """Choose the likelihood, fit without the held-out rows, calibrate, and refit with them."""
         options, likelihood = self._training_options(), self.likelihood
+        n_held = n_calibration_rows(self.calibration, len(rows)) if "refit" in stages.names else 0
+        options.n_validation_rows(len(rows) - n_held)  # raises before the first fit, not after it
         if likelihood == "auto":
             networks = {name: self._network(self._resolve(name)) for name in AUTO_LIKELIHOODS}
             likelihood = choose_likelihood(networks, rows, options, stages, self.n_draws)
         self.likelihood_ = self._resolve(likelihood)
         self.calibration_ = None
-        if "refit" not in stages.names:
+        if n_held == 0:
             return fit_once(
                 self._network(self.likelihood_), rows, options, checkpoint=stages.folder("fit")
             )
-        fitted, held = rows.split(n_calibration_rows(self.calibration, len(rows)), self.seed_)
+        fitted, held = rows.split(n_held, self.seed_)
         posterior = fit_once(
             self._network(self.likelihood_), fitted, options, checkpoint=stages.folder("fit")
         )
@@ -323,6 +330,11 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
             start=posterior,
             fraction=REFIT_FRACTION,
         )
+
+    def _fitted_parameters(self) -> dict[str, Any]:
+        if self.likelihood == "auto" or self._resolve(self.likelihood) == self.likelihood_:
+            return super()._fitted_parameters()
+        return {**super()._fitted_parameters(), "likelihood": self.likelihood_}
 
     def _resolve(self, likelihood: str | likelihoods.Likelihood) -> likelihoods.Likelihood:
         return resolve_likelihood(likelihood, self._n_targets)

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from .._core.arrays import check_count, supports_float64
+from .._core.arrays import supports_float64
 from ..model.network import BayesianNetwork
 from ..posterior.fitting import fit
 from ..posterior.posterior import Posterior
 from ..training.checkpoints import stored_seed
 from ..training.config import EngineName
 from ..training.placement import Device, as_device
+from .holdout import n_held_out
 from .preparation import Rows
 
 OPTIMIZER = partial(torch.optim.Adam, betas=(0.9, 0.99))
@@ -83,13 +84,6 @@ class TrainingOptions:
     validation_fraction: float | None = None
     patience: int | None = None
 
-    def __post_init__(self) -> None:
-        check_count("batch_size", self.batch_size)
-        if self.validation_fraction is not None and not 0 < self.validation_fraction < 1:
-            raise ValueError(
-                f"`validation_fraction` must lie in (0, 1), got {self.validation_fraction}."
-            )
-
     def arguments(self, rows: Rows) -> dict[str, Any]:
         """Return the arguments of `pyrobbb.fit` for a fit to these rows."""
         epochs = self.epochs
@@ -109,6 +103,20 @@ class TrainingOptions:
             "seed": self.seed,
             "progress": self.progress,
         }
+
+    def n_validation_rows(self, n_rows: int, n_classes: int = 1) -> int:
+        """Return how many rows early stopping holds out, or raise if too few would be left."""
+        if self.validation_fraction is None:
+            return 0
+        return n_held_out("`early_stopping`", self.validation_fraction, n_rows, n_classes)
+
+    def hold_out(self, rows: Rows) -> tuple[Rows, dict[str, Any]]:
+        """Return the rows to fit, and the arguments of `pyrobbb.fit` for early stopping."""
+        n_held = self.n_validation_rows(len(rows), rows.n_classes)
+        if n_held == 0:
+            return rows, {}
+        rows, held = rows.split(n_held, self.seed)
+        return rows, {"validation": (held.x, held.y), "patience": self.patience}
 
 
 def fit_once(
@@ -140,10 +148,7 @@ def fit_once(
     Posterior
         In double precision.
     """
-    validation = patience = None
-    if options.validation_fraction is not None:
-        rows, held = rows.split(options.validation_fraction, options.seed)
-        validation, patience = (held.x, held.y), options.patience
+    rows, early_stopping = options.hold_out(rows)
     device = as_device(options.device)
     if len(rows) <= options.batch_size and (device is None or supports_float64(device)):
         # In double precision, a row of weight 2 and two equal rows give the same fit. For so few
@@ -159,9 +164,8 @@ def fit_once(
         rows.x,
         rows.y,
         sample_weight=rows.weight,
-        validation=validation,
-        patience=patience,
         checkpoint=checkpoint,
+        **early_stopping,
         **arguments,
     )
     return _to_double(posterior)

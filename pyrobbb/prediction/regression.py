@@ -236,7 +236,12 @@ class _Columns:
                     f"{tuple(distribution.event_shape)}."
                 )
             # Its constructor arguments, from which torch derives its other parameters.
-            values = {n: v for n, v in vars(base).items() if n in base.arg_constraints}
+            # `probs` and `logits` are derived from each other where they are first used.
+            values = {
+                n: getattr(base, n)
+                for n in base.arg_constraints
+                if n not in ("probs", "logits") or n in vars(base)
+            }
             if "probs" in values and "logits" in values:
                 del values["probs"]
             yield type(base)(

@@ -1,28 +1,22 @@
-"""Both estimators: the rules of scikit-learn, inputs, weights and updates."""
+"""Both estimators: inputs, weights, updates, and their use in scikit-learn's tools."""
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_diabetes
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import DataConversionWarning, NotFittedError
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
 from support import QUICK_ESTIMATOR
 
 from pyrobbb import BBBClassifier, BBBRegressor, scores
-
-
-@parametrize_with_checks([BBBRegressor(**QUICK_ESTIMATOR), BBBClassifier(**QUICK_ESTIMATOR)])
-def test_estimators_pass_the_checks_of_scikit_learn(estimator, check):
-    check(estimator)
-
 
 # Inputs
 
@@ -61,22 +55,48 @@ def test_rows_with_larger_weights_have_more_influence():
     assert abs(model.predict([[0.0]])[0] - 0.25) < 0.1
 
 
-@pytest.mark.parametrize(
-    ("argument", "value", "message"),
-    [
-        ("prior", "flat", "`prior` must be one of mixture, normal"),
-        ("likelihood", "normal", "`likelihood` must be one of gaussian"),
-        ("hidden", (0,), "`hidden`"),
-        ("restarts", 0, "`restarts`"),
-        ("lr", -1.0, "`lr`"),
-        ("validation_fraction", 1.5, "`validation_fraction` must lie in"),
-        ("calibration", 1.0, r"`calibration` must be a fraction of the rows in \[0, 1\)"),
-    ],
-)
-def test_an_invalid_parameter_is_named_in_the_error(argument, value, message, friedman):
-    model = BBBRegressor(**QUICK_ESTIMATOR | {argument: value, "early_stopping": True})
-    with pytest.raises(ValueError, match=message):
-        model.fit(*friedman)
+@pytest.mark.parametrize("argument", ["X", "y", "sample_weight"])
+def test_masked_values_are_refused_rather_than_read(argument, friedman):
+    X, y = friedman
+    data = {"X": X, "y": y, "sample_weight": np.ones(len(X))}
+    data[argument] = np.ma.masked_greater(data[argument], 0.9)
+    with pytest.raises(
+        ValueError, match=rf"`{argument}` must not be masked, got .* with \d+ masked"
+    ):
+        BBBRegressor(**QUICK_ESTIMATOR).fit(**data)
+
+
+def test_an_array_whose_mask_is_empty_is_plain(friedman):
+    X, y = (np.ma.masked_invalid(array) for array in friedman)
+    masked, plain = (BBBRegressor(**QUICK_ESTIMATOR).fit(*d).predict(X) for d in ((X, y), friedman))
+    np.testing.assert_array_equal(masked, plain)
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
+@pytest.mark.parametrize("kind", ["datetime64[us]", "timedelta64[us]"])
+def test_dates_are_refused_rather_than_read_as_numbers(frame, kind):
+    days = np.arange(10).astype(kind)
+    with pytest.raises(TypeError, match=r"`X` must hold numbers, got .*: convert dates"):
+        BBBRegressor(**QUICK_ESTIMATOR).fit(frame({"a": np.arange(10.0), "b": days}), np.arange(10))
+    with pytest.raises(TypeError, match="`y` must hold numbers, got"):
+        BBBRegressor(**QUICK_ESTIMATOR).fit(np.arange(10.0)[:, None], days)
+    fitted = BBBRegressor(**QUICK_ESTIMATOR).fit(np.arange(10.0)[:, None], np.arange(10))
+    with pytest.raises(TypeError, match="`X` must hold numbers, got"):
+        fitted.predict(frame({"x": days}))
+
+
+def test_tensors_are_read_also_if_they_carry_a_graph(friedman):
+    X, y = friedman
+    expected = BBBRegressor(**QUICK_ESTIMATOR).fit(X, y).predict(X)
+    tensors = [torch.tensor(array, requires_grad=True) for array in friedman]
+    model = BBBRegressor(**QUICK_ESTIMATOR).fit(*tensors)
+    np.testing.assert_array_equal(model.predict(tensors[0]), expected)
+
+
+@pytest.mark.parametrize("method", ["diagnose", "to_arviz", "standardised", "score"])
+def test_what_needs_a_fit_names_it(method, friedman):
+    with pytest.raises(NotFittedError, match="is not fitted yet"):
+        getattr(BBBRegressor(), method)(*friedman)
 
 
 # In scikit-learn's pipelines and searches
@@ -125,6 +145,44 @@ def test_a_warm_start_continues_from_the_last_fit(friedman):
     assert model.score(X, y) == pytest.approx(before, abs=0.02)
     model.set_params(warm_start=False).fit(X, y)
     assert model.score(X, y) < before - 0.1
+
+
+@pytest.mark.parametrize("first", [(100,), (100, 1)])
+@pytest.mark.parametrize("second", [(100,), (100, 1)])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_further_fit_accepts_y_as_a_column_or_a_vector(first, second, method, friedman):
+    X, y = friedman[0][:100], friedman[1][:100]
+    model = BBBRegressor(**QUICK_ESTIMATOR | {"warm_start": True}).fit(X, y.reshape(first))
+    before = model.predict(X).ravel()
+    getattr(model.set_params(epochs=1, lr=1e-9), method)(X, y.reshape(second))
+    assert model.predict(X).shape == second
+    np.testing.assert_allclose(model.predict(X).ravel(), before, rtol=1e-4)
+    assert len(model.standardised(X, y.reshape(first))[1]) == 100
+    with pytest.raises(ValueError, match=r"`y` must have 1 target\(s\) as in the first fit, got 2"):
+        getattr(model, method)(X, np.stack([y, y], 1))
+
+
+def test_a_further_fit_of_a_classifier_accepts_a_column(iris):
+    X, y = iris
+    model = BBBClassifier(**QUICK_ESTIMATOR | {"warm_start": True}).fit(X, y)
+    with pytest.warns(DataConversionWarning, match="column-vector y"):
+        model.set_params(epochs=1, lr=1e-9).fit(X, y[:, None])
+    assert model.predict(X).shape == (150,)
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("hidden", (7,)), ("restarts", 2), ("likelihood", "student_t")],
+)
+def test_a_further_fit_refuses_parameters_that_the_posterior_fixes(
+    argument, value, method, friedman
+):
+    model = BBBRegressor(**QUICK_ESTIMATOR | {"warm_start": True, "hidden": (4,)}).fit(*friedman)
+    model.set_params(**{argument: value})
+    with pytest.raises(ValueError, match=f"`{argument}` must stay .* when a fit is continued"):
+        getattr(model, method)(*friedman)
+    model.set_params(warm_start=False).fit(*friedman)
 
 
 def test_partial_fits_come_close_to_a_single_fit():

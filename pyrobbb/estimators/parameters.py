@@ -1,0 +1,110 @@
+"""The parameters of an estimator, checked before its first fit begins."""
+
+from __future__ import annotations
+
+import numbers
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from .._core.arrays import check_count, check_number, check_positive
+from .networks import LIKELIHOODS, PRIORS
+
+FLAGS = ("early_stopping", "warm_start", "verbose")
+COUNTS = ("batch_size", "restarts", "n_draws")
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Raise a TypeError or ValueError that names the first invalid parameter.
+
+    `activation`, `engine` and `device` are checked by the network and by `pyrobbb.fit`.
+
+    Parameters
+    ----------
+    parameters : mapping of str to object
+        All parameters of the constructor.
+    """
+    _check_hidden(parameters["hidden"])
+    _check_named("prior", parameters["prior"], PRIORS)
+    if "likelihood" in parameters:
+        _check_named("likelihood", parameters["likelihood"], [*LIKELIHOODS, "auto"])
+    for name in FLAGS:
+        if not isinstance(parameters[name], bool | np.bool_ | numbers.Integral):
+            raise TypeError(f"`{name}` must be True or False, got {_short(parameters[name])}.")
+    for name in COUNTS:
+        check_count(name, parameters[name])
+    for name in ("epochs", "patience"):
+        if parameters[name] is not None:
+            check_count(name, parameters[name])
+    for name in ("lr", "kl_weight"):
+        check_positive(name, parameters[name])
+    fraction = parameters["validation_fraction"]
+    check_number("validation_fraction", fraction)
+    if not 0 < fraction < 1:
+        raise ValueError(f"`validation_fraction` must lie in (0, 1), got {fraction}.")
+    if "calibration" in parameters:
+        fraction = parameters["calibration"]
+        check_number("calibration", fraction)
+        if not 0 <= fraction < 1:
+            raise ValueError(
+                "`calibration` must be a fraction of the rows in [0, 1), 0 for none, got "
+                f"{fraction}."
+            )
+    checkpoint = parameters["checkpoint"]
+    if checkpoint is not None and not isinstance(checkpoint, str | os.PathLike):
+        raise TypeError(f"`checkpoint` must be a path or None, got {_short(checkpoint)}.")
+
+
+def draw_seed(random_state: Any) -> int:
+    """Return a seed below 2**31, the next that a `random_state` draws.
+
+    Parameters
+    ----------
+    random_state : int, RandomState, Generator or None
+    """
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31))
+    try:
+        return int(check_random_state(random_state).randint(2**31))
+    except ValueError:
+        raise ValueError(
+            "`random_state` must be None, an integer in [0, 2**32), a RandomState or a Generator, "
+            f"got {_short(random_state)}."
+        ) from None
+
+
+def _check_hidden(hidden: Any) -> None:
+    if isinstance(hidden, str):
+        is_valid = hidden == "auto"
+    else:
+        is_valid = isinstance(hidden, Sequence) or (
+            isinstance(hidden, np.ndarray) and hidden.ndim == 1
+        )
+    if not is_valid:
+        raise (ValueError if isinstance(hidden, str) else TypeError)(
+            f"`hidden` must be 'auto' or a sequence such as (50, 50), got {_short(hidden)}."
+        )
+    if not isinstance(hidden, str):
+        for n_units in hidden:
+            check_count("hidden", n_units)
+
+
+def _check_named(argument: str, value: Any, names: Any) -> None:
+    """Raise unless a value is one of some names, or a callable."""
+    if isinstance(value, str):
+        if value not in names:
+            raise ValueError(f"`{argument}` must be one of {', '.join(names)}, got {value!r}.")
+    elif not callable(value):
+        raise TypeError(
+            f"`{argument}` must be one of {', '.join(names)}, or a callable, got {_short(value)}."
+        )
+
+
+def _short(value: Any) -> str:
+    """Return a number or string as it is, and only the type of anything else."""
+    if value is None or isinstance(value, str | numbers.Number):
+        return repr(value)
+    return f"a {type(value).__name__}"
