@@ -51,7 +51,14 @@ class AgentConfig:
 
     def checked_context(self, context: ArrayLike) -> Tensor:
         """Return a context as a tensor, or raise if its type, shape or values are wrong."""
-        array = to_numpy(context)
+        if np.ma.is_masked(context):
+            raise ValueError("`context` must not be masked: fill the masked features in.")
+        try:
+            array = to_numpy(context)
+        except ValueError:
+            raise ValueError(
+                f"`context` must have the shape ({self.n_features},), got ragged lists."
+            ) from None
         if array.dtype.kind not in "buif":
             raise TypeError(
                 f"`context` must hold numbers, got {array.dtype}. Encode it: one "

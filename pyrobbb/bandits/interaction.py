@@ -55,12 +55,29 @@ def run(
         Cumulative regret after each interaction, in the units of the rewards.
     """
     check_count("n_steps", n_steps)
+    _check_interface("agent", agent, ("act", "observe"))
+    _check_interface("environment", environment, ("reset", "step"))
     regret = np.empty(n_steps)
     context, _ = environment.reset()
     for i in tqdm(range(n_steps), unit="step", disable=not progress):
         action = agent.act(context)
         following, reward, terminated, truncated, info = environment.step(action)
+        if "regret" not in info:
+            raise ValueError(
+                "`environment` must return the regret of each step as info['regret'], got the keys "
+                f"{list(info)}."
+            )
         agent.observe(context, action, reward)
         regret[i] = info["regret"]
         context = environment.reset()[0] if terminated or truncated else following
     return regret.cumsum()
+
+
+def _check_interface(argument: str, value: Any, methods: tuple[str, ...]) -> None:
+    """Raise a TypeError unless an argument is an object with these methods."""
+    missing = [name for name in methods if not callable(getattr(value, name, None))]
+    if missing or isinstance(value, type):
+        raise TypeError(
+            f"`{argument}` must be an object with the methods {' and '.join(methods)}, got "
+            f"{'the class ' + value.__name__ if isinstance(value, type) else type(value).__name__}."
+        )

@@ -61,11 +61,12 @@ class MushroomBandit:
                 "`contexts` must have a row for each mushroom and a column for each feature, got "
                 f"shape {tuple(rows.shape)}."
             )
-        if edible.shape != rows.shape[:1] or not bool(((edible == 0) | (edible == 1)).all()):
+        wrong = edible[(edible != 0) & (edible != 1)]
+        if edible.shape != rows.shape[:1] or len(wrong):
             raise ValueError(
                 f"`is_edible` must hold 0 or 1 for each of the {len(rows)} rows of `contexts`, got "
                 f"shape {tuple(edible.shape)}"
-                + (f" and the value {edible.max()}." if edible.shape == rows.shape[:1] else ".")
+                + (f" and the value {wrong[0]}." if len(wrong) else ".")
             )
         self._contexts = rows.float().numpy()
         self._is_edible = edible.bool().numpy()

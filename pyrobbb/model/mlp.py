@@ -49,7 +49,7 @@ def mlp(
     if activation not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
         raise ValueError(f"`activation` must be one of {known}, got {activation!r}.")
-    if isinstance(hidden, numbers.Integral | str):
+    if hidden is None or isinstance(hidden, numbers.Integral | str):
         raise TypeError(f"`hidden` must be a sequence such as [50, 50], got {hidden!r}.")
     sizes = [n_in, *hidden, n_out]
     for argument, size in zip(["n_in", *["hidden"] * len(hidden), "n_out"], sizes, strict=True):

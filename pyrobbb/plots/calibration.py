@@ -9,6 +9,7 @@ import numpy as np
 from .._core.arrays import ArrayLike
 from ..prediction import ClassificationPrediction, RegressionPrediction
 from ..scores import coverage_curve, reliability
+from .inputs import as_class_indices, as_column, check_type
 from .style import ACCENT, INK, prepare_axes
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def plot_coverage(
 
     Further predictions can be added to the same axes.
     """
+    check_type("prediction", prediction, RegressionPrediction)
+    as_column("y", y, prediction)
     ax = prepare_axes(ax)
     levels = np.linspace(0.05, 0.95, 19)
     add_diagonal(ax)
@@ -50,6 +53,8 @@ def plot_reliability(
     The area of a point grows with the fraction of predictions in its bin. Further predictions can
     be added to the same axes.
     """
+    check_type("prediction", prediction, ClassificationPrediction)
+    as_class_indices(y, prediction)
     ax = prepare_axes(ax)
     confidence, gap, fraction = reliability(prediction, y, n_bins)
     accuracy, sizes = confidence + gap, 12 + 150 * fraction

@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from .._core.arrays import check_count, check_number
 from ..diagnostics.importance import loo
+from .inputs import check_one_column, check_tree, check_type
 
 if TYPE_CHECKING:
     import xarray
@@ -29,6 +31,8 @@ def plot_ppc(tree: xarray.DataTree, *, n_draws: int = 50) -> Axes:
     Axes
         Axes of a new figure.
     """
+    check_tree(tree, ["posterior_predictive", "observed_data"])
+    check_count("n_draws", n_draws)
     return _plot("plot_ppc_dist", tree, num_samples=n_draws)
 
 
@@ -39,6 +43,11 @@ def plot_loo_pit(tree: xarray.DataTree, *, ax: Axes | None = None, level: float 
     distribution. If predictions are calibrated, the whole line is inside the band with probability
     `level`. Only for y with one column.
     """
+    check_tree(tree, ["posterior_predictive", "observed_data", "log_likelihood"])
+    check_number("level", level)
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must be a probability in (0, 1), got {level}.")
+    check_one_column(tree)
     return _plot("plot_loo_pit", tree, ax, tree["observed_data"].to_dataset(), prob=level)
 
 
@@ -47,6 +56,7 @@ def plot_khat(tree: xarray.DataTree, *, ax: Axes | None = None) -> Axes:
 
     Leave-one-out scores are reliable where k-hat is below the dotted line.
     """
+    check_tree(tree, ["log_likelihood"])
     estimate = loo(tree)
     ax = _plot("plot_khat", estimate, ax, estimate.pareto_k.to_dataset(name="pareto_k"))
     ax.axhline(estimate.good_k, color="black", lw=0.8, ls=":")
@@ -70,6 +80,15 @@ def plot_forest(tree: xarray.DataTree, var_names: list[str], **options: Any) -> 
     list of Axes
         Axes of a new figure.
     """
+    check_tree(tree, ["posterior"])
+    names = [var_names] if isinstance(var_names, str) else list(var_names)
+    known = list(tree["posterior"].data_vars)
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ValueError(
+            f"`var_names` must be among {', '.join(map(str, known))}, got "
+            f"{repr(unknown[0]) if unknown else 'none'}."
+        )
     return _plot("plot_forest", tree, var_names=var_names, **options)
 
 
@@ -81,6 +100,9 @@ def plot_sbc(sbc: SBC) -> Any:
     list of Axes
         Axes of a new figure, one per quantity.
     """
+    from ..comparisons import SBC
+
+    check_type("sbc", sbc, SBC, "it is what pyrobbb.comparisons.sbc returns")
     return _plot("plot_ecdf_pit", sbc.tree)
 
 

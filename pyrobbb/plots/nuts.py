@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .._core.arrays import to_numpy
 from ..prediction import RegressionPrediction
 from .calibration import add_diagonal
+from .inputs import check_type
 from .style import ACCENT, INK, add_legend, prepare_axes, sort_by_first
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ def plot_nuts(comparison: NUTSComparison, *, ax: Axes | None = None, level: floa
     For a regression on a single input, plot the mean and interval of both; on several inputs, one
     epistemic sd against the other; for a classification, one probability against the other.
     """
+    from ..comparisons import NUTSComparison
+
+    check_type("comparison", comparison, NUTSComparison, "it is what compare_with_nuts returns")
     ax = prepare_axes(ax)
     if not isinstance(comparison.nuts, RegressionPrediction):
         _plot_probabilities(comparison, ax)

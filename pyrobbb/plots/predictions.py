@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from .._core.arrays import ArrayLike
+from .._core.arrays import ArrayLike, as_tensor
 from ..prediction import ClassificationPrediction, RegressionPrediction
+from .inputs import as_class_indices, as_column, check_type
 from .style import ACCENT, INK, SECOND, SOFT, add_legend, flatten, prepare_axes, sort_by_first
 
 if TYPE_CHECKING:
@@ -38,14 +39,15 @@ def plot_band(
     level : float
         Probability of the interval.
     """
-    ax = prepare_axes(ax)
-    if data is not None:
-        ax.plot(
-            flatten(data[0]), flatten(data[1]), ".", ms=4, color=INK, zorder=3, label="observed"
-        )
+    check_type("prediction", prediction, RegressionPrediction)
+    x = as_column("x", x, prediction)
     x, mean, epistemic_sd, lower, upper = sort_by_first(
         x, prediction.mean, prediction.epistemic_sd, *prediction.interval(level)
     )
+    observed = None if data is None else _observations(data)
+    ax = prepare_axes(ax)
+    if observed is not None:
+        ax.plot(*observed, ".", ms=4, color=INK, zorder=3, label="observed")
     half_width = _normal_quantile((1 + level) / 2) * epistemic_sd
     ax.fill_between(x, lower, upper, color=SOFT, alpha=0.5, lw=0, label=f"{level:.0%} interval")
     ax.fill_between(
@@ -72,6 +74,8 @@ def plot_parts(x: ArrayLike, prediction: RegressionPrediction, *, ax: Axes | Non
     ax : Axes, optional
         Axes to plot on. None: a new figure.
     """
+    check_type("prediction", prediction, RegressionPrediction)
+    x = as_column("x", x, prediction)
     ax = prepare_axes(ax)
     for values, color, width, label in (
         (prediction.sd, INK, 2.0, "predictive"),
@@ -91,6 +95,8 @@ def plot_intervals(
 
     Observations outside their interval are highlighted.
     """
+    check_type("prediction", prediction, RegressionPrediction)
+    y = as_column("y", y, prediction)
     ax = prepare_axes(ax)
     mean, y, lower, upper = sort_by_first(prediction.mean, y, *prediction.interval(level))
     rank = np.arange(len(y))
@@ -109,9 +115,10 @@ def plot_uncertainty(
     prediction: ClassificationPrediction, y: ArrayLike, *, ax: Axes | None = None
 ) -> Axes:
     """Plot histograms of the predictive entropy of correct and of incorrect predictions."""
-    ax = prepare_axes(ax)
+    check_type("prediction", prediction, ClassificationPrediction)
+    is_correct = flatten(prediction.label) == as_class_indices(y, prediction)
     entropy = flatten(prediction.entropy)
-    is_correct = flatten(prediction.label) == flatten(y)
+    ax = prepare_axes(ax)
     bins = np.linspace(0, max(float(entropy.max()), 1e-3), 31).tolist()
     for rows, color, label in ((is_correct, ACCENT, "correct"), (~is_correct, SECOND, "incorrect")):
         if rows.any():
@@ -119,6 +126,16 @@ def plot_uncertainty(
     ax.set(xlabel="predictive entropy (nats)", ylabel="density")
     add_legend(ax)
     return ax
+
+
+def _observations(data: Any) -> list[np.ndarray[Any, Any]]:
+    """Return x and y of the observations as flat arrays of equal length."""
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise TypeError(f"`data` must be a pair (x, y), got a {type(data).__name__}.")
+    x, y = (flatten(as_tensor(f"data[{i}]", part)) for i, part in enumerate(data))
+    if len(x) != len(y):
+        raise ValueError(f"`data` must have as many x as y, got {len(x)} and {len(y)}.")
+    return [x, y]
 
 
 def _normal_quantile(probability: float) -> float:

@@ -17,6 +17,8 @@ INK, ACCENT, SECOND, SOFT = "#333333", "#2a6f97", "#c8553d", "#a9c6d9"
 
 def prepare_axes(ax: Axes | None) -> Axes:
     """Return the axes, or those of a new figure, without top and right spines."""
+    if ax is not None and not hasattr(ax, "spines"):
+        raise TypeError(f"`ax` must be Axes of matplotlib or None, got a {type(ax).__name__}.")
     if ax is None:
         from matplotlib.figure import Figure  # Unlike pyplot, this keeps no global state.
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..fitted import History
+from .inputs import check_type
 from .style import ACCENT, INK, SECOND, add_legend, prepare_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from ..fitted.history import History
 
 MAX_POINTS = 200
 """Maximum number of points per line. In a longer fit, each point is the mean of several epochs."""
@@ -19,6 +19,7 @@ MAX_POINTS = 200
 
 def plot_history(history: History, *, ax: Axes | None = None) -> Axes:
     """Plot the negative ELBO, the negative log-likelihood and the KL divergence per epoch."""
+    check_type("history", history, History, "pass posterior.history, or that of one of its chains")
     ax = prepare_axes(ax)
     epochs = history.per_epoch()
     groups = np.array_split(epochs.epoch + 1, min(len(epochs.epoch), MAX_POINTS))

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from .._core.arrays import check_count
 from ..likelihoods import base_of
+from ..posterior.posterior import Posterior
+from .inputs import check_type
 from .style import ACCENT, SECOND, SOFT, add_legend, flatten, prepare_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from ..posterior.posterior import Posterior
 
 
 def plot_snr(posterior: Posterior, *, ax: Axes | None = None, n_draws: int = 200) -> Axes:
@@ -25,7 +26,8 @@ def plot_snr(posterior: Posterior, *, ax: Axes | None = None, n_draws: int = 200
     ----------
     Blundell et al. (2015), figure 4.
     """
-    ax = prepare_axes(ax)
+    check_type("posterior", posterior, Posterior)
+    check_count("n_draws", n_draws, least=2)
     draws = posterior.draws(n_draws, seed=0)
     network = posterior.chains[0].network
     weights = [draws[name].flatten(1) for name, _ in network.bayesian_parameters()]
@@ -33,6 +35,7 @@ def plot_snr(posterior: Posterior, *, ax: Axes | None = None, n_draws: int = 200
     flat = flat[:, (flat != 0).any(0)]
     if not flat.shape[1]:
         raise ValueError("`posterior` has no weights left to plot: all are pruned.")
+    ax = prepare_axes(ax)
     ratios = (flat.mean(0).abs() / flat.std(0)).cpu().numpy()
     decibels = 20 * np.log10(np.maximum(ratios, 1e-3))
     bins = min(60, max(10, len(decibels) // 4))
@@ -65,13 +68,16 @@ def plot_weights(posterior: Posterior, name: str, *, ax: Axes | None = None) -> 
     ax : Axes, optional
         Axes to plot on. None: a new figure.
     """
+    check_type("posterior", posterior, Posterior)
     network = posterior.chains[0].network
     parameters = dict(network.bayesian_parameters())
     if name not in parameters:
         raise ValueError(f"`name` must be one of {', '.join(parameters)}, got {name!r}.")
-    ax = prepare_axes(ax)
     draws = posterior.draws(100, seed=0)[name].reshape((100, -1))
     values, means = flatten(draws), flatten(draws.mean(0))
+    if not values.any():
+        raise ValueError(f"`name` {name!r} has no weights left to plot: all are pruned.")
+    ax = prepare_axes(ax)
     limit = 1.2 * float(np.abs(np.quantile(values, [0.001, 0.999])).max())
     bins = np.linspace(-limit, limit, 81).tolist()
     ax.hist(values, bins, density=True, color=SOFT, label="posterior draws")

@@ -276,6 +276,12 @@ class Posterior:
         return to_arviz(self, x, y, **options)
 
 
+def check_posterior(posterior: Any) -> None:
+    """Raise a TypeError unless an argument is a Posterior."""
+    if not isinstance(posterior, Posterior):
+        raise TypeError(f"`posterior` must be a Posterior, got {type(posterior).__name__}.")
+
+
 def _check_same_model(chains: Sequence[FittedChain]) -> None:
     """Raise unless the networks of all chains have the same parameters, prior and likelihood."""
     first, *others = (model_description(chain.network) for chain in chains)

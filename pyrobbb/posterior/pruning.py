@@ -13,7 +13,7 @@ from .._core.arrays import check_number
 from ..fitted import FittedChain
 from ..model.guides import MeanFieldGuide
 from ..model.network import BayesianNetwork
-from .posterior import Posterior
+from .posterior import Posterior, check_posterior
 
 
 def prune(posterior: Posterior, fraction: float) -> Posterior:
@@ -51,8 +51,7 @@ def prune(posterior: Posterior, fraction: float) -> Posterior:
     Blundell et al. (2015), section 5.1; after Graves (2011), "Practical variational inference for
     neural networks".
     """
-    if not isinstance(posterior, Posterior):
-        raise TypeError(f"`posterior` must be a Posterior, got {type(posterior).__name__}.")
+    check_posterior(posterior)
     check_number("fraction", fraction)
     if not 0 <= fraction < 1:
         raise ValueError(f"`fraction` must be at least 0 and below 1, got {fraction}.")
@@ -107,6 +106,7 @@ def sparse_weights(posterior: Posterior) -> dict[str, torch.Tensor]:
     ValueError
         If the posterior has several chains: choose one, ``Posterior(posterior.chains[:1])``.
     """
+    check_posterior(posterior)
     if len(posterior.chains) > 1:
         raise ValueError(
             f"`posterior` must have a single chain, got {len(posterior.chains)}: choose one, as in "

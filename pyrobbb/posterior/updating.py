@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from .._core.arrays import ArrayLike
+from .._core.arrays import ArrayLike, check_count
 from .._core.random_state import as_seed
 from ..fitted import FittedChain
 from ..likelihoods import Conditional
@@ -19,7 +21,7 @@ from ..model.guides import MeanFieldGuide
 from ..model.network import BayesianNetwork
 from ..priors import Given
 from .fitting import fit
-from .posterior import Posterior
+from .posterior import Posterior, check_posterior
 
 UPDATE_STEPS = 2000
 """Fewer than for a first fit, because an update starts at the posterior so far."""
@@ -51,7 +53,8 @@ def update(
     batch_size : int
     seed : int, optional
     **options
-        Options of `pyrobbb.fit`.
+        Options of `pyrobbb.fit`, except `start`, `restarts`, `kl_warmup` and `guide`. With several
+        chains, `checkpoint` is a folder with one subfolder per chain.
 
     Returns
     -------
@@ -67,13 +70,23 @@ def update(
     ----------
     Broderick et al. (2013), "Streaming Variational Bayes".
     """
+    check_posterior(posterior)
+    check_count("batch_size", batch_size)
+    for name in ("start", "restarts", "kl_warmup", "guide"):
+        if name in options:
+            raise TypeError(
+                f"`{name}` is not an option of update, which continues each chain of `posterior` "
+                "from where it is: leave it out."
+            )
     seed = as_seed(seed)
     if epochs is None:
-        epochs = math.ceil(UPDATE_STEPS / math.ceil(len(x) / batch_size))
+        epochs = math.ceil(UPDATE_STEPS / _batches_per_epoch(x, batch_size))
+    checkpoint = options.pop("checkpoint", None)
+    priors = [as_prior(chain) for chain in posterior.chains]  # raises before the first update
     updated: list[FittedChain] = []
-    for i, chain in enumerate(posterior.chains):
+    for i, (chain, prior) in enumerate(zip(posterior.chains, priors, strict=True)):
         later = fit(
-            as_prior(chain),
+            prior,
             x,
             y,
             start=Posterior((chain,)),
@@ -81,12 +94,31 @@ def update(
             batch_size=batch_size,
             kl_warmup=0.0,
             seed=seed + i,
+            checkpoint=_folder_of(i, len(priors), checkpoint),
             **options,
         )
         network = later.network
         network.prior, network.likelihood = chain.network.prior, chain.network.likelihood
         updated += later.chains
     return Posterior(tuple(updated))
+
+
+def _batches_per_epoch(x: Any, batch_size: int) -> int:
+    """Return the number of batches in the rows, or raise if they cannot be counted."""
+    if isinstance(x, DataLoader):
+        return max(len(x), 1)
+    if not hasattr(x, "__len__"):
+        raise TypeError(
+            f"`x` must be array-like, with a row per observation, got a {type(x).__name__}."
+        )
+    return max(math.ceil(len(x) / batch_size), 1)  # `fit` refuses an empty x
+
+
+def _folder_of(i: int, n_chains: int, checkpoint: Any) -> Any:
+    """Return the folder for the checkpoints of chain i: a separate one for each of several."""
+    if checkpoint is None or n_chains == 1:
+        return checkpoint
+    return Path(checkpoint) / f"chain-{i + 1}"
 
 
 def as_prior(chain: FittedChain) -> BayesianNetwork:

@@ -102,6 +102,8 @@ def test_later_observations_do_not_change_a_snapshot_of_the_posterior():
         (([0.0, math.nan, 0.0], 0, 1.0), ValueError, "`context` must be finite, got nan for .* 1"),
         (([0.0, 0.0, 1e60], 0, 1.0), ValueError, "`context` must be finite, got 1e.60 for .* 2"),
         ((["a", "b", "c"], 0, 1.0), TypeError, "`context` must hold numbers, got <U1. Encode"),
+        ((np.ma.masked_equal([0.0, 1, 2], 1), 0, 1.0), ValueError, "`context` must not be masked"),
+        (([[0.0], [1.0, 2.0]], 0, 1.0), ValueError, "`context` must have the shape .* got ragged"),
         ((np.zeros(3), 3, 1.0), ValueError, "`action` must be below n_actions=3, got 3"),
         ((np.zeros(3), -1, 1.0), ValueError, "`action` must be at least 0, got -1"),
         ((np.zeros(3), 1.0, 1.0), TypeError, "`action` must be a whole number, got 1.0"),

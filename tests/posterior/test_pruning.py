@@ -366,3 +366,10 @@ def test_other_guides_and_objects_that_are_not_posteriors_are_refused():
         prune(auto, 0.5)
     with pytest.raises(TypeError, match="`posterior` must be a Posterior, got Linear"):
         prune(nn.Linear(1, 1), 0.5)
+
+
+@pytest.mark.parametrize("call", [lambda p: prune(p, 0.5), sparse_weights])
+@pytest.mark.parametrize("value", [None, "model", 3])
+def test_what_is_no_posterior_is_refused(call, value):
+    with pytest.raises(TypeError, match="`posterior` must be a Posterior, got"):
+        call(value)

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from conjugate import LinearRegression
+from support import X, Y, assert_same_fit, shared_fit
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, fit, likelihoods, mlp, priors, update
 from pyrobbb.posterior.updating import as_prior
@@ -84,3 +85,32 @@ def test_update_refuses_other_guides_and_likelihoods():
     posterior = fit(custom, x, x, epochs=1, **OPTIONS)
     with pytest.raises(TypeError, match=r"must have one of pyrobbb\.likelihoods"):
         update(posterior, x, x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        ((None, X, Y), {}, TypeError, "`posterior` must be a Posterior, got NoneType"),
+        ((shared_fit().chains[0], X, Y), {}, TypeError, "must be a Posterior, got FittedChain"),
+        ((shared_fit(), 3.0, Y), {}, TypeError, "`x` must be array-like, .*, got a float"),
+        ((shared_fit(), X[:0], Y[:0]), {}, ValueError, "`x` is empty"),
+        ((shared_fit(), X, Y[:5]), {}, ValueError, "`x` and `y` must have the same number"),
+        ((shared_fit(), X, Y), {"batch_size": 0}, ValueError, "`batch_size` must be at least 1"),
+        ((shared_fit(), X, Y), {"start": shared_fit()}, TypeError, "`start` is not an option of"),
+        ((shared_fit(), X, Y), {"restarts": 2}, TypeError, "`restarts` is not an option of"),
+        ((shared_fit(), X, Y), {"kl_warmup": 0.5}, TypeError, "`kl_warmup` is not an option of"),
+        ((shared_fit(), X, Y), {"guide": "mean_field"}, TypeError, "`guide` is not an option of"),
+    ],
+)
+def test_update_names_an_invalid_argument(arguments, options, error, message):
+    with pytest.raises(error, match=message):
+        update(*arguments, progress=False, **options)
+
+
+def test_the_chains_of_an_update_have_separate_checkpoints(tmp_path):
+    options = {"epochs": 2, "seed": 3, "progress": False}
+    posterior = shared_fit(restarts=2)
+    first = update(posterior, X, Y, checkpoint=tmp_path, **options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chain-1", "chain-2"]
+    assert_same_fit(first, update(posterior, X, Y, **options))
+    assert_same_fit(first, update(posterior, X, Y, checkpoint=tmp_path, **options))
