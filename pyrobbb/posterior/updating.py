@@ -20,6 +20,7 @@ from ..likelihoods import Conditional
 from ..model.guides import MeanFieldGuide
 from ..model.network import BayesianNetwork
 from ..priors import Given
+from ..training.warm_start import check_not_pruned
 from .fitting import fit
 from .posterior import Posterior, check_posterior
 
@@ -129,6 +130,7 @@ def as_prior(chain: FittedChain) -> BayesianNetwork:
         raise TypeError(
             f"`posterior` must have a MeanFieldGuide to become a prior, got {type(guide).__name__}."
         )
+    check_not_pruned("posterior", guide)
     if not isinstance(likelihood, Conditional):
         raise TypeError(
             "`posterior` must have one of pyrobbb.likelihoods to become a prior, got "

@@ -64,7 +64,13 @@ def test_estimators_pass_the_checks_of_scikit_learn(name, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [BBBRegressor, BBBClassifier])
+@pytest.mark.parametrize(
+    "kind",
+    [  # each takes minutes, on a worker of its own
+        pytest.param(BBBRegressor, marks=pytest.mark.xdist_group("regressor defaults")),
+        pytest.param(BBBClassifier, marks=pytest.mark.xdist_group("classifier defaults")),
+    ],
+)
 def test_estimators_pass_the_checks_of_scikit_learn_with_their_defaults(kind):
     check_estimator(kind(), on_skip=None)
 

@@ -7,7 +7,7 @@ import torch
 from conjugate import LinearRegression
 from support import X, Y, assert_same_fit, shared_fit
 
-from pyrobbb import BayesianNetwork, MeanFieldGuide, fit, likelihoods, mlp, priors, update
+from pyrobbb import BayesianNetwork, MeanFieldGuide, fit, likelihoods, mlp, priors, prune, update
 from pyrobbb.posterior.updating import as_prior
 
 OPTIONS = {"seed": 0, "progress": False}
@@ -92,6 +92,7 @@ def test_update_refuses_other_guides_and_likelihoods():
     [
         ((None, X, Y), {}, TypeError, "`posterior` must be a Posterior, got NoneType"),
         ((shared_fit().chains[0], X, Y), {}, TypeError, "must be a Posterior, got FittedChain"),
+        ((prune(shared_fit(), 0.5), X, Y), {}, ValueError, "`posterior` is pruned and cannot be"),
         ((shared_fit(), 3.0, Y), {}, TypeError, "`x` must be array-like, .*, got a float"),
         ((shared_fit(), X[:0], Y[:0]), {}, ValueError, "`x` is empty"),
         ((shared_fit(), X, Y[:5]), {}, ValueError, "`x` and `y` must have the same number"),
