@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -92,20 +93,8 @@ class BBBEstimator(BaseEstimator):
         sample_weight : array-like of shape (n,), optional
             Weights of the rows, not normalised: a row of weight 2 counts as two equal rows.
         """
-        resumes = self.warm_start and self.__sklearn_is_fitted__()
-        self._check_parameters(is_further=resumes)
-        X, y, weight = self._validate(X, y, sample_weight, reset=not resumes)
-        self._y_shape = y.shape[1:]
-        if not resumes:
-            return self._fit_from_scratch(X, y, weight)
-        self.posterior_ = fit_once(
-            self._network(self.likelihood_),
-            self._prepare(X, y, weight),
-            self._training_options(),
-            checkpoint=Stages(("fit",), self.checkpoint).folder("fit"),
-            start=self.posterior_,
-        )
-        return self
+        with self._unchanged_on_error():
+            return self._fit(X, y, sample_weight)
 
     def predict_distribution(self, X: Any) -> Any:
         """Return the predictive distribution of each row.
@@ -182,6 +171,33 @@ class BBBEstimator(BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "posterior_")
+
+    @contextmanager
+    def _unchanged_on_error(self) -> Iterator[None]:
+        """Restore all attributes if a fit fails, so that they belong to one fit."""
+        before = dict(self.__dict__)
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any) -> Self:
+        resumes = self.warm_start and self.__sklearn_is_fitted__()
+        self._check_parameters(is_further=resumes)
+        X, y, weight = self._validate(X, y, sample_weight, reset=not resumes)
+        self._y_shape = y.shape[1:]
+        if not resumes:
+            return self._fit_from_scratch(X, y, weight)
+        self.posterior_ = fit_once(
+            self._network(self.likelihood_),
+            self._prepare(X, y, weight),
+            self._training_options(),
+            checkpoint=Stages(("fit",), self.checkpoint).folder("fit"),
+            start=self.posterior_,
+        )
+        return self
 
     def _fit_from_scratch(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Self:
         stages = Stages(self._stage_names(len(X)), self.checkpoint)

@@ -119,7 +119,8 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
         ----------
         Broderick et al. (2013), "Streaming Variational Bayes".
         """
-        return self._partial_fit(X, y, sample_weight, classes=classes)
+        with self._unchanged_on_error():
+            return self._partial_fit(X, y, sample_weight, classes=classes)
 
     def _validate(
         self,

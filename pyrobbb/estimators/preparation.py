@@ -16,6 +16,9 @@ from .holdout import choose_held_out
 CLIP_SD = 3.0
 """Distance from the mean, in standard deviations, beyond which `compress_tails` changes inputs."""
 
+MAX_TOTAL_WEIGHT = 1e12
+"""Far below the weights for which squares of gradients, which Adam needs, overflow in float32."""
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -151,4 +154,9 @@ def drop_zero_weights(
     is_positive = weight > 0
     if not is_positive.any():
         raise ValueError("`sample_weight` must be positive for at least one row, got only zeros.")
+    if weight.sum() > MAX_TOTAL_WEIGHT:
+        raise ValueError(
+            f"`sample_weight` must have a sum of at most {MAX_TOTAL_WEIGHT:g}, got "
+            f"{weight.sum():g}: weights count rows, so divide them by a constant."
+        )
     return X[is_positive], y[is_positive], weight[is_positive]

@@ -260,7 +260,8 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         ----------
         Broderick et al. (2013), "Streaming Variational Bayes".
         """
-        return self._partial_fit(X, y, sample_weight)
+        with self._unchanged_on_error():
+            return self._partial_fit(X, y, sample_weight)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -96,7 +96,8 @@ class TrainingOptions:
             "lr": self.lr,
             "restarts": self.restarts,
             "optimizer": OPTIMIZER,
-            "clip_norm": MAX_GRAD_NORM_PER_ROW * rows.total_weight,
+            # At least that of one row: the gradient of the KL divergence has no weight.
+            "clip_norm": MAX_GRAD_NORM_PER_ROW * max(rows.total_weight, 1.0),
             "kl_weight": self.kl_weight,
             "engine": self.engine,
             "device": self.device,

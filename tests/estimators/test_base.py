@@ -48,6 +48,23 @@ def test_rows_of_weight_0_are_ignored(friedman):
     )
 
 
+def test_weights_that_are_too_large_for_a_gradient_are_refused(friedman):
+    X, y = friedman
+    with pytest.raises(ValueError, match="`sample_weight` must have a sum of at most 1e"):
+        BBBRegressor(**QUICK_ESTIMATOR).fit(X, y, np.full(len(X), 1e20))
+
+
+@pytest.mark.parametrize("weight", [1e-6, 1e-30, 1e-200])
+def test_rows_of_nearly_no_weight_leave_the_prior(weight, friedman):
+    """The prior of the weights is normal: so are their draws, if the data count for nothing."""
+    X, y = friedman
+    options = QUICK_ESTIMATOR | {"hidden": (), "prior": "normal", "epochs": 600}
+    model = BBBRegressor(**options).fit(X, y, np.full(len(X), weight))
+    weights = model.posterior_.draws(2000, seed=0)["0.weight"]
+    assert weights.mean(0).abs().max() < 0.2
+    assert (weights.std(0) - 1).abs().max() < 0.2
+
+
 def test_rows_with_larger_weights_have_more_influence():
     X = np.zeros((40, 1))
     y = np.repeat([0.0, 1.0], 20)
@@ -160,6 +177,30 @@ def test_a_further_fit_accepts_y_as_a_column_or_a_vector(first, second, method, 
     assert len(model.standardised(X, y.reshape(first))[1]) == 100
     with pytest.raises(ValueError, match=r"`y` must have 1 target\(s\) as in the first fit, got 2"):
         getattr(model, method)(X, np.stack([y, y], 1))
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize(
+    ("options", "rows", "message"),
+    [
+        ({"early_stopping": True}, slice(1), "`early_stopping` holds out"),  # and two targets
+        ({"n_draws": 0}, slice(None), "`n_draws` must be at least 1"),
+        ({"device": "abacus"}, slice(None), "`device` must be a torch device"),
+    ],
+)
+def test_an_estimator_whose_fit_fails_stays_as_it_was(options, rows, message, method, friedman):
+    X, y = friedman
+    model = BBBRegressor(**QUICK_ESTIMATOR).fit(X, y)
+    expected = model.predict(X)
+    more = np.stack([y, y], 1) if method == "fit" else y
+    with pytest.raises(ValueError, match=message):
+        getattr(model.set_params(**options), method)(X[rows], more[rows])
+    model.set_params(n_draws=QUICK_ESTIMATOR["n_draws"])
+    np.testing.assert_array_equal(model.predict(X), expected)
+    unfitted = BBBRegressor(**QUICK_ESTIMATOR | options)
+    with pytest.raises(ValueError, match=message):
+        getattr(unfitted, method)(X[rows], y[rows])
+    assert vars(unfitted) == unfitted.get_params()
 
 
 def test_a_further_fit_of_a_classifier_accepts_a_column(iris):
