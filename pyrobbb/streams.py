@@ -29,6 +29,9 @@ CHUNK_COPIES = 3
 """Copies of a chunk of x in memory: as read, in the prediction, and in the previous prediction,
 which the caller may still hold."""
 
+N_SAMPLES, SAMPLE_BYTES = 16, 2**16
+"""Number and size of the parts of a file that represent its content."""
+
 Pair = tuple[np.ndarray, np.ndarray]
 
 
@@ -47,6 +50,10 @@ class Rows(Protocol):
 
     def read(self, chunk: int) -> Iterator[tuple[str, Pair]]:
         """Yield the rows of a chunk in pieces, each with its description for messages."""
+        ...
+
+    def content(self) -> dict[str, Any]:
+        """Return samples of the rows or files, and the times of the files."""
         ...
 
 
@@ -84,6 +91,19 @@ class MappedRows:
         end = min(first + self._chunk, self.n_data)
         pair = np.array(self.x[first:end]), np.array(self.y[first:end])
         yield f"rows {first} to {end - 1}", pair
+
+    def content(self) -> dict[str, Any]:
+        """Return rows of x and y, and the sizes and times of files of which not all rows are."""
+        rows: dict[str, Any] = {"x": self.x, "y": self.y}
+        times = []
+        for name, array in rows.items():
+            if isinstance(array, np.memmap):
+                n_rows = max(SAMPLE_BYTES * len(array) // max(array.nbytes, 1), 1)
+                parts = _samples(len(array), n_rows)
+                rows[name] = [np.array(array[part]) for part in parts]
+                if len(parts) > 1 and array.filename is not None:
+                    times.append(_size_and_time(Path(array.filename)))
+        return {**rows, "files of x": times}
 
 
 class Parquet:
@@ -186,6 +206,19 @@ class Parquet:
             yield f"{str(self.paths[i])!r}, row group {group}, rows {first} to {last}", pair
             first = last + 1
 
+    def content(self) -> dict[str, Any]:
+        """Return the columns, and bytes, sizes and times of the files."""
+        parts, times = [], []
+        for path in self.paths:
+            with path.open("rb") as file:
+                slices = _samples(path.stat().st_size, SAMPLE_BYTES)
+                for part in slices:
+                    file.seek(part.start)
+                    parts.append(file.read(part.stop - part.start))
+            if len(slices) > 1:
+                times.append(_size_and_time(path))
+        return {"x": [self.columns, self.target, parts], "files of x": times}
+
     def in_order(self, n_rows: int, shard: tuple[int, int] = (0, 1)) -> Iterator[np.ndarray]:
         """Yield the chunks of x in file order; a shard (i, n) has the i-th of every n chunks."""
         part, n_parts = shard
@@ -231,6 +264,19 @@ class Parquet:
             return pyarrow.parquet.ParquetFile(path, pre_buffer=False, **options)
         except pyarrow.ArrowInvalid as error:
             raise ValueError(f"`paths`: {str(path)!r} is not a parquet file ({error}).") from error
+
+
+def _samples(n: int, size: int) -> list[slice]:
+    """Return parts of n items, among them the first and the last; one part if they are few."""
+    if n <= N_SAMPLES * size:
+        return [slice(0, n)]
+    starts = np.linspace(0, n - size, N_SAMPLES).astype(int).tolist()
+    return [slice(start, start + size) for start in starts]
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _joined(pieces: list[np.ndarray]) -> np.ndarray:

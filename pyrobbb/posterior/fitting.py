@@ -48,6 +48,7 @@ def fit(
     callbacks: Callback | Sequence[Callback] = (),
     checkpoint: str | os.PathLike[str] | None = None,
     every: int | None = None,
+    resume: bool = False,
     processes: ProcessMode = "same_noise",
     start: Posterior | None = None,
     restarts: int = 1,
@@ -138,8 +139,16 @@ def fit(
         and ``checkpoint-2``, are written alternately: if the last is damaged or could not be
         written, a warning is logged and the previous one is used. `Posterior.load` reads either.
         Needs a guide chosen by name; a DataLoader must derive its order from torch's random state.
+        A checkpoint of a fit with other arguments is refused. Compared are numbers and names; the
+        initial weights, the data and the code of the module by their content; callables by their
+        code and the values it uses, callbacks by their code and constants; files by samples, size
+        and time; a DataLoader by its first batch and the batches of the epoch that is continued.
     every : int, optional
         Steps between checkpoints, rounded up to a whole engine call. None: about a minute.
+    resume : bool
+        True: continue from the checkpoint without comparing weights, data, code and callables,
+        which the caller vouches for. Needed if one of them cannot be compared, such as a callable
+        that holds an open file. Numbers and names are still compared.
     processes : {"same_noise", "own_noise", "alone"}
         How several processes work together, started by torchrun or joined in a process group of
         torch.distributed. Each is passed all of x and y, takes its share of every batch, and

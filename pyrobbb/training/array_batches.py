@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._core.arrays import ArrayLike, as_tensor
 from .._core.distributed import Team
-from .batches import Batches, crc32, rows_of_process, sizes_of_process
+from .batches import Batches, rows_of_process, sizes_of_process
 
 
 class ArrayBatches:
@@ -41,10 +41,9 @@ class ArrayBatches:
             self._x, self._y = self._x[rows], self._y[rows]
             self._row_weight = None if row_weight is None else row_weight[rows]
 
-    @cached_property
-    def checksum(self) -> str:
-        """A checksum of all rows and weights."""
-        return crc32(*(part for part in self._whole if part is not None))
+    def content(self) -> dict[str, Any]:
+        """Return all rows and weights, for the fingerprint of the fit."""
+        return dict(zip(("x", "y", "sample_weight"), self._whole, strict=True))
 
     def epochs(self, epochs: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
         """Yield the batches of a range of epochs, in a new order for each epoch and each chain."""

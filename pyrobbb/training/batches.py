@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -75,9 +74,8 @@ class BatchSource(Protocol):
         """Maximum number of batches in memory before more data are read. None: no bound."""
         ...
 
-    @property
-    def checksum(self) -> str:
-        """A checksum that identifies the data in a checkpoint."""
+    def content(self) -> dict[str, Any]:
+        """Return the data, or samples of them, by argument: for the fingerprint of the fit."""
         ...
 
     def epochs(self, epochs: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
@@ -89,13 +87,6 @@ def example_of(network: BayesianNetwork, x: Tensor, y: Tensor) -> tuple[Tensor, 
     """Return the first row, or all rows if the output for one depends on the others."""
     rows = network.example_of(x)
     return rows.clone(), y[: len(rows)].clone()
-
-
-def crc32(*tensors: Tensor) -> str:
-    """Return a checksum of the values of tensors."""
-    flat = (t.detach().cpu().reshape(-1).contiguous() for t in tensors)
-    sums = [zlib.crc32(t.view(torch.uint8).numpy().data) for t in flat]
-    return "-".join(f"{checksum:08x}" for checksum in sums)
 
 
 def rows_of_process(n_rows: int, team: Team) -> slice:

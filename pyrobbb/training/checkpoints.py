@@ -18,6 +18,7 @@ from ..fitted import FittedChain
 from ..model.network import BayesianNetwork
 from ..storage.folders import remove_leftovers
 from ..storage.strict_json import check_fields, prefix_errors
+from .fingerprint import difference_between
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +28,15 @@ SECONDS = 60.0
 MAX_WRITING_SHARE = 0.05
 """The default time is longer if writing would take more than this share of it."""
 FIELDS: dict[str, type | tuple[type, ...]] = {
-    "outline": dict,  # the fingerprint
+    "fingerprint": dict,
     "n_done": int,
     "is_over": bool,
     "seconds": float,
 }
+
+
+class EarlierVersionError(ValueError):
+    """The checkpoint was written by a version whose fingerprints did not cover the whole fit."""
 
 
 class Checkpoints:
@@ -44,10 +49,20 @@ class Checkpoints:
         Steps between checkpoints. None: about a minute, or more if they take long to write.
     fingerprint : mapping
         Identifies the fit: checkpoints with a different fingerprint are refused.
+    is_vouched : bool
+        Whether the digests in the fingerprint are not compared.
     """
 
-    def __init__(self, folder: Path, every: int | None, fingerprint: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        every: int | None,
+        fingerprint: Mapping[str, Any],
+        *,
+        is_vouched: bool = False,
+    ) -> None:
         self._folder, self._every, self._fingerprint = folder, every, fingerprint
+        self._is_vouched = is_vouched
         self._next = NAMES[0]
         self._n_done = 0  # at the last checkpoint
         self._written = time.monotonic()
@@ -75,7 +90,7 @@ class Checkpoints:
             storage.write(
                 self._folder / self._next,
                 chains,
-                extra={"fit": {"outline": self._fingerprint, **progress}},
+                extra={"fit": {"fingerprint": self._fingerprint, **progress}},
                 tensors=state["tensors"],
             )
         except OSError as error:
@@ -119,8 +134,17 @@ class Checkpoints:
         for name in NAMES:
             try:
                 extra, tensors[name] = storage.read_extra(self._folder / name)
+                stored = extra.get("fit", {})
+                if isinstance(stored, dict) and "outline" in stored:
+                    raise EarlierVersionError(
+                        f"`checkpoint` {str(self._folder)!r} was written by an earlier version of "
+                        "pyrobbb, which recorded less about the fit: delete the folder to start "
+                        "from the beginning, or complete the fit with that version."
+                    )
                 with prefix_errors(f"`checkpoint` {str(self._folder / name)!r} is damaged"):
-                    readable[name] = check_fields("'fit'", extra.get("fit", {}), FIELDS)
+                    readable[name] = check_fields("'fit'", stored, FIELDS)
+            except EarlierVersionError:
+                raise
             except FileNotFoundError:
                 continue
             except (ValueError, OSError) as error:
@@ -137,12 +161,14 @@ class Checkpoints:
             return None
         name = max(readable, key=lambda n: (readable[n]["n_done"], readable[n]["is_over"]))
         progress = readable[name]
-        fingerprint, stored = self._fingerprint, progress["outline"]
-        if item := first_difference(fingerprint, stored):
+        difference = difference_between(
+            progress["fingerprint"], self._fingerprint, is_vouched=self._is_vouched
+        )
+        if difference is not None:
+            remedy = "" if self._is_vouched else ", or pass resume=True if nothing has changed"
             raise ValueError(
-                f"`checkpoint` {str(self._folder)!r} belongs to another fit: its {item!r} is "
-                f"{stored.get(item)!r}, that of this fit {fingerprint.get(item)!r}. Choose another "
-                "folder, or delete this one to start from the beginning."
+                f"`checkpoint` {str(self._folder)!r} belongs to another fit: {difference}. Choose "
+                f"another folder, delete this one to start from the beginning{remedy}."
             )
         chains = storage.read(self._folder / name, network)
         for either in NAMES:
@@ -150,7 +176,7 @@ class Checkpoints:
                 remove_leftovers(self._folder / either)
         self._next = NAMES[1 - NAMES.index(name)]
         self._n_done = progress["n_done"]
-        state = {name: value for name, value in progress.items() if name != "outline"}
+        state = {name: value for name, value in progress.items() if name != "fingerprint"}
         histories = [chain.history for chain in chains]
         return {**state, "tensors": tensors[name], "histories": histories}, chains
 
@@ -160,11 +186,5 @@ def stored_seed(folder: Path) -> int | None:
     for parent in (folder, folder / "restart-0"):
         for name in NAMES:
             with suppress(OSError, ValueError, KeyError):  # `latest` reports what is wrong
-                return int(storage.read_extra(parent / name)[0]["fit"]["outline"]["seed"])
+                return int(storage.read_extra(parent / name)[0]["fit"]["fingerprint"]["seed"])
     return None
-
-
-def first_difference(fingerprint: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """Return the first name whose values differ in two fingerprints, if there is one."""
-    names = (*fingerprint, *other)
-    return next((name for name in names if fingerprint.get(name) != other.get(name)), None)

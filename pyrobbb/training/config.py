@@ -21,7 +21,6 @@ from ..elbo.objectives import KLWeight, Objective, make_elbo
 from ..engines.optimizers import OptimizerFactory, as_factory
 from ..fitted import FitSettings, FittedChain
 from ..model.network import BayesianNetwork
-from ..storage.specs import name_of
 from ..streams import Parquet
 from .callbacks import Callback
 from .placement import Device, DType, Placement
@@ -65,6 +64,7 @@ class FitConfig:
     callbacks: Callback | Sequence[Callback] = ()
     checkpoint: str | os.PathLike[str] | None = None
     every: int | None = None
+    resume: bool = False
     processes: ProcessMode = "same_noise"
     start: Any = None
     restarts: int = 1
@@ -113,6 +113,10 @@ class FitConfig:
         check_positive("lr", self.optimizer_and_lr[1])
         if self.checkpoint is not None:
             self._check_named_guide("checkpoint", "it is not stored")
+        if not isinstance(self.resume, bool):
+            raise TypeError(f"`resume` must be True or False, got {type(self.resume).__name__}.")
+        if self.resume and self.checkpoint is None:
+            raise ValueError("`resume` needs the folder of the checkpoints, `checkpoint`.")
         if self.restarts > 1:
             self._check_named_guide("restarts", "all chains would share its parameters")
             if isinstance(self.x, DataLoader | Parquet | np.memmap):
@@ -197,29 +201,6 @@ class FitConfig:
             n_processes=self.team.size if is_distributed else None,
             processes=self.processes if is_distributed else None,
         )
-
-    def fingerprint(self, settings: FitSettings, checksum: str) -> dict[str, Any]:
-        """Return the values that identify a fit when it is called again.
-
-        Parameters
-        ----------
-        settings : FitSettings
-            Those of this fit.
-        checksum : str
-            Of the data.
-        """
-        return {
-            **settings,
-            "engine": self.engine,
-            "estimator": getattr(self.elbo, "estimator", "reparam"),
-            "guide": self.guide if isinstance(self.guide, str) else "custom",
-            "schedule": self.schedule if isinstance(self.schedule, str) else "custom",
-            "optimizer": name_of(self.optimizer_and_lr[0]),
-            "clip_norm": self.clip_norm,
-            "patience": self.patience,
-            "is_validated": self.validation is not None,
-            "data": checksum,
-        }
 
 
 def _check_choice(argument: str, value: Any, choices: Any) -> None:

@@ -49,6 +49,11 @@ class Validation:
         self.nll: list[float] = []
         self._best: list[Tensor] = []
 
+    @property
+    def data(self) -> tuple[Tensor, Tensor]:
+        """The converted x and y."""
+        return self._x, self._y
+
     def score(self, guide: Callable[..., Any], fitted: list[nn.Parameter]) -> None:
         """Score the current parameters, and keep a copy of them if they are the best so far."""
         with evaluating(self._network):

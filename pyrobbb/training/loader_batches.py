@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,14 @@ from .._core.distributed import Team
 from .._core.random_state import PrivateRandomState, child_seed
 from ..model.network import BayesianNetwork
 from .batches import Batches, example_of
+from .loader_record import LoaderRecord
 
 Pair = tuple[Tensor, Tensor]
 
 SAMPLERS_OF_ALL_ROWS = (SequentialSampler, RandomSampler, WeightedRandomSampler)
 """Samplers that may yield any row, whose length is not the number of distinct rows."""
+N_REPLAYED = 64
+"""Batches of a completed epoch that are read again when a fit is resumed after it."""
 
 
 def loader_batches(
@@ -52,8 +55,8 @@ class MapLoaderBatches:
         Several processes need a DistributedSampler.
     """
 
-    checksum = ""
     n_consecutive: int | None = 1
+    record: LoaderRecord | None = None
 
     def __init__(
         self,
@@ -70,12 +73,16 @@ class MapLoaderBatches:
                 "processes: pass a torch.utils.data.DistributedSampler to it, or fit with "
                 "processes='alone'."
             )
-        x, y = first_pair(network, loader)
+        self._first = x, y = first_pair(network, loader)
         if not self._counts_rows:
             check_n_data(loader, n_data)
         self.batch_size = (loader.batch_size or len(x)) * self._team.size
         self.n_batches = len(loader)
         self.example = example_of(network, x, y)
+
+    def content(self) -> dict[str, Any]:
+        """Return the first batch, for the fingerprint of the fit."""
+        return {"first batch of x": self._first}
 
     def epochs(self, epochs: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
         """Yield the batches of some epochs one at a time, in the order of the loader.
@@ -84,11 +91,7 @@ class MapLoaderBatches:
         """
         seed = generators[0].initial_seed()
         for epoch in epochs:
-            if isinstance(sampler := sampler_of(self._loader), DistributedSampler):
-                sampler.set_epoch(epoch)
-            random_state = PrivateRandomState(child_seed(seed, epoch))
-            pairs = pairs_of(self._network, self._loader, random_state)
-            n_seen = 0
+            pairs, n_seen = self.pairs(epoch, seed), 0
             for i in range(self.n_batches):
                 pair = next(pairs, None)
                 if pair is None:
@@ -96,9 +99,18 @@ class MapLoaderBatches:
                 n_rows = len(pair[0])
                 n_total = n_rows * self._team.size  # a DistributedSampler makes them equal
                 n_seen += n_total
+                if self.record is not None:
+                    self.record.add(epoch, i, pair)
                 yield _single_batch(pair, n_rows, n_total, epoch * self.n_batches + i)
             if self._counts_rows:
                 check_rows_of_epoch(self.n_data, n_seen, pairs, self._team)
+
+    def pairs(self, epoch: int, seed: int) -> Iterator[Pair]:
+        """Yield the batches of an epoch."""
+        if isinstance(sampler := sampler_of(self._loader), DistributedSampler):
+            sampler.set_epoch(epoch)
+        random_state = PrivateRandomState(child_seed(seed, epoch))
+        return pairs_of(self._network, self._loader, random_state)
 
 
 class IterableLoaderBatches:
@@ -112,8 +124,8 @@ class IterableLoaderBatches:
         As for `MapLoaderBatches`. Each process must yield different rows.
     """
 
-    checksum = ""
     n_consecutive: int | None = 1
+    record: LoaderRecord | None = None
 
     def __init__(
         self,
@@ -124,10 +136,14 @@ class IterableLoaderBatches:
     ) -> None:
         self._network, self._loader, self._team = network, loader, team or Team()
         self.n_data = n_data
-        x, y = first_pair(network, loader)
+        self._first = x, y = first_pair(network, loader)
         self.batch_size = (loader.batch_size or len(x)) * self._team.size
         self.n_batches = math.ceil(n_data / self.batch_size)
         self.example = example_of(network, x, y)
+
+    def content(self) -> dict[str, Any]:
+        """Return the first batch, for the fingerprint of the fit."""
+        return {"first batch of x": self._first}
 
     def epochs(self, epochs: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
         """Yield the batches of some epochs one at a time, in the order of the loader.
@@ -136,10 +152,7 @@ class IterableLoaderBatches:
         """
         seed = generators[0].initial_seed()
         for epoch in epochs:
-            random_state = PrivateRandomState(child_seed(seed, epoch))
-            pairs = pairs_of(self._network, self._loader, random_state)
-            pairs = rebatch(pairs, self.batch_size // self._team.size)
-            n_seen = 0
+            pairs, n_seen = self.pairs(epoch, seed), 0
             for i in range(self.n_batches):
                 # A process that runs out of rows before the others uses a zero-weight dummy row.
                 pair = next(pairs, None)
@@ -150,11 +163,45 @@ class IterableLoaderBatches:
                     raise _too_few_rows(self.n_data, n_seen)
                 n_seen += n_total
                 number = epoch * self.n_batches + i
+                if self.record is not None:
+                    self.record.add(epoch, i, pair or self.example)
                 yield _single_batch(pair or self.example, n_rows, n_total, number)
             check_rows_of_epoch(self.n_data, n_seen, pairs, self._team)
 
+    def pairs(self, epoch: int, seed: int) -> Iterator[Pair]:
+        """Yield the batches of an epoch."""
+        random_state = PrivateRandomState(child_seed(seed, epoch))
+        pairs = pairs_of(self._network, self._loader, random_state)
+        return rebatch(pairs, self.batch_size // self._team.size)
+
 
 LoaderBatches = MapLoaderBatches | IterableLoaderBatches
+
+
+def load_record(
+    batches: LoaderBatches, state: Mapping[str, Tensor], n_done: int, seed: int
+) -> None:
+    """Expect what the loader gave before a checkpoint, from now on.
+
+    Parameters
+    ----------
+    batches : LoaderBatches
+        With a record.
+    state : mapping of str to Tensor
+        From `LoaderRecord.state_dict`.
+    n_done : int
+        Steps done. After a completed epoch, its first batches are compared immediately, because no
+        batch of it will be read again.
+    seed : int
+    """
+    record = batches.record
+    assert record is not None
+    record.load_state_dict(state)
+    epoch, n_given = record.epoch, len(record.given)
+    if n_done >= (epoch + 1) * batches.n_batches:
+        pairs = batches.pairs(epoch, seed)
+        for i, pair in zip(range(min(n_given, N_REPLAYED)), pairs, strict=False):
+            record.add(epoch, i, pair)
 
 
 def first_pair(network: BayesianNetwork, loader: DataLoader[Any]) -> Pair:

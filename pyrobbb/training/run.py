@@ -19,12 +19,15 @@ from ..fitted import FitSettings, FittedChain
 from ..model.functional import evaluating
 from ..model.guides import MeanFieldGuide, auto_normal
 from ..model.network import BayesianNetwork
-from .batches import BatchSource, crc32
-from .checkpoints import Checkpoints, first_difference
+from .batches import BatchSource
+from .checkpoints import Checkpoints
 from .config import FitConfig
 from .data_source import open_batches
 from .early_stopping import Validation
 from .engine_choice import make_engine
+from .fingerprint import check_processes_agree, fingerprint_of
+from .loader_batches import LoaderBatches
+from .loader_record import LoaderRecord
 from .run_state import RunState
 from .step_plan import StepPlan
 from .warm_start import check_not_pruned, load_chain
@@ -149,10 +152,21 @@ def start(config: FitConfig, starts: Sequence[ChainStart], folder: Path | None) 
     plan = StepPlan(config, data, epochs, seeds)
     checkpoints = stored = None
     if folder is not None or config.team.size > 1:  # the fingerprint needs a pass over the data
-        fingerprint = fingerprint_of(config, starts, data, epochs)
-        _check_processes_agree(config, fingerprint)
+        fingerprint = fingerprint_of(
+            config,
+            settings_of(config, data, epochs),
+            networks,
+            guides,
+            [] if validation is None else validation.data,
+            data,
+            seeds[0],
+        )
+        calls = {"checkpoint": folder is not None, "number of callbacks": len(config.callback_list)}
+        check_processes_agree(config.team.gather({**fingerprint, **calls}))
         if folder is not None:
-            checkpoints = Checkpoints(folder, config.every, fingerprint)
+            if isinstance(data, LoaderBatches):
+                data.record = LoaderRecord()
+            checkpoints = Checkpoints(folder, config.every, fingerprint, is_vouched=config.resume)
             stored = _read_checkpoint(config, checkpoints, networks, guides)
     for network, guide in zip(networks, guides, strict=True):
         config.team.broadcast_tensors([*parameters_of(network, guide), *network.buffers()])
@@ -161,9 +175,7 @@ def start(config: FitConfig, starts: Sequence[ChainStart], folder: Path | None) 
     # other engines draw dropout and per-example noise from it, which differ between processes.
     if engine.name != "svi" or config.processes == "own_noise":
         reseed(rank_seed(seeds[0], config.team.rank))
-    state = RunState(
-        engine, validation, config.team, n_chains=len(networks), n_batches=data.n_batches
-    )
+    state = RunState(engine, validation, data, config.team, seeds)
     if stored is not None:
         state.load_state_dict(stored)
         action = "is complete" if state.is_over else "continues"
@@ -198,32 +210,6 @@ def _read_checkpoint(
                 load_chain(chain, network, guide)
     stored: dict[str, Any] | None = config.team.broadcast(state)
     return stored
-
-
-def fingerprint_of(
-    config: FitConfig, starts: Sequence[ChainStart], data: BatchSource, epochs: int
-) -> dict[str, Any]:
-    """Return the values that identify a fit when it is run again, or in another process."""
-    settings = settings_of(config, data, epochs)
-    fingerprint = {**config.fingerprint(settings, data.checksum), "seed": starts[0].seed}
-    fitted = [chain.fitted for chain in starts if chain.fitted is not None]
-    if fitted:
-        fingerprint["start"] = "-".join(
-            crc32(*parameters_of(chain.network, chain.guide)) for chain in fitted
-        )
-    return fingerprint
-
-
-def _check_processes_agree(config: FitConfig, fingerprint: dict[str, Any]) -> None:
-    """Raise unless `fit` has been called with the same arguments and rows in all processes."""
-    first, *others = config.team.gather(fingerprint)
-    for rank, other in enumerate(others, 1):
-        if name := first_difference(first, other):
-            raise ValueError(
-                "All processes must call fit with the same arguments and the same rows: "
-                f"{name!r} is {first.get(name)!r} in process 0 and {other.get(name)!r} in process "
-                f"{rank}. For independent fits: processes='alone'."
-            )
 
 
 def make_guide(

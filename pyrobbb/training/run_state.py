@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from .._core.random_state import RandomState
 from .._core.state_dicts import with_prefix
 from ..engines.base import Engine
 from ..fitted import History
+from .batches import BatchSource
 from .early_stopping import Validation
+from .loader_batches import LoaderBatches, load_record
 
 
 class RunState:
@@ -23,9 +25,10 @@ class RunState:
     ----------
     engine : Engine
     validation : Validation or None
+    data : BatchSource
     team : Team
-    n_chains, n_batches : int
-        Number of chains that are fitted side by side, and of batches in an epoch.
+    seeds : sequence of int
+        One for each chain that is fitted side by side.
 
     Attributes
     ----------
@@ -43,13 +46,13 @@ class RunState:
         self,
         engine: Engine,
         validation: Validation | None,
+        data: BatchSource,
         team: Team,
-        *,
-        n_chains: int,
-        n_batches: int,
+        seeds: Sequence[int],
     ) -> None:
         self.engine, self.validation, self._team = engine, validation, team
-        self._n_chains, self._n_batches = n_chains, n_batches
+        self._data, self._seed = data, seeds[0]
+        self._n_chains, self._n_batches = len(seeds), data.n_batches
         self.n_steps = 0
         self.is_over = self.is_interrupted = False
         self.losses: list[np.ndarray] = []
@@ -90,6 +93,9 @@ class RunState:
         best = {} if self.validation is None else self.validation.state_dict()
         of_rank = {name: tensor for name, tensor in engine.items() if name.startswith("noise.")}
         of_rank |= {f"random.{name}": t for name, t in RandomState.now().tensors().items()}
+        if isinstance(self._data, LoaderBatches) and self._data.record is not None:
+            given = self._data.record.state_dict()
+            of_rank |= {f"loader.{name}": tensor for name, tensor in given.items()}
         by_rank = self._team.gather(of_rank)
         tensors = {
             **{f"engine.{name}": tensor for name, tensor in engine.items() if name not in of_rank},
@@ -116,4 +122,6 @@ class RunState:
         if self.validation is not None:
             self.validation.nll = histories[0].validation_nll.tolist()
             self.validation.load_state_dict(with_prefix(tensors, "best."))
+        if isinstance(self._data, LoaderBatches) and self._data.record is not None:
+            load_record(self._data, with_prefix(of_rank, "loader."), self.n_steps, self._seed)
         RandomState.of(with_prefix(of_rank, "random.")).restore()

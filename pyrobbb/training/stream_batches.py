@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from .._core.distributed import Team
 from .._core.random_state import PrivateRandomState
 from ..model.network import BayesianNetwork
 from ..streams import Parquet, Rows, Shuffle
-from .batches import Batches, crc32, example_of, rows_of_process, sizes_of_process
+from .batches import Batches, example_of, rows_of_process, sizes_of_process
 
 BUFFER_ROWS, BUFFER_BYTES = 2**17, 2**27
 """Maximum numbers of rows and of bytes in the shuffle buffer."""
@@ -42,11 +43,9 @@ class StreamBatches:
         buffer_rows = min(BUFFER_ROWS, BUFFER_BYTES // max(row_bytes, 1))
         self.n_consecutive = min(max(buffer_rows // self.batch_size, 1), self.n_batches)
 
-    @property
-    def checksum(self) -> str:
-        """A checksum of the first row and the number of chunks: reading all rows takes too long."""
-        x, y = self.example
-        return f"{self._rows.n_chunks}-{crc32(x, y)}"
+    def content(self) -> dict[str, Any]:
+        """Return samples of the files, for the fingerprint: reading all rows takes too long."""
+        return self._rows.content()
 
     def epochs(self, epochs: range, generators: Sequence[torch.Generator]) -> Iterator[Batches]:
         """Yield the batches of a range of epochs, one buffer at a time.

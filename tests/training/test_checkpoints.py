@@ -287,14 +287,19 @@ def test_checkpoint_of_another_fit_is_refused(tmp_path, monkeypatch, options, me
 def test_checkpoint_of_different_data_is_refused(tmp_path, monkeypatch):
     crash_a_fit(tmp_path, monkeypatch)
     monkeypatch.setattr(sys.modules[__name__], "X", X + 1)
-    with pytest.raises(ValueError, match=r"belongs to another fit: its 'data' is"):
+    with pytest.raises(
+        ValueError, match=r"belongs to another fit: its 'x' differs from that of this fit"
+    ):
         resume(tmp_path)
 
 
 def test_checkpoint_of_a_different_network_is_refused(tmp_path, monkeypatch):
     crash_a_fit(tmp_path, monkeypatch)
+    wider = mlp(3, [5], 1, "tanh", seed=0)
+    with pytest.raises(ValueError, match="belongs to another fit: its 'network' differs"):
+        resume(tmp_path, net=wider)
     with pytest.raises(ValueError, match="does not fit"):
-        resume(tmp_path, net=mlp(3, [5], 1, "tanh", seed=0))
+        resume(tmp_path, net=wider, resume=True)
 
 
 def test_seed_of_the_checkpoint_is_used_if_none_is_passed(tmp_path, monkeypatch):
@@ -371,6 +376,6 @@ def test_checkpoint_of_a_fit_with_a_different_start_is_refused(tmp_path):
     quick_fit(start=initial[0], checkpoint=tmp_path / "fit")
     quick_fit(start=initial[0], checkpoint=tmp_path / "fit")
     with pytest.raises(
-        ValueError, match=r"belongs to another fit: its 'start' is '.*', that of this fit '.*'"
+        ValueError, match=r"belongs to another fit: its 'start' differs from that of this fit"
     ):
         quick_fit(start=initial[1], checkpoint=tmp_path / "fit")
