@@ -136,10 +136,10 @@ class _Digester:
         if isinstance(value, functools.cached_property):
             return _join("cached_property", self.of(value.func))
         if isinstance(value, functools.partial):
-            options = sorted(value.keywords.items())
+            options = tuple(sorted_items(value.keywords))
             return _join("partial", self.of_all([value.func, value.args, options]))
-        if type(value) in (tuple, list):
-            return _join(type(value).__name__, self.of_all(value))
+        if type(value) is tuple:
+            return _join("tuple", self.of_all(value))
         return self._of_content(value)
 
     def _of_content(self, value: Any) -> bytes:
@@ -154,6 +154,8 @@ class _Digester:
             return _join("array", kind, value.tobytes())
         if isinstance(value, nn.Module):
             return self._of_module(value)
+        if type(value) is list:
+            return _join("list", self.of_all(value))
         if type(value) is dict:
             return _join("dict", self.of_all(part for item in value.items() for part in item))
         if type(value) in (set, frozenset):

@@ -196,8 +196,7 @@ def load_record(
     """
     record = batches.record
     assert record is not None
-    record.load_state_dict(state)
-    epoch, n_given = record.epoch, len(record.given)
+    epoch, n_given = record.load_state_dict(state)
     if n_done >= (epoch + 1) * batches.n_batches:
         pairs = batches.pairs(epoch, seed)
         for i, pair in zip(range(min(n_given, N_REPLAYED)), pairs, strict=False):

@@ -1,4 +1,4 @@
-"""LoaderRecord: what a DataLoader has given, to find out whether it gives the same when resumed."""
+"""LoaderRecord: what a DataLoader has given, to find out whether it gives the same again."""
 
 from __future__ import annotations
 
@@ -14,23 +14,15 @@ MAX_HASHED = 2**20
 
 
 class LoaderRecord:
-    """The hashes of the batches of the current epoch.
-
-    Attributes
-    ----------
-    epoch : int
-    given : list of int
-        A hash of each batch of this epoch so far.
-    """
+    """The hashes of the batches of the last two epochs: a loader is read ahead of the steps."""
 
     def __init__(self) -> None:
-        self.epoch, self.given = 0, list[int]()
+        self._given: dict[int, list[int]] = {}  # by epoch
         self._expected: dict[tuple[int, int], int] = {}  # by epoch and number in it
 
     def add(self, epoch: int, number: int, pair: tuple[Tensor, Tensor]) -> None:
         """Add a batch; raise a ValueError if the loader gave another one before the checkpoint."""
-        if epoch != self.epoch:
-            self.epoch, self.given = epoch, []
+        self._given = {e: given for e, given in self._given.items() if e >= epoch - 1}
         hashed = _hash(pair)
         if self._expected.get((epoch, number), hashed) != hashed:
             raise ValueError(
@@ -38,16 +30,20 @@ class LoaderRecord:
                 "the fit took before its last checkpoint: pass the same data in the same order, or "
                 "delete the folder `checkpoint` to start from the beginning."
             )
-        self.given[number:] = [hashed]
+        self._given.setdefault(epoch, [])[number:] = [hashed]
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the epoch and the hashes."""
-        return {"epoch": torch.tensor(self.epoch), "given": torch.tensor(self.given).long()}
+    def state_dict(self, n_done: int, n_batches: int) -> dict[str, Tensor]:
+        """Return the epoch of the last step that is done, and the hashes of its batches so far."""
+        epoch = (n_done - 1) // n_batches
+        given = self._given.get(epoch, [])[: n_done - epoch * n_batches]
+        return {"epoch": torch.tensor(epoch), "given": torch.tensor(given).long()}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Expect the batches of a state from now on."""
-        self.epoch, self.given = int(state["epoch"]), state["given"].tolist()
-        self._expected = {(self.epoch, i): hashed for i, hashed in enumerate(self.given)}
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> tuple[int, int]:
+        """Expect the batches of a state from now on; return its epoch and their number."""
+        epoch, given = int(state["epoch"]), state["given"].tolist()
+        self._given = {epoch: given}
+        self._expected = {(epoch, i): hashed for i, hashed in enumerate(given)}
+        return epoch, len(given)
 
 
 def _hash(pair: tuple[Tensor, Tensor]) -> int:

@@ -94,7 +94,7 @@ class RunState:
         of_rank = {name: tensor for name, tensor in engine.items() if name.startswith("noise.")}
         of_rank |= {f"random.{name}": t for name, t in RandomState.now().tensors().items()}
         if isinstance(self._data, LoaderBatches) and self._data.record is not None:
-            given = self._data.record.state_dict()
+            given = self._data.record.state_dict(self.n_steps, self._n_batches)
             of_rank |= {f"loader.{name}": tensor for name, tensor in given.items()}
         by_rank = self._team.gather(of_rank)
         tensors = {
