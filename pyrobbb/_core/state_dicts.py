@@ -64,3 +64,18 @@ def load_tensors(
                 "stored tensors."
             )
     module.load_state_dict(dict(stored))
+
+
+def copy_tensors(stored: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    """Copy stored tensors into tensors of the same names, shapes and dtypes."""
+    if stored.keys() != target.keys():
+        name = min(stored.keys() ^ target.keys())
+        raise ValueError(f"its tensor {name!r} is {'missing' if name in target else 'unknown'}.")
+    for name, tensor in target.items():
+        source = stored[name]
+        if tensor.shape != source.shape or tensor.dtype != source.dtype:
+            raise ValueError(
+                f"its tensor {name!r} has shape {tuple(source.shape)} and {source.dtype}, must "
+                f"have {tuple(tensor.shape)} and {tensor.dtype}."
+            )
+        tensor.copy_(source)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .._core.arrays import ArrayLike, check_count, check_number
 from .._core.global_state import global_state_locked, without_validation
+from .._core.state_dicts import copy_tensors
 from ..engines.auto import limit_threads
 from ..engines.base import Steps
 from ..engines.optimizers import FlatAdam
@@ -306,7 +307,7 @@ class Agent(ABC):
     def _restore(self, stored: storage.StoredAgent) -> None:
         load_chain(stored.posterior.chains[0], self._network, self._guide)
         self._n_acted, self._replay.n_seen = stored.n_acted, stored.n_seen
-        storage.copy_tensors(stored.tensors, self._tensors())
+        copy_tensors(stored.tensors, self._tensors())
         self._adam.n_steps = self.n_seen // self._config.update_every * self._config.n_steps
         history = stored.posterior.history
         self._losses = np.stack([history.nll, history.kl], 1)[:, :, None]

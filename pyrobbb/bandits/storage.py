@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,18 +96,3 @@ def read(path: str | os.PathLike[str], kind: str) -> StoredAgent:
             f"`path` {name} is damaged: an agent has one chain, got {len(posterior.chains)}."
         )
     return StoredAgent(fields["arguments"], fields["n_acted"], fields["n_seen"], tensors, posterior)
-
-
-def copy_tensors(stored: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
-    """Copy stored tensors into tensors of the same names, shapes and dtypes."""
-    if stored.keys() != target.keys():
-        name = min(stored.keys() ^ target.keys())
-        raise ValueError(f"its tensor {name!r} is {'missing' if name in target else 'unknown'}.")
-    for name, tensor in target.items():
-        source = stored[name]
-        if tensor.shape != source.shape or tensor.dtype != source.dtype:
-            raise ValueError(
-                f"its tensor {name!r} has shape {tuple(source.shape)} and {source.dtype}, must "
-                f"have {tuple(tensor.shape)} and {tensor.dtype}."
-            )
-        tensor.copy_(source)

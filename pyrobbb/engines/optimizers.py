@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyro.optim
 import torch
 from torch import Tensor, nn
+
+from .._core.state_dicts import copy_tensors
+from .optimizer_state import pack_state, unpack_state
 
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
 """``(parameters, lr=...) -> torch.optim.Optimizer``, such as a class of torch.optim."""
@@ -109,10 +111,11 @@ class FlatAdam:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore a state returned by `state_dict`."""
-        for name, tensor in self.state_dict().items():
-            if name != "n_steps":
-                tensor.copy_(state[name])
-        self.n_steps = int(state["n_steps"])
+        own, stored = self.state_dict(), dict(state)
+        n_steps = stored.pop("n_steps")
+        del own["n_steps"]
+        copy_tensors(stored, own)
+        self.n_steps = int(n_steps)
 
 
 class TorchOptimizer:
@@ -132,24 +135,11 @@ class TorchOptimizer:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state of the torch optimiser."""
-        return {"torch": pack_state(self._optimizer)}
+        return pack_state(self._optimizer)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore a state returned by `state_dict`."""
-        unpack_state(self._optimizer, state["torch"])
-
-
-def pack_state(optimizer: torch.optim.Optimizer) -> Tensor:
-    """Return the state of any torch optimiser as a tensor of bytes."""
-    buffer = io.BytesIO()
-    torch.save(optimizer.state_dict(), buffer)
-    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
-
-
-def unpack_state(optimizer: torch.optim.Optimizer, state: Tensor) -> None:
-    """Restore a state returned by `pack_state`, without running any code stored in it."""
-    buffer = io.BytesIO(state.numpy().tobytes())
-    optimizer.load_state_dict(torch.load(buffer, weights_only=True))
+        unpack_state(self._optimizer, state)
 
 
 def flat_optimizer(

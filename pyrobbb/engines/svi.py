@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from .._core.distributed import Team
 from .._core.global_state import global_state_locked, without_validation
 from .._core.random_state import RandomState
+from .._core.state_dicts import with_prefix
 from ..model.network import BayesianNetwork
 from .base import NonFiniteLossError, Steps, find_non_finite, non_finite_loss_error
-from .optimizers import OptimizerFactory, pack_state, unpack_state
+from .optimizer_state import pack_state, unpack_state
+from .optimizers import OptimizerFactory
 
 MIN_STEP_WEIGHT = 1e-30
 """Used in place of a weight of 0, which `pyro.poutine.scale` rejects."""
@@ -96,13 +98,13 @@ class SVIEngine:
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state of the optimiser; the noise is drawn from torch's random state."""
         return {
-            "optimizer": pack_state(self._optim.torch_optimizer),
+            **{f"optimizer.{n}": t for n, t in pack_state(self._optim.torch_optimizer).items()},
             "n_steps": torch.tensor(self._n_steps),
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore a state returned by `state_dict`."""
-        unpack_state(self._optim.torch_optimizer, state["optimizer"])
+        unpack_state(self._optim.torch_optimizer, with_prefix(state, "optimizer."))
         self._n_steps = int(state["n_steps"])
 
     def _model(self, x: Tensor, y: Tensor, n_data: int) -> Tensor:

@@ -106,8 +106,12 @@ class Checkpoints:
             self._next = NAMES[1 - NAMES.index(self._next)]
             logger.debug("Wrote the checkpoint at step %d.", state["n_done"])
         # Also after a failure, so that a full disk is not tried again at each step.
-        self._n_done, self._written = state["n_done"], time.monotonic()
+        self.postpone(state["n_done"])
         self._pause = max(SECONDS, (self._written - began) / MAX_WRITING_SHARE)
+
+    def postpone(self, n_done: int) -> None:
+        """Count the time and the steps to the next checkpoint from now, after `n_done` steps."""
+        self._n_done, self._written = n_done, time.monotonic()
 
     def latest(
         self, network: BayesianNetwork

@@ -17,6 +17,7 @@ from .._core.global_state import ordinary_autograd
 from .._core.random_state import IsolatedState, seeded
 from ..engines.auto import limit_threads
 from ..engines.base import Steps
+from ..engines.optimizer_state import NotStorableError
 from ..fitted import FittedChain
 from ..model.functional import evaluating
 from .callbacks import EpochEnd
@@ -176,8 +177,13 @@ def write_checkpoint(run: Run, isolated: IsolatedState) -> None:
     """Write a checkpoint; rank 0 writes, all processes contribute."""
     assert run.checkpoints is not None
     run.state.engine.sync()
-    with isolated.active():  # its random state is a part of the checkpoint
-        state = run.state.state_dict()
+    try:
+        with isolated.active():  # its random state is a part of the checkpoint
+            state = run.state.state_dict()
+    except NotStorableError as error:  # the optimiser has changed its state during the fit
+        logger.warning("There is no checkpoint at step %d: %s", run.state.n_steps, error)
+        run.checkpoints.postpone(run.state.n_steps)
+        return
     if not run.config.team.is_rank_zero:
         return
     with contextlib.ExitStack() as modes:

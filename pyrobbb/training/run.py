@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from .._core.random_state import rank_seed, reseed, seeded
+from ..engines.optimizer_state import check_storable
 from ..fitted import FitSettings, FittedChain
 from ..model.functional import evaluating
 from ..model.guides import MeanFieldGuide, auto_normal
@@ -164,6 +165,7 @@ def start(config: FitConfig, starts: Sequence[ChainStart], folder: Path | None) 
         calls = {"checkpoint": folder is not None, "number of callbacks": len(config.callback_list)}
         check_processes_agree(config.team.gather({**fingerprint, **calls}))
         if folder is not None:
+            check_storable(config.optimizer_and_lr[0], parameters)
             if isinstance(data, LoaderBatches):
                 data.record = LoaderRecord()
             checkpoints = Checkpoints(folder, config.every, fingerprint, is_vouched=config.resume)
