@@ -1,6 +1,6 @@
 """Posteriors that the tests of storage save, and functions that edit their folders."""
 
-import hashlib
+import contextlib
 import json
 
 import numpy as np
@@ -11,6 +11,7 @@ from support import posterior_of
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, Posterior, fit, likelihoods, mlp, priors
 from pyrobbb.fitted.history import History
+from pyrobbb.storage.folders import hash_of_header
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype(np.float32)
@@ -57,18 +58,29 @@ def header_of(folder):
 
 
 def edit(folder, **changes):
-    (folder / "posterior.json").write_text(json.dumps({**header_of(folder), **changes}))
+    """Change fields of the header, and sign the folder."""
+    write_header(folder, {**header_of(folder), **changes})
 
 
 def tensors_file(folder):
     return folder / header_of(folder)["tensors"]["file"]
 
 
+def write_header(folder, header, *, is_signed=True):
+    """Write a header; with a hash that covers it and the tensors, if it still refers to them."""
+    reference = header.get("tensors") if isinstance(header, dict) else None
+    if is_signed and isinstance(reference, dict) and "sha256" in reference:
+        with contextlib.suppress(ValueError, KeyError, OSError, RecursionError):
+            hashed = hash_of_header(header)
+            hashed.update((folder / str(reference["file"])).read_bytes())
+            header = {**header, "tensors": {**reference, "sha256": hashed.hexdigest()}}
+    (folder / "posterior.json").write_text(json.dumps(header))
+
+
 def sign(folder):
     """Write the current size and hash of the tensors into the header."""
-    body = tensors_file(folder).read_bytes()
-    reference = {"file": tensors_file(folder).name, "bytes": len(body)}
-    edit(folder, tensors={**reference, "sha256": hashlib.sha256(body).hexdigest()})
+    file = tensors_file(folder)
+    edit(folder, tensors={"file": file.name, "bytes": file.stat().st_size, "sha256": ""})
 
 
 def edit_tensors(folder, **changes):

@@ -18,6 +18,7 @@ from .base import BBBEstimator
 from .labels import as_labels, class_indices, known_classes, list_labels
 from .preparation import Rows, drop_zero_weights, numeric_array, plain_array, prepare
 from .stages import Stages, fit_once
+from .stored_parameters import labels_from_json
 
 
 class BBBClassifier(ClassifierMixin, BBBEstimator):
@@ -170,4 +171,4 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
         return {"classes": storage.labels_to_json(self.classes_)}
 
     def _restore(self, description: Mapping[str, Any]) -> None:
-        self.classes_ = storage.labels_from_json(description["classes"])
+        self.classes_ = labels_from_json(description["classes"])

@@ -8,12 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .. import storage
+from .._core.arrays import check_count
+from ..model.mlp import mlp_spec
 from ..posterior.posterior import Posterior
 from ..prediction import Standardizer
 from ..storage.specs import PARTS, build, custom_names, describe
+from .stored_parameters import check_stored_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +56,7 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
     if not isinstance(seed, int | np.integer | None):
         logger.info("`random_state` is not an integer: the stored estimator has None instead.")
         params["random_state"] = None
+    check_stored_parameters(params)
     description: dict[str, Any] = {
         "class": type(estimator).__name__,
         "params": {n: v.item() if isinstance(v, np.generic) else v for n, v in params.items()},
@@ -98,7 +103,7 @@ def read(path: str | os.PathLike[str], kinds: Sequence[type[Any]]) -> tuple[Any,
         name = description["class"]
         kind = next((kind for kind in kinds if kind.__name__ == name), None)
         estimator = None if kind is None else _rebuild(kind, description, tensors, posterior)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"`path` {os.fspath(path)!r} is damaged: its estimator cannot be rebuilt "
             f"({type(error).__name__}: {error})."
@@ -116,24 +121,30 @@ def _rebuild(
     posterior: Posterior,
 ) -> Any:
     params = dict(description["params"])
+    check_stored_parameters(params)
     if isinstance(params["hidden"], list):
         params["hidden"] = tuple(params["hidden"])
     for name in PARTS:
         if isinstance(params.get(name), dict):
             params[name] = build(name, params[name], tensors)
     estimator = kind(**params)
-    n_features = description["n_features"]
+    n_features, hidden = description["n_features"], description["hidden"]
+    check_count("n_features", n_features)
+    check_count("seed", description["seed"], least=0)
+    for size in (*hidden, *description.get("y_shape", ())):
+        check_count("hidden` or `y_shape", size)
     estimator.n_features_in_ = n_features
-    estimator.seed_ = int(description["seed"])
-    estimator.hidden_ = tuple(int(n) for n in description["hidden"])
+    estimator.seed_ = description["seed"]
+    estimator.hidden_ = tuple(hidden)
     if "feature_names" in description:
         names = description["feature_names"]
+        _check(all(isinstance(name, str) for name in names), "strings as feature names")
         _check(len(names) == n_features, "as many feature names as features")
         estimator.feature_names_in_ = np.array(names, dtype=object)
     for name in SCALINGS:
         if f"{name}.loc" in tensors:
             scaling = Standardizer(tensors[f"{name}.loc"], tensors[f"{name}.scale"])
-            _check(bool((scaling.scale > 0).all()), f"positive scales in {name}")
+            _check_scaling(name, scaling)
             setattr(estimator, name, scaling)
     _check(estimator.input_scaling_.loc.shape == (n_features,), "a scaling for each feature")
     for chain in posterior.chains:
@@ -142,7 +153,21 @@ def _rebuild(
     # A folder holds one likelihood, which all chains share.
     estimator.likelihood_ = posterior.chains[0].network.likelihood
     estimator._restore(description)
+    spec = mlp_spec(posterior.chains[0].network.net)
+    n_outputs = estimator._n_outputs(estimator.likelihood_)
+    _check(
+        spec is None or (spec.hidden, spec.n_out) == (estimator.hidden_, n_outputs),
+        "a network of its hidden sizes and with the outputs that its target needs",
+    )
     return estimator
+
+
+def _check_scaling(name: str, scaling: Standardizer) -> None:
+    loc, scale = scaling.loc, scaling.scale
+    _check(loc.dtype == scale.dtype == torch.float64, f"float64 numbers in {name}")
+    _check(loc.shape == scale.shape, f"a location and a scale for each column in {name}")
+    _check(bool(loc.isfinite().all() and scale.isfinite().all()), f"finite numbers in {name}")
+    _check(bool((scale > 0).all()), f"positive scales in {name}")
 
 
 def _check(holds: bool, what: str) -> None:
@@ -163,10 +188,3 @@ def labels_to_json(labels: np.ndarray) -> dict[str, Any]:
         "dtype": labels.dtype.str if labels.dtype.kind != "O" else "O",
         "values": labels.tolist(),
     }
-
-
-def labels_from_json(stored: Mapping[str, Any]) -> np.ndarray:
-    """Return the class labels from the plain data that `labels_to_json` returned."""
-    dtype = np.dtype(stored["dtype"])
-    _check(dtype.kind in "biufUO", "class labels of a type that can be stored")
-    return np.array(stored["values"], dtype=dtype)

@@ -1,8 +1,8 @@
-"""A folder that holds a JSON header and tensors, replaced atomically and checked when it is read.
+"""A folder that holds a JSON header and tensors, replaced atomically.
 
-The header, ``posterior.json``, names the file of tensors that belongs to it, with its size and
-hash. New tensors are written to a new file, and the folder changes its content at the moment when
-the new header replaces the old one.
+The header, ``posterior.json``, names the file of tensors that belongs to it, with its size and a
+hash of both. New tensors are written to a new file, and the folder changes its content at the
+moment when the new header replaces the old one. Symbolic links are not followed.
 """
 
 from __future__ import annotations
@@ -12,27 +12,21 @@ import hashlib
 import json
 import os
 import re
-import reprlib
 import secrets
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
-from .strict_json import check_fields, parse_object, prefix_errors
+from .._core.scratch_files import locked_file, remove_abandoned
 
-FORMAT = 2
+FORMAT = 3
 HEADER = "posterior.json"
-TENSORS = re.compile(r"posterior-[0-9a-f]{16}\.safetensors")
-SCRATCH = re.compile(r"\.posterior-[0-9a-f]{16}\.json")
-MIN_LEFTOVER_AGE = 3600.0
-"""Age, in seconds, from which a file that no header names is assumed to be left by a crash; a
-younger file may belong to another process that is still writing. The tensors of the replaced
-header are removed immediately."""
+TENSORS = re.compile(r"posterior-([0-9a-f]{16})\.safetensors")
+SCRATCH = re.compile(r"\.posterior-([0-9a-f]{16})\.json")
 
 
 def write_folder(
@@ -40,7 +34,8 @@ def write_folder(
 ) -> None:
     """Write a header and tensors, replacing those that the folder holds.
 
-    After a crash or an error at any moment, the folder holds either the old or the new ones.
+    After a crash or an error at any moment, the folder holds either the old or the new ones. What
+    killed processes have left in it is removed.
 
     Parameters
     ----------
@@ -54,16 +49,15 @@ def write_folder(
     FileExistsError
         If the path is a file, or a folder with other contents.
     OSError
-        If the folder cannot be written; the subclass depends on the reason.
+        If the folder cannot be written, or is a symbolic link; the subclass depends on the reason.
     """
     folder, token = Path(path), secrets.token_hex(8)
     body = save({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()})
-    reference = {
-        "file": (name := f"posterior-{token}.safetensors"),
-        "bytes": len(body),
-        "sha256": hashlib.sha256(body).hexdigest(),
-    }
+    reference: dict[str, Any] = {"file": (name := _tensors_name(token)), "bytes": len(body)}
     whole = {"format": FORMAT, **header, "tensors": reference}
+    hashed = hash_of_header(whole)
+    hashed.update(body)
+    reference["sha256"] = hashed.hexdigest()
     text = json.dumps(whole, indent=2, allow_nan=False).encode()
     missing: list[Path] = []
     try:
@@ -72,7 +66,7 @@ def write_folder(
         for new in reversed(missing):
             new.mkdir(exist_ok=True)
             _sync(new.parent)
-        _replace(folder, folder / name, body, folder / f".posterior-{token}.json", text)
+        _replace(folder, folder / name, body, folder / _scratch_name(token), text)
     except BaseException as error:
         for new in missing:
             with suppress(OSError):  # it is not empty
@@ -85,29 +79,65 @@ def write_folder(
         ) from error
 
 
-def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Remove the files that a crash has left in a folder.
+def hash_of_header(header: Mapping[str, Any]) -> Any:
+    """Return the hash of a header without its own hash, to be updated by the tensors."""
+    reference = {n: v for n, v in header["tensors"].items() if n != "sha256"}
+    text = json.dumps({**header, "tensors": reference}, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode() + b"\n")
 
-    Call it only in the one process that writes to the folder: a file that another process is
-    writing would be removed too.
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove the files that killed processes have left in a folder.
 
     Parameters
     ----------
     path : path-like
     """
     folder = Path(path)
-    if folder.is_dir():
-        for entry in _unreferenced(folder, _tensors_named_in(folder / HEADER)):
-            entry.unlink(missing_ok=True)
+    if not folder.is_dir():
+        return
+    tokens = {token for entry in folder.iterdir() if (token := _token_of(entry.name))}
+    for token in tokens:
+        tensors, scratch = folder / _tensors_name(token), folder / _scratch_name(token)
+        if not tensors.exists():  # they are written first
+            remove_abandoned(scratch)
+        elif tensors_named_in(folder / HEADER) != tensors.name:
+            remove_abandoned(tensors, scratch)
+
+
+def _tensors_name(token: str) -> str:
+    return f"posterior-{token}.safetensors"
+
+
+def _scratch_name(token: str) -> str:
+    return f".posterior-{token}.json"
+
+
+def _token_of(name: str) -> str | None:
+    match = TENSORS.fullmatch(name) or SCRATCH.fullmatch(name)
+    return None if match is None else match[1]
 
 
 def _check_replaceable(folder: Path) -> None:
     """Raise unless the folder is new, empty or written by this module."""
+    if folder.is_symlink():
+        raise OSError(
+            errno.ELOOP, "it is a symbolic link, which is not followed. Pass the folder itself"
+        )
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(errno.EEXIST, "it is a file. Pass a folder")
-    if not folder.exists() or (folder / HEADER).is_file():
+    if not folder.exists():
         return
-    foreign = [entry.name for entry in folder.iterdir() if not _is_ours(entry.name)]
+    entries = list(folder.iterdir())
+    for entry in entries:
+        if entry.is_symlink() and (entry.name == HEADER or _token_of(entry.name)):
+            raise OSError(
+                errno.ELOOP,
+                f"its {entry.name!r} is a symbolic link, which is not followed. Remove it",
+            )
+    if (folder / HEADER).is_file():
+        return
+    foreign = [entry.name for entry in entries if not _token_of(entry.name)]
     if foreign:
         raise FileExistsError(
             errno.EEXIST,
@@ -116,41 +146,35 @@ def _check_replaceable(folder: Path) -> None:
         )
 
 
-def _is_ours(name: str) -> bool:
-    return bool(TENSORS.fullmatch(name) or SCRATCH.fullmatch(name))
-
-
-def _unreferenced(folder: Path, name: str | None) -> list[Path]:
-    """Return the files of this module in a folder, except the header and the named tensors."""
-    return [entry for entry in folder.iterdir() if _is_ours(entry.name) and entry.name != name]
-
-
 def _replace(folder: Path, tensors: Path, body: bytes, scratch: Path, text: bytes) -> None:
     try:
-        _write_through(tensors, body)
-        _write_through(scratch, text)
-        _sync(folder)  # both files must be in the directory before a header refers to them
-        old = _tensors_named_in(folder / HEADER)
-        os.replace(scratch, folder / HEADER)
+        # The tensors are locked until the header names them.
+        with locked_file(tensors) as stream:
+            _write_through(stream, body)
+            with open(scratch, "xb") as stream:
+                _write_through(stream, text)
+            _sync(folder)  # both files must be in the directory before a header refers to them
+            old = tensors_named_in(folder / HEADER)
+            os.replace(scratch, folder / HEADER)
     except BaseException:
         # Ctrl-C may arrive just after the replacement.
-        if _tensors_named_in(folder / HEADER) != tensors.name:
+        if tensors_named_in(folder / HEADER) != tensors.name:
             for new in (tensors, scratch):
                 with suppress(OSError):
                     new.unlink()
         raise
     _sync(folder)
-    with suppress(OSError):  # a later call removes what cannot be removed now
-        for entry in _unreferenced(folder, tensors.name):
-            if entry.name == old or time.time() - entry.stat().st_mtime > MIN_LEFTOVER_AGE:
-                entry.unlink()
+    if old is not None and old != tensors.name:
+        with suppress(OSError):  # a later call removes what cannot be removed now
+            (folder / old).unlink()
+    with suppress(OSError):
+        remove_leftovers(folder)
 
 
-def _write_through(file: Path, content: bytes) -> None:
-    with open(file, "xb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+def _write_through(stream: IO[bytes], content: bytes) -> None:
+    stream.write(content)
+    stream.flush()
+    os.fsync(stream.fileno())
 
 
 def _sync(folder: Path) -> None:
@@ -162,98 +186,11 @@ def _sync(folder: Path) -> None:
             os.close(handle)
 
 
-def _tensors_named_in(header: Path) -> str | None:
+def tensors_named_in(header: Path) -> str | None:
     """Return the name of the tensors' file in a header, even if the header is damaged."""
     try:
-        names = TENSORS.findall(header.read_bytes().decode(errors="replace"))
+        content = header.read_bytes().decode(errors="replace")
     except FileNotFoundError:
         return None
+    names = [match[0] for match in TENSORS.finditer(content)]
     return names[-1] if names else None  # `tensors` is the last field
-
-
-def read_folder(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read the header and the tensors of a folder. No code in them is run.
-
-    Returns
-    -------
-    header : dict
-        Of its fields, only `format` and `tensors` have been checked.
-    tensors : dict of str to Tensor
-        The file has the size and the hash in the header.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no folder, or no header in it.
-    ValueError
-        If it is damaged or in another format.
-    """
-    folder = Path(path)
-    before, header = None, _read_header(folder)
-    while header != before:  # a concurrent save removes the tensors of the header just read
-        with prefix_errors(f"`path` {str(folder)!r} is damaged"):
-            reference = check_fields(
-                "'tensors'", header.get("tensors"), {"file": str, "bytes": int, "sha256": str}
-            )
-            if not TENSORS.fullmatch(reference["file"]):  # such as ../../elsewhere
-                raise ValueError(
-                    "'file' in its 'tensors' must be posterior-<16 hexadecimal digits>.safetensors,"
-                    f" got {reprlib.repr(reference['file'])}."
-                )
-            tensors = _read_tensors(folder, reference)
-        if tensors is not None:
-            return header, tensors
-        before, header = header, _read_header(folder)
-    raise ValueError(
-        f"`path` {str(folder)!r} is damaged: its file {reference['file']!r} is missing."
-    )
-
-
-def _read_header(folder: Path) -> dict[str, Any]:
-    if not (folder / HEADER).is_file():
-        raise FileNotFoundError(f"`path` {str(folder)!r} holds no posterior (no {HEADER}).")
-    content = (folder / HEADER).read_bytes()
-    with prefix_errors(f"`path` {str(folder)!r} is damaged"):
-        header = parse_object(HEADER, content)
-        number = header.get("format")
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise ValueError(
-                f"'format' in its {HEADER} must be a whole number, got {reprlib.repr(number)}."
-            )
-    if number != FORMAT:
-        remedy = (
-            "Read it with the version that wrote it, or a later one"
-            if number > FORMAT
-            else "It is older than the first release: fit and save again"
-        )
-        versions = header.get("versions")
-        writer = versions.get("pyrobbb") if isinstance(versions, dict) else None
-        raise ValueError(
-            f"`path` {str(folder)!r} has format {reprlib.repr(number)}, written by pyrobbb "
-            f"{reprlib.repr(writer)}; this version of pyrobbb reads format {FORMAT}. {remedy}."
-        )
-    return header
-
-
-def _read_tensors(folder: Path, reference: Mapping[str, Any]) -> dict[str, Tensor] | None:
-    """Read the file of tensors; return None if it does not exist."""
-    name = reference["file"]
-    file = folder / name
-    if file.exists() and not file.is_file():
-        raise ValueError(f"its {name!r} is not a file.")
-    try:
-        body = file.read_bytes()
-    except FileNotFoundError:
-        return None
-    if len(body) < reference["bytes"]:
-        raise ValueError(
-            f"its file {name!r} is truncated: it has {len(body)} of {reference['bytes']} bytes."
-        )
-    if len(body) > reference["bytes"] or hashlib.sha256(body).hexdigest() != reference["sha256"]:
-        raise ValueError(
-            f"its file {name!r} has been changed: it is not the one that {HEADER} was written for."
-        )
-    try:
-        return load(body)
-    except Exception as error:  # safetensors has its own exception class
-        raise ValueError(f"its file {name!r} is not a safetensors file ({error}).") from error

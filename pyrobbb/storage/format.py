@@ -32,6 +32,18 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "tensors": dict,
 }
 
+SETTINGS: dict[str, tuple[tuple[type, ...], float]] = {
+    **dict.fromkeys(("epochs", "batch_size", "n_particles", "n_processes"), ((int,), 1)),
+    "n_data": ((int,), 0),
+    **dict.fromkeys(("engine", "objective", "autocast", "processes"), ((str,), 0)),
+    "kl_weight": ((str, int, float), 0),
+    "kl_warmup": ((int, float), 0),
+    "lr": ((int, float), 0),
+    "seed": ((int,), 0),
+    "is_weighted": ((bool,), 0),
+}
+"""Types and least values of the settings of a fit; other settings are the caller's notes."""
+
 INTEGERS = (torch.int64, torch.int32)
 REALS = (torch.float64, torch.float32, *INTEGERS)
 
@@ -56,6 +68,11 @@ def check_header(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> No
     if header["net"] is not None:
         parse_mlp_spec(header["net"])
     _check_data(header["data"])
+    for entry in settings:
+        _check_settings(entry)
+    for name, tensor in tensors.items():
+        if name.startswith(("prior", "likelihood")):
+            check_finite(name, tensor)
     prefixes = ("extra.", *(f"chain-{i}." for i in range(len(settings))))
     known = {name for name in tensors if name.startswith(prefixes)}
     for part in PARTS:
@@ -64,6 +81,16 @@ def check_header(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> No
         raise ValueError(
             f"its tensors contain {min(tensors.keys() - known)!r}, which belongs to no part of it."
         )
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise unless the settings of a fit have the types of `FitSettings`."""
+    for name, (types, least) in SETTINGS.items():
+        value = settings.get(name)
+        is_number = not isinstance(value, str)
+        if value is None or (type(value) in types and not (is_number and value < least)):
+            continue
+        raise ValueError(f"{name!r} in its 'settings' is invalid: {reprlib.repr(value)}.")
 
 
 def _check_data(data: dict[str, Any]) -> None:
@@ -94,6 +121,21 @@ def check_chain_tensors(tensors: Mapping[str, Tensor]) -> None:
     if "example" not in tensors or tensors["example"].dim() < 1 or not len(tensors["example"]):
         raise ValueError("its tensors must contain 'example', a row of x.")
     check_history(with_prefix(tensors, "history."))
+    for name, tensor in tensors.items():
+        if name.startswith(("guide.", "example", "history.nelbo", "history.nll", "history.kl")):
+            # The rho of a weight that has been pruned is minus infinity.
+            check_finite(name, tensor, may_be_neginf=name == "guide.rho")
+
+
+def check_finite(name: str, tensor: Tensor, *, may_be_neginf: bool = False) -> None:
+    """Raise a ValueError unless all values of a tensor are finite."""
+    if not tensor.is_floating_point():
+        return
+    is_good = tensor.isfinite() | tensor.isneginf() if may_be_neginf else tensor.isfinite()
+    if not bool(is_good.all()):
+        raise ValueError(
+            f"its tensor {name!r} holds {int((~is_good).sum())} values that are NaN or infinite."
+        )
 
 
 def check_history(values: Mapping[str, Tensor]) -> None:

@@ -19,8 +19,15 @@ from ..fitted import FitSettings, FittedChain, History
 from ..model.guides import MeanFieldGuide, auto_normal
 from ..model.mlp import mlp, mlp_spec
 from ..model.network import BayesianNetwork
-from .folders import read_folder
-from .format import build_part, check_chain_tensors, check_header, row_schema, target_schema
+from .folder_reading import read_folder
+from .format import (
+    build_part,
+    check_chain_tensors,
+    check_finite,
+    check_header,
+    row_schema,
+    target_schema,
+)
 from .specs import PARTS, custom_names, describe, parse_mlp_spec, shapes_of
 from .strict_json import prefix_errors
 
@@ -142,6 +149,8 @@ def _read_chain(
 ) -> FittedChain:
     """Load the tensors of a chain into a network, and rebuild its guide and history."""
     load_tensors("net", network.net, with_prefix(stored, "net."))
+    for parameter, values in network.net.named_parameters():
+        check_finite(f"net.{parameter}", values.detach())  # buffers may hold anything
     network.eval()  # in training mode, building the guide would update the buffers of batch norm
     example = stored["example"].to(next(network.net.parameters()).device)
     data = header["data"]

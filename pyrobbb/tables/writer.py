@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
-import secrets
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from .._core.scratch_files import replacing
 from .errors import TableError
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def check_model_folder(path: str | os.PathLike[str]) -> None:
         If the folder cannot be written, or the path exists and is not a model.
     """
     path, target = os.fspath(path), Path(path).absolute()
+    if target.is_symlink():
+        raise TableError("is a symbolic link, which is not followed; pass the folder.", path)
     is_free = not target.exists() or (target.is_dir() and not any(target.iterdir()))
     if not is_free and not (target / "posterior.json").is_file():
         raise TableError("exists and is not a model; choose another folder, or remove it.", path)
@@ -110,20 +112,14 @@ def _file_writer(path: str) -> Iterator[Callable[[pd.DataFrame], None]]:
         with Path(path).open("wb", buffering=0) as device, _writer_to(device, suffix) as write:
             yield write
         return
-    target = Path(path).resolve()
-    scratch = target.parent / f".{target.name}-{secrets.token_hex(8)}"
-    try:
-        with scratch.open("wb") as file, contextlib.ExitStack() as stack:
+    with replacing(Path(path).resolve()) as file:
+        with contextlib.ExitStack() as stack:
             inner: Any = file
             if is_compressed:
                 inner = stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0))
             yield stack.enter_context(_writer_to(inner, suffix))
         if _is_device(path):
             raise TableError("is no longer a regular file and was not replaced.", path)
-        scratch.replace(target)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bandit_agents import KINDS, advance, context_at, small, state_of
+from stored_folders import header_of, write_header
 
 from pyrobbb import BayesianNetwork, Posterior, fit, mlp, priors
 from pyrobbb.bandits import ThompsonSampler
@@ -71,10 +72,6 @@ def test_a_loaded_agent_has_the_arguments_of_the_saved_one(tmp_path):
     assert posterior.settings["n_data"] == 20
 
 
-def header_of(folder):
-    return json.loads((folder / "posterior.json").read_text())
-
-
 @pytest.fixture
 def folder(tmp_path):
     agent = small()
@@ -96,7 +93,7 @@ def folder(tmp_path):
 def test_an_inconsistent_folder_is_rejected(folder, change, message):
     header = header_of(folder)
     header["extra"]["bandit"] |= change
-    (folder / "posterior.json").write_text(json.dumps(header))
+    write_header(folder, header)
     with pytest.raises(ValueError, match=message):
         ThompsonSampler.load(folder)
 
@@ -113,7 +110,7 @@ def test_an_inconsistent_folder_is_rejected(folder, change, message):
 def test_modified_arguments_are_rejected(folder, change, message):
     header = header_of(folder)
     header["extra"]["bandit"]["arguments"] |= change
-    (folder / "posterior.json").write_text(json.dumps(header))
+    write_header(folder, header)
     with pytest.raises(ValueError, match=message):
         ThompsonSampler.load(folder)
 

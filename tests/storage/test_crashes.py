@@ -27,6 +27,9 @@ SAVES = """
         x, settings = torch.full((1, 5), value), {"value": value}
         return Posterior((FittedChain(network, guide, history, x, settings),))
 
+    # What is imported at the first save, so that not every forked process imports it.
+    posterior(0.0, 4).save(folder.parent / "first")
+
     def stored_value():
         try:
             read = Posterior.load(folder)

@@ -1,7 +1,6 @@
 """Folders of a header and tensors: intact after any crash, and checked when they are read."""
 
 import errno
-import json
 import os
 import stat
 import time
@@ -16,10 +15,14 @@ from stored_folders import (
     header_of,
     names_in,
     tensors_file,
+    write_header,
     write_signed,
 )
 
 from pyrobbb import Posterior, priors
+from pyrobbb._core import scratch_files
+from pyrobbb._core.scratch_files import locked_file
+from pyrobbb.storage import folder_reading
 
 
 def test_files_are_flushed_before_the_header_is_replaced_and_old_tensors_removed_after(
@@ -183,7 +186,7 @@ def test_saved_files_have_the_default_permissions(posterior, tmp_path):
 
 def test_reading_during_a_save_returns_the_new_posterior(posterior, folder, monkeypatch):
     other = fitted(prior=priors.Normal(2.0), epochs=1)
-    read_bytes = Path.read_bytes
+    opened = folder_reading.opened
     is_first = True
 
     def interrupted(path):
@@ -191,21 +194,38 @@ def test_reading_during_a_save_returns_the_new_posterior(posterior, folder, monk
         if path.suffix == ".safetensors" and is_first:  # between the header and the tensors
             is_first = False
             other.save(folder)
-        return read_bytes(path)
+        return opened(path)
 
-    monkeypatch.setattr(Path, "read_bytes", interrupted)
+    monkeypatch.setattr(folder_reading, "opened", interrupted)
     assert Posterior.load(folder).network.prior == priors.Normal(2.0)
 
 
-def test_saving_removes_old_leftovers_and_keeps_recent_files(posterior, folder):
-    ages = {"0" * 16: 10, "1" * 16: 4000}
-    for token, age in ages.items():
-        for name in (f"posterior-{token}.safetensors", f".posterior-{token}.json"):
+def pair_of_names(token):
+    return [f".posterior-{token * 16}.json", f"posterior-{token * 16}.safetensors"]
+
+
+def test_saving_removes_leftovers_and_keeps_what_is_being_written(posterior, folder):
+    for name in (*pair_of_names("0"), pair_of_names("1")[0], pair_of_names("2")[1]):
+        (folder / name).write_text("")
+    with locked_file(folder / pair_of_names("3")[1]):
+        (folder / pair_of_names("3")[0]).write_text("")
+        posterior.save(folder)
+        writing = pair_of_names("3")
+        assert names_in(folder) == sorted([*writing, "posterior.json", tensors_file(folder).name])
+    posterior.save(folder)
+    assert names_in(folder) == sorted(["posterior.json", tensors_file(folder).name])
+
+
+def test_without_locks_only_old_leftovers_are_removed(posterior, folder, monkeypatch):
+    monkeypatch.setattr(scratch_files, "fcntl", None)
+    for token, age in {"0": 10, "1": 4000}.items():
+        for name in pair_of_names(token):
             (folder / name).write_text("")
             os.utime(folder / name, (time.time() - age,) * 2)
     posterior.save(folder)
-    recent = [f".posterior-{'0' * 16}.json", f"posterior-{'0' * 16}.safetensors"]
-    assert names_in(folder) == sorted([*recent, "posterior.json", tensors_file(folder).name])
+    assert names_in(folder) == sorted(
+        [*pair_of_names("0"), "posterior.json", tensors_file(folder).name]
+    )
 
 
 def test_missing_folder_raises_file_not_found_error(tmp_path):
@@ -217,11 +237,14 @@ def test_missing_folder_raises_file_not_found_error(tmp_path):
 def _without(folder, field):
     header = header_of(folder)
     del header[field]
-    (folder / "posterior.json").write_text(json.dumps(header))
+    write_header(folder, header)
 
 
 def _point_to(folder, name):
-    edit(folder, tensors={**header_of(folder)["tensors"], "file": name})
+    header = header_of(folder)
+    write_header(
+        folder, {**header, "tensors": {**header["tensors"], "file": name}}, is_signed=False
+    )
 
 
 DAMAGE = {
@@ -231,7 +254,7 @@ DAMAGE = {
     ),
     "newer": (
         lambda f: edit(f, format=99, versions={"pyrobbb": "9.1"}),
-        r"has format 99, written by pyrobbb '9.1'; .* reads format 2. Read it with the version",
+        r"has format 99, written by pyrobbb '9.1'; .* reads formats 2 and 3. Read it with the ver",
     ),
     "older": (lambda f: edit(f, format=1), "has format 1, .* fit and save again"),
     "tensors missing": (

@@ -22,6 +22,7 @@ from stored_folders import (
     header_of,
     sign,
     tensors_file,
+    write_header,
     write_signed,
 )
 from torch import nn
@@ -249,7 +250,7 @@ def test_arbitrary_header_is_read_or_refused_with_the_path(victims, name, mutati
             inner[str(value)[:5]] = value
         else:
             inner[key] = value
-    (folder / "posterior.json").write_text(json.dumps(header))
+    write_header(folder, header)
     assert_read_or_refused(folder)
 
 

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from stored_folders import assert_refused, by_hand, edit, fitted, header_of
+from stored_folders import assert_refused, by_hand, edit, fitted, header_of, write_header
 
 from pyrobbb import BayesianNetwork, Posterior, mlp, priors
 from pyrobbb.storage.strict_json import check_fields
@@ -65,14 +65,15 @@ def test_invalid_json_is_refused(folder, name):
 
 
 def test_nan_is_refused(folder):
-    edit(folder, extra={"a": math.nan})
+    header = {**header_of(folder), "extra": {"a": math.nan}}
+    (folder / "posterior.json").write_text(json.dumps(header))
     assert_refused(folder, "it contains the number NaN")
 
 
 def test_missing_and_surplus_fields_are_refused(folder):
     header = header_of(folder)
     guide = header.pop("guide")
-    (folder / "posterior.json").write_text(json.dumps(header))
+    write_header(folder, header)
     assert_refused(folder, "its posterior.json has no field 'guide'")
     edit(folder, guide=guide, code="1")
     assert_refused(folder, "has the unknown field 'code'")

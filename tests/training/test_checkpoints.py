@@ -242,12 +242,12 @@ def test_fit_does_not_start_again_if_all_checkpoints_are_damaged(tmp_path, monke
 def test_full_disk_does_not_end_the_fit(tmp_path, monkeypatch, caplog, n_written):
     original, n = folders._write_through, 0
 
-    def write(file, content):
+    def write(stream, content):
         nonlocal n
         n += 1
         if n > 2 * n_written:  # tensors and header
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
-        original(file, content)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), stream.name)
+        original(stream, content)
 
     monkeypatch.setattr(folders, "_write_through", write)
     assert_equal(quick_fit(checkpoint=tmp_path, every=20), quick_fit())
