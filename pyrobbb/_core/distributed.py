@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that torchrun sets in each process."""
+JOIN_SECONDS = 60.0
+"""Time in which the other processes must have joined; they are started together."""
 
 
 class LostProcessError(ConnectionError):
@@ -43,12 +46,21 @@ class Team:
 
     @classmethod
     def current(cls) -> Team:
-        """Return the processes of torch's default group, after joining it under torchrun."""
+        """Return the processes of torch's default group, after joining it under torchrun.
+
+        Raises
+        ------
+        ValueError
+            If the environment variables of torchrun are not valid.
+        LostProcessError
+            If the other processes do not join.
+        """
         if not dist.is_available():
             return cls()
         if not dist.is_initialized():
             if not all(name in os.environ for name in TORCHRUN_VARIABLES):
                 return cls()
+            _check_environment()
             _join()
         return cls(dist.get_rank(), dist.get_world_size())
 
@@ -115,21 +127,55 @@ class Team:
             ) from error
 
 
+def _check_environment() -> None:
+    """Raise a ValueError unless the variables of torchrun are the numbers of a process."""
+    size = _number_in_environment("WORLD_SIZE", 1, None)
+    _number_in_environment("RANK", 0, size - 1)
+    _number_in_environment("MASTER_PORT", 0, 2**16 - 1)
+
+
+def _number_in_environment(name: str, least: int, most: int | None) -> int:
+    text = os.environ[name]
+    if not (text.isdecimal() and least <= int(text) and (most is None or int(text) <= most)):
+        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(
+            f"The environment variable {name} must be a whole number {bounds}, got {text!r}: unset "
+            f"{_ALL_VARIABLES} to fit in one process, or start the processes by torchrun."
+        )
+    return int(text)
+
+
+_ALL_VARIABLES = f"{', '.join(TORCHRUN_VARIABLES[:-1])} and {TORCHRUN_VARIABLES[-1]}"
+
+
 def _join() -> None:
     # Import this module before the group exists. If torch's optimisers import it later, the default
     # arguments of its functions keep the group alive after `_leave`, and the threads of the group
     # outlive the interpreter.
     import torch.distributed.nn.functional
+    from torch.distributed.constants import default_pg_timeout
     from torch.distributed.rendezvous import rendezvous
 
     has_gpu = torch.cuda.is_available()
     if has_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-    store, rank, size = next(rendezvous("env://"))
-    if os.environ.get("GROUP_WORLD_SIZE") == "1":
-        # torchrun on one machine keeps its store when it restarts the processes. Without a separate
-        # prefix, the new processes would read the addresses of those that have died.
-        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    limit = timedelta(seconds=JOIN_SECONDS)
+    try:
+        store, rank, size = next(rendezvous("env://", timeout=limit))
+        if os.environ.get("GROUP_WORLD_SIZE") == "1":
+            # torchrun on one machine keeps its store when it restarts the processes. Without a
+            # separate prefix, the new processes would read the addresses of those that have died.
+            store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        store.set(f"joined-{rank}", "")
+        store.wait([f"joined-{other}" for other in range(size)], limit)
+    except RuntimeError as error:  # the base of all errors of torch.distributed
+        rank_text, size_text, *address = (os.environ[name] for name in TORCHRUN_VARIABLES)
+        raise LostProcessError(
+            f"RANK={rank_text} and WORLD_SIZE={size_text} are set, but the other processes have not "
+            f"joined in {JOIN_SECONDS:g} s at {':'.join(address)}: unset {_ALL_VARIABLES} to fit in "
+            "one process, or start all processes by torchrun."
+        ) from error
+    store.set_timeout(default_pg_timeout)
     backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     atexit.register(_leave)

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from pyrobbb import BayesianNetwork, Posterior, fit, mlp
+from pyrobbb._core import distributed
 from pyrobbb._core.distributed import Team
 from pyrobbb.training.batches import sizes_of_process
 
@@ -22,11 +24,11 @@ TOLERANCE = 1e-5
 """Relative: float32 sums in another order, over some hundred steps of Adam."""
 
 
-def small_fit(**options):
+def small_fit(net=None, x=X, **options):
     """Fit in batches of 20; the last has one row, so that some process has no row."""
-    network = BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0))
+    network = BayesianNetwork(mlp(3, [4], 1, "tanh", seed=0) if net is None else net)
     options = {"epochs": 12, "batch_size": 20, "seed": 1, "engine": "fused", **options}
-    return fit(network, X, Y, progress=False, **options)
+    return fit(network, x, Y, progress=False, **options)
 
 
 CASES = {
@@ -61,15 +63,9 @@ def child(out):
         small_fit(**options).save(f"{out}/{name}-{os.environ['RANK']}")
     small_fit(callbacks=lambda end: epochs_seen.append(end.epoch) or end.epoch == 3)
     assert epochs_seen == ([1, 2, 3] if dist.get_rank() == 0 else [])
-    outcomes = {}
     rank = dist.get_rank()
-    for name, options in {"lr": {"lr": 0.01 + rank}, "alone": {"processes": "alone"}}.items():
-        try:
-            outcomes[name] = small_fit(**options)
-        except ValueError as error:
-            outcomes[name] = str(error)
-    assert "'lr' is 0.01 in process 0 and" in outcomes["lr"]
-    assert "n_processes" not in outcomes["alone"].settings
+    check_disagreements(rank)
+    assert "n_processes" not in small_fit(processes="alone").settings
     rows = torch.utils.data.TensorDataset(torch.as_tensor(X), torch.as_tensor(Y))
     try:
         loader = torch.utils.data.DataLoader(rows, batch_size=10)
@@ -96,6 +92,40 @@ def child(out):
         assert "yields 101 rows" in str(error)  # noqa: PT017
     else:
         raise AssertionError("A wrong `n_data` was accepted.")
+
+
+def frozen(value):
+    """Return a network of which only a frozen weight or a buffer may differ."""
+    net = mlp(3, [4], 1, "tanh", seed=0)
+    net.register_buffer("unused", torch.tensor(float(value)))
+    return net
+
+
+def check_disagreements(rank):
+    """Check that processes with different arguments raise before the first exchange of tensors."""
+    activations = nn.Tanh, nn.ReLU, nn.ELU
+    same = mlp(3, [4], 1, "tanh", seed=0)
+    disagreements = {
+        "'lr' is 0.01 in process 0 and 1.01 in process 1": {"lr": 0.01 + rank},
+        "'x' differs between process 0 and process 1": {"x": X + rank},
+        "'schedule' differs between": {"schedule": lambda fraction: 1 - fraction / (1 + rank)},
+        "'starting values of the network' differs between": {"net": mlp(3, [4], 1, seed=rank)},
+        "'starting values of the network' differs": {"net": frozen(rank)},
+        "'network' differs between": {
+            "net": nn.Sequential(*same[:1], activations[rank](), same[2])
+        },
+        "'network' differs": {"net": mlp(3, [4 + rank], 1, seed=0)},
+        "'number of callbacks' is 1 in process 0 and 2": {
+            "callbacks": [lambda end: None] * (1 + rank)
+        },
+        "'checkpoint' is False in process 0 and True": {"checkpoint": "nowhere" if rank else None},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.distributed.broadcast", None)  # of tensors
+        for message, options in disagreements.items():
+            with pytest.raises(ValueError, match="All processes must call fit") as caught:
+                small_fit(**options)
+            assert message in str(caught.value), caught.value
 
 
 class Share(torch.utils.data.IterableDataset):
@@ -263,6 +293,41 @@ def test_a_lost_process_raises_with_a_remedy(monkeypatch):
         Team(1, 3).sum([torch.ones(2)])
     assert "--max-restarts" in str(caught.value)
     assert "Connection closed by peer" in str(caught.value)
+
+
+VARIABLES = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29543"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("RANK", "x", r"RANK must be a whole number from 0 to 1, got 'x': unset RANK, WORLD_SIZE"),
+        ("RANK", "", "RANK must be a whole number from 0 to 1, got ''"),
+        ("RANK", "2", "RANK must be a whole number from 0 to 1, got '2'"),
+        ("RANK", "-1", "RANK must be a whole number from 0 to 1, got '-1'"),
+        ("WORLD_SIZE", "0", "WORLD_SIZE must be a whole number of at least 1, got '0'"),
+        ("WORLD_SIZE", "2.0", r"WORLD_SIZE must be a whole number of at least 1, got '2\.0'"),
+        ("MASTER_PORT", "99999", "MASTER_PORT must be a whole number from 0 to 65535, got '99999'"),
+    ],
+)
+def test_variables_of_torchrun_that_are_no_numbers_are_named(monkeypatch, name, text, message):
+    for variable, value in (VARIABLES | {name: text}).items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match=message):
+        small_fit()
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_left_over_variables_of_torchrun_end_in_an_error(monkeypatch, rank):
+    for variable, value in (VARIABLES | {"RANK": rank}).items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(distributed, "JOIN_SECONDS", 1.0)
+    with pytest.raises(
+        distributed.LostProcessError,
+        match=rf"RANK={rank} and WORLD_SIZE=2 are set, but the other .* have not joined in 1 s at "
+        r"127\.0\.0\.1:29543: unset RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT",
+    ):
+        small_fit()
 
 
 def test_batch_norm_raises_in_several_processes():
