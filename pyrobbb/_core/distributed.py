@@ -171,9 +171,9 @@ def _join() -> None:
     except RuntimeError as error:  # the base of all errors of torch.distributed
         rank_text, size_text, *address = (os.environ[name] for name in TORCHRUN_VARIABLES)
         raise LostProcessError(
-            f"RANK={rank_text} and WORLD_SIZE={size_text} are set, but the other processes have not "
-            f"joined in {JOIN_SECONDS:g} s at {':'.join(address)}: unset {_ALL_VARIABLES} to fit in "
-            "one process, or start all processes by torchrun."
+            f"RANK={rank_text} and WORLD_SIZE={size_text} are set, but the other processes have "
+            f"not joined in {JOIN_SECONDS:g} s at {':'.join(address)}: unset {_ALL_VARIABLES} to "
+            "fit in one process, or start all processes by torchrun."
         ) from error
     store.set_timeout(default_pg_timeout)
     backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
