@@ -1,47 +1,77 @@
 """Bayes by Backprop for Pyro: uncertainty from a neural network."""
 
+import os as _os
 from importlib import import_module as _import_module
-from importlib.metadata import version as _version
+from threading import RLock as _RLock
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from . import datasets, likelihoods, priors, streams
-from .elbo.fused_elbo import FusedELBO
-from .engines.base import NonFiniteLossError
-from .model.guides import MeanFieldGuide, auto_normal
-from .model.mlp import mlp
-from .model.network import BayesianNetwork
-from .posterior.fitting import fit
-from .posterior.posterior import Posterior
-from .posterior.pruning import prune
-from .posterior.updating import update
-from .prediction import (
-    Calibration,
-    ClassificationPrediction,
-    Prediction,
-    RegressionPrediction,
-    Standardizer,
-)
-from .training.restarts import fresh_start
-
 if _TYPE_CHECKING:
-    from . import bandits, diagnostics, plots, reference, scores
+    from . import (
+        bandits,
+        datasets,
+        diagnostics,
+        likelihoods,
+        plots,
+        priors,
+        reference,
+        scores,
+        streams,
+    )
     from .arviz_io import from_pyro
     from .comparisons import compare_with_nuts, crosscheck, sbc
+    from .elbo.fused_elbo import FusedELBO
+    from .engines.base import NonFiniteLossError
     from .estimators import BBBClassifier, BBBRegressor
+    from .model.guides import MeanFieldGuide, auto_normal
+    from .model.mlp import mlp
+    from .model.network import BayesianNetwork
+    from .posterior.fitting import fit
+    from .posterior.posterior import Posterior
+    from .posterior.pruning import prune
+    from .posterior.updating import update
+    from .prediction import (
+        Calibration,
+        ClassificationPrediction,
+        Prediction,
+        RegressionPrediction,
+        Standardizer,
+    )
+    from .training.restarts import fresh_start
 
-# Imported on first access: what only some programs use, so that the import stays quick.
-_MODULES = {"bandits", "diagnostics", "plots", "reference", "scores"}
+    __version__: str
+
+# Everything is imported on first access: a command line with a typo need not wait for torch, and
+# `import pyrobbb` not for what only some programs use.
 _MODULE_OF = {
     "BBBClassifier": "estimators",
     "BBBRegressor": "estimators",
+    "BayesianNetwork": "model.network",
+    "Calibration": "prediction",
+    "ClassificationPrediction": "prediction",
+    "FusedELBO": "elbo.fused_elbo",
+    "MeanFieldGuide": "model.guides",
+    "NonFiniteLossError": "engines.base",
+    "Posterior": "posterior.posterior",
+    "Prediction": "prediction",
+    "RegressionPrediction": "prediction",
+    "Standardizer": "prediction",
+    "auto_normal": "model.guides",
     "compare_with_nuts": "comparisons",
     "crosscheck": "comparisons",
+    "fit": "posterior.fitting",
+    "fresh_start": "training.restarts",
     "from_pyro": "arviz_io",
+    "mlp": "model.mlp",
+    "prune": "posterior.pruning",
     "sbc": "comparisons",
+    "update": "posterior.updating",
 }
-
-__version__ = _version("pyrobbb")
+_MODULES = {
+    *("arviz_io", "bandits", "comparisons", "datasets", "diagnostics", "elbo", "engines"),
+    *("estimators", "fitted", "likelihoods", "model", "plots", "posterior", "prediction", "priors"),
+    *("reference", "report", "scores", "storage", "streams", "tables", "training"),
+}
 
 __all__ = [
     "BBBClassifier",
@@ -77,14 +107,31 @@ __all__ = [
     "update",
 ]
 
+# Modules that import each other, also those of Pyro, are seen half initialised by threads that
+# begin with different ones: they take turns.
+_lock = _RLock()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = _RLock()
+
+
+if hasattr(_os, "register_at_fork"):
+    _os.register_at_fork(after_in_child=_renew_lock)  # its owner does not exist in the child
+
 
 def __getattr__(name: str) -> _Any:
-    if name in _MODULES:
-        return _import_module(f".{name}", __name__)
-    if name in _MODULE_OF:
-        return getattr(_import_module(f".{_MODULE_OF[name]}", __name__), name)
+    if name in _MODULES or name in _MODULE_OF:
+        with _lock:
+            module = _import_module(f".{_MODULE_OF.get(name, name)}", __name__)
+        return module if name in _MODULES else globals().setdefault(name, getattr(module, name))
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return globals().setdefault(name, version(__name__))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return sorted({*globals(), *__all__, "__version__"})

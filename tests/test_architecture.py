@@ -3,9 +3,12 @@
 import ast
 import graphlib
 import importlib
+import pickle
 import re
 import subprocess
 import sys
+import types
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -29,12 +32,12 @@ FLOORS = [
     "plots",
     "estimators bandits",
     "tables report",
-    "cli",
+    "cli __main__",
     "__init__",
 ]
 ORDER = " ".join(FLOORS).split()
 MIN_LINES, MAX_LINES = 30, 400
-ANY_LENGTH = {"pyrobbb.reference"}
+ANY_LENGTH = {"pyrobbb.reference", "pyrobbb.__main__"}
 
 
 def name_of(file):
@@ -216,12 +219,83 @@ def modules_after_import():
 @pytest.mark.parametrize(
     "name",
     [
-        *("matplotlib", "arviz_base", "pandas", "rich", "sklearn", "typer", "xarray"),
-        *(f"pyrobbb.{own}" for own in ("bandits", "comparisons", "diagnostics", "plots", "report")),
+        *("arviz_base", "matplotlib", "numpy", "pandas", "pyro", "rich", "sklearn", "torch"),
+        *("typer", "xarray"),
+        *(f"pyrobbb.{own}" for own in ("bandits", "comparisons", "model", "plots", "posterior")),
     ],
 )
-def test_importing_pyrobbb_leaves_what_only_some_programs_use_unimported(
-    modules_after_import, name
-):
+def test_importing_pyrobbb_imports_nothing_else_yet(modules_after_import, name):
     assert "pyrobbb" in modules_after_import
     assert name not in modules_after_import
+
+
+def test_a_name_is_imported_on_first_access_with_what_it_needs_and_no_more():
+    code = (
+        "import sys, pyrobbb; pyrobbb.fit, pyrobbb.priors, pyrobbb.model.network.BayesianNetwork\n"
+        "print(*sys.modules, hasattr(pyrobbb, 'nothing'))"
+    )
+    *modules, has_nothing = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert has_nothing == "False"
+    modules = set(modules)
+    assert "torch" in modules
+    assert not modules & {"matplotlib", "arviz_base", "pandas", "sklearn", "typer", "xarray"}
+
+
+def test_every_public_name_is_found_by_attribute_star_import_dir_and_pickle():
+    import pyrobbb
+
+    namespace = {}
+    exec("from pyrobbb import *", namespace)
+    for name in pyrobbb.__all__:
+        value = getattr(pyrobbb, name)
+        assert namespace[name] is value
+        assert name in dir(pyrobbb)
+        if not isinstance(value, types.ModuleType):
+            assert pickle.loads(pickle.dumps(value)) is value
+            assert value.__module__.startswith("pyrobbb.")
+    assert pyrobbb.__version__ in metadata.version("pyrobbb")
+    assert "__version__" in dir(pyrobbb)
+
+
+def test_an_unknown_name_is_an_import_error():
+    with pytest.raises(ImportError, match="cannot import name 'nothing' from 'pyrobbb'"):
+        exec("from pyrobbb import nothing")
+
+
+def test_type_checkers_see_the_names_that_are_imported_on_first_access():
+    tree = ast.parse(SOURCES["pyrobbb"])
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imported = {
+        alias.name
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert imported == set(importlib.import_module("pyrobbb").__all__)
+
+
+def test_threads_may_access_names_for_the_first_time_together():
+    code = (
+        "import concurrent.futures, pyrobbb\n"
+        "with concurrent.futures.ThreadPoolExecutor(len(pyrobbb.__all__)) as pool:\n"
+        "    values = pool.map(lambda name: getattr(pyrobbb, name), pyrobbb.__all__)\n"
+        "    print(len(list(values)) == len(pyrobbb.__all__))\n"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "True"
+
+
+def test_a_child_forked_during_an_import_of_another_thread_can_import():
+    code = (
+        "import os, threading, pyrobbb\n"
+        "held, done = threading.Event(), threading.Event()\n"
+        "def hold():\n"
+        "    with pyrobbb._lock:\n"
+        "        held.set(); done.wait()\n"
+        "threading.Thread(target=hold).start()\n"
+        "held.wait()\n"
+        "if os.fork() == 0:\n"
+        "    print(pyrobbb.reference.__name__, flush=True); os._exit(0)\n"
+        "os.wait(); done.set()\n"
+    )
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
+    assert subprocess.check_output(command, text=True, timeout=60).strip() == "pyrobbb.reference"

@@ -1,6 +1,7 @@
 """Commands: fit, predict, diagnose, report and prune for a table; check and demo.
 
-pandas, scikit-learn and what needs them are imported within the commands, so that --help is quick.
+torch, pandas and what needs them are imported within the commands, after the arguments and the
+header of the table have been checked, so that a mistake is reported at once.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import typer
 
 from ..tables.errors import TableError, UserError, prefix_errors
 from ..tables.reader import CHUNK_ROWS, TableFile
+from ..tables.writer import SUFFIXES, check_file, check_model, check_model_folder, open_writer
 from .errors import UsageError
 from .options import (
     AsJson,
@@ -83,7 +85,6 @@ def fit(
 
     To use several processes: torchrun --nproc-per-node 2 --no-python pyrobbb fit ...
     """
-    from .._core.distributed import Team
     from ..tables.fitting import fit_table
 
     output: Output = context.obj
@@ -108,6 +109,8 @@ def fit(
         checkpoint=checkpoint,
         verbose=sys.stderr.isatty(),
     )
+    from .._core.distributed import Team
+
     if not Team.current().is_rank_zero:  # only rank 0 logs and writes
         output.notes.clear()
         return
@@ -163,27 +166,27 @@ def predict(
     classification: label, the probability of each class, entropy, and mutual_information, the part
     of the entropy that more data would reduce. The table may be larger than memory.
     """
-    from tqdm import tqdm
-
-    from ..tables.encoding import EncodingReport
-    from ..tables.model import TableModel
-    from ..tables.writer import SUFFIXES, check_file, open_writer
-
     output: Output = context.obj
     if as_json and out == "-":
         raise UsageError("--json and --out - would both write to stdout; choose one.")
     levels = DEFAULT_QUANTILES if quantiles is None else parse_probabilities(quantiles)
     check_file(out, SUFFIXES)
-    fitted = TableModel.load(model)
-    schema = fitted.schema
-    if quantiles is not None and schema.task == "classification":
-        raise UserError("--quantiles is for a regression, but the model is a classification.")
+    check_model(model)
     table = TableFile.of(data, encoding=encoding, delimiter=delimiter, decimal=decimal)
-    output.note(*table.notes)
     kept = parse_names(keep)
     unknown = [name for name in kept if name not in table.columns]
     if unknown:
         raise TableError(f"has no column {unknown[0]!r} (--keep).", data)
+    from tqdm import tqdm
+
+    from ..tables.encoding import EncodingReport
+    from ..tables.model import TableModel
+
+    fitted = TableModel.load(model)
+    schema = fitted.schema
+    if quantiles is not None and schema.task == "classification":
+        raise UserError("--quantiles is for a regression, but the model is a classification.")
+    output.note(*table.notes)
     unused = [name for name in schema.unused(table.columns) if name not in kept]
     if unused:
         more = ", ..." if len(unused) > 10 else ""
@@ -226,14 +229,14 @@ def diagnose(
 
     DATA is the table that the model was fitted to.
     """
+    output: Output = context.obj
+    check_model(model)
+    table = TableFile.of(data, encoding=encoding, delimiter=delimiter, decimal=decimal)
     from ..tables.examples import read_examples
     from ..tables.model import TableModel
 
-    output: Output = context.obj
     fitted = TableModel.load(model)
-    examples = read_examples(
-        fitted.schema, data, encoding=encoding, delimiter=delimiter, decimal=decimal
-    )
+    examples = read_examples(fitted.schema, table)
     output.note(*examples.notes)
     diagnosis = fitted.estimator.diagnose(examples.x, examples.y, seed=seed)
     fields = ("name", "value", "verdict", "meaning", "advice")
@@ -263,17 +266,16 @@ def report(
     show_traceback: ShowTraceback = False,
 ) -> None:
     """Write a report, with figures, on a model and the table that it was fitted to."""
+    output: Output = context.obj
+    check_file(out, (".html", ".htm"))
+    check_model(model)
+    table = TableFile.of(data, encoding=encoding, delimiter=delimiter, decimal=decimal)
     from ..report import write
     from ..tables.examples import read_examples
     from ..tables.model import TableModel
-    from ..tables.writer import check_file
 
-    output: Output = context.obj
-    check_file(out, (".html", ".htm"))
     fitted = TableModel.load(model)
-    examples = read_examples(
-        fitted.schema, data, encoding=encoding, delimiter=delimiter, decimal=decimal
-    )
+    examples = read_examples(fitted.schema, table)
     output.note(*examples.notes)
     with prefix_errors(data):
         write(out, fitted.estimator, fitted.schema, examples.frame, seed=seed)
@@ -298,21 +300,22 @@ def prune(
     show_traceback: ShowTraceback = False,
 ) -> None:
     """Set the weights with the lowest signal-to-noise ratio, |mean| / sd, to zero."""
+    output: Output = context.obj
+    check_model_folder(out)
+    check_model(model)
+    table = None
+    if data is not None:
+        table = TableFile.of(data, encoding=encoding, delimiter=delimiter, decimal=decimal)
     from ..posterior.pruning import prune as prune_posterior
     from ..tables.examples import read_examples
     from ..tables.model import TableModel
-    from ..tables.writer import check_model_folder
 
-    output: Output = context.obj
-    check_model_folder(out)
     fitted = TableModel.load(model)
     pruned = fitted.with_posterior(prune_posterior(fitted.estimator.posterior_, fraction))
     before: Mapping[str, float] = {}
     after: Mapping[str, float] = {}
-    if data is not None:
-        examples = read_examples(
-            fitted.schema, data, encoding=encoding, delimiter=delimiter, decimal=decimal
-        )
+    if table is not None:
+        examples = read_examples(fitted.schema, table)
         output.note(*examples.notes)
         before = fitted.scores(examples.x, examples.y)
         after = pruned.scores(examples.x, examples.y)

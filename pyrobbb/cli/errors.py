@@ -9,13 +9,13 @@ try:  # Newer versions of typer include click; older ones depend on it.
 except ImportError:
     from click import UsageError  # type: ignore[no-redef]
 
-from ..engines.base import NonFiniteLossError
 from ..tables.errors import UserError
 
 __all__ = ["UsageError", "message_for_user"]
 
-DOCUMENTED_ERRORS = (ValueError, TypeError, NotImplementedError, NonFiniteLossError, ImportError)
-"""Raised by the public API for arguments that come from the user."""
+DOCUMENTED_ERRORS = (ValueError, TypeError, NotImplementedError, ArithmeticError, ImportError)
+"""Raised by the public API for arguments that come from the user; ArithmeticError is the base of
+`NonFiniteLossError`."""
 
 
 def message_for_user(error: Exception) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -81,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _print_version(is_set: bool) -> None:
     if is_set:
+        from importlib.metadata import version
+
         sys.stdout.write(f"pyrobbb {version('pyrobbb')}\n")
         raise typer.Exit
 
@@ -94,7 +95,3 @@ def _global_options(
     show_traceback: ShowTraceback = False,
 ) -> None:
     """Define the options that precede a command."""
-
-
-if __name__ == "__main__":
-    sys.exit(main())

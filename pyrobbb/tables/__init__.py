@@ -22,7 +22,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs scikit-learn on first use."""
+    """Import what only a fit needs on first use."""
     if name in ("TableFit", "fit_table"):
         from . import fitting
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -39,23 +38,20 @@ class Examples:
     notes: tuple[str, ...] = ()
 
 
-def read_examples(schema: Schema, path: str | os.PathLike[str], **options: Any) -> Examples:
+def read_examples(schema: Schema, table: TableFile) -> Examples:
     """Read and encode the rows of a table that have a target.
 
     Parameters
     ----------
     schema : Schema
-    path : path-like
-    **options
-        Format of a text file; see `TableFile.of`.
+    table : TableFile
 
     Raises
     ------
     TableError
         If no row has a target, or a row cannot be read or encoded.
     """
-    table = TableFile.of(path, **options)
-    with prefix_errors(path):
+    with prefix_errors(table.path):
         frame, n_left_out = schema.with_target(table.read())
         if not len(frame):
             raise TableError(f"has no row with a target {schema.target_name!r}.")

@@ -6,16 +6,17 @@ import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from .._core.distributed import Team
-from ..estimators import BBBClassifier, BBBRegressor
 from .errors import UserError, prefix_errors
-from .model import TableModel
 from .reader import TableFile
-from .schema import Schema
+from .schema import Schema, check_names
 from .target import Task
 from .writer import check_model_folder
+
+if TYPE_CHECKING:
+    from ..estimators import BBBClassifier, BBBRegressor
+    from .model import TableModel
 
 __all__ = ["TableFit", "fit_table"]
 
@@ -102,19 +103,25 @@ def fit_table(
 
     note(table.notes)
     with prefix_errors(table.path):
+        check_names(table.columns, target, drop, categorical)
         frame = table.read()
         schema = Schema.of(frame, target, task, drop=drop, categorical=categorical)
         rows, _ = schema.with_target(frame)
         x, y = schema.encode(rows), schema.target(rows)
     note(schema.notes)
+    if schema.task == "classification" and likelihood != "auto":
+        raise UserError(f"--likelihood {likelihood} is for a regression; leave it out.")
+    # Imported after all checks, because torch takes longer than they do.
+    from .._core.distributed import Team
+    from ..estimators import BBBClassifier, BBBRegressor
+    from .model import TableModel
+
     started = time.perf_counter()
     estimator: BBBRegressor | BBBClassifier
     if schema.task == "regression":
         estimator = BBBRegressor(likelihood=likelihood, **options)
-    elif likelihood == "auto":
-        estimator = BBBClassifier(**options)
     else:
-        raise UserError(f"--likelihood {likelihood} is for a regression; leave it out.")
+        estimator = BBBClassifier(**options)
     model = TableModel(estimator.fit(x, y), schema)
     if Team.current().is_rank_zero:
         model.save(out)

@@ -21,7 +21,7 @@ from .target import Label, Task, infer_target, label_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MAX_INPUTS", "Schema"]
+__all__ = ["MAX_INPUTS", "Schema", "check_names"]
 
 MAX_INPUTS = 2000
 MIN_ROWS = 5
@@ -83,7 +83,7 @@ class Schema:
             If no model can be fitted to the table.
         """
         names = [str(name) for name in frame.columns]
-        _check_names(names, target, drop, categorical)
+        check_names(names, target, drop, categorical)
         frame, n_left_out = _rows_with_target(frame, target)
         notes = []
         if n_left_out:
@@ -251,9 +251,10 @@ class Schema:
         return schema
 
 
-def _check_names(
+def check_names(
     names: Sequence[str], target: str, drop: Collection[str], categorical: Collection[str]
 ) -> None:
+    """Raise unless a table has the columns that the options of a fit name."""
     for option, given in (("target", [target]), ("drop", drop), ("categorical", categorical)):
         for name in given:
             if name not in names:

@@ -17,11 +17,12 @@ from .errors import TableError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SUFFIXES", "check_file", "check_model_folder", "open_writer"]
+__all__ = ["SUFFIXES", "check_file", "check_model", "check_model_folder", "open_writer"]
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 STDOUT = "-"
+MODEL_HEADER = "posterior.json"
 
 
 def check_file(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ()) -> None:
@@ -65,12 +66,25 @@ def check_model_folder(path: str | os.PathLike[str]) -> None:
     if target.is_symlink():
         raise TableError("is a symbolic link, which is not followed; pass the folder.", path)
     is_free = not target.exists() or (target.is_dir() and not any(target.iterdir()))
-    if not is_free and not (target / "posterior.json").is_file():
+    if not is_free and not (target / MODEL_HEADER).is_file():
         raise TableError("exists and is not a model; choose another folder, or remove it.", path)
     nearest = next(parent for parent in target.parents if parent.exists())
     if not nearest.is_dir():
         raise TableError(f"cannot be written: {str(nearest)!r} is a file.", path)
     _check_creatable(nearest, path)
+
+
+def check_model(path: str | os.PathLike[str]) -> None:
+    """Raise if a path is not the folder of a model, before the libraries that read it are imported.
+
+    Raises
+    ------
+    TableError
+        If there is no folder, or it holds no model.
+    """
+    if not (Path(path) / MODEL_HEADER).is_file():
+        problem = f"holds no model (no {MODEL_HEADER})" if Path(path).exists() else "does not exist"
+        raise TableError(f"{problem}. Pass a folder written by `pyrobbb fit`.", os.fspath(path))
 
 
 @contextlib.contextmanager

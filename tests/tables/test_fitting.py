@@ -64,8 +64,8 @@ def test_errors_name_the_file(table, tmp_path):
         fit_table(table, "z", tmp_path / "model")
 
 
-def test_importing_tables_does_not_import_scikit_learn_or_pandas():
-    code = "import sys, pyrobbb.tables, pyrobbb.cli; print(*sys.modules, sep='\\n')"
+def test_importing_tables_does_not_import_torch_scikit_learn_or_pandas():
+    code = "import sys, pyrobbb.cli, pyrobbb.tables.fitting; print(*sys.modules, sep='\\n')"
     modules = set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
     assert "pyrobbb.tables.schema" in modules
-    assert not modules & {"sklearn", "pandas", "matplotlib", "pyarrow"}
+    assert not modules & {"torch", "sklearn", "pandas", "matplotlib", "pyarrow"}
