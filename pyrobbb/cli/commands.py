@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..tables.compressed import MAX_EXPANSION
 from ..tables.errors import TableError, UserError, prefix_errors
 from ..tables.reader import CHUNK_ROWS, TableFile
 from ..tables.writer import SUFFIXES, check_file, check_model, check_model_folder, open_writer
@@ -23,6 +24,7 @@ from .options import (
     Decimal,
     Delimiter,
     Encoding,
+    MaxExpansion,
     Model,
     Seed,
     ShowTraceback,
@@ -77,7 +79,8 @@ def fit(
     ] = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
-    decimal: Decimal = ".",
+    decimal: Decimal = None,
+    max_expansion: MaxExpansion = MAX_EXPANSION,
     as_json: AsJson = False,
     show_traceback: ShowTraceback = False,
 ) -> None:
@@ -99,6 +102,7 @@ def fit(
         encoding=encoding,
         delimiter=delimiter,
         decimal=decimal,
+        max_expansion=max_expansion,
         on_note=output.note,
         hidden=parse_hidden(hidden),
         prior=prior,
@@ -156,7 +160,8 @@ def predict(
     keep: Annotated[str, typer.Option(help="Columns to copy to the predictions, such as id.")] = "",
     encoding: Encoding = None,
     delimiter: Delimiter = None,
-    decimal: Decimal = ".",
+    decimal: Decimal = None,
+    max_expansion: MaxExpansion = MAX_EXPANSION,
     as_json: AsJson = False,
     show_traceback: ShowTraceback = False,
 ) -> None:
@@ -172,7 +177,7 @@ def predict(
     levels = DEFAULT_QUANTILES if quantiles is None else parse_probabilities(quantiles)
     check_file(out, SUFFIXES)
     check_model(model)
-    table = TableFile.of(data, encoding=encoding, delimiter=delimiter, decimal=decimal)
+    table = TableFile.of(data, encoding=encoding, delimiter=delimiter, max_expansion=max_expansion)
     kept = parse_names(keep)
     unknown = [name for name in kept if name not in table.columns]
     if unknown:
@@ -183,7 +188,7 @@ def predict(
     from ..tables.model import TableModel
 
     fitted = TableModel.load(model)
-    schema = fitted.schema
+    schema = fitted.schema.with_decimal(decimal)
     if quantiles is not None and schema.task == "classification":
         raise UserError("--quantiles is for a regression, but the model is a classification.")
     output.note(*table.notes)
@@ -221,7 +226,8 @@ def diagnose(
     seed: Seed = 0,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
-    decimal: Decimal = ".",
+    decimal: Decimal = None,
+    max_expansion: MaxExpansion = MAX_EXPANSION,
     as_json: AsJson = False,
     show_traceback: ShowTraceback = False,
 ) -> int:
@@ -231,12 +237,12 @@ def diagnose(
     """
     output: Output = context.obj
     check_model(model)
-    table = TableFile.of(data, encoding=encoding, delimiter=delimiter, decimal=decimal)
+    table = TableFile.of(data, encoding=encoding, delimiter=delimiter, max_expansion=max_expansion)
     from ..tables.examples import read_examples
     from ..tables.model import TableModel
 
     fitted = TableModel.load(model)
-    examples = read_examples(fitted.schema, table)
+    examples = read_examples(fitted.schema.with_decimal(decimal), table)
     output.note(*examples.notes)
     diagnosis = fitted.estimator.diagnose(examples.x, examples.y, seed=seed)
     fields = ("name", "value", "verdict", "meaning", "advice")
@@ -261,7 +267,8 @@ def report(
     seed: Seed = 0,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
-    decimal: Decimal = ".",
+    decimal: Decimal = None,
+    max_expansion: MaxExpansion = MAX_EXPANSION,
     as_json: AsJson = False,
     show_traceback: ShowTraceback = False,
 ) -> None:
@@ -269,16 +276,17 @@ def report(
     output: Output = context.obj
     check_file(out, (".html", ".htm"))
     check_model(model)
-    table = TableFile.of(data, encoding=encoding, delimiter=delimiter, decimal=decimal)
+    table = TableFile.of(data, encoding=encoding, delimiter=delimiter, max_expansion=max_expansion)
     from ..report import write
     from ..tables.examples import read_examples
     from ..tables.model import TableModel
 
     fitted = TableModel.load(model)
-    examples = read_examples(fitted.schema, table)
+    schema = fitted.schema.with_decimal(decimal)
+    examples = read_examples(schema, table)
     output.note(*examples.notes)
     with prefix_errors(data):
-        write(out, fitted.estimator, fitted.schema, examples.frame, seed=seed)
+        write(out, fitted.estimator, schema, examples.frame, seed=seed)
     result = {"report": out, "rows": len(examples.frame)}
     output.result(result, make_facts("Report", result), as_json=as_json)
 
@@ -295,7 +303,8 @@ def prune(
     ] = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
-    decimal: Decimal = ".",
+    decimal: Decimal = None,
+    max_expansion: MaxExpansion = MAX_EXPANSION,
     as_json: AsJson = False,
     show_traceback: ShowTraceback = False,
 ) -> None:
@@ -305,7 +314,9 @@ def prune(
     check_model(model)
     table = None
     if data is not None:
-        table = TableFile.of(data, encoding=encoding, delimiter=delimiter, decimal=decimal)
+        table = TableFile.of(
+            data, encoding=encoding, delimiter=delimiter, max_expansion=max_expansion
+        )
     from ..posterior.pruning import prune as prune_posterior
     from ..tables.examples import read_examples
     from ..tables.model import TableModel
@@ -315,7 +326,7 @@ def prune(
     before: Mapping[str, float] = {}
     after: Mapping[str, float] = {}
     if table is not None:
-        examples = read_examples(fitted.schema, table)
+        examples = read_examples(fitted.schema.with_decimal(decimal), table)
         output.note(*examples.notes)
         before = fitted.scores(examples.x, examples.y)
         after = pruned.scores(examples.x, examples.y)

@@ -63,7 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             remedy = f"See {' '.join(['pyrobbb', *([name] if name else []), '--help'])}."
             output.fail(f"{error.format_message()} {remedy}", error)
         return 2
-    except typer.Abort:
+    except typer.Abort as abort:
+        if isinstance(abort.__cause__, EOFError):  # typer aborts on it as on Ctrl-C
+            output.report_bug(abort.__cause__)
+            return 1
         output.fail("stopped.")
         return 130
     except SystemExit:  # raised by typer if the reader of stdout, such as head, has closed it

@@ -15,6 +15,7 @@ __all__ = [
     "Decimal",
     "Delimiter",
     "Encoding",
+    "MaxExpansion",
     "Model",
     "Seed",
     "ShowTraceback",
@@ -44,7 +45,14 @@ Delimiter = Annotated[
     str | None,
     typer.Option(callback=_unescape_tab, help="Field delimiter (detected if omitted)."),
 ]
-Decimal = Annotated[Literal[".", ","], typer.Option(help="Decimal separator of the table.")]
+Decimal = Annotated[
+    Literal[".", ","] | None,
+    typer.Option(help="Decimal separator (by default inferred by fit, and stored in the model)."),
+]
+MaxExpansion = Annotated[
+    int,
+    typer.Option(min=1, help="How many times its size a .gz or parquet file may expand to."),
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed, for repeatable results.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import TableError
+from .number_format import PLAIN, NumberFormat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +28,6 @@ MAX_EXACT_INTEGER = 2**53
 """Integers up to this one are exact in floating point."""
 
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?")
-# Numbers that `float` does not accept, such as 1,234.5, 12 % and $5.
-FORMATTED_NUMBER = re.compile(r"[$€£]?\s*[+-]?(\d{1,3}([,' ]\d{3})+|\d+)([.,]\d+)?\s*[%€$£]?")
 OTHER_DATE = re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{1,4}([T ,].*)?")
 
 
@@ -41,9 +40,12 @@ class Cells:
     column : Series
         Strings or typed values. Its name is the column's name; its index locates the rows in the
         file, as described in `TableFile.chunks`.
+    number_format : NumberFormat
+        How numbers are written in cells that are strings.
     """
 
     column: pd.Series
+    number_format: NumberFormat = PLAIN
 
     @property
     def name(self) -> str:
@@ -60,7 +62,25 @@ class Cells:
         """The cells as floats; NaN where missing or not a number."""
         if self._is_numeric:
             return self.column.to_numpy(dtype=np.float64, na_value=np.nan)
-        return self._map_distinct(_parse_number, np.float64)
+        return self._map_distinct(self.number_format.parse, np.float64)
+
+    def in_format(self, number_format: NumberFormat) -> Cells:
+        """Return the cells with another format of numbers."""
+        is_same = number_format == self.number_format or not self.has_strings
+        return self if is_same else replace(self, number_format=number_format)
+
+    @cached_property
+    def has_strings(self) -> bool:
+        """Whether any cell is a string, as opposed to a typed number or date."""
+        return not self._is_numeric and any(isinstance(cell, str) for cell in self.column)
+
+    @cached_property
+    def distinct(self) -> tuple[list[str], list[int]]:
+        """The distinct cells that are not missing, as strings, and how often each occurs."""
+        codes, distinct = self._coded
+        counts = np.bincount(codes, minlength=len(distinct)).tolist()
+        pairs = [(c, n) for c, n in zip(distinct, counts, strict=True) if c is not None]
+        return [cell for cell, _ in pairs], [n for _, n in pairs]
 
     @cached_property
     def days(self) -> np.ndarray:
@@ -92,11 +112,6 @@ class Cells:
     def is_date(self) -> np.ndarray:
         """Whether each cell looks like a date, in any order of year, month and day."""
         return self._matches(ISO_DATE) | self._matches(OTHER_DATE)
-
-    @cached_property
-    def is_formatted_number(self) -> np.ndarray:
-        """Whether each cell is a number with a currency sign, percent sign or separators."""
-        return self._matches(FORMATTED_NUMBER) & ~self.is_number
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -205,16 +220,6 @@ def _format_typed(cell: Any) -> str:
         value = float(cell)
         return _number_label(value) if abs(value) < MAX_EXACT_INTEGER else repr(value)
     return cell.isoformat() if hasattr(cell, "isoformat") else str(cell)
-
-
-def _parse_number(cell: str | None) -> float:
-    # `float` accepts 1_000, which is not a number in a table.
-    if cell is None or "_" in cell:
-        return np.nan
-    try:
-        return float(cell)
-    except ValueError:
-        return np.nan
 
 
 def _number_label(value: float) -> str:

@@ -8,20 +8,32 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import gzip
+import io
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, TextIO, cast
 
 from .cells import count_of
+from .compressed import MAX_EXPANSION, GzipReader, skip_to_check
 from .errors import TableError, translate_os_errors
 
-__all__ = ["DelimitedText"]
+__all__ = ["UNSUPPORTED_FORMATS", "DelimitedText"]
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+UNSUPPORTED_FORMATS = {
+    b"PK\x03\x04": "a zip archive or an Excel workbook",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"%PDF": "a PDF",
+    b"BZh": "compressed by bzip2",
+    b"\xfd7zXZ": "compressed by xz",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+}
+MAX_LINE = 1 << 24
+"""In characters. Without a limit, a file without line ends would be read into memory."""
 SNIFFED_LINES = 50
 SNIFFED_CHARACTERS = 1 << 20
 BYTE_ORDER_MARKS = {
@@ -45,6 +57,8 @@ class DelimitedText:
     encoding, delimiter : str
     is_detected : bool
         Whether the delimiter was detected rather than given.
+    max_expansion : int
+        How many times its size a compressed file may expand to.
     """
 
     path: str
@@ -52,18 +66,29 @@ class DelimitedText:
     encoding: str = "utf-8"
     delimiter: str = ","
     is_detected: bool = False
+    max_expansion: int = MAX_EXPANSION
 
     @classmethod
     def of(
-        cls, path: str, *, is_compressed: bool, encoding: str | None, delimiter: str | None
+        cls,
+        path: str,
+        *,
+        is_compressed: bool,
+        encoding: str | None,
+        delimiter: str | None,
+        max_expansion: int,
     ) -> DelimitedText:
         """Detect the options that are None from the beginning of the file; see `TableFile.of`."""
         _check_options(encoding, delimiter)
-        text = cls(path, is_compressed)
+        text = cls(path, is_compressed, max_expansion=max_expansion)
         with text._translate_errors(), text._open_bytes() as file:
-            start = file.read(4)
-        if start == b"PAR1":
-            raise TableError("is a parquet file compressed by gzip; decompress it.")
+            start = file.read(16)
+            if is_compressed:
+                skip_to_check(file)
+        inner = {b"PAR1": "a parquet file", b"\x1f\x8b": "a gzip file", **UNSUPPORTED_FORMATS}
+        for magic, kind in inner.items() if is_compressed else ():
+            if start.startswith(magic):
+                raise TableError(f"is {kind} compressed by gzip; decompress it.")
         text = replace(text, encoding=encoding or _detect_encoding(start))
         with text._translate_errors(), text._open_text() as stream:
             lines = list(_first_lines(stream))
@@ -92,7 +117,7 @@ class DelimitedText:
         """
         with self._translate_errors(), self._open_text() as stream:
             reader = csv.reader(
-                _check_nul(stream), delimiter=self.delimiter, skipinitialspace=True, strict=True
+                _lines(stream), delimiter=self.delimiter, skipinitialspace=True, strict=True
             )
             width, line = 0, 1
             while True:
@@ -116,14 +141,14 @@ class DelimitedText:
                 line = reader.line_num + 1
 
     def _open_bytes(self) -> IO[bytes]:
-        path = Path(self.path)
-        return cast(IO[bytes], gzip.open(path)) if self.is_compressed else path.open("rb")
+        if self.is_compressed:
+            reader = GzipReader(self.path, self.max_expansion)
+            return cast(IO[bytes], io.BufferedReader(reader, 1 << 17))
+        return Path(self.path).open("rb")
 
     def _open_text(self) -> TextIO:
         # With newline="", the csv module detects line ends, including those within quotes.
-        if self.is_compressed:
-            return cast(TextIO, gzip.open(self.path, "rt", encoding=self.encoding, newline=""))
-        return Path(self.path).open(encoding=self.encoding, newline="")
+        return io.TextIOWrapper(self._open_bytes(), encoding=self.encoding, newline="")
 
     @contextlib.contextmanager
     def _translate_errors(self) -> Iterator[None]:
@@ -141,8 +166,11 @@ class DelimitedText:
     def _locate_undecodable(self) -> str:
         """Return a message with the line and byte; the decoder's position is in its buffer."""
         is_wide = self.encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32"))
-        with self._open_bytes() as lines:
+        with self._translate_errors(), self._open_bytes() as file:
+            lines = iter(partial(file.readline, MAX_LINE), b"")
             for number, line in enumerate(lines if not is_wide else (), 1):
+                if b"\0" in line:
+                    raise TableError(_nul_message(number))
                 try:
                     line.decode(self.encoding)
                 except UnicodeDecodeError as error:
@@ -177,22 +205,28 @@ def _detect_encoding(start: bytes) -> str:
 
 def _first_lines(stream: TextIO) -> Iterator[str]:
     n_characters = 0
-    for line in islice(_check_nul(stream), SNIFFED_LINES):
+    for line in islice(_lines(stream), SNIFFED_LINES):
         yield line
         n_characters += len(line)
         if n_characters > SNIFFED_CHARACTERS:
             return
 
 
-def _check_nul(stream: TextIO) -> Iterator[str]:
-    """Yield the lines; raise at the first with a NUL byte."""
-    for number, line in enumerate(stream, 1):
+def _lines(stream: TextIO) -> Iterator[str]:
+    """Yield the lines; raise at the first that is too long or has a NUL byte."""
+    for number, line in enumerate(iter(partial(stream.readline, MAX_LINE), ""), 1):
         if "\0" in line:
-            raise TableError(
-                f"line {number}: contains a NUL byte: the file is not text, is damaged, or is "
-                "UTF-16 without a byte order mark (--encoding utf-16-le)."
-            )
+            raise TableError(_nul_message(number))
+        if len(line) == MAX_LINE:
+            raise TableError(f"line {number}: is longer than {MAX_LINE:,} characters.")
         yield line
+
+
+def _nul_message(number: int) -> str:
+    return (
+        f"line {number}: contains a NUL byte: the file is not text, is damaged, or is UTF-16 "
+        "without a byte order mark (--encoding utf-16-le)."
+    )
 
 
 def _detect_delimiter(lines: Sequence[str]) -> str:
@@ -217,5 +251,5 @@ def _describe(error: csv.Error) -> str:
     if "unexpected end of data" in message:
         return "a quoted field begins in this line and does not end."
     if "field limit" in message:
-        return f"a field is longer than {csv.field_size_limit()} characters: a quote is not closed."
+        return f"a field is longer than {csv.field_size_limit()} characters, or is not closed."
     return f"{message}."

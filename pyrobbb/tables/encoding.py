@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .cells import Cells, count_of, quoted
+from .notation import unlike_fit
+from .number_format import PLAIN, NumberFormat
 
 __all__ = ["Categorical", "Column", "Dropped", "EncodingReport", "Numeric"]
 
@@ -64,12 +66,15 @@ class Numeric:
         Whether numbers were missing in the fit. If so, an indicator input is 1 where a number is
         missing and 0 elsewhere.
     is_date : bool
+    number_format : NumberFormat
+        How the numbers are written.
     """
 
     name: str
     median: float
     has_missing: bool = False
     is_date: bool = False
+    number_format: NumberFormat = PLAIN
 
     @property
     def inputs(self) -> list[str]:
@@ -78,13 +83,17 @@ class Numeric:
 
     def encode(self, cells: Cells, report: EncodingReport) -> np.ndarray:
         """Return the inputs, an array of shape (n, n_inputs)."""
+        cells = cells.in_format(self.number_format)
         values = (cells.days if self.is_date else cells.numbers).copy()
         is_missing = ~cells.is_present
         is_bad = np.isnan(values) & ~is_missing
         if is_bad.any():
-            kind = "a date such as 2024-01-31" if self.is_date else "a number"
+            if not self.is_date:
+                raise unlike_fit(cells, is_bad)
             raise cells.first_error(
-                is_bad, f"is not {kind}", ". Correct the cell, or leave it empty."
+                is_bad,
+                "is not a date such as 2024-01-31",
+                ". Correct the cell, or leave it empty.",
             )
         cells.check_range(values)
         values[is_missing] = self.median

@@ -51,4 +51,5 @@ def translate_os_errors() -> Iterator[None]:
     except FileNotFoundError as error:
         raise TableError("does not exist.") from error
     except OSError as error:
-        raise TableError(f"cannot be read: {error.strerror or error}.") from error
+        reason = error.strerror or " ".join(str(error).split()).rstrip(".")
+        raise TableError(f"cannot be read: {reason}.") from error

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from .compressed import MAX_EXPANSION
 from .errors import UserError, prefix_errors
 from .reader import TableFile
 from .schema import Schema, check_names
@@ -53,7 +54,8 @@ def fit_table(
     categorical: Collection[str] = (),
     encoding: str | None = None,
     delimiter: str | None = None,
-    decimal: Literal[".", ","] = ".",
+    decimal: Literal[".", ","] | None = None,
+    max_expansion: int = MAX_EXPANSION,
     on_note: Callable[[str], None] | None = None,
     **options: Any,
 ) -> TableFit:
@@ -73,8 +75,12 @@ def fit_table(
         Likelihood of a regression; see `BBBRegressor`.
     drop, categorical : collection of str
         Columns to leave out, and columns whose numbers are codes of categories; see `Schema.of`.
-    encoding, delimiter, decimal
+    encoding, delimiter
         Format of a text file; see `TableFile.of`.
+    decimal : {".", ","}, optional
+        Decimal separator of cells that are strings; see `Schema.of`.
+    max_expansion : int
+        How many times its size a compressed file may expand to; see `TableFile.of`.
     on_note : callable, optional
         Called with each note as soon as it is known, before the fit begins.
     **options
@@ -92,7 +98,7 @@ def fit_table(
         If an option is invalid; see `BBBRegressor.fit`.
     """
     check_model_folder(out)
-    table = TableFile.of(path, encoding=encoding, delimiter=delimiter, decimal=decimal)
+    table = TableFile.of(path, encoding=encoding, delimiter=delimiter, max_expansion=max_expansion)
     notes: list[str] = []
 
     def note(lines: Collection[str]) -> None:
@@ -105,7 +111,7 @@ def fit_table(
     with prefix_errors(table.path):
         check_names(table.columns, target, drop, categorical)
         frame = table.read()
-        schema = Schema.of(frame, target, task, drop=drop, categorical=categorical)
+        schema = Schema.of(frame, target, task, drop=drop, categorical=categorical, decimal=decimal)
         rows, _ = schema.with_target(frame)
         x, y = schema.encode(rows), schema.target(rows)
     note(schema.notes)

@@ -8,6 +8,7 @@ import numpy as np
 
 from .cells import Cells, count_of
 from .encoding import Categorical, Column, Dropped, Numeric
+from .notation import in_inferred_format, notation_error
 
 __all__ = ["NEARLY_ALL", "infer_column", "is_constant"]
 
@@ -23,7 +24,7 @@ MIN_SPREAD = 1e-100
 
 
 def infer_column(
-    cells: Cells, *, is_categorical: bool = False
+    cells: Cells, *, is_categorical: bool = False, decimal: str | None = None
 ) -> tuple[Column | Dropped, list[str]]:
     """Return how a column is encoded, or why it is left out.
 
@@ -33,6 +34,8 @@ def infer_column(
         All rows of the fit.
     is_categorical : bool
         Whether the user declared the column categorical.
+    decimal : {".", ","}, optional
+        Decimal separator. None: inferred.
 
     Returns
     -------
@@ -50,23 +53,14 @@ def infer_column(
         return Dropped(cells.name, "all cells are missing"), []
     if is_categorical:
         return _infer_categorical(cells, n_present)
-    n_numbers = int(cells.is_number.sum())
-    if n_numbers == n_present:
-        return _infer_numeric(cells, n_present)
     options = f"--categorical {cells.name!r} or --drop {cells.name!r}"
-    if n_numbers >= NEARLY_ALL * n_present:
-        raise cells.first_error(
-            cells.is_present & ~cells.is_number,
-            "is not a number",
-            f", while {n_numbers} cells of the column are. Correct the cell, leave it empty, or "
-            f"use {options}.",
-        )
-    if int((cells.is_number | cells.is_formatted_number).sum()) >= NEARLY_ALL * n_present:
-        raise cells.first_error(
-            cells.is_formatted_number,
-            "is not a plain number such as 1234.5",
-            f". Rewrite the column, or use --decimal , or {options}.",
-        )
+    numbers, notes = in_inferred_format(cells, decimal, f", or use {options}")
+    if numbers is not None:
+        column, further = _infer_numeric(numbers, n_present)
+        return column, [*notes, *further]
+    error = notation_error(cells, decimal, NEARLY_ALL, options)
+    if error is not None:
+        raise error
     is_iso_date = ~np.isnan(cells.days)
     if is_iso_date.sum() == n_present:
         return _infer_dates(cells)
@@ -77,6 +71,7 @@ def infer_column(
             f". Write dates as 2024-01-31, or use {options}.",
         )
     column, notes = _infer_categorical(cells, n_present)
+    n_numbers = int(cells.is_number.sum())
     if n_numbers and isinstance(column, Categorical):
         notes.append(
             f"Column {cells.name!r} mixes {n_numbers} numbers with {n_present - n_numbers} other "
@@ -124,7 +119,7 @@ def _infer_numeric(cells: Cells, n_present: int) -> tuple[Column | Dropped, list
         )
     median, n_missing = float(np.median(values)), len(cells.column) - n_present
     notes += _note_on_missing(name, n_missing, f"the median, {median:g}")
-    return Numeric(name, median, n_missing > 0), notes
+    return Numeric(name, median, n_missing > 0, number_format=cells.number_format), notes
 
 
 def _infer_dates(cells: Cells) -> tuple[Column | Dropped, list[str]]:

@@ -10,7 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .delimited import DelimitedText
+from .compressed import MAX_CHUNK_BYTES, MAX_EXPANSION, check_expansion
+from .delimited import UNSUPPORTED_FORMATS, DelimitedText
 from .errors import TableError, prefix_errors, translate_os_errors
 
 if TYPE_CHECKING:
@@ -19,14 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["TableFile"]
 
 CHUNK_ROWS = 10_000
-UNSUPPORTED_FORMATS = {
-    b"PK\x03\x04": "a zip archive or an Excel workbook",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
-    b"%PDF": "a PDF",
-    b"BZh": "compressed by bzip2",
-    b"\xfd7zXZ": "compressed by xz",
-    b"\x28\xb5\x2f\xfd": "compressed by zstd",
-}
+PROBED_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -41,15 +35,12 @@ class TableFile:
         Assumptions that the user should know about.
     text : DelimitedText, optional
         None: the file is parquet.
-    decimal : {".", ","}
-        Decimal separator of a text file.
     """
 
     path: str
     columns: tuple[str, ...]
     notes: tuple[str, ...] = ()
     text: DelimitedText | None = None
-    decimal: str = "."
 
     @classmethod
     def of(
@@ -58,7 +49,7 @@ class TableFile:
         *,
         encoding: str | None = None,
         delimiter: str | None = None,
-        decimal: str = ".",
+        max_expansion: int = MAX_EXPANSION,
     ) -> TableFile:
         """Detect the format, encoding and delimiter of a file, and read its header.
 
@@ -70,7 +61,9 @@ class TableFile:
         delimiter : str, optional
             None: a tab in a file named .tsv, otherwise whichever of comma, semicolon, tab and
             vertical bar splits most of the first lines into the same number of fields.
-        decimal : {".", ","}
+        max_expansion : int
+            How many times its size a gzip or parquet file may expand to; tables that expand to less
+            than 64 MiB are always read.
 
         Raises
         ------
@@ -79,22 +72,23 @@ class TableFile:
         """
         path = os.fspath(path)
         with prefix_errors(path):
-            if decimal not in (".", ","):
-                raise TableError(f"`decimal` must be '.' or ',', got {decimal!r}.")
+            if max_expansion < 1:
+                raise TableError(f"`max_expansion` must be at least 1, got {max_expansion}.")
             start = _first_bytes(path)
             for magic, kind in UNSUPPORTED_FORMATS.items():
                 if start.startswith(magic):
                     raise TableError(f"is {kind}; save the table as csv, tsv or parquet.")
             if start.startswith(b"PAR1"):
-                return cls(path, _parquet_columns(path))
+                return cls(path, _parquet_columns(path, max_expansion))
             text = DelimitedText.of(
                 path,
                 is_compressed=start.startswith(b"\x1f\x8b"),
                 encoding=encoding,
                 delimiter=delimiter,
+                max_expansion=max_expansion,
             )
             names, notes = _read_header(text)
-            return cls(path, names, notes, text, decimal)
+            return cls(path, names, notes, text)
 
     def read(self) -> pd.DataFrame:
         """Return all rows; see `chunks`."""
@@ -138,15 +132,18 @@ class TableFile:
         while chunk := list(islice(records, n_rows)):
             index = pd.Index([line for line, _ in chunk], name="line")
             cells = [record for _, record in chunk]
-            frame = pd.DataFrame(cells, index=index, columns=list(self.columns), dtype=object)
-            yield _replace_decimal_commas(frame) if self.decimal == "," else frame
+            yield pd.DataFrame(cells, index=index, columns=list(self.columns), dtype=object)
 
     def _parquet_frames(self, n_rows: int) -> Iterator[pd.DataFrame]:
         import pandas as pd
 
+        columns = list(self.columns)
         with _open_parquet(self.path) as file:
+            for batch in islice(file.iter_batches(batch_size=PROBED_ROWS, columns=columns), 1):
+                _check_size(batch, min(n_rows, file.metadata.num_rows))
             start = 1
-            for batch in file.iter_batches(batch_size=n_rows, columns=list(self.columns)):
+            for batch in file.iter_batches(batch_size=n_rows, columns=columns):
+                _check_size(batch, batch.num_rows)
                 # Integers stay integers in columns with missing cells, so that long identifiers
                 # are not rounded.
                 frame = batch.to_pandas(ignore_metadata=True, integer_object_nulls=True)
@@ -154,6 +151,16 @@ class TableFile:
                     frame.index = pd.RangeIndex(start, start + len(frame), name="row")
                     start += len(frame)
                     yield frame
+
+
+def _check_size(batch: Any, n_rows: int) -> None:
+    """Raise if so many rows like those of a batch are too large to be read at once."""
+    n_bytes = batch.nbytes * n_rows // max(batch.num_rows, 1)
+    if n_bytes > MAX_CHUNK_BYTES:
+        raise TableError(
+            f"has {n_rows:,} rows of {n_bytes:,} bytes; at most {MAX_CHUNK_BYTES:,} can be read at "
+            "once. Shorten the cells."
+        )
 
 
 def _first_bytes(path: str) -> bytes:
@@ -205,39 +212,31 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _replace_decimal_commas(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame with decimal points in place of decimal commas in numbers."""
-    for name in frame.columns:
-        cells = frame[name]
-        has_point = cells.str.fullmatch(r"\s*[+-]?\d*\.\d+([eE][+-]?\d+)?\s*")
-        if has_point.any():
-            line = has_point.idxmax()
-            raise TableError(
-                f"line {line}, column {name!r}: {cells[line].strip()!r} has a decimal point, but "
-                "--decimal is a comma. Use one separator in all numbers."
-            )
-        is_number = cells.str.fullmatch(r"\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*")
-        frame[name] = cells.where(~is_number, cells.str.replace(",", "."))
-    return frame
-
-
 @contextlib.contextmanager
 def _open_parquet(path: str) -> Iterator[Any]:
     """Open a file with pyarrow; raise a `TableError` if it is damaged."""
     try:
-        import pyarrow as arrow
         from pyarrow import parquet
     except ImportError as error:
         raise TableError("is parquet, which needs pip install 'pyrobbb[parquet]'.") from error
     try:
         with translate_os_errors(), parquet.ParquetFile(path) as file:
             yield file
-    except arrow.ArrowException as error:
-        raise TableError(f"is damaged: {error}") from error
+    except (TableError, MemoryError):
+        raise
+    except Exception as error:  # pyarrow has no common base of what damaged bytes lead to
+        raise TableError(f"is damaged: {' '.join(str(error).split())}") from error
 
 
-def _parquet_columns(path: str) -> tuple[str, ...]:
+def _parquet_columns(path: str, max_expansion: int) -> tuple[str, ...]:
+    """Return the names of the columns, after checks of what can be known before rows are read."""
     with _open_parquet(path) as file:
         names = tuple(file.schema_arrow.names)
+        metadata = file.metadata
+        groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+        n_bytes = sum(group.total_byte_size for group in groups)
+        # Equal cells are stored as their number: a cell is at least a byte in memory.
+        n_bytes = max(n_bytes, metadata.num_rows * len(names))
     _check_unique(names)
+    check_expansion(n_bytes, Path(path).stat().st_size, max_expansion)
     return names

@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from .cells import Cells, count_of
 from .encoding import Categorical, Column, Dropped, EncodingReport, Numeric
 from .errors import TableError
 from .inference import infer_column
+from .notation import check_decimal_points, unlike_fit
+from .number_format import PLAIN, NumberFormat
 from .target import Label, Task, infer_target, label_of
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class Schema:
         Columns that are left out, with the reasons.
     notes : tuple of str
         All decisions that the user should know about, including dropped columns.
+    target_format : NumberFormat
+        How the numbers of the target are written.
     """
 
     target_name: str
@@ -51,6 +55,7 @@ class Schema:
     columns: tuple[Column, ...]
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
+    target_format: NumberFormat = PLAIN
 
     @classmethod
     def of(
@@ -61,6 +66,7 @@ class Schema:
         *,
         drop: Collection[str] = (),
         categorical: Collection[str] = (),
+        decimal: Literal[".", ","] | None = None,
     ) -> Schema:
         """Return the schema inferred from a table.
 
@@ -76,12 +82,16 @@ class Schema:
             Columns to leave out.
         categorical : collection of str
             Columns that are categorical even if they hold numbers.
+        decimal : {".", ","}, optional
+            Decimal separator of cells that are strings. None: inferred for each column, with a note
+            unless all cells are written like -1234.5. Cells that may be two numbers are refused.
 
         Raises
         ------
         TableError
             If no model can be fitted to the table.
         """
+        _check_decimal(decimal)
         names = [str(name) for name in frame.columns]
         check_names(names, target, drop, categorical)
         frame, n_left_out = _rows_with_target(frame, target)
@@ -93,10 +103,12 @@ class Schema:
                 f"has {count_of(len(frame), 'row')} with a target; a fit needs at least {MIN_ROWS}."
             )
         target_cells = Cells(frame[target])
-        task, classes, target_notes = infer_target(target_cells, task)
+        task, classes, target_notes, target_format = infer_target(target_cells, task, decimal)
+        target_cells = target_cells.in_format(target_format)
         notes += target_notes
         columns: list[Column] = []
         dropped: list[Dropped] = []
+        numbers = [target_cells] if task == "regression" else []
         for name in names:
             if name == target:
                 continue
@@ -104,7 +116,13 @@ class Schema:
                 dropped.append(Dropped(name, "excluded by --drop"))
                 continue
             cells = Cells(frame[name])
-            column, column_notes = infer_column(cells, is_categorical=name in categorical)
+            column, column_notes = infer_column(
+                cells, is_categorical=name in categorical, decimal=decimal
+            )
+            if isinstance(column, Numeric):
+                cells = cells.in_format(column.number_format)
+                if not column.is_date:
+                    numbers.append(cells)
             if not isinstance(column, Dropped) and _are_equal(cells, target_cells):
                 column, column_notes = Dropped(name, "a copy of the target"), []
             notes += column_notes
@@ -112,6 +130,8 @@ class Schema:
                 dropped.append(column)
             else:
                 columns.append(column)
+        if decimal is None:
+            check_decimal_points(numbers)
         notes += [f"Column {column.name!r} is left out: {column.reason}." for column in dropped]
         if not columns:
             reasons = "; ".join(f"{column.name!r} ({column.reason})" for column in dropped[:5])
@@ -122,12 +142,31 @@ class Schema:
         _check_width(n_inputs)
         if n_inputs > len(frame):
             notes.append(f"There are more inputs ({n_inputs}) than rows ({len(frame)}).")
-        return cls(target, task, classes, tuple(columns), tuple(dropped), tuple(notes))
+        return cls(
+            target, task, classes, tuple(columns), tuple(dropped), tuple(notes), target_format
+        )
 
     @property
     def inputs(self) -> list[str]:
         """Names of the columns of the input matrix."""
         return [name for column in self.columns for name in column.inputs]
+
+    def with_decimal(self, decimal: Literal[".", ","] | None) -> Schema:
+        """Return the schema for a table with another decimal separator; None: that of the fit."""
+        _check_decimal(decimal)
+        if decimal is None:
+            return self
+        columns = [
+            dataclasses.replace(column, number_format=column.number_format.with_decimal(decimal))
+            if isinstance(column, Numeric)
+            else column
+            for column in self.columns
+        ]
+        return dataclasses.replace(
+            self,
+            columns=tuple(columns),
+            target_format=self.target_format.with_decimal(decimal),
+        )
 
     def with_target(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
         """Return the rows whose target is not missing, and the number of the others."""
@@ -182,14 +221,13 @@ class Schema:
         TableError
             If a cell is missing, is not a number, or is not one of the classes.
         """
-        cells = Cells(frame[self.target_name])
+        cells = Cells(frame[self.target_name]).in_format(self.target_format)
         if not cells.is_present.all():
             i = int((~cells.is_present).argmax())
             raise cells.error(i, "cannot be a target; leave the row out.")
         if self.task == "regression":
             if not cells.is_number.all():
-                i = int((~cells.is_number).argmax())
-                raise cells.error(i, "is not a number, as the target must be.")
+                raise unlike_fit(cells, ~cells.is_number)
             cells.check_range(cells.numbers)
             return cells.numbers
         classes = {label_of(value): value for value in self.classes}
@@ -221,6 +259,7 @@ class Schema:
             "columns": columns,
             "dropped": [dataclasses.asdict(column) for column in self.dropped],
             "notes": list(self.notes),
+            "target_format": dataclasses.asdict(self.target_format),
         }
 
     @classmethod
@@ -240,6 +279,7 @@ class Schema:
                 tuple(_column_from_dict(column) for column in stored["columns"]),
                 tuple(Dropped(**column) for column in stored["dropped"]),
                 tuple(stored["notes"]),
+                NumberFormat(**stored.get("target_format", {})),
             )
             is_valid = _is_valid(schema)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -269,6 +309,11 @@ def check_names(
     _check_width(len(names) - 1 - len(set(drop)))
 
 
+def _check_decimal(decimal: str | None) -> None:
+    if decimal not in (None, ".", ","):
+        raise TableError(f"`decimal` must be '.' or ',', got {decimal!r}.")
+
+
 def _check_width(n_inputs: int) -> None:
     if n_inputs > MAX_INPUTS:
         raise TableError(
@@ -294,7 +339,8 @@ def _column_from_dict(stored: Mapping[str, Any]) -> Column:
     values = dict(stored)
     kind = values.pop("kind")
     if kind == "Numeric":
-        return Numeric(**values)
+        number_format = NumberFormat(**values.pop("number_format", {}))
+        return Numeric(**values, number_format=number_format)
     if kind == "Categorical":
         return Categorical(**{**values, "categories": tuple(values["categories"])})
     raise ValueError(f"unknown kind of column {kind!r}")

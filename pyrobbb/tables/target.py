@@ -11,20 +11,25 @@ import numpy as np
 from .cells import MAX_EXACT_INTEGER, Cells
 from .errors import TableError
 from .inference import NEARLY_ALL, is_constant
+from .notation import in_inferred_format, notation_error
+from .number_format import NumberFormat
 
 __all__ = ["Label", "Task", "infer_target", "label_of"]
 
 Task = Literal["regression", "classification"]
 Label = int | float | str
 
+OPTION = "--task classification"
+MOST = 0.5
+"""If at least this share of the target looks like numbers, the others are regarded as mistakes."""
 FEW_CLASSES = 10
 """Integers with at most this many distinct values are inferred to be classes."""
 
 
 def infer_target(
-    cells: Cells, task: Task | None = None
-) -> tuple[Task, tuple[Label, ...], list[str]]:
-    """Return the task, the classes and notes for the user.
+    cells: Cells, task: Task | None = None, decimal: str | None = None
+) -> tuple[Task, tuple[Label, ...], list[str], NumberFormat]:
+    """Return the task, the classes, notes for the user, and how the numbers are written.
 
     Parameters
     ----------
@@ -32,6 +37,8 @@ def infer_target(
         The target column, without missing cells.
     task : {"regression", "classification"}, optional
         None: inferred from the values, with a note.
+    decimal : {".", ","}, optional
+        Decimal separator. None: inferred.
 
     Returns
     -------
@@ -39,6 +46,7 @@ def infer_target(
     classes : tuple of int, float or str
         Sorted; empty for a regression.
     notes : list of str
+    number_format : NumberFormat
 
     Raises
     ------
@@ -46,7 +54,11 @@ def infer_target(
         If the column cannot be the target of the task.
     """
     name, n_rows = cells.name, len(cells.column)
-    n_numbers, notes = int(cells.is_number.sum()), []
+    notes: list[str] = []
+    if task != "classification":
+        numbers, notes = in_inferred_format(cells, decimal, ", or use --task classification")
+        cells = cells if numbers is None else numbers
+    n_numbers = int(cells.is_number.sum())
     counts = Counter(cells.labels.tolist())
     if n_numbers == n_rows:
         cells.check_range(cells.numbers)
@@ -56,26 +68,26 @@ def infer_target(
                 "there is nothing to predict. Rescale it, or choose another."
             )
     if task is None:
-        task, reason = _infer_task(cells, len(counts))
+        task, reason = _infer_task(cells, len(counts), decimal)
         notes.append(f"The task is inferred to be {task}: the target {name!r} {reason}.")
     if task == "classification":
         classes = _classes(cells, counts)
         rare = [str(label) for label, n in counts.items() if n == 1]
         if rare:
             notes.append(f"Some classes have a single row: {', '.join(rare[:5])}.")
-        return task, classes, notes
+        return task, classes, notes, cells.number_format
     if n_numbers < n_rows:
-        raise cells.error(
+        raise notation_error(cells, decimal, MOST, OPTION) or cells.error(
             int((~cells.is_number).argmax()),
             "is not a number, which a regression needs. Correct the cell, leave it empty, or use "
-            "--task classification.",
+            f"{OPTION}.",
         )
     if cells.has_inexact_integers:
         notes.append(
             f"The target {name!r} holds integers beyond 2^53, which floating point cannot "
             "represent exactly."
         )
-    return task, (), notes
+    return task, (), notes, cells.number_format
 
 
 def label_of(value: Label) -> str:
@@ -85,7 +97,7 @@ def label_of(value: Label) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
-def _infer_task(cells: Cells, n_distinct: int) -> tuple[Task, str]:
+def _infer_task(cells: Cells, n_distinct: int, decimal: str | None) -> tuple[Task, str]:
     n_rows, n_numbers = len(cells.column), int(cells.is_number.sum())
     if n_numbers < n_rows:
         if cells.is_date.sum() >= NEARLY_ALL * n_rows:
@@ -93,12 +105,9 @@ def _infer_task(cells: Cells, n_distinct: int) -> tuple[Task, str]:
                 int(cells.is_date.argmax()),
                 "is a date, but a target must be a number or a class. Convert the column.",
             )
-        if n_numbers >= NEARLY_ALL * n_rows:
-            raise cells.error(
-                int((~cells.is_number).argmax()),
-                "is not a number, while most cells of the target are. Correct the cell, leave it "
-                "empty, or use --task classification.",
-            )
+        error = notation_error(cells, decimal, MOST, OPTION)
+        if error is not None:
+            raise error
         return "classification", f"holds {n_distinct} distinct strings"
     is_few = n_distinct <= min(FEW_CLASSES, n_rows / 5)
     if n_distinct <= 2 or (cells.has_only_integers and is_few):

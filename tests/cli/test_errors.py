@@ -90,3 +90,13 @@ def test_a_usage_error_refers_to_the_help(run):
         "pyrobbb fit: --hidden must be positive integers such as 50,50, got '5,-1'. See pyrobbb "
         "fit --help.\n"
     )
+
+
+def test_an_unexpected_end_of_a_file_is_a_bug_and_not_an_interruption(made, run, monkeypatch):
+    def fail(*_):
+        raise EOFError("something of ours")
+
+    monkeypatch.setattr(TableModel, "load", fail)
+    shown = run("predict", made / "price", made / "houses.csv", "--out", "-", code=1)
+    assert "EOFError: something of ours" in shown.err
+    assert "this is a bug in pyrobbb" in shown.err

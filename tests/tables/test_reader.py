@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyrobbb.tables import TableError, TableFile
+from pyrobbb.tables import TableError, TableFile, compressed, delimited, reader
 
 CELLS = [["1", "a"], ["2", "b, c"], ["", 'd "e"']]
 FRAME = pd.DataFrame(CELLS, columns=["x", "y"])
@@ -104,13 +104,6 @@ def test_the_index_holds_the_line_in_which_a_row_begins(write):
     assert table.index.name == "line"
 
 
-def test_a_decimal_comma_becomes_a_point_only_in_numbers(write):
-    path = write("x;y\n1,5;a,b\n-0,25e3;1\n")
-    assert cells_of(path, decimal=",") == [["1.5", "a,b"], ["-0.25e3", "1"]]
-    with pytest.raises(TableError, match=r"line 3, column 'x': '2.5' has a decimal point"):
-        read(write("x;y\n1,5;a\n2.5;b\n"), decimal=",")
-
-
 def test_a_column_without_a_name_gets_one_with_a_note(write):
     table = TableFile.of(write(",x\n0,1\n"))
     assert table.columns == ("column 1", "x")
@@ -138,10 +131,20 @@ BAD = {
     "damaged gzip": (gzip.compress(TEXT.encode())[:-9], "is truncated or damaged"),
     "no gzip": (b"\x1f\x8bnonsense", "cannot be read"),
     "damaged parquet": (b"PAR1nonsensePAR1", "is damaged"),
-    "parquet in gzip": (
-        gzip.compress(b"PAR1"),
-        "is a parquet file compressed by gzip; decompress it",
+    "parquet in gzip": (gzip.compress(b"PAR1"), "is a parquet file compressed by gzip; decompress"),
+    "gzip in gzip": (gzip.compress(gzip.compress(b"x")), "is a gzip file compressed by gzip; deco"),
+    "zip in gzip": (gzip.compress(b"PK\x03\x04"), "is a zip archive or an Excel workbook compress"),
+    "utf-16 without a mark, beyond ascii": (
+        "x,y\n1,\u00fc\n".encode("utf-16-le"),
+        "line 1: contains a NUL byte.*utf-16-le",
     ),
+    "utf-16 without a mark, truncated gzip": (
+        gzip.compress("x,y\n1,\u00fc\n".encode("utf-16-be"))[:-9],
+        "contains a NUL byte|is truncated or damaged",
+    ),
+    "wrong checksum": (gzip.compress(b"x,y\n1,2\n")[:-5] + b"01234", "cannot be read: CRC check"),
+    "rest after gzip": (gzip.compress(b"x,y\n1,2\n") + b"rest", "cannot be read: Not a gzipped"),
+    "long field": (b"x,y\n1," + b"9" * 200_000, "line 2: a field is longer than 131072 characters"),
     "half a character of utf-16": (TEXT.encode("utf-16") + b"x", "is not utf-16"),
 }
 
@@ -161,7 +164,6 @@ def test_a_damaged_file_raises_an_error_of_one_line(write, content, message):
         ({"encoding": "klingon"}, "`encoding` must be a text encoding of Python.*got 'klingon'"),
         ({"encoding": "hex"}, "`encoding` must be a text encoding of Python"),
         ({"delimiter": "::"}, "`delimiter` must be a single character.*got '::'"),
-        ({"decimal": ";"}, "`decimal` must be"),
     ],
 )
 def test_an_invalid_option_is_rejected(write, options, message):
@@ -180,6 +182,112 @@ def test_a_path_that_is_not_a_regular_file_is_rejected(tmp_path):
         read(tmp_path)
     with pytest.raises(TableError, match="is not a regular file"):
         read("/dev/null")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16", "utf-16-le"])
+def test_a_gzip_file_truncated_anywhere_is_refused(write, encoding):
+    content = gzip.compress("x,y\n1,\u00fc\n2,b\n".encode(encoding) * 20)
+    for n_bytes in range(1, len(content)):
+        path = write(content[:n_bytes], "table.csv.gz")
+        with pytest.raises(TableError, match=r"truncated|is not|is empty|NUL"):
+            read(path)
+
+
+def test_a_parquet_file_damaged_or_truncated_anywhere_is_read_or_refused(tmp_path):
+    path = tmp_path / "table.parquet"
+    frame = pd.DataFrame({"x": np.arange(9.0), "y": list("abcdefghi")})
+    frame.to_parquet(path)
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(60):
+        path.write_bytes(content[: rng.integers(4, len(content))])
+        with pytest.raises(TableError, match=r"is damaged|cannot be read"):
+            read(path)
+        damaged = bytearray(content)
+        for i in rng.integers(4, len(content), size=4):
+            damaged[i] = rng.integers(256)
+        path.write_bytes(damaged)
+        problem = ""
+        try:
+            read(path)
+        except TableError as error:
+            problem = str(error)
+        assert "\n" not in problem
+
+
+GZIP_BOMBS = {
+    "rows": b"x,y\n" + b"1,2\n" * 500_000,
+    "blank lines": b"x,y\n" + b"\n" * 2_000_000,
+    "one line": b"1," * 1_000_000,
+    "one cell": b"x,y\n1," + b"9" * 2_000_000,
+    "quoted": b'x,y\n1,"' + b"9" * 2_000_000,
+    "NUL": b"\0" * 2_000_000,
+}
+
+
+@pytest.mark.parametrize("content", GZIP_BOMBS.values(), ids=GZIP_BOMBS)
+def test_a_gzip_file_that_expands_too_far_is_refused_before_its_rows_are_read(
+    write, monkeypatch, content
+):
+    monkeypatch.setattr(compressed, "MIN_BYTES", 1 << 20)
+    path = write(gzip.compress(content))
+    with pytest.raises(TableError, match=r"expands from .* more than 100 times .*--max-expansion"):
+        TableFile.of(path)
+
+
+def test_a_gzip_file_that_expands_too_far_after_its_beginning_is_refused(write, monkeypatch):
+    rng = np.random.default_rng(0)
+    start = "".join(f"{x},{y}\n" for x, y in rng.normal(size=(2000, 2)))
+    path = write(gzip.compress(("x,y\n" + start).encode() + b"1,2\n" * 200_000))
+    monkeypatch.setattr(compressed, "MIN_BYTES", 1 << 11)
+    table = TableFile.of(path, max_expansion=10)
+    with pytest.raises(TableError, match="more than 10 times"):
+        table.read()
+
+
+def test_the_expansion_may_be_raised_and_small_files_may_expand_at_will(write, monkeypatch):
+    path = write(gzip.compress(b"x,y\n" + b"1,2\n" * 30_000))
+    assert path.stat().st_size * 100 < 120_000
+    assert len(read(path)) == 30_000
+    monkeypatch.setattr(compressed, "MIN_BYTES", 1 << 10)
+    with pytest.raises(TableError, match="more than 100 times"):
+        read(path)
+    assert len(read(path, max_expansion=2000)) == 30_000
+    with pytest.raises(TableError, match="`max_expansion` must be at least 1, got 0"):
+        read(path, max_expansion=0)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"x": np.zeros(3_000_000), "y": np.zeros(3_000_000)},
+        {"x": np.zeros(80_000_000, dtype=bool)},
+        {"x": ["a" * 1_000_000] * 80},
+    ],
+    ids=["zeros", "many rows", "long strings"],
+)
+def test_a_parquet_file_that_expands_too_far_is_refused_by_its_metadata(
+    tmp_path, monkeypatch, columns
+):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    arrow = pytest.importorskip("pyarrow")
+    path = tmp_path / "table.parquet"
+    parquet.write_table(
+        arrow.table(columns), path, compression="zstd", use_dictionary="y" not in columns
+    )
+    if isinstance(columns["x"], list):
+        monkeypatch.setattr(reader, "MAX_CHUNK_BYTES", 1 << 20)
+        with pytest.raises(TableError, match=r"80 rows of 80,.* bytes; at most 1,048,576"):
+            read(path)
+    else:
+        monkeypatch.setattr(compressed, "MIN_BYTES", 1 << 24)
+        with pytest.raises(TableError, match="more than 100 times its size"):
+            TableFile.of(path)
+
+
+def test_a_line_without_end_is_refused(write, monkeypatch):
+    monkeypatch.setattr(delimited, "MAX_LINE", 1000)
+    with pytest.raises(TableError, match="line 2: is longer than 1,000 characters"):
+        read(write("x,y\n" + "1," * 1000))
 
 
 @given(content=st.binary(max_size=200))

@@ -190,8 +190,7 @@ def test_columns_are_dropped_and_made_categorical_on_request():
         (["1_000", *X[1:]], "line 2, column 'z': '1_000' is not a number"),
         ([*X[:-1], "inf"], r"line 41, column 'z': 'inf' is infinite"),
         ([*X[:-1], "1e300"], r"line 41, column 'z': '1e300' is beyond 1e\+100. Rescale"),
-        (cycle("1,5", "2,5"), r"line 2, column 'z': '1,5' is not a plain number.*--decimal ,"),
-        (cycle("12 %", "7 %"), "line 2, column 'z': '12 %' is not a plain number"),
+        (cycle("0x1F", "0x2a"), r"line 2, column 'z': '0x1F' is not a plain number.*--drop 'z'"),
         (
             cycle("03/04/2024", "25/04/2024"),
             "line 2, column 'z': '03/04/2024' is not a date in the",
@@ -252,7 +251,7 @@ def test_rows_without_a_target_are_left_out_and_counted():
         (cycle("0.3", "0.30000000000000004"), None, "is constant"),
         (["1e300", *Y[1:]], None, r"line 2, column 'y': '1e300' is beyond"),
         (["-inf", *Y[1:]], None, "line 2, column 'y': '-inf' is infinite"),
-        ([*Y[:-1], "oops"], None, "line 41, column 'y': 'oops' is not a number, while most"),
+        ([*Y[:-1], "oops"], None, "line 41, column 'y': 'oops' is not a number, while 39"),
         (cycle("a", "b"), "regression", "line 2, column 'y': 'a' is not a number, which a regr"),
         (Y, "classification", "has 40 classes in 40 rows"),
         ([f"name {i}" for i in range(N)], None, "has 40 classes in 40 rows.*an identifier"),
