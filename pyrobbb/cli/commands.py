@@ -178,7 +178,7 @@ def predict(
     check_file(out, SUFFIXES)
     check_model(model)
     table = TableFile.of(data, encoding=encoding, delimiter=delimiter, max_expansion=max_expansion)
-    kept = parse_names(keep)
+    kept = list(dict.fromkeys(parse_names(keep)))
     unknown = [name for name in kept if name not in table.columns]
     if unknown:
         raise TableError(f"has no column {unknown[0]!r} (--keep).", data)

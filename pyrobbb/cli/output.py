@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import math
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from ..tables.safe_text import printable
 
 __all__ = ["Output", "make_facts", "make_table"]
 
@@ -68,12 +71,12 @@ class Output:
             Its traceback is printed before the line if `shows_traceback` is set.
         """
         if error is not None and self.shows_traceback:
-            traceback.print_exception(error)
+            self._print_traceback(error)
         self._print_line(message)
 
     def report_bug(self, error: Exception) -> None:
         """Print the traceback of an unexpected error, and ask the user to report it."""
-        traceback.print_exception(error)
+        self._print_traceback(error)
         self._print_line("this is a bug in pyrobbb. Please report it with the traceback above.")
 
     def result(self, data: Mapping[str, Any], *tables: Table, as_json: bool) -> None:
@@ -90,22 +93,43 @@ class Output:
 
     @contextlib.contextmanager
     def warnings_as_notes(self) -> Iterator[None]:
-        """Record warnings as notes, without the line of code that issued them."""
+        """Record warnings, also those of loggers, as notes, without the line that issued them."""
 
         def record(message: Warning | str, *_: Any, **__: Any) -> None:
             self.note(" ".join(str(message).split()))
 
-        with warnings.catch_warnings():
-            warnings.showwarning = record
-            yield
+        handler = _Handler(record)
+        logger = logging.getLogger("pyrobbb")
+        logger.addHandler(handler)
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = record
+                yield
+        finally:
+            logger.removeHandler(handler)
 
     def _print_line(self, text: str) -> None:
-        line = " ".join(text.split())
-        printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
         name = f"pyrobbb {self.command}".strip()
+        self._write(f"{name}: {printable(' '.join(text.split()))}\n")
+
+    def _print_traceback(self, error: Exception) -> None:
+        lines = "".join(traceback.format_exception(error)).splitlines()
+        self._write("".join(f"{printable(line)}\n" for line in lines))
+
+    def _write(self, text: str) -> None:
         encoding = sys.stderr.encoding or "utf-8"
-        safe = printable.encode(encoding, "backslashreplace").decode(encoding)
-        sys.stderr.write(f"{name}: {safe}\n")
+        sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+class _Handler(logging.Handler):
+    """Pass the messages of warnings and errors to a function."""
+
+    def __init__(self, record: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._record = record
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._record(record.getMessage())
 
 
 def make_table(
@@ -113,14 +137,15 @@ def make_table(
 ) -> Table:
     """Return a table whose last `n_right` columns are right-aligned numbers.
 
-    Cells are not parsed as markup, so that names in brackets are shown as they are.
+    Cells are not parsed as markup, so that names in brackets are shown as they are, and control
+    characters are escaped.
     """
-    table = Table(title=Text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=Text(printable(title), "bold"), title_justify="left", box=box.SIMPLE_HEAD)
     for i, column in enumerate(columns):
         is_number = i >= len(columns) - n_right
-        table.add_column(Text(column), justify="right" if is_number else "left")
+        table.add_column(Text(printable(column)), justify="right" if is_number else "left")
     for row in rows:
-        table.add_row(*(Text(str(cell), STYLES.get(str(cell), "")) for cell in row))
+        table.add_row(*(Text(printable(str(cell)), STYLES.get(str(cell), "")) for cell in row))
     return table
 
 

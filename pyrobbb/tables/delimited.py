@@ -20,6 +20,7 @@ from typing import IO, TextIO, cast
 from .cells import count_of
 from .compressed import MAX_EXPANSION, GzipReader, skip_to_check
 from .errors import TableError, translate_os_errors
+from .safe_text import unescape_formula
 
 __all__ = ["UNSUPPORTED_FORMATS", "DelimitedText"]
 
@@ -108,7 +109,7 @@ class DelimitedText:
     def records(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the records, the header first, each with the number of its first line.
 
-        Blank lines are skipped.
+        Blank lines are skipped. Fields are as they were before `escape_formula`.
 
         Raises
         ------
@@ -137,7 +138,7 @@ class DelimitedText:
                             f"has {width}. Correct the line, quote fields that contain the "
                             "delimiter, or set --delimiter."
                         )
-                    yield line, record
+                    yield line, [unescape_formula(f) if f[:1] == "'" else f for f in record]
                 line = reader.line_num + 1
 
     def _open_bytes(self) -> IO[bytes]:

@@ -94,6 +94,7 @@ class Schema:
         _check_decimal(decimal)
         names = [str(name) for name in frame.columns]
         check_names(names, target, drop, categorical)
+        drop, categorical = set(drop), set(categorical)
         frame, n_left_out = _rows_with_target(frame, target)
         notes = []
         if n_left_out:
@@ -295,10 +296,11 @@ def check_names(
     names: Sequence[str], target: str, drop: Collection[str], categorical: Collection[str]
 ) -> None:
     """Raise unless a table has the columns that the options of a fit name."""
+    known = set(names)
     for option, given in (("target", [target]), ("drop", drop), ("categorical", categorical)):
         for name in given:
-            if name not in names:
-                similar = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+            if name not in known:
+                similar = difflib.get_close_matches(name, names[:MAX_INPUTS], n=3, cutoff=0.5)
                 similar = similar or [other for other in names if other.lower() == name.lower()]
                 shown = ", ".join(map(repr, similar or names[:10]))
                 more = ", ..." if len(names) > 10 else ""

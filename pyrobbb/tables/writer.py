@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import gzip
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from .._core.scratch_files import replacing
 from .errors import TableError
+from .safe_text import escape_controls, escape_formula
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +94,8 @@ def open_writer(path: str | os.PathLike[str]) -> Iterator[Callable[[pd.DataFrame
     """Return a function that appends a frame to the table.
 
     The rows are written to a temporary file in the same folder, which replaces the target at the
-    end.
+    end. In text, cells that a spreadsheet would take for formulas get an apostrophe, which
+    `TableFile` removes; on stdout and terminals, control characters are escaped.
 
     Parameters
     ----------
@@ -107,7 +110,7 @@ def open_writer(path: str | os.PathLike[str]) -> Iterator[Callable[[pd.DataFrame
     path = os.fspath(path)
     check_file(path, SUFFIXES)
     if path == STDOUT:
-        with _writer_to(getattr(sys.stdout, "buffer", None), ".csv") as write:
+        with _writer_to(getattr(sys.stdout, "buffer", None), ".csv", is_shown=True) as write:
             yield write
         sys.stdout.flush()
         return
@@ -123,7 +126,11 @@ def _file_writer(path: str) -> Iterator[Callable[[pd.DataFrame], None]]:
     is_compressed = path.lower().endswith(".gz")
     suffix = Path(path[:-3] if is_compressed else path).suffix.lower()
     if _is_device(path):
-        with Path(path).open("wb", buffering=0) as device, _writer_to(device, suffix) as write:
+        is_shown = Path(path).is_char_device()
+        with (
+            Path(path).open("wb", buffering=0) as device,
+            _writer_to(device, suffix, is_shown=is_shown) as write,
+        ):
             yield write
         return
     with replacing(Path(path).resolve()) as file:
@@ -137,27 +144,61 @@ def _file_writer(path: str) -> Iterator[Callable[[pd.DataFrame], None]]:
 
 
 @contextlib.contextmanager
-def _writer_to(file: IO[bytes] | None, suffix: str) -> Iterator[Callable[[pd.DataFrame], None]]:
+def _writer_to(
+    file: IO[bytes] | None, suffix: str, *, is_shown: bool = False
+) -> Iterator[Callable[[pd.DataFrame], None]]:
     if suffix == ".parquet" and file is not None:
         with _parquet_writer(file) as write:
             yield write
     else:
-        yield _text_writer(file, SEPARATORS.get(suffix, ","))
+        yield _text_writer(file, SEPARATORS.get(suffix, ","), is_shown)
 
 
-def _text_writer(file: IO[bytes] | None, separator: str) -> Callable[[pd.DataFrame], None]:
+def _text_writer(
+    file: IO[bytes] | None, separator: str, is_shown: bool
+) -> Callable[[pd.DataFrame], None]:
     is_first = True
 
     def write(frame: pd.DataFrame) -> None:
         nonlocal is_first
-        text = frame.to_csv(index=False, header=is_first, sep=separator, lineterminator="\n")
+        safe = _without_formulas(frame)
+        text = safe.to_csv(
+            index=False,
+            header=is_first,
+            sep=separator,
+            lineterminator="\n",
+            quoting=csv.QUOTE_ALL if _has_carriage_return(safe) else csv.QUOTE_MINIMAL,
+        )
         is_first = False
+        if is_shown:
+            text = escape_controls(text)
         if file is None:  # stdout has been replaced by a text stream
             sys.stdout.write(text)
         else:
             file.write(text.encode())
 
     return write
+
+
+def _without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with `escape_formula` applied to its text and to the names of columns."""
+    safe = frame.copy(deep=False)
+    for name in frame.columns:
+        if frame[name].dtype.kind not in "biuf":
+            safe[name] = frame[name].astype(object).map(_escape_text)
+    return safe.rename(columns=escape_formula)
+
+
+def _has_carriage_return(frame: pd.DataFrame) -> bool:
+    """Return whether a cell or name has a line end that pandas does not quote by itself."""
+    texts = (frame[name] for name in frame.columns if frame[name].dtype.kind not in "biuf")
+    return any("\r" in name for name in frame.columns) or any(
+        isinstance(cell, str) and "\r" in cell for text in texts for cell in text
+    )
+
+
+def _escape_text(cell: Any) -> Any:
+    return escape_formula(cell) if isinstance(cell, str) else cell
 
 
 @contextlib.contextmanager

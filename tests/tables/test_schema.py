@@ -1,6 +1,7 @@
 """Schema: inference and encoding of columns, their notes, and errors that locate a bad cell."""
 
 import json
+import time
 import warnings
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from pyrobbb.tables.encoding import EncodingReport
 from pyrobbb.tables.errors import TableError
-from pyrobbb.tables.schema import MAX_INPUTS, Schema
+from pyrobbb.tables.schema import MAX_INPUTS, Schema, check_names
 
 N = 40
 Y = [f"{0.5 * i}" for i in range(N)]
@@ -287,6 +288,16 @@ def test_too_many_columns_are_rejected():
     frame = frame_of(5, **{f"x{i}": X[:5] for i in range(MAX_INPUTS + 1)})
     with pytest.raises(TableError, match=f"has {MAX_INPUTS + 1} inputs.*at most {MAX_INPUTS}"):
         Schema.of(frame, "y")
+
+
+def test_names_are_checked_quickly_in_a_wide_table():
+    names = [f"column number {i}" for i in range(100_000)]
+    started = time.perf_counter()
+    with pytest.raises(TableError, match=r"no column 'column numbr 5' \(--target\); did you mean"):
+        check_names(names, "column numbr 5", [], [])
+    with pytest.raises(TableError, match="has 99000 inputs, but a fit takes at most 2000"):
+        check_names(names, names[0], names[1:1000], names[1:1000])
+    assert time.perf_counter() - started < 3
 
 
 def test_columns_may_be_in_another_order_with_further_columns_between_them():
