@@ -39,9 +39,10 @@ def make_elbo(objective: Objective, n_particles: int = 1, estimator: Estimator =
                 "instead."
             )
         if type(objective).__name__.startswith("Jit"):
+            kind = type(objective).__name__
             raise ValueError(
-                f"`objective` {type(objective).__name__} needs its parameters in Pyro's global "
-                "param store, which is not used here: use the objective without Jit."
+                f"`objective` {kind} records one step and repeats it, but fit changes the weights "
+                f"of each step: use {kind.removeprefix('Jit')}."
             )
         if n_particles not in (1, objective.num_particles):
             raise ValueError(
@@ -51,8 +52,9 @@ def make_elbo(objective: Objective, n_particles: int = 1, estimator: Estimator =
         return objective
     if objective == "trace" or objective == "mean_field":
         return FusedELBO(objective, n_particles, estimator)
+    got = repr(objective) if isinstance(objective, str) else f"a {type(objective).__name__}"
     raise ValueError(
-        f"`objective` must be one of trace, mean_field, or a pyro.infer.ELBO, got {objective!r}."
+        f"`objective` must be one of trace, mean_field, or a pyro.infer.ELBO, got {got}."
     )
 
 

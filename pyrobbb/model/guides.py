@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pyro
 import pyro.distributions as dist
@@ -11,11 +13,13 @@ import pyro.poutine as poutine
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.infer.autoguide import AutoNormal
+from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import biject_to, constraints
 from torch.nn.functional import softplus
 
 from .._core.arrays import ArrayLike, check_positive
+from .jit import is_compiled_by_pyro
 from .network import BayesianNetwork
 from .sites import LatentSite, elementwise, is_positive, is_real, param_site
 
@@ -153,6 +157,11 @@ def auto_normal(network: BayesianNetwork, *, init_scale: float | None = None) ->
         return _LocalAutoNormal(network, init_scale)
 
 
+_COUNTER = itertools.count()
+_NUMBERS: WeakKeyDictionary[AutoNormal, int] = WeakKeyDictionary()
+"""Numbers of guides in Pyro's param store, which outlives them; a copy has another number."""
+
+
 class _LocalAutoNormal(AutoNormal):
     def __init__(self, network: BayesianNetwork, init_scale: float | None) -> None:
         super().__init__(poutine.block(network, hide=["y"]))  # y is not latent, even if not given
@@ -160,11 +169,18 @@ class _LocalAutoNormal(AutoNormal):
         self._given_scale = init_scale  # `_init_scale` is an attribute of AutoNormal
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        if is_compiled_by_pyro():  # it needs the param store, in which the names must be unique
+            number = _NUMBERS.setdefault(self, next(_COUNTER))
+            for name, part in self.named_modules():
+                if isinstance(part, PyroModule):
+                    part._pyro_name = f"auto_normal.{number}.{name}"
+            return super().__call__(*args, **kwargs)
         with pyro.settings.context(module_local_params=True):
             return super().__call__(*args, **kwargs)
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
-        super()._setup_prototype(*args, **kwargs)
+        with pyro.settings.context(module_local_params=True):
+            super()._setup_prototype(*args, **kwargs)
         for site in self._network[0].latent_sites(*args[:1]):
             loc, scale = initial_loc_and_scale(site, self._given_scale)
             with torch.no_grad():

@@ -17,6 +17,7 @@ from .._core.arrays import ArrayLike
 from ..likelihoods import Gaussian, Likelihood, as_observed, check_shape, log_density
 from ..priors import ByName, Prior, ScaleMixture, fan_in
 from .inputs import initial_distribution, prepare_inputs, prepare_targets
+from .jit import as_constants
 from .observation import (
     apply_likelihood,
     data_plate,
@@ -135,14 +136,14 @@ class BayesianNetwork(nn.Module):
         Tensor
             y, observed or drawn, with the batch dimensions of vectorised draws in front.
         """
-        weights = {
-            name: pyro.sample(name, self.prior(name, parameter))
-            for name, parameter in self.bayesian_parameters()
-        }
-        points = {
-            name: param_site(f"net.{name}", parameter)
-            for name, parameter in self.point_parameters()
-        }
+        with as_constants():
+            bayesian, of_points = self.bayesian_parameters(), self.point_parameters()
+        weights = {}
+        for name, parameter in bayesian:
+            with as_constants():
+                prior = self.prior(name, parameter)
+            weights[name] = pyro.sample(name, prior)
+        points = {name: param_site(f"net.{name}", p) for name, p in of_points}
         with self.autocasting(x) as restored:
             output, n_batch = self._vectorized.over_batch(self.net, weights, points, x)
         output = restored(output)

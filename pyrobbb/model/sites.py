@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyro
 import pyro.poutine as poutine
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -18,6 +19,7 @@ from torch.distributions import biject_to, constraints
 from .._core.arrays import supports_float64
 from .._core.global_state import global_state_locked
 from ..likelihoods import base_of
+from .jit import is_compiled_by_pyro
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class LatentSite:
 
 def param_site(name: str, parameter: nn.Parameter) -> Tensor:
     """Register a parameter with Pyro's handlers, but not in the global param store."""
+    if is_compiled_by_pyro():
+        # The only parameters that it knows are those of the param store. Their names must be unique
+        # there.
+        stored: Tensor = pyro.param(f"{name}.{id(parameter)}", parameter)
+        return stored
     value = parameter.view_as(parameter)
     value.unconstrained = weakref.ref(parameter)  # type: ignore[attr-defined]  # SVI updates it
     register = effectful(lambda *_, **__: value, type="param")

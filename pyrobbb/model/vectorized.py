@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .._core.global_state import without_vmap_warnings
 from .functional import FunctionalCall
+from .jit import as_constants
 from .sequential import layers_of, run_layers
 
 logger = logging.getLogger(__name__)
@@ -85,8 +86,9 @@ class VectorizedCall:
         n_batch : int
             Number of batch dimensions.
         """
-        parameters = dict(net.named_parameters())
-        shapes = {name: parameters[name].shape for name in weights}
+        with as_constants():
+            parameters = dict(net.named_parameters())
+            shapes = {name: parameters[name].shape for name in weights}
         leads = {
             name: without_data_dim(value.shape[: value.dim() - len(shapes[name])])
             for name, value in weights.items()
