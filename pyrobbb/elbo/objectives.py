@@ -52,7 +52,8 @@ def make_elbo(objective: Objective, n_particles: int = 1, estimator: Estimator =
         return objective
     if objective == "trace" or objective == "mean_field":
         return FusedELBO(objective, n_particles, estimator)
-    got = repr(objective) if isinstance(objective, str) else f"a {type(objective).__name__}"
+    is_short = objective is None or isinstance(objective, str | type)
+    got = repr(objective) if is_short else type(objective).__name__
     raise ValueError(
         f"`objective` must be one of trace, mean_field, or a pyro.infer.ELBO, got {got}."
     )
