@@ -21,7 +21,7 @@ MARK = 10.0
 
 
 def reused_parameters(
-    call: Callable[[Tensor], Tensor],
+    make_call: Callable[[], Callable[[Tensor], Tensor]],
     net: nn.Module,
     x: Tensor,
     parameters: Mapping[str, Tensor],
@@ -31,9 +31,9 @@ def reused_parameters(
 
     Parameters
     ----------
-    call : callable
-        Calls the module with the parameters, by a `FunctionalCall` for this trial only: its copy of
-        the module keeps buffers that it assigns.
+    make_call : callable
+        Returns a function that calls the module with the parameters, each by another
+        `FunctionalCall`: its copy of the module keeps the buffers that it assigns.
     net : nn.Module
         Its buffers are restored.
     x : Tensor of shape (n, ...)
@@ -53,10 +53,11 @@ def reused_parameters(
 
     def run(n_rows: int, changed_row: int | None = None) -> _Trial:
         trial = _Trial(estimator, names, n_rows, changed_row)
-        with torch.enable_grad(), seeded(0):  # the same random numbers, for dropout
+        # The same buffers, and the same random numbers for dropout.
+        with _restored(net), torch.enable_grad(), seeded(0):
             try:
                 with trial:
-                    output = call(x[:n_rows])
+                    output = make_call()(x[:n_rows])
                 if changed_row is None:
                     trial.check_gradient(output, parameters)
             except (RuntimeError, IndexError) as error:
@@ -67,11 +68,10 @@ def reused_parameters(
         trial.activations.append(("the output", output.detach()))
         return trial
 
-    with _restored(net):
-        run(N_ROWS - 1)
-        trial = run(N_ROWS)
-        for row in (0, N_ROWS - 1):  # later rows may depend on earlier ones, and conversely
-            trial.check_other_rows(row, run(N_ROWS, row))
+    run(N_ROWS - 1)
+    trial = run(N_ROWS)
+    for row in (0, N_ROWS - 1):  # later rows may depend on earlier ones, and conversely
+        trial.check_other_rows(row, run(N_ROWS, row))
     return {name for name, n in trial.n_uses.items() if n > 1}
 
 
@@ -101,7 +101,9 @@ class _Trial(LayerCalls):
         if self._changed_row is not None:
             row = outputs.detach()[self._changed_row]
             outputs = outputs.clone()
-            outputs[self._changed_row] = row + MARK * torch.randn_like(row) * (1 + row.abs())
+            # Not random, because dropout would then have other random numbers.
+            factors = torch.arange(row.numel(), device=row.device).cos().reshape(row.shape)
+            outputs[self._changed_row] = row + MARK * factors.to(row.dtype) * (1 + row.abs())
         return outputs
 
     def check_gradient(self, output: Tensor, parameters: Mapping[str, Tensor]) -> None:

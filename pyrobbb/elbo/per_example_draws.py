@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -84,9 +86,8 @@ class PerExampleDraws:
     ) -> set[str]:
         net = self._nll.network.net
         if net.training not in self._reused:
-            nll = self._nll.with_own_module()
             self._reused[net.training] = reused_parameters(
-                lambda rows: nll.output_of_one(locs, points, rows),
+                lambda: partial(self._nll.with_own_module().output_of_one, locs, points),
                 net,
                 x,
                 {name: locs[name] for name in self._nll.weights},

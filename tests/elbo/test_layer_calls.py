@@ -220,6 +220,35 @@ def test_flipout_refuses_a_weight_with_several_numbers_of_groups():
         FusedELBO(estimator="flipout").loss(network, guide, x, y)
 
 
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.AlphaDropout(0.5), nn.GELU()])
+@pytest.mark.parametrize("estimator", ["local", "flipout"])
+def test_elementwise_layers_and_dropout_do_not_mix_rows(layer, estimator):
+    network = BayesianNetwork(TwoLayers(layer), priors.Normal(1.0))
+    elbo = FusedELBO(estimator=estimator)
+    assert elbo.loss(network, MeanFieldGuide(network), torch.randn(6, 3), torch.randn(6, 1)) > 0
+
+
+@pytest.mark.parametrize("estimator", ["local", "flipout"])
+def test_buffers_that_change_in_each_call_do_not_mix_rows(estimator):
+    class Moving(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 1)
+            self.register_buffer("mean", torch.zeros(3))
+            self.register_buffer("n_calls", torch.tensor(0))
+
+        def forward(self, x):
+            self.n_calls += 1
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+            return self.layer(x - self.mean) / self.n_calls
+
+    network = BayesianNetwork(Moving(), priors.Normal(1.0))
+    guide, x, y = MeanFieldGuide(network), torch.randn(6, 3), torch.randn(6, 1)
+    FusedELBO(estimator=estimator).loss(network, guide, x, y)
+    assert network.net.n_calls == 1
+    torch.testing.assert_close(network.net.mean, 0.1 * x.mean(0))
+
+
 def test_the_trial_changes_neither_buffers_nor_the_random_state():
     class Normalised(nn.Module):
         """Batch norm before the first layer, so that rows may have different draws, and dropout."""
