@@ -29,7 +29,7 @@ def as_tensor(name: str, value: ArrayLike) -> Tensor:
     Returns
     -------
     Tensor of shape (n, ...)
-        A tensor is returned unchanged; NumPy data keep their dtype.
+        A tensor is returned unchanged, without its graph; NumPy data keep their dtype.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def as_tensor(name: str, value: ArrayLike) -> Tensor:
     ValueError
         If there are no rows, or if a value is NaN or infinite.
     """
-    tensor = value if isinstance(value, Tensor) else _from_array(name, value)
+    tensor = _without_graph(value) if isinstance(value, Tensor) else _from_array(name, value)
     if tensor.is_complex():
         raise TypeError(f"`{name}` must hold real numbers, got {tensor.dtype}.")
     if tensor.dim() == 0:
@@ -50,6 +50,13 @@ def as_tensor(name: str, value: ArrayLike) -> Tensor:
     if tensor.is_floating_point():
         _check_finite(name, tensor)
     return tensor
+
+
+def _without_graph(tensor: Tensor) -> Tensor:
+    """Return a tensor that steps of a fit can use: no part of a graph, nor of inference mode."""
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        return tensor.clone()
+    return tensor.detach() if tensor.requires_grad else tensor
 
 
 def supports_float64(device: torch.device) -> bool:

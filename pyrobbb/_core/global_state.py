@@ -163,24 +163,27 @@ This is a switch of torch. `warnings.catch_warnings` would replace the filters o
 
 
 @contextmanager
-def ordinary_autograd() -> Iterator[None]:
-    """Record gradients in full precision, whatever mode of torch the caller has turned on.
+def ordinary_modes(*, grad: bool) -> Iterator[None]:
+    """Compute as if the caller had not turned on any mode of torch.
 
-    A fit called under `torch.no_grad` or `torch.inference_mode` would otherwise learn nothing, and
-    under `torch.autocast` it would run in half precision.
+    Under `torch.no_grad` or `torch.inference_mode` a fit would learn nothing; under
+    `torch.autocast` it would run in half precision; and a default device need not be that of the
+    network. Also for functions, as a decorator.
+
+    Parameters
+    ----------
+    grad : bool
+        Whether gradients are recorded.
     """
     with ExitStack() as modes:
         modes.enter_context(torch.inference_mode(False))
-        modes.enter_context(torch.enable_grad())
-        without_autocast(modes)
+        modes.enter_context(torch.set_grad_enabled(grad))
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                modes.enter_context(torch.autocast(device, enabled=False))
+        if torch._C._len_torch_function_stack():  # a default device is a mode, too
+            modes.enter_context(torch.device("cpu"))
         yield
-
-
-def without_autocast(modes: ExitStack) -> None:
-    """Turn the caller's autocast off on each device where it is on, until the stack is closed."""
-    for device in ("cpu", "cuda"):
-        if torch.is_autocast_enabled(device):
-            modes.enter_context(torch.autocast(device, enabled=False))
 
 
 def _after_fork_in_child() -> None:

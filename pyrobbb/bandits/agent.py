@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .._core.arrays import ArrayLike, check_count, check_number
-from .._core.global_state import global_state_locked, without_validation
+from .._core.global_state import global_state_locked, ordinary_modes, without_validation
 from .._core.state_dicts import copy_tensors
 from ..engines.auto import limit_threads
 from ..engines.base import Steps
@@ -139,7 +139,7 @@ class Agent(ABC):
         if self.n_seen < self._config.update_every:
             action = int(np.random.default_rng(seed).integers(self._config.n_actions))
         else:
-            with torch.no_grad(), without_validation():
+            with ordinary_modes(grad=False), without_validation():
                 action = self._choose(inputs, seed)
         self._n_acted += 1
         return action
@@ -272,7 +272,11 @@ class Agent(ABC):
             lr=np.full(n, config.lr),
         )
         losses = np.full((n, 2, 1), np.nan)
-        with global_state_locked(), limit_threads(self._guide.loc.numel()):
+        with (
+            ordinary_modes(grad=True),
+            global_state_locked(),
+            limit_threads(self._guide.loc.numel()),
+        ):
             self._learn(steps, losses, config.seed_of(LEARN, number))
         self._losses = losses
 

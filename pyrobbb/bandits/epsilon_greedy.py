@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import priors
 from .._core.arrays import check_number
+from .._core.global_state import ordinary_modes
 from .._core.random_state import as_seed
 from ..engines.base import Steps, non_finite_loss_error
 from ..engines.optimizers import FlatAdam, flat_optimizer
@@ -44,6 +45,7 @@ class EpsilonGreedy(Agent):
         If an argument is not as described.
     """
 
+    @ordinary_modes(grad=True)
     def __init__(
         self,
         n_features: int,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import priors
 from .._core.arrays import check_count, check_positive
+from .._core.global_state import ordinary_modes
 from .._core.random_state import as_seed, seeded
 from ..engines.base import Engine, Steps
 from ..engines.compiled import CompiledEngine
@@ -110,6 +111,7 @@ class ThompsonSampler(Agent):
     >>> agent.observe(context, action, reward)
     """
 
+    @ordinary_modes(grad=True)
     def __init__(
         self,
         n_features: int,

@@ -9,6 +9,7 @@ from itertools import chain
 import numpy as np
 
 from .._core.arrays import ArrayLike
+from .._core.global_state import ordinary_modes
 from .._core.random_state import child_seed
 from ..prediction import (
     ClassificationPrediction,
@@ -44,6 +45,7 @@ def sources_of(chains: Sequence[FittedChain], n: int, seed: int) -> list[Source]
     ]
 
 
+@ordinary_modes(grad=False)
 def prior_source_of(chains: Sequence[FittedChain], n: int, seed: int) -> Source | FixedDraws:
     """Return the source of n draws from the prior, independent of those of the chains."""
     network, example = chains[0].network, chains[0].example
@@ -57,12 +59,14 @@ def prior_source_of(chains: Sequence[FittedChain], n: int, seed: int) -> Source 
     return source
 
 
+@ordinary_modes(grad=False)
 def draws_of(chains: Sequence[FittedChain], n: int, seed: int) -> Draws:
     """Draw the latent sites n times; see `Posterior.draws`."""
     sources, example = sources_of(chains, n, seed), chains[0].example
     return join(chain.from_iterable(source.draws(example) for source in sources), n)
 
 
+@ordinary_modes(grad=False)
 def predict_from(
     chains: Sequence[FittedChain],
     x: ArrayLike,
@@ -70,9 +74,17 @@ def predict_from(
     seed: int,
     *,
     max_memory: int = WORKING_MEMORY,
+    is_part: bool = False,
 ) -> RegressionPrediction | ClassificationPrediction:
-    """Predict y at new rows; see `Posterior.predict`."""
+    """Predict y at new rows, or at one of several parts of them; see `Posterior.predict`."""
     # A copy, because results are computed on demand and the caller may have changed x by then.
     rows = chains[0].network.prepare_inputs(x).clone()
     sources = sources_of(chains, n_draws, seed)
-    return make_prediction(DrawnDistributions(sources, rows, max_memory=max_memory), x)
+    distributions = DrawnDistributions(sources, rows, max_memory=max_memory)
+    if is_part and distributions.mixes_rows:
+        raise ValueError(
+            "`x` cannot be divided into chunks: the network's output for a row depends on the "
+            "other rows. Pass all of them to predict, or an iterable of arrays whose rows belong "
+            "together."
+        )
+    return make_prediction(distributions, x)

@@ -153,7 +153,8 @@ class _Restorable:
     def value(self) -> Tensor:
         """The copy, with the tensor's values."""
         if self._copy is None or self._copy._version != self._version:
-            self._copy = self._tensor.clone()
+            with torch.inference_mode(False):  # whose tensors have no version
+                self._copy = self._tensor.clone()
             self._version = self._copy._version
         return self._copy
 

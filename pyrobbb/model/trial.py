@@ -13,7 +13,7 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor, nn
 
-from .._core.global_state import isolated_from_pyro
+from .._core.global_state import isolated_from_pyro, ordinary_modes
 from .._core.private_generators import ThreadLocalMode
 from .._core.random_state import RandomState, seeded
 from .._core.state_dicts import equal_tensors
@@ -222,7 +222,7 @@ def _run(
 
 
 def _call(net: nn.Module, rows: Tensor, values: Mapping[str, Tensor] = NO_VALUES) -> Tensor:
-    with torch.no_grad(), seeded(0):
+    with ordinary_modes(grad=False), seeded(0):
         return FunctionalCall(net, values, training=False)(values, rows)
 
 

@@ -215,7 +215,15 @@ class Posterior:
         seed = as_seed(seed)
         rows, left = plan_chunks(x, rows, max_memory)
         left = max(4 * left // 5, 1)  # the last prediction may hold a quarter of it
-        predict = partial(self.predict, n_draws=n_draws, seed=seed, max_memory=left)
+        n_rows = x.n_data if isinstance(x, Parquet) else getattr(x, "shape", (0,))[0]
+        predict = partial(
+            predict_from,
+            self.chains,
+            n_draws=n_draws,
+            seed=seed,
+            max_memory=left,
+            is_part=n_rows > rows,
+        )
         return map(predict, chunks_of(x, rows, shard))
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from .._core.arrays import ArrayLike, as_tensor, kind_of, like
+from .._core.global_state import ordinary_modes
 from .._core.random_state import as_seed, seeded
 from ..likelihoods import as_observed, base_of
 
@@ -81,7 +82,7 @@ class Prediction:
 
     def _sample(self, seed: int) -> Tensor:
         chunks = list(self._distributions)
-        with seeded(seed):
+        with ordinary_modes(grad=False), seeded(seed):
             return torch.cat([chunk.sample() for chunk in chunks], dim=1)
 
     def _observed(self, y: ArrayLike) -> Tensor:

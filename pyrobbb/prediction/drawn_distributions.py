@@ -8,12 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from .._core.arrays import supports_float64
-from .._core.global_state import without_validation
+from .._core.global_state import ordinary_modes, without_validation
 from .._core.random_state import child_seed, seeded
 from ..model.network import BayesianNetwork
 from ..model.trial import Traits
@@ -50,6 +49,12 @@ class DrawnDistributions:
     x : Tensor of shape (n, ...)
     max_memory : int
         Bound, in bytes, on the working memory beyond x and the results.
+
+    Attributes
+    ----------
+    n_draws : int
+    mixes_rows : bool
+        Whether the output for a row depends on the other rows.
     """
 
     def __init__(
@@ -61,8 +66,8 @@ class DrawnDistributions:
         weights = dict(network.bayesian_parameters())
         per_draw = sum(p.numel() * p.element_size() for p in weights.values())
         self._traits = _traits_of(network, x)
-        self._all_at_once = self._traits.mixes_rows or self._traits.draws_numbers
-        self._example = x if self._traits.mixes_rows else x[:1]
+        self.mixes_rows = self._traits.mixes_rows
+        self._example = x if self.mixes_rows else x[:1]
         per_row, per_output = bytes_per_row(network.net, self._example)
         # A quarter of the bound for each: cached draws, activations of a block, outputs of a chunk
         # (quantiles need a few arrays of that size), and cached distributions.
@@ -82,7 +87,7 @@ class DrawnDistributions:
         self._rows_per_chunk = int(min(max(quarter // (16 * n_draws * per_output), 1), len(x)))
         tile = min(quarter // 4, TILE_BYTES)
         self._rows_per_call = min(max(tile // per_row, 1), MAX_ROWS_PER_CALL, self._rows_per_chunk)
-        if self._all_at_once:
+        if self.mixes_rows or self._traits.draws_numbers:
             self._rows_per_chunk = self._rows_per_call = len(x)
             needed = len(x) * max(16 * n_draws * per_output, 4 * per_row)
             if needed > quarter:
@@ -110,7 +115,7 @@ class DrawnDistributions:
             yield distribution
 
     def _compute(self, rows: Tensor) -> TorchDistribution:
-        with torch.no_grad(), without_validation():
+        with ordinary_modes(grad=False), without_validation():
             outputs = ({"": output} for output in self._outputs(rows))
             output, latents = join(outputs, self.n_draws)[""], self._latents
             if not supports_float64(output.device):  # needed for moments and quantiles
@@ -142,6 +147,9 @@ class DrawnDistributions:
 
 def _traits_of(network: BayesianNetwork, x: Tensor) -> Traits:
     """Return what is known of a network, which is run on x only the first time."""
-    if network not in _TRAITS:
-        _TRAITS[network] = network.traits(x)
-    return _TRAITS[network]
+    traits = _TRAITS.get(network)
+    if traits is None:
+        traits = network.traits(x)
+        if bool((x != x[:1]).any()):  # equal rows do not show that they interact
+            _TRAITS[network] = traits
+    return traits

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from .._core.global_state import ordinary_modes
 from .._core.random_state import seeded
 from ..model.functional import FunctionalCall
 
@@ -30,10 +30,10 @@ def bytes_per_row(net: nn.Module, example: Tensor) -> tuple[int, int]:
         tensors = output if isinstance(output, tuple) else (output,)
         sizes.extend(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
 
-    call = FunctionalCall(net, (), training=False)
-    for module in call.module.modules():  # a copy, which no other thread runs
-        module._forward_hooks[-1] = record
-    with torch.no_grad(), seeded(0):
+    with ordinary_modes(grad=False), seeded(0):
+        call = FunctionalCall(net, (), training=False)
+        for module in call.module.modules():  # a copy, which no other thread runs
+            module._forward_hooks[-1] = record
         output = call({}, example)
     per_output = output.numel() * output.element_size()
     return max(sum(sizes) // len(example), 1), max(per_output // len(example), 1)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from .._core.global_state import ordinary_autograd
 from .._core.random_state import IsolatedState, seeded
 from ..engines.auto import limit_threads
 from ..engines.base import Steps
@@ -51,10 +50,9 @@ def run_chains(
         Whether Ctrl-C has ended the fit.
     """
     isolated = IsolatedState(starts[0].seed)
-    with ordinary_autograd():
-        with isolated.active():
-            run = start(config, starts, folder)
-        train(run, isolated, make_result)
+    with isolated.active():
+        run = start(config, starts, folder)
+    train(run, isolated, make_result)
     for network in run.networks:
         ready_to_predict(network)
     chains = run.chains()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .._core.global_state import ordinary_modes
 from .._core.random_state import as_seed, seeded
 from ..elbo.fused_elbo import FusedELBO
 from ..engines.optimizers import adam_settings
@@ -22,6 +23,7 @@ from .run import ChainStart
 logger = logging.getLogger(__name__)
 
 
+@ordinary_modes(grad=True)
 def fit_chains(config: FitConfig, make_result: MakeResult = tuple) -> tuple[FittedChain, ...]:
     """Fit all chains of a configuration: one, or those of its restarts.
 
