@@ -743,12 +743,12 @@ ZOO: dict[str, Specimen] = {
     "kept list": Specimen(of(keeps_list, first=linear(4, 3), out=linear(3, 2), seen=list)),
     "hook that keeps activations": Specimen(Recorder),
     "buffer changed in place": Specimen(
-        of(counts_in_place, layer=linear(4, 2), count=lambda: torch.zeros(()))
+        of(counts_in_place, layer=linear(4, 2), count=lambda: torch.zeros(())), mixes_rows=True
     ),
     "buffer assigned": Specimen(
         of(assigns_buffer, layer=linear(4, 2), mean=lambda: torch.zeros(4))
     ),
-    "fake quantisation": Specimen(quantisation_aware),
+    "fake quantisation": Specimen(quantisation_aware, mixes_rows=True),
     "input changed in place": Specimen(
         of(writes_into_input, layer=linear(4, 2), shift=lambda: parameter(4))
     ),

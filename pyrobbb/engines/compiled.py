@@ -9,7 +9,8 @@ any failure the engine warns and takes fused steps.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .._core.global_state import without_validation
+from ..model.network import BayesianNetwork
 from .base import Steps
 from .compiled_loop import Loop, Step, compile_loop, was_compiled
 from .fused import FusedEngine, clip_gradients
@@ -142,24 +144,34 @@ class CompiledEngine:
         by_step, data = self._by_step(steps, positions), _data(steps)
         with torch.no_grad(), without_validation():
             if self._loop is None:
-                step = self._step_function(
-                    has_rows=steps.rows is not None, is_weighted=steps.row_weight is not None
-                )
-                loop = compile_loop(
-                    step, carry, by_step, data, self.max_steps_per_call, self._model()
-                )
-                start = carry
-                carry, parts = loop(carry, by_step, data)
-                noise = self._fused.noise_at(positions[:1])[0]
-                self._check_losses(steps, noise, parts[0])
-                if self._ragged:
-                    self._check_padding(step, start, steps, positions)
-                self._loop = loop
+                with _buffers_kept(chain.network for chain in self._fused.chains):
+                    carry, parts = self._compile(carry, by_step, data, steps, positions)
             else:
                 carry, parts = self._loop(carry, by_step, data)
         losses = parts.double().cpu().numpy().reshape((len(steps), 2, -1))
         losses[:, 0] /= steps.step_weight[:, None]
         return list(carry), losses
+
+    def _compile(
+        self,
+        carry: list[Tensor],
+        by_step: list[Tensor],
+        data: list[Tensor],
+        steps: Steps,
+        positions: Tensor,
+    ) -> tuple[list[Tensor], Tensor]:
+        """Compile the loop, check it against the fused engine, and take the steps."""
+        step = self._step_function(
+            has_rows=steps.rows is not None, is_weighted=steps.row_weight is not None
+        )
+        loop = compile_loop(step, carry, by_step, data, self.max_steps_per_call, self._model())
+        after, parts = loop(carry, by_step, data)
+        noise = self._fused.noise_at(positions[:1])[0]
+        self._check_losses(steps, noise, parts[0])
+        if self._ragged:
+            self._check_padding(step, carry, steps, positions)
+        self._loop = loop
+        return after, parts
 
     def _by_step(self, steps: Steps, positions: Tensor) -> list[Tensor]:
         """Return the inputs of each step: noise position, weights, Adam's factors, and rows."""
@@ -269,6 +281,29 @@ def is_compilable(fused: FusedEngine) -> bool:
         for module in fused.chains[0].network.net.modules()
     )
     return isinstance(fused.optimizer, FlatAdam) and not draws_numbers
+
+
+@contextmanager
+def _buffers_kept(networks: Iterable[BayesianNetwork]) -> Iterator[None]:
+    """Restore the buffers that tracing changes; raise if the module assigns one.
+
+    A compiled step would not update it.
+    """
+    modules = [module for network in networks for module in network.modules()]
+    before = [
+        (module._buffers, name, buffer, buffer.clone())
+        for module in modules
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        yield
+        if any(buffers[name] is not buffer for buffers, name, buffer, _ in before):
+            raise RuntimeError("the module updates its buffers")
+    finally:
+        for buffers, name, buffer, values in before:
+            buffers[name] = buffer
+            buffer.copy_(values)
 
 
 def _data(steps: Steps) -> list[Tensor]:

@@ -52,6 +52,7 @@ class FunctionalCall:
             _ModuleCopy(m, copies, training, keeps_buffers=net.training and training is None)
             for m in modules
         ]
+        self._parts_with_buffers = [part for part in self._parts if part.buffers]
         parameters = dict(net.named_parameters())
         replaced = {id(parameters[name]): name for name in names}
         self._slots = [  # a tied parameter has several slots
@@ -64,6 +65,8 @@ class FunctionalCall:
     def __call__(self, values: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Call the module on x."""
         originals = [parameters[key] for parameters, key, *_ in self._slots]
+        for part in self._parts_with_buffers:
+            part.load_buffers()
         try:
             for parameters, key, name, constrained in self._slots:
                 value = values[name]
@@ -75,6 +78,11 @@ class FunctionalCall:
                 parameters[key] = original
             for part in self._parts:
                 part.restore()
+
+    @property
+    def has_changed_buffers(self) -> bool:
+        """Whether the last call has written to buffers, which are restored before the next."""
+        return any(part.has_changed_buffers for part in self._parts_with_buffers)
 
 
 class _ModuleCopy:
@@ -116,7 +124,7 @@ class _ModuleCopy:
         if training is not None:
             self._constant["training"] = training
         self._originals = module._buffers
-        self._buffers: dict[str, Any] = self._constant["_buffers"]
+        self.buffers: dict[str, Any] = self._constant["_buffers"]
         self._restorable = {
             name: _Restorable(buffer)
             for name, buffer in self._originals.items()
@@ -126,19 +134,28 @@ class _ModuleCopy:
         self.restore()
 
     def restore(self) -> None:
-        """Restore all attributes; update the module's buffers, or restore those too."""
+        """Restore all attributes, and update the module's buffers if they are kept."""
         self._attributes.clear()
         self._attributes.update(self._constant)
         for name, value in self._containers.items():
             self._attributes[name] = _relinked(value, {})
         for name, tensor in self._tensors.items():
             self._attributes[name] = tensor.value
-        for name, tensor in self._restorable.items():
-            self._buffers[name] = tensor.value
         if self._keeps_buffers:
-            for name, buffer in self._buffers.items():
+            for name, buffer in self.buffers.items():
                 if buffer is not self._originals[name] and not _is_mapped(buffer):
                     self._originals[name] = None if buffer is None else buffer.detach()
+
+    def load_buffers(self) -> None:
+        """Take over the module's buffers, or copies of them."""
+        for name, buffer in self._originals.items():
+            copied = self._restorable.get(name)
+            self.buffers[name] = buffer if copied is None else copied.value
+
+    @property
+    def has_changed_buffers(self) -> bool:
+        """Whether a buffer is no longer the copy that it was."""
+        return any(not copy.is_current(self.buffers[n]) for n, copy in self._restorable.items())
 
 
 class _Restorable:
@@ -152,11 +169,15 @@ class _Restorable:
     @property
     def value(self) -> Tensor:
         """The copy, with the tensor's values."""
-        if self._copy is None or self._copy._version != self._version:
+        if self._copy is None or not self.is_current(self._copy):
             with torch.inference_mode(False):  # whose tensors have no version
                 self._copy = self._tensor.clone()
             self._version = self._copy._version
         return self._copy
+
+    def is_current(self, tensor: Tensor | None) -> bool:
+        """Return whether a tensor is the copy, not written to."""
+        return tensor is not None and tensor is self._copy and tensor._version == self._version
 
 
 def _relinked(value: Any, copies: Mapping[int, nn.Module]) -> Any:

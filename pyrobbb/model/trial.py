@@ -40,7 +40,7 @@ class Traits:
     Attributes
     ----------
     mixes_rows : bool
-        Whether the output of a row depends on the other rows, as with batch norm without running
+        Whether the output of a row may depend on the other rows, as with batch norm without running
         statistics: then all rows are one input.
     needs_all_rows : bool
         Whether it fails for some of the rows, as a graph network does.
@@ -96,6 +96,11 @@ def traits_of(net: nn.Module, x: Tensor) -> Traits:
         return Traits(True, True, draws_numbers)
     if draws_numbers:
         return Traits(draws_numbers=True)
+    call = FunctionalCall(net, values, training=False)
+    with torch.no_grad(), seeded(0):
+        call(values, x[:N_ROWS])
+    if call.has_changed_buffers:  # to statistics of the rows, such as those of an observer
+        return Traits(mixes_rows=True)
     other = _different_row(x)
     pairs = torch.stack([x[0], x[other]]), x[:1]
     try:
