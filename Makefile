@@ -7,6 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 BENCH_STAMP := .venv/.bench-installed
 ARVIZ_1_STAMP := .venv-arviz-1/.installed
+OLDEST_STAMP := .venv-oldest/.installed
 # All tests of a file run on one worker, so that its fixtures are set up once.
 PARALLEL := -n auto --dist loadgroup --no-loadscope-reorder
 BENCH ?=
@@ -19,8 +20,11 @@ NEWER ?= $(shell for python in python3.14 python3.13 python3.12 \
 	do "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2> /dev/null \
 		&& echo "$$python" && break; done)
 
+# The lowest versions have no wheels for later versions of Python.
+OLDEST ?= python3.11
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-arviz-1 coverage lint format examples paper bench bench-uci
+.PHONY: help demo test test-all test-arviz-1 test-oldest coverage lint format examples paper bench bench-uci
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +52,10 @@ test-arviz-1:  ## Run the ArviZ tests with ArviZ 1.x, if Python 3.12 or later is
 		$(MAKE) --no-print-directory $(ARVIZ_1_STAMP) && \
 		.venv-arviz-1/bin/python -m pytest $(PARALLEL) -m "arviz and not slow"; \
 	fi
+
+# Tests of notebooks and examples need further packages, whose lowest versions are not pinned.
+test-oldest: $(OLDEST_STAMP)  ## Run the tests with the lowest versions, on Python 3.11; installs 6 GB
+	.venv-oldest/bin/python -m pytest $(PARALLEL) -m "not slow" --ignore=tests/test_examples.py
 
 lint: $(STAMP)  ## Check style, formatting and types
 	$(BIN)/python -m ruff check
@@ -96,6 +104,11 @@ $(ARVIZ_1_STAMP): pyproject.toml constraints.txt
 	"$(NEWER)" -m venv --clear .venv-arviz-1
 	.venv-arviz-1/bin/python -m pip install -q -c constraints.txt -e ".[dev]"
 	@touch $(ARVIZ_1_STAMP)
+
+$(OLDEST_STAMP): pyproject.toml constraints-oldest.txt
+	"$(OLDEST)" -m venv --clear .venv-oldest
+	.venv-oldest/bin/python -m pip install -q -c constraints-oldest.txt -e ".[parquet,test]"
+	@touch $(OLDEST_STAMP)
 
 $(BENCH_STAMP): $(STAMP)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[dev,bench]"

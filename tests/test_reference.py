@@ -381,7 +381,7 @@ def test_likelihoods_agree_with_scipy():
 def test_helpers_agree_with_scipy_and_do_not_overflow():
     z = np.array([-1000.0, -800, -100, -41, -40, -39, -1, 0, 1, 40, 100, 1000])
     np.testing.assert_allclose(sigmoid(z), scipy.special.expit(z), rtol=1e-12)
-    np.testing.assert_allclose(softplus(z), scipy.special.softplus(z), rtol=1e-12)
+    np.testing.assert_allclose(softplus(z), np.logaddexp(0, z), rtol=1e-12)
     moderate = z[np.abs(z) <= 100]
     np.testing.assert_allclose(
         log_softplus(moderate), np.log(np.log1p(np.exp(moderate))), rtol=1e-14
