@@ -132,7 +132,7 @@ def _rebuild(
     check_count("n_features", n_features)
     check_count("seed", description["seed"], least=0)
     for size in (*hidden, *description.get("y_shape", ())):
-        check_count("hidden` or `y_shape", size)
+        check_count("hidden` and `y_shape", size)
     estimator.n_features_in_ = n_features
     estimator.seed_ = description["seed"]
     estimator.hidden_ = tuple(hidden)

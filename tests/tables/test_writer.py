@@ -106,3 +106,35 @@ def test_check_model_folder_raises_if_a_folder_cannot_be_written(tmp_path, name,
     check_model_folder(tmp_path / "empty")
     (tmp_path / "empty").rmdir()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.parametrize("name", ["out.csv", "out.csv.gz", "out.parquet"])
+def test_what_a_killed_process_has_left_is_removed_at_the_next_writing(tmp_path, name):
+    child = os.fork()
+    if child == 0:
+        with open_writer(tmp_path / name) as write:
+            write(FRAME)
+            os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert len(list(tmp_path.iterdir())) == 1
+    (tmp_path / f".{name}-notes").write_text("other")
+    with open_writer(tmp_path / name) as write:
+        write(FRAME)
+    assert {path.name for path in tmp_path.iterdir()} == {name, f".{name}-notes"}
+
+
+def test_a_table_that_is_being_written_is_not_disturbed_by_another(tmp_path):
+    with open_writer(tmp_path / "out.csv") as first:
+        first(FRAME)
+        with open_writer(tmp_path / "out.csv") as second:
+            second(FRAME.iloc[:1])
+        assert TableFile.of(tmp_path / "out.csv").read().shape == (1, 2)
+    assert TableFile.of(tmp_path / "out.csv").read().shape == (3, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_a_model_folder_that_is_a_link_is_refused_before_the_fit(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(TableError, match="is a symbolic link, which is not followed"):
+        check_model_folder(tmp_path / "link")
