@@ -21,6 +21,8 @@ Loop = Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]], tuple[li
 """``(carry, by_step, data) -> (carry, results)``."""
 
 CACHE_SIZE = 16
+MIN_TORCH = (2, 6)
+"""The first version of torch whose compiled loop the tests have run with."""
 OPTIONS: dict[str, Any] = {"cpp_wrapper": True, "assert_indirect_indexing": False}
 
 
@@ -145,8 +147,14 @@ def compile_loop(
     Raises
     ------
     RuntimeError
-        If a step draws random numbers or changes a tensor in place.
+        If a step draws random numbers or changes a tensor in place, or torch is too old.
     """
+    number = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if number < MIN_TORCH:
+        oldest = ".".join(map(str, MIN_TORCH))
+        raise RuntimeError(
+            f"compiled steps need torch {oldest} or later, but this is torch {torch.__version__}"
+        )
     inputs = (*carry, *(tensor[0] for tensor in by_step), *data)
     traced = _trace(step, inputs)
     digests = tuple(_digest(constant) for constant in _copy_constants(traced))

@@ -277,3 +277,13 @@ def test_the_steps_of_a_compiled_call_are_bounded_by_time_and_memory(
     fused = SimpleNamespace(noise_size=noise_size, chains=[None] * n_chains)
     engine = compiled_engine.CompiledEngine(fused, batch_size=batch_size, ragged=False)
     assert engine.max_steps_per_call == expected
+
+
+def test_a_torch_that_is_too_old_for_compiled_steps_is_named(monkeypatch):
+    expected = quick_fit(network(), engine="fused")
+    monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
+    message = r"need torch 2\.6 or later, but this is torch 2\.5\.1"
+    with pytest.warns(RuntimeWarning, match=message):
+        fitted = quick_fit(network(), engine="compiled")
+    assert fitted.settings["engine"] == "fused"
+    assert_same_fit(fitted, expected)
