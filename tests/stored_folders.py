@@ -11,7 +11,7 @@ from support import posterior_of
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, Posterior, fit, likelihoods, mlp, priors
 from pyrobbb.fitted.history import History
-from pyrobbb.storage.folders import hash_of_header
+from pyrobbb.storage.layout import hash_of_header
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype(np.float32)

@@ -16,7 +16,7 @@ from typing import IO, Any
 from safetensors.torch import load
 from torch import Tensor
 
-from .folders import FORMAT, HEADER, TENSORS, hash_of_header
+from .layout import FORMAT, HEADER, TENSORS, hash_of_header
 from .strict_json import check_fields, parse_object, prefix_errors
 
 FORMATS = (2, FORMAT)

@@ -8,10 +8,8 @@ moment when the new header replaces the old one. Symbolic links are not followed
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
-import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,11 +20,15 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .._core.scratch_files import locked_file, remove_abandoned
-
-FORMAT = 3
-HEADER = "posterior.json"
-TENSORS = re.compile(r"posterior-([0-9a-f]{16})\.safetensors")
-SCRATCH = re.compile(r"\.posterior-([0-9a-f]{16})\.json")
+from .layout import (
+    FORMAT,
+    HEADER,
+    TENSORS,
+    hash_of_header,
+    scratch_name,
+    tensors_name,
+    token_of,
+)
 
 
 def write_folder(
@@ -53,7 +55,7 @@ def write_folder(
     """
     folder, token = Path(path), secrets.token_hex(8)
     body = save({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()})
-    reference: dict[str, Any] = {"file": (name := _tensors_name(token)), "bytes": len(body)}
+    reference: dict[str, Any] = {"file": (name := tensors_name(token)), "bytes": len(body)}
     whole = {"format": FORMAT, **header, "tensors": reference}
     hashed = hash_of_header(whole)
     hashed.update(body)
@@ -66,7 +68,7 @@ def write_folder(
         for new in reversed(missing):
             new.mkdir(exist_ok=True)
             _sync(new.parent)
-        _replace(folder, folder / name, body, folder / _scratch_name(token), text)
+        _replace(folder, folder / name, body, folder / scratch_name(token), text)
     except BaseException as error:
         for new in missing:
             with suppress(OSError):  # it is not empty
@@ -79,13 +81,6 @@ def write_folder(
         ) from error
 
 
-def hash_of_header(header: Mapping[str, Any]) -> Any:
-    """Return the hash of a header without its own hash, to be updated by the tensors."""
-    reference = {n: v for n, v in header["tensors"].items() if n != "sha256"}
-    text = json.dumps({**header, "tensors": reference}, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode() + b"\n")
-
-
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
     """Remove the files that killed processes have left in a folder.
 
@@ -96,26 +91,13 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
     folder = Path(path)
     if not folder.is_dir():
         return
-    tokens = {token for entry in folder.iterdir() if (token := _token_of(entry.name))}
+    tokens = {token for entry in folder.iterdir() if (token := token_of(entry.name))}
     for token in tokens:
-        tensors, scratch = folder / _tensors_name(token), folder / _scratch_name(token)
+        tensors, scratch = folder / tensors_name(token), folder / scratch_name(token)
         if not tensors.exists():  # they are written first
             remove_abandoned(scratch)
         elif tensors_named_in(folder / HEADER) != tensors.name:
             remove_abandoned(tensors, scratch)
-
-
-def _tensors_name(token: str) -> str:
-    return f"posterior-{token}.safetensors"
-
-
-def _scratch_name(token: str) -> str:
-    return f".posterior-{token}.json"
-
-
-def _token_of(name: str) -> str | None:
-    match = TENSORS.fullmatch(name) or SCRATCH.fullmatch(name)
-    return None if match is None else match[1]
 
 
 def _check_replaceable(folder: Path) -> None:
@@ -130,14 +112,14 @@ def _check_replaceable(folder: Path) -> None:
         return
     entries = list(folder.iterdir())
     for entry in entries:
-        if entry.is_symlink() and (entry.name == HEADER or _token_of(entry.name)):
+        if entry.is_symlink() and (entry.name == HEADER or token_of(entry.name)):
             raise OSError(
                 errno.ELOOP,
                 f"its {entry.name!r} is a symbolic link, which is not followed. Remove it",
             )
     if (folder / HEADER).is_file():
         return
-    foreign = [entry.name for entry in entries if not _token_of(entry.name)]
+    foreign = [entry.name for entry in entries if not token_of(entry.name)]
     if foreign:
         raise FileExistsError(
             errno.EEXIST,

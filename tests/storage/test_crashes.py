@@ -173,7 +173,7 @@ def run_program(program, folder):
         [sys.executable, "-c", textwrap.dedent(SAVES) + textwrap.dedent(program), str(folder)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert run.returncode == 0, run.stderr
     return run.stdout

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pyrobbb import BayesianNetwork, fit, mlp, priors
-from pyrobbb.storage.folders import FORMAT
+from pyrobbb.storage.layout import FORMAT
 
 HERE = Path(__file__).parent
 X = np.linspace(-1.0, 1.0, 10, dtype=np.float32).reshape(5, 2)
