@@ -30,11 +30,24 @@ class _Lock:
         self.turn, self.lock = threading.Lock(), threading.RLock()
         self.undo: list[Callable[[], object]] = []  # for a forked child; see `undone_after_fork`
 
+    def acquire(self, seconds: float = -1) -> bool:
+        """Wait in the queue, and return whether the lock was free in time."""
+        if not self.turn.acquire(timeout=seconds):
+            return False
+        try:
+            return self.lock.acquire(timeout=seconds)
+        finally:
+            self.turn.release()
+
     def is_mine(self) -> bool:
         return bool(self.lock._is_owned())  # type: ignore[attr-defined]  # as in Condition
 
 
 _lock = _Lock()
+_forking = threading.local()
+
+FORK_SECONDS = 5.0
+"""How long a fork waits for a thread that changes the global state."""
 
 
 @contextmanager
@@ -44,8 +57,7 @@ def global_state_locked() -> Iterator[None]:
         yield
         return
     try:
-        with _lock.turn:
-            _lock.lock.acquire()
+        _lock.acquire()
         handlers, local_params = list(_PYRO_STACK), pyro.settings.get("module_local_params")
         with (
             undone_after_fork(lambda: _PYRO_STACK.__setitem__(slice(None), handlers)),
@@ -109,7 +121,7 @@ class SharedSetting:
 
     def __init__(self, change: Callable[[], AbstractContextManager[Any]]) -> None:
         self._change = change
-        self._lock, self._changed = threading.Lock(), ExitStack()
+        self.lock, self._changed = threading.Lock(), ExitStack()
         self._users: dict[object, int] = {}  # the thread of each block
         self._threads: set[int] = set()
 
@@ -118,14 +130,14 @@ class SharedSetting:
         """Change the setting within the block."""
         user, thread = object(), threading.get_ident()
         try:
-            with self._lock:
+            with self.lock:
                 if not self._users:
                     self._changed.enter_context(self._change())
                 self._users[user] = thread
                 self._threads.add(thread)
             yield
         finally:
-            with self._lock:
+            with self.lock:
                 if self._users.pop(user, None) is not None and not self._users:
                     self._changed.close()
 
@@ -135,7 +147,7 @@ class SharedSetting:
 
     def after_fork(self) -> None:
         """Forget the blocks of threads that a forked child does not have."""
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         here, others = threading.get_ident(), bool(self._users)
         self._users = {user: thread for user, thread in self._users.items() if thread == here}
         if others and not self._users:
@@ -162,6 +174,9 @@ This is a switch of torch. `warnings.catch_warnings` would replace the filters o
 """
 
 
+_SETTINGS = (without_validation, without_vmap_warnings)
+
+
 @contextmanager
 def ordinary_modes(*, grad: bool) -> Iterator[None]:
     """Compute as if the caller had not turned on any mode of torch.
@@ -186,18 +201,36 @@ def ordinary_modes(*, grad: bool) -> Iterator[None]:
         yield
 
 
-def _after_fork_in_child() -> None:
-    """Free the lock, and restore the state that another thread of the parent had changed.
+def _before_fork() -> None:
+    """Wait until no other thread is changing the state that the child will have.
 
-    Only the thread that forked goes on in the child: what the others held would stay held.
+    Not for ever: whoever holds the lock could wait for the child. The child then restores what it
+    can.
     """
+    _forking.holds_lock = not _lock.is_mine() and _lock.acquire(FORK_SECONDS)
+    for setting in _SETTINGS:
+        setting.lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    for setting in _SETTINGS:
+        setting.lock.release()
+    if _forking.holds_lock:
+        _lock.lock.release()
+
+
+def _after_fork_in_child() -> None:
+    """Restore what other threads of the parent had changed, which are not in the child."""
+    _lock.turn = threading.Lock()
     if not _lock.is_mine():
         undo = _lock.undo
         _lock.__init__()  # type: ignore[misc]
         for restore in reversed(undo):
             restore()
+    elif _forking.holds_lock:
+        _lock.lock.release()
     has_computed = without_validation.was_used_here()
-    for setting in (without_validation, without_vmap_warnings):
+    for setting in _SETTINGS:
         setting.after_fork()
     if has_computed and torch.get_num_threads() > 1:
         # The threads of OpenMP are not in the child. This thread would wait for them for ever.
@@ -205,4 +238,8 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
