@@ -6,6 +6,7 @@ a command line that begins with ``pyrobbb``; what is wrong with it; how the mess
 """
 
 import contextlib
+import gzip
 import io
 import os
 import re
@@ -79,10 +80,19 @@ def make_names(folder):
         "short.csv": table.replace("4,4.5,Bonn", "4,4.5"),
         "typo.csv": table.replace("4,4.5,Bonn", "4,4.5x,Bonn"),
         "constant.csv": re.sub(r"^\d+,", "7.25,", table, flags=re.MULTILINE),
+        "thousands.csv": re.sub(r"^\d+,", '"1,234",', table, flags=re.MULTILINE),
+        "mixed.csv": re.sub(r"^(\d+),", r'"\1,5",', table, flags=re.MULTILINE).replace(
+            '"5,5"', "5.5"
+        ),
+        "currencies.csv": re.sub(r"^(\d+),", r"\1 EUR,", table, flags=re.MULTILINE).replace(
+            "\n5 EUR", "\n5 USD"
+        ),
         "empty.csv": "",
         "houses.xlsx": "PK\x03\x04",
     }.items():
         (folder / name).write_text(text)
+    (folder / "cut.csv.gz").write_bytes(gzip.compress(table.encode())[:-9])
+    (folder / "bomb.csv.gz").write_bytes(gzip.compress(b"price,size\n" + b"1,2\n" * 17_000_000))
     agent = bandits.ThompsonSampler(3, 2, hidden=(4,), seed=0)
     batch_norm = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).double()
     return {

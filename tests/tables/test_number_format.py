@@ -1,6 +1,8 @@
 """Notations of numbers: what is read as which number, what is ambiguous, what is refused."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -214,6 +216,14 @@ def test_the_nearest_format_is_that_of_most_cells():
 def test_an_unknown_format_is_rejected(fields):
     with pytest.raises(ValueError, match="unknown number format"):
         NumberFormat(**fields)
+
+
+def test_the_examples_of_the_document_are_numbers():
+    text = (Path(__file__).parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[2] for line in text.splitlines() if line.startswith("|")][2:]
+    cells = [cell for row in rows for cell in re.findall("`(.*?)`", row)]
+    assert len(cells) > 15
+    assert [cell for cell in cells if infer_format([cell]) is None] == []
 
 
 def test_a_format_is_described_in_words():
