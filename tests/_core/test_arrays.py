@@ -96,13 +96,20 @@ def test_the_first_non_finite_value_is_located_and_all_are_counted(array, bad, d
     "tensor",
     [
         torch.ones(3, 2, dtype=torch.bfloat16),
-        torch.ones(3, requires_grad=True),
         torch.arange(6).reshape(3, 2).T,
         torch.ones(2, dtype=torch.bool),
     ],
 )
 def test_a_tensor_is_returned_unchanged(tensor):
     assert as_tensor("x", tensor) is tensor
+
+
+def test_a_tensor_of_a_graph_is_detached():
+    leaf = torch.ones(3, requires_grad=True)
+    for tensor in (leaf, 2 * leaf):
+        detached = as_tensor("x", tensor)
+        assert not detached.requires_grad
+        assert detached.data_ptr() == tensor.data_ptr()
 
 
 @pytest.mark.parametrize(
