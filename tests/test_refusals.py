@@ -14,6 +14,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -99,7 +100,13 @@ def make_names(folder):
         **{name: getattr(pyrobbb, name) for name in pyrobbb.__all__},
         **{"np": np, "torch": torch, "nn": nn, "dist": dist, "sparse": sparse},
         **{"DataLoader": DataLoader, "TensorDataset": TensorDataset, "DataTree": DataTree},
-        **{"JitTrace_ELBO": JitTrace_ELBO, "pyrobbb": pyrobbb, "plots": plots, "priors": priors},
+        **{
+            "JitTrace_ELBO": JitTrace_ELBO,
+            "pyro": pyro,
+            "pyrobbb": pyrobbb,
+            "plots": plots,
+            "priors": priors,
+        },
         **{"likelihoods": likelihoods, "bandits": bandits, "datasets": datasets, "loo": loo},
         **{"fit_table": fit_table, "BBBClassifier": BBBClassifier, "BBBRegressor": BBBRegressor},
         **{"x": x, "y": y, "X": x, "Y": y[:, 0], "labels": labels, "network": network},
