@@ -52,7 +52,7 @@ class PrivateGenerators(ThreadLocalMode):
     def __init__(self, seed: int) -> None:
         super().__init__()
         self._seed = seed
-        self._generators: dict[torch.device, torch.Generator] = {}
+        self._generators: dict[torch.device, torch.Generator | None] = {}
 
     def __torch_dispatch__(
         self,
@@ -74,10 +74,12 @@ class PrivateGenerators(ThreadLocalMode):
         return _with_default(generator, func, args, kwargs)
 
     def _generator(self, device: torch.device) -> torch.Generator | None:
-        if device.type == "meta":
-            return None
         if device not in self._generators:
-            self._generators[device] = torch.Generator(device).manual_seed(self._seed)
+            try:
+                made = torch.Generator(device).manual_seed(self._seed)
+            except RuntimeError:  # a device without random numbers, such as "meta"
+                made = None
+            self._generators[device] = made
         return self._generators[device]
 
 

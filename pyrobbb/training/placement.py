@@ -71,10 +71,11 @@ class Placement:
         """Return a copy of the network with this device, dtype and autocast."""
         copied = copy.deepcopy(network)
         if self.moves(network):
-            copied = copied.to(device=self.device)
-            # Not `to(dtype)`, which would discard the imaginary part of complex buffers.
+            # Not `to(dtype)`, which would discard the imaginary part of complex buffers. Converted
+            # before it is moved, because the device may not support the old dtype.
             if self.dtype is not None:
                 copied = copied.double() if self.dtype == torch.float64 else copied.float()
+            copied = copied.to(device=self.device)
         copied.autocast = self.autocast
         return copied
 
