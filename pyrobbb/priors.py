@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ._core.arrays import check_number, check_positive
+from ._core.messages import shown
 
 Prior = Callable[[str, Tensor], TorchDistribution | None]
 
@@ -151,7 +152,8 @@ class Given:
                 isinstance(value, Tensor) for value in values.values()
             ):
                 raise TypeError(
-                    f"`{argument}` must map the names of parameters to tensors, got {values!r}."
+                    f"`{argument}` must map the names of parameters to tensors, got "
+                    f"{shown(values)}."
                 )
             copies = {name: value.detach().clone() for name, value in values.items()}
             object.__setattr__(self, argument, copies)
@@ -262,7 +264,7 @@ class ByName:
             if prior is not None and not callable(prior):
                 raise TypeError(
                     f"The prior of {pattern!r} must be a callable (name, parameter) -> "
-                    f"distribution, or None, got {prior!r}."
+                    f"distribution, or None, got {shown(prior)}."
                 )
 
     def __call__(self, name: str, parameter: Tensor) -> TorchDistribution | None:

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from ._core.arrays import ArrayLike, check_count, check_same_length
+from ._core.messages import shown
 
 logger = logging.getLogger(__name__)
 
@@ -327,7 +328,7 @@ class Shuffle:
 def check_shard(shard: tuple[int, int]) -> None:
     """Raise unless `shard` is a pair (i, n) with 0 <= i < n."""
     if not isinstance(shard, tuple | list) or len(shard) != 2:
-        raise ValueError(f"`shard` must be (i, n), the i-th of n parts, got {shard!r}.")
+        raise ValueError(f"`shard` must be (i, n), the i-th of n parts, got {shown(shard)}.")
     part, n_parts = shard
     check_count("shard[1]", n_parts)
     check_count("shard[0]", part, least=0)

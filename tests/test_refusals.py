@@ -152,6 +152,7 @@ def test_a_row_of_the_document_is_true(row, names, folder, monkeypatch):
     message = message_of(code.strip("`"), dict(names))
     assert re.match(pattern_of(expected), message), message
     assert "\n" not in message
+    assert len(message) < 300
     assert sorted(os.listdir(folder)) == files
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
+import logging
 import math
 import numbers
 from typing import Any
@@ -12,8 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .containers import from_container, position
+from .messages import shown
+
+logger = logging.getLogger(__name__)
+
 ArrayLike = Any
 """A tensor, a NumPy array, a pandas or polars frame or series, or nested lists of numbers."""
+
+LIMITED_DTYPES = frozenset(
+    dtype
+    for name, dtype in vars(torch).items()
+    if isinstance(dtype, torch.dtype) and name.startswith("float8")
+)
+"""Dtypes of storage, in which torch computes next to nothing."""
 
 
 def as_tensor(name: str, value: ArrayLike) -> Tensor:
@@ -38,11 +49,13 @@ def as_tensor(name: str, value: ArrayLike) -> Tensor:
     ValueError
         If there are no rows, or if a value is NaN or infinite.
     """
-    tensor = _without_graph(value) if isinstance(value, Tensor) else _from_array(name, value)
+    tensor = _plain(name, value) if isinstance(value, Tensor) else from_container(name, value)
     if tensor.is_complex():
         raise TypeError(f"`{name}` must hold real numbers, got {tensor.dtype}.")
     if tensor.dim() == 0:
-        raise ValueError(f"`{name}` must have a row per observation, got the number {value}.")
+        raise ValueError(
+            f"`{name}` must have a row per observation, got the number {shown(value)}."
+        )
     if tensor.numel() == 0:
         raise ValueError(
             f"`{name}` is empty: it has shape {tuple(tensor.shape)}. Pass at least one row."
@@ -52,8 +65,49 @@ def as_tensor(name: str, value: ArrayLike) -> Tensor:
     return tensor
 
 
-def _without_graph(tensor: Tensor) -> Tensor:
-    """Return a tensor that steps of a fit can use: no part of a graph, nor of inference mode."""
+def converted(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return finite numbers in another dtype; raise if one is too large for it.
+
+    A log line says if integers lose digits, so that different ones may become equal.
+    """
+    result = tensor.to(dtype)
+    if not dtype.is_floating_point or tensor.dtype in (dtype, torch.bool):
+        return result
+    if tensor.is_floating_point():
+        overflows = result.isinf()
+        if bool(overflows.any()):
+            first = torch.nonzero(overflows)[0].tolist()
+            raise ValueError(
+                f"`{name}` holds {float(tensor[tuple(first)]):g} in {position(first)}, which is "
+                f"too large for {dtype}: rescale it, or use a network and dtype=torch.float64."
+            )
+    elif bool((result.to(tensor.dtype) != tensor).any()):
+        logger.warning(
+            "`%s` holds integers that %s rounds, such as %d: subtract an offset or rescale them.",
+            name,
+            dtype,
+            int(tensor[result.to(tensor.dtype) != tensor][0]),
+        )
+    return result
+
+
+def _plain(name: str, tensor: Tensor) -> Tensor:
+    """Return a tensor that steps of a fit can use: no part of a graph, nor of inference mode.
+
+    Raises
+    ------
+    TypeError
+        If torch does not compute with it as with dense numbers.
+    """
+    for is_kind, words, remedy in (
+        (tensor.is_meta, "on the meta device, which has no values", "pass one with values"),
+        (tensor.is_nested, "nested", "pad or stack its rows"),
+        (tensor.is_quantized, "quantised", "pass `tensor.dequantize()`"),
+        (tensor.layout != torch.strided, "sparse", "pass `tensor.to_dense()`"),
+        (tensor.dtype in LIMITED_DTYPES, f"of {tensor.dtype}", "pass `tensor.float()`"),
+    ):
+        if is_kind:
+            raise TypeError(f"`{name}` must be a dense tensor, got one that is {words}: {remedy}.")
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
         return tensor.clone()
     return tensor.detach() if tensor.requires_grad else tensor
@@ -72,7 +126,7 @@ def to_numpy(values: ArrayLike) -> np.ndarray[Any, Any]:
 def check_number(argument: str, value: float) -> None:
     """Raise unless the value of an argument is a finite number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"`{argument}` must be a number, got {value!r}.")
+        raise TypeError(f"`{argument}` must be a number, got {shown(value)}.")
     if not math.isfinite(value):
         raise ValueError(f"`{argument}` must be finite, got {value}.")
 
@@ -81,15 +135,15 @@ def check_positive(argument: str, value: float) -> None:
     """Raise unless the value of an argument is a finite number above 0."""
     check_number(argument, value)
     if value <= 0:
-        raise ValueError(f"`{argument}` must be positive, got {value}.")
+        raise ValueError(f"`{argument}` must be positive, got {shown(value)}.")
 
 
 def check_count(argument: str, value: int, *, least: int = 1) -> None:
     """Raise unless the value of an argument is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"`{argument}` must be a whole number, got {value!r}.")
+        raise TypeError(f"`{argument}` must be a whole number, got {shown(value)}.")
     if value < least:
-        raise ValueError(f"`{argument}` must be at least {least}, got {value}.")
+        raise ValueError(f"`{argument}` must be at least {least}, got {shown(value)}.")
 
 
 def check_same_length(x: Any, y: Any) -> None:
@@ -100,41 +154,12 @@ def check_same_length(x: Any, y: Any) -> None:
         )
 
 
-def _from_array(name: str, value: ArrayLike) -> Tensor:
-    if value is None:
-        raise TypeError(f"`{name}` must be an array of numbers, got None.")
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"`{name}` is ragged: its rows differ in length ({error}).") from None
-    if array.dtype == object and not any(isinstance(v, str | bytes) for v in array.flat):
-        with contextlib.suppress(TypeError, ValueError):  # numbers stored as objects are accepted
-            array = array.astype(np.float64)
-    if array.dtype.kind not in "buif":
-        not_numbers = (v for v in array.flat if not isinstance(v, numbers.Real))
-        first = next(itertools.chain(not_numbers, array.flat), None)
-        raise TypeError(
-            f"`{name}` must hold numbers, got {array.dtype} (such as {str(first)!r}). Encode it: "
-            "class labels as 0, 1, 2, ..., other categories as one-hot columns."
-        )
-    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
-        if array.size and array.max() > np.iinfo(np.int64).max:
-            raise ValueError(f"`{name}` holds {array.max()}, which is too large for an integer.")
-        array = array.astype(np.int64)  # torch has few operations for wide unsigned integers
-    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
-        array = array.astype(np.float64)
-    # Copy, because torch does not accept reversed views, read-only memory or other byte orders.
-    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
-
-
 def _check_finite(name: str, tensor: Tensor) -> None:
     bad = ~torch.isfinite(tensor)
     if bad.any():
-        row, *column = torch.nonzero(bad)[0].tolist()
-        where = f"row {row}" + (f", column {', '.join(map(str, column))}" if column else "")
         raise ValueError(
             f"`{name}` has {int(bad.sum())} value(s) that are NaN or infinite, the first at "
-            f"{where}. Drop those rows or fill them in."
+            f"{position(torch.nonzero(bad)[0].tolist())}. Drop those rows or fill them in."
         )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from .. import priors
 from .._core.arrays import check_count, check_positive
 from .._core.global_state import ordinary_modes
+from .._core.messages import shown
 from .._core.random_state import as_seed, seeded
 from ..engines.base import Engine, Steps
 from ..engines.compiled import CompiledEngine
@@ -150,7 +151,7 @@ class ThompsonSampler(Agent):
         check_positive("kl_weight", kl_weight)
         if engine not in get_args(EngineName):
             raise ValueError(
-                f"`engine` must be one of {', '.join(get_args(EngineName))}, got {engine!r}."
+                f"`engine` must be one of {', '.join(get_args(EngineName))}, got {shown(engine)}."
             )
         self._n_draws, self._kl_weight = n_draws, float(kl_weight)
         self._init_scale, self._engine_name = init_scale, engine

@@ -10,6 +10,7 @@ import numpy as np
 from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
 
 from .._core.arrays import check_count, check_positive
+from .._core.messages import shown
 from .fused_elbo import FusedELBO
 from .gradient_estimators import Estimator
 
@@ -102,7 +103,7 @@ def kl_weights(kl_weight: KLWeight, n_batches: int) -> np.ndarray:
     if not callable(kl_weight):
         raise ValueError(
             "`kl_weight` must be 'uniform', 'blundell', a positive number or a callable "
-            f"(batch, n_batches) -> weight, got {kl_weight!r}."
+            f"(batch, n_batches) -> weight, got {shown(kl_weight)}."
         )
     weights = np.array([float(kl_weight(int(k), n_batches)) for k in i])
     if not np.isfinite(weights).all() or (weights < 0).any():

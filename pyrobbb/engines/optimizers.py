@@ -11,6 +11,7 @@ import pyro.optim
 import torch
 from torch import Tensor, nn
 
+from .._core.messages import shown
 from .._core.state_dicts import copy_tensors
 from .optimizer_state import pack_state, unpack_state
 
@@ -42,7 +43,7 @@ def as_factory(optimizer: Any, lr: float) -> tuple[OptimizerFactory, float]:
         return functools.partial(optimizer.pt_optim_constructor, **rest), options.get("lr", lr)
     if not callable(optimizer) or isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(
-            f"`optimizer` must be a class such as torch.optim.Adam, got {optimizer!r}: "
+            f"`optimizer` must be a class such as torch.optim.Adam, got {shown(optimizer)}: "
             "`fit` passes the parameters to it."
         )
     return optimizer, lr

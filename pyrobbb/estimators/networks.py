@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from .. import likelihoods, priors
+from .._core.messages import shown
 from ..model.mlp import Activation, mlp
 from ..model.network import BayesianNetwork
 
@@ -34,7 +35,9 @@ def choose_hidden(hidden: Sequence[int] | Literal["auto"], n_rows: int) -> tuple
     if not isinstance(hidden, str):
         return tuple(int(n) for n in hidden)
     if hidden != "auto":
-        raise ValueError(f"`hidden` must be 'auto' or a sequence such as (50, 50), got {hidden!r}.")
+        raise ValueError(
+            f"`hidden` must be 'auto' or a sequence such as (50, 50), got {shown(hidden)}."
+        )
     return LARGE if n_rows >= ROWS_FOR_LARGE else SMALL
 
 
@@ -68,6 +71,6 @@ def _resolve(argument: str, value: Any, known: Mapping[str, Any]) -> Any:
     """Return the object with this name; anything but a string is returned unchanged."""
     if isinstance(value, str):
         if value not in known:
-            raise ValueError(f"`{argument}` must be one of {', '.join(known)}, got {value!r}.")
+            raise ValueError(f"`{argument}` must be one of {', '.join(known)}, got {shown(value)}.")
         return known[value]
     return value

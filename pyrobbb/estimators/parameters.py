@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from .._core.arrays import check_count, check_number, check_positive
+from .._core.messages import shown
 from .networks import LIKELIHOODS, PRIORS
 
 FLAGS = ("early_stopping", "warm_start", "verbose")
@@ -96,7 +97,7 @@ def _check_named(argument: str, value: Any, names: Any) -> None:
     """Raise unless a value is one of some names, or a callable."""
     if isinstance(value, str):
         if value not in names:
-            raise ValueError(f"`{argument}` must be one of {', '.join(names)}, got {value!r}.")
+            raise ValueError(f"`{argument}` must be one of {', '.join(names)}, got {shown(value)}.")
     elif not callable(value):
         raise TypeError(
             f"`{argument}` must be one of {', '.join(names)}, or a callable, got {_short(value)}."

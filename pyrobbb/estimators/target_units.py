@@ -9,7 +9,7 @@ import torch
 from pyro.distributions import constraints
 
 from ..likelihoods import base_of
-from ..model.inputs import initial_distribution
+from ..model.likelihood_trial import initial_distribution
 from ..model.network import BayesianNetwork
 from ..model.sites import is_real
 from ..prediction import ClassificationPrediction, Standardizer, make_prediction

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import pyro.poutine as poutine
 import torch
-from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from .._core.arrays import ArrayLike, as_tensor, check_same_length, supports_float64
-from .._core.global_state import global_state_locked
+from .._core.arrays import ArrayLike, as_tensor, check_same_length, converted, supports_float64
 from ..likelihoods import Likelihood, as_observed, check_output, check_shape, check_support
-from .observation import one_per_row
-from .sites import at_start
-from .trial import trial_output
+from .likelihood_trial import initial_distribution
+from .trial import check_rows, trial_output
 
 
 def prepare_inputs(net: nn.Module, like: Tensor, x: ArrayLike) -> tuple[Tensor, Tensor]:
@@ -35,9 +31,12 @@ def prepare_inputs(net: nn.Module, like: Tensor, x: ArrayLike) -> tuple[Tensor, 
     x = as_tensor("x", x)
     takes_integers = any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in net.modules())
     if x.is_floating_point() or not takes_integers:
-        x = x.to(like.dtype)
+        x = converted("x", x, like.dtype)
     x = x.to(like.device)
-    return x, trial_output(net, x)
+    output = trial_output(net, x)
+    if takes_integers and len(output) < len(x):
+        check_rows(net, x)
+    return x, output
 
 
 def prepare_targets(
@@ -66,10 +65,5 @@ def prepare_targets(
     distribution = initial_distribution(likelihood, output)
     check_shape(likelihood, (len(y), *distribution.shape()[1:]), y)
     check_support(likelihood, distribution, y)
+    converted("y", y, output.dtype)
     return as_observed(distribution, y, output.dtype)
-
-
-def initial_distribution(likelihood: Likelihood, output: Tensor) -> TorchDistribution:
-    """Return the distribution of y at the initial values of the likelihood's latent sites."""
-    with global_state_locked(), poutine.block():
-        return one_per_row(at_start(likelihood)(output), 0)

@@ -12,6 +12,7 @@ from typing import Literal
 from torch import nn
 
 from .._core.arrays import check_count
+from .._core.messages import shown
 from .._core.random_state import as_seed, seeded
 
 Activation = Literal["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "softplus"]
@@ -48,9 +49,9 @@ def mlp(
     """
     if activation not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
-        raise ValueError(f"`activation` must be one of {known}, got {activation!r}.")
+        raise ValueError(f"`activation` must be one of {known}, got {shown(activation)}.")
     if hidden is None or isinstance(hidden, numbers.Integral | str):
-        raise TypeError(f"`hidden` must be a sequence such as [50, 50], got {hidden!r}.")
+        raise TypeError(f"`hidden` must be a sequence such as [50, 50], got {shown(hidden)}.")
     sizes = [n_in, *hidden, n_out]
     for argument, size in zip(["n_in", *["hidden"] * len(hidden), "n_out"], sizes, strict=True):
         check_count(argument, size)

@@ -16,8 +16,10 @@ from torch.distributions import constraints
 from .._core.arrays import ArrayLike
 from ..likelihoods import Gaussian, Likelihood, as_observed, check_shape, log_density
 from ..priors import ByName, Prior, ScaleMixture, fan_in
-from .inputs import initial_distribution, prepare_inputs, prepare_targets
+from .callables import check_callable
+from .inputs import prepare_inputs, prepare_targets
 from .jit import as_constants
+from .likelihood_trial import initial_distribution
 from .observation import (
     apply_likelihood,
     data_plate,
@@ -95,12 +97,7 @@ class BayesianNetwork(nn.Module):
         self.prior: Prior = DEFAULT_PRIOR if prior is None else prior
         self.likelihood: Likelihood = Gaussian() if likelihood is None else likelihood
         for argument, value in (("prior", self.prior), ("likelihood", self.likelihood)):
-            if isinstance(value, type | torch.distributions.Distribution) or not callable(value):
-                hint = ", a class: call it to make an instance" if isinstance(value, type) else ""
-                raise TypeError(
-                    f"`{argument}` must be a callable such as those of pyrobbb.{argument}s, got "
-                    f"{value!r}{hint}."
-                )
+            check_callable(argument, value)
         check_module(net)
         if isinstance(self.prior, ByName):
             self.prior.check_names(name for name, _ in net.named_parameters())

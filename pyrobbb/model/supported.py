@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .._core.global_state import global_state_locked, isolated_from_pyro
+from .._core.messages import shown
 from ..priors import Prior
+from .callables import called, check_distribution
 from .sites import is_real
 
 DTYPES = (torch.float32, torch.float64)
@@ -99,7 +101,7 @@ def has_prior(prior: Prior, name: str, parameter: nn.Parameter, reserved: Iterab
             "draws of it: remove the hook."
         )
     with global_state_locked(), poutine.block():
-        distribution = prior(name, parameter)
+        distribution = called("prior", repr(name), prior, name, parameter)
     if distribution is not None:
         check_prior(distribution, name, parameter)
     return distribution is not None
@@ -132,14 +134,11 @@ def check_priors_are_fixed(prior: Any, parameters: Iterable[tuple[str, nn.Parame
 
 def check_prior(prior: Any, name: str, parameter: Tensor) -> None:
     """Raise unless a prior is a distribution over all real tensors of a parameter's shape."""
-    if not isinstance(prior, torch.distributions.Distribution):
-        raise TypeError(
-            f"`prior` must return a distribution or None, got {type(prior).__name__} for {name!r}."
-        )
+    check_distribution("prior", prior, repr(name), " or None")
     if not is_real(prior.support):
         raise ValueError(
             f"`prior` must return a distribution over all real numbers for {name!r}, got "
-            f"{type(prior).__name__} with the support {prior.support}."
+            f"{type(prior).__name__} with the support {shown(prior.support)}."
         )
     if prior.event_shape != parameter.shape or prior.batch_shape:
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,15 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from .._core.global_state import isolated_from_pyro, ordinary_modes
+from .._core.messages import first_line
 from .._core.private_generators import ThreadLocalMode
 from .._core.random_state import RandomState, seeded
 from .._core.state_dicts import equal_tensors
 from .functional import FunctionalCall
 from .sequential import layers_of
+from .supported import without_graphs
 
 logger = logging.getLogger(__name__)
 
 N_ROWS = 2
+N_VALUES = 2**14
+"""Values of x in one call of a run over all rows."""
 TOLERANCE = 1e-4
 """Difference of outputs, in units of the largest, that is more than rounding: matrix products of
 different shapes add their terms in a different order."""
@@ -107,7 +112,7 @@ def traits_of(net: nn.Module, x: Tensor) -> Traits:
         together, alone = (_call(net, rows, values) for rows in pairs)
     except Exception:  # batch norm without running statistics fails for one row
         return Traits(mixes_rows=True)
-    return Traits(mixes_rows=not _is_close(together[:1], alone))
+    return Traits(mixes_rows=not is_close(together[:1], alone))
 
 
 def check_trial(net: nn.Module, names: Iterable[str], x: Tensor) -> None:
@@ -142,7 +147,7 @@ def check_trial(net: nn.Module, names: Iterable[str], x: Tensor) -> None:
             f"`net` has the Pyro site {sites[0]!r} in its forward, which the guide would not have: "
             "use modules of torch.nn, whose parameters BayesianNetwork makes random."
         )
-    reached = _leaves_of(output)
+    reached = leaves_of(output)
     ours = {id(leaf): name for name, leaf in leaves.items()}
     foreign = [tensor for tensor in reached if id(tensor) not in ours]
     if foreign:
@@ -162,6 +167,41 @@ def check_trial(net: nn.Module, names: Iterable[str], x: Tensor) -> None:
             "a buffer, if later steps depend on it.",
             counters[0],
         )
+
+
+def check_rows(net: nn.Module, x: Tensor) -> None:
+    """Raise a ValueError that names the first row for which a module fails, such as by its index.
+
+    An index that an embedding does not have is found here on the CPU: a GPU would only stop.
+
+    Parameters
+    ----------
+    net : nn.Module
+    x : Tensor of shape (n, ...)
+    """
+    if x.device.type != "cpu":
+        net, x = copy.deepcopy(net, without_graphs(net)).cpu(), x.cpu()
+    size = max(1, N_VALUES // max(1, x[0].numel()))
+    for start in range(0, len(x), size):
+        if _failure(net, x[start : start + size]) is None:
+            continue
+        row, end = start, min(start + size, len(x))
+        while end - row > 1:
+            middle = (row + end) // 2
+            row, end = (row, middle) if _failure(net, x[row:middle]) else (middle, end)
+        if error := _failure(net, x[row:end]):
+            raise ValueError(
+                f"`x` has a row that the network cannot take, row {row}: {first_line(error)}. An "
+                "index must be at least 0 and below the `num_embeddings` of its layer."
+            ) from error
+
+
+def _failure(net: nn.Module, rows: Tensor) -> Exception | None:
+    try:
+        _call(net, rows)
+    except Exception as error:
+        return error
+    return None
 
 
 def _check_unused(
@@ -235,8 +275,7 @@ def _misfit(x: Tensor, error: Exception) -> ValueError:
     if x.dim() == 1:
         fix = "Pass x.reshape(-1, 1) if each row is one number"
     else:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        fix = f"Its error for {min(len(x), N_ROWS)} rows: {reason}"
+        fix = f"Its error for {min(len(x), N_ROWS)} rows: {first_line(error)}"
     return ValueError(
         f"`x` with rows of shape {tuple(x.shape[1:])} and dtype {x.dtype} does not fit the "
         f"network. {fix}."
@@ -250,14 +289,15 @@ def _different_row(x: Tensor) -> int:
     return int(differs.long().argmax()) if bool(differs.any()) else 1
 
 
-def _is_close(one: Tensor, other: Tensor) -> bool:
+def is_close(one: Tensor, other: Tensor) -> bool:
+    """Return whether two results differ by rounding only."""
     if one.shape != other.shape:
         return False
     one, other = one.double(), other.double()
     return bool(((one - other).abs() <= TOLERANCE * one.abs().max()).all())
 
 
-def _leaves_of(output: Tensor) -> list[Tensor]:
+def leaves_of(output: Tensor) -> list[Tensor]:
     """Return the tensors to which backpropagation from the output leads."""
     nodes, seen, leaves = [output.grad_fn], set(), []
     while nodes:

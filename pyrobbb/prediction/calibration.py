@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._core.arrays import ArrayLike, to_numpy
+from .._core.messages import shown
 
 MAX_LEVEL = 1 - 1e-9
 """Level assigned to an observation that no interval contains."""
@@ -38,7 +39,7 @@ class Calibration:
             values = np.asarray(getattr(self, name), dtype=float)
             increases = values.ndim == 1 and len(values) > 1 and bool((np.diff(values) >= 0).all())
             if not increases or (values[0], values[-1]) != (0, 1):
-                raise ValueError(f"`{name}` must increase from 0 to 1, got {values}.")
+                raise ValueError(f"`{name}` must increase from 0 to 1, got {shown(values)}.")
             object.__setattr__(self, name, values)
         if len(self.share) != len(self.level):
             raise ValueError(

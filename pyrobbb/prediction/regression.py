@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from .._core.arrays import ArrayLike, check_number
+from .._core.messages import shown
 from ..likelihoods import base_of
 from .base import Prediction, concatenate_chunks
 from .calibration import Calibration
@@ -52,7 +53,7 @@ class RegressionPrediction(Prediction):
         """
         loc, scale = _double(loc), _double(scale)
         if not bool((scale > 0).all()):
-            raise ValueError(f"`scale` must be positive, got {scale.tolist()}.")
+            raise ValueError(f"`scale` must be positive, got {shown(scale.tolist())}.")
         return RegressionPrediction(
             self._distributions,
             self._original,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from .._core.arrays import supports_float64
+from .._core.messages import shown
 from ..model.network import BayesianNetwork
 
 Device = str | int | torch.device
@@ -95,7 +96,8 @@ def as_device(device: Device | None) -> torch.device | None:
     except (RuntimeError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"`device` must be a torch device such as 'cpu' or 'cuda', got {device!r}: {reason}"
+            f"`device` must be a torch device such as 'cpu' or 'cuda', got {shown(device)}: "
+            f"{reason}"
         ) from None
     try:
         torch.empty(0, device=requested)
@@ -132,7 +134,7 @@ def _as_autocast(autocast: DType | None) -> torch.dtype | None:
         )
     if name != "bfloat16":
         raise ValueError(
-            f"`autocast` must be torch.bfloat16 or None, got {autocast!r}: pass other "
+            f"`autocast` must be torch.bfloat16 or None, got {shown(autocast)}: pass other "
             "precisions as `dtype`."
         )
     return torch.bfloat16

@@ -14,6 +14,7 @@ import pyro.poutine as poutine
 import torch
 from torch import nn
 
+from .._core.messages import shown
 from .._core.random_state import rank_seed, reseed, seeded
 from ..engines.optimizer_state import check_storable
 from ..fitted import FitSettings, FittedChain
@@ -225,7 +226,7 @@ def make_guide(
         made = auto_normal(network)
     elif isinstance(guide, str | type) or not callable(guide):
         raise ValueError(
-            f"`guide` must be 'mean_field', 'auto_normal' or a Pyro guide, got {guide!r}."
+            f"`guide` must be 'mean_field', 'auto_normal' or a Pyro guide, got {shown(guide)}."
         )
     else:
         made = guide

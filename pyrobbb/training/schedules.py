@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
+from .._core.messages import shown
+
 Schedule = Literal["one_cycle", "cosine", "constant"] | Callable[[float], float]
 
 
@@ -30,6 +32,6 @@ def factor_of(schedule: Schedule) -> Callable[[float], float]:
         return schedule
     if schedule not in named:
         raise ValueError(
-            f"`schedule` must be one of {', '.join(named)}, or a callable, got {schedule!r}."
+            f"`schedule` must be one of {', '.join(named)}, or a callable, got {shown(schedule)}."
         )
     return named[schedule]

@@ -160,18 +160,17 @@ def test_other_containers_of_numbers_are_converted(values, numbers):
         (np.array([b"1"]), "b'1'"),
         ([1j], "1j"),
         (np.array([2, 1j], dtype=object), "1j"),
-        ({"a": 1}, "{'a': 1}"),
         (np.array(["2020-01-01"], dtype="datetime64[D]"), "2020-01-01"),
         (np.array([3], dtype="timedelta64[s]"), "3 seconds"),
         (pd.DataFrame({"a": [1, 2], "b": ["u", "v"]}), "u"),
         (pd.DataFrame({"a": ["1", "2"]}), "1"),
         (pd.Series(["u", "v"], dtype="category"), "u"),
-        (pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": [0.5, 1.5]}), "<NA>"),
     ],
     ids=repr,
 )
 def test_values_that_are_not_numbers_raise_with_an_example(values, example):
-    message = rf"`x` must hold numbers, got .* \(such as {re.escape(repr(example))}\). Encode it"
+    such = re.escape(repr(example))
+    message = rf"`x` must hold numbers, got .* \(such as {such}\)( in row .*)?\. Encode it"
     with pytest.raises(TypeError, match=message):
         as_tensor("x", values)
 

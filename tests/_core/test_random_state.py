@@ -1,5 +1,6 @@
 """Random states are restored: on the CPU, and on CUDA and Apple GPUs."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,6 +8,7 @@ from pyrobbb._core.random_state import (
     IsolatedState,
     PrivateRandomState,
     RandomState,
+    as_seed,
     globally_seeded,
     seeded,
 )
@@ -96,3 +98,10 @@ def test_a_gpu_is_seeded_and_its_state_restored(make, request):
     gpu.state = 8
     state.restore()
     assert gpu.state == 7
+
+
+@pytest.mark.parametrize("seed", [2**63, 2**64, 10**40, np.uint64(2**63), 10**6000], ids="abcde")
+def test_a_seed_beyond_int64_is_refused(seed):
+    with pytest.raises(ValueError, match=r"^`seed` must be below 2\*\*63, got .{1,80}\.$"):
+        as_seed(seed)
+    assert as_seed(2**63 - 1) == 2**63 - 1

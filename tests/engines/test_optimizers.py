@@ -158,7 +158,7 @@ def schedule():
         (lambda: pyro.optim.Adam(lambda name: {"lr": 0.1}), "one set of options for all"),
         (
             lambda: torch.optim.Adam([torch.zeros(1)]),
-            r"`optimizer` must be a class such as torch.optim.Adam, got Adam \(.*"
+            r"`optimizer` must be a class such as torch.optim.Adam, got a Adam: "
             "`fit` passes the parameters to it",
         ),
         (lambda: 0.01, re.escape("must be a class such as torch.optim.Adam, got 0.01")),

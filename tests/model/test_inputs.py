@@ -87,3 +87,48 @@ def test_a_module_must_return_one_row_per_row_of_x(change, got):
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         BayesianNetwork(Returns(change)).prepare_inputs(np.zeros((4, 2)))
+
+
+class Words(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.last = layer, nn.Linear(2, 1)
+
+    def forward(self, x):
+        return self.last(self.layer(x.long()).reshape((len(x), -1, 2)).mean(1))
+
+
+INDICES = torch.arange(9).repeat(30)[:160].reshape(40, 4)
+
+
+@pytest.mark.parametrize("layer", [nn.Embedding(9, 2), nn.EmbeddingBag(9, 2)], ids=["one", "bag"])
+@pytest.mark.parametrize("index", [9, 1000, -1])
+@pytest.mark.parametrize("row", [0, 2, 30, 39])
+def test_the_row_of_an_index_out_of_range_is_named(layer, index, row):
+    x = INDICES.clone()
+    x[row, 2] = index
+    network = BayesianNetwork(Words(layer))
+    with pytest.raises(ValueError, match=r"^`x` .*") as refused:
+        network.prepare_inputs(x)
+    if row >= 2:  # the first rows are those of every trial
+        message = f"`x` has a row that the network cannot take, row {row}: "
+        assert str(refused.value).startswith(message)
+    network.prepare_inputs(INDICES)
+
+
+def test_rows_after_the_first_chunk_are_checked(monkeypatch):
+    monkeypatch.setattr("pyrobbb.model.trial.N_VALUES", 8)
+    x = INDICES.clone()
+    x[33:, 1] = 9
+    with pytest.raises(ValueError, match=r"^`x` .*, row 33: "):
+        BayesianNetwork(Words(nn.Embedding(9, 2))).prepare_inputs(x)
+
+
+@pytest.mark.parametrize("name", ["x", "y"])
+def test_a_number_too_large_for_the_network_is_named_before_the_first_step(name):
+    data = {"x": np.zeros((4, 3)), "y": np.zeros((4, 1))}
+    data[name][2, 0] = 1e39
+    message = rf"^`{name}` holds 1e\+39 in row 2, column 0, which is too large for torch\.float32"
+    with pytest.raises(ValueError, match=message):
+        BayesianNetwork(mlp(3, [], 1)).prepare(**data)
+    BayesianNetwork(mlp(3, [], 1).double()).prepare(**data)
