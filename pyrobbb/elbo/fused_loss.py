@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to
 from torch.nn.functional import softplus
 
-from ..model.guides import MIN_SCALE, MeanFieldGuide, scale_of
+from ..model.guides import MIN_SCALE, MeanFieldGuide, initial_loc_and_scale, scale_of
 from ..model.network import BayesianNetwork
 from .flat_prior import FlatPrior, sampled_log_q
 from .gradient_estimators import Estimator
@@ -187,9 +186,9 @@ def _check_covered(network: Any, guide: Any) -> None:
         raise CannotFuseError(f"the guide must be a MeanFieldGuide, got {type(guide).__name__}")
     if guide.has_points:
         raise CannotFuseError("the guide is pruned: its point masses have no density")
-    expected = {name: parameter.shape for name, parameter in network.bayesian_parameters()}
-    for name, prior in (getattr(network.likelihood, "latents", None) or {}).items():
-        expected[name] = biject_to(prior.support).inverse_shape(prior.shape())
+    expected = {
+        site.name: initial_loc_and_scale(site, None)[0].shape for site in network.latent_sites()
+    }
     for name, shape in expected.items():
         found = guide.shapes.get(name)
         if found != shape:
