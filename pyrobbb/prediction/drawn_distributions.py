@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 from weakref import WeakKeyDictionary
 
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -14,6 +13,7 @@ from torch import Tensor
 from .._core.arrays import supports_float64
 from .._core.global_state import ordinary_modes, without_validation
 from .._core.random_state import child_seed, seeded
+from ..model.functional import FunctionalCall
 from ..model.network import BayesianNetwork
 from ..model.trial import Traits
 from .sampling import Draws, FixedDraws, Source, join
@@ -99,8 +99,6 @@ class DrawnDistributions:
                     4 * needed / 2**30,
                 )
         self._draws_per_call = int(min(max(tile // (self._rows_per_call * per_row), 1), n_draws))
-        if self._traits.draws_numbers:
-            self._draws_per_call = 1  # each with noise of its own
         self._keeps_all = n_draws * len(x) * per_output <= quarter
         self._cached: dict[int, TorchDistribution] = {}
 
@@ -122,27 +120,33 @@ class DrawnDistributions:
                 output, latents = output.cpu(), {n: v.cpu() for n, v in latents.items()}
             return self._network.distribution(output, latents)
 
-    def _noise(self, seed: int, draw: int) -> AbstractContextManager[Any]:
-        """Return a block in which the network draws the noise of one of the draws."""
-        if not self._traits.draws_numbers:
-            return nullcontext()
-        return seeded(child_seed(child_seed(seed, NOISE), draw))
-
     def _outputs(self, rows: Tensor) -> Iterator[Tensor]:
         """Yield the outputs of some draws at a time, in order."""
         for i, source in enumerate(self._sources):
             cached = self._cached_draws
-            first = 0
-            for block in source.draws(self._example) if cached is None else [cached[i]]:
-                size = len(next(iter(block.values())))
-                for start in range(0, size, self._draws_per_call):
-                    part = {
-                        name: v[start : start + self._draws_per_call] for name, v in block.items()
-                    }
-                    with self._noise(source.seed, first + start):
-                        output = source.network.output(part, rows, rows_at_once=self._rows_per_call)
-                    yield output
-                first += size
+            blocks = source.draws(self._example) if cached is None else [cached[i]]
+            if self._traits.draws_numbers:
+                yield from _outputs_with_noise(source.network, blocks, rows, source.seed)
+                continue
+            for block in blocks:
+                for start in range(0, len(next(iter(block.values()))), self._draws_per_call):
+                    here = slice(start, start + self._draws_per_call)
+                    part = {name: value[here] for name, value in block.items()}
+                    yield source.network.output(part, rows, rows_at_once=self._rows_per_call)
+
+
+def _outputs_with_noise(
+    network: BayesianNetwork, blocks: Iterable[Draws], rows: Tensor, seed: int
+) -> Iterator[Tensor]:
+    """Yield the output of each draw, with noise of its own from the seed and its number."""
+    names = [name for name, _ in network.bayesian_parameters()]
+    call = FunctionalCall(network.net, names)
+    number = itertools.count()
+    for block in blocks:
+        for i in range(len(block[names[0]])):
+            with seeded(child_seed(child_seed(seed, NOISE), next(number))):
+                output = call({name: block[name][i] for name in names}, rows)
+            yield output[None]
 
 
 def _traits_of(network: BayesianNetwork, x: Tensor) -> Traits:
