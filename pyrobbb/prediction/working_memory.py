@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .._core.global_state import ordinary_modes
 from .._core.random_state import seeded
 from ..model.functional import FunctionalCall
+from ..model.sequential import layers_of
 
 
 def bytes_per_row(net: nn.Module, example: Tensor) -> tuple[int, int]:
@@ -30,10 +31,23 @@ def bytes_per_row(net: nn.Module, example: Tensor) -> tuple[int, int]:
         tensors = output if isinstance(output, tuple) else (output,)
         sizes.extend(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
 
+    layers = layers_of(net)
+    if layers is not None:  # runs in threads as it is
+        with ordinary_modes(grad=False):
+            output = example
+            for _, layer in layers:
+                output = layer(output)
+                record(layer, (), output)
+        record(net, (), output)
+        return _per_row(sizes, output)
     with ordinary_modes(grad=False), seeded(0):
         call = FunctionalCall(net, (), training=False)
         for module in call.module.modules():  # a copy, which no other thread runs
             module._forward_hooks[-1] = record
         output = call({}, example)
-    per_output = output.numel() * output.element_size()
-    return max(sum(sizes) // len(example), 1), max(per_output // len(example), 1)
+    return _per_row(sizes, output)
+
+
+def _per_row(sizes: list[int], output: Tensor) -> tuple[int, int]:
+    n = len(output)
+    return max(sum(sizes) // n, 1), max(output.numel() * output.element_size() // n, 1)
