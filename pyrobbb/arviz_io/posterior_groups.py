@@ -12,7 +12,9 @@ from torch import Tensor
 
 from .._core.random_state import seeded
 from ..likelihoods import base_of
+from ..prediction.distribution_functions import log_density_of_rows
 from ..prediction.drawn_distributions import WORKING_MEMORY, DrawnDistributions
+from ..prediction.empirical import component_means
 from ..prediction.predictions import CLASSES
 from ..prediction.sampling import (
     Draws,
@@ -90,12 +92,13 @@ def compute_outputs(sources: Sources, rows: Tensor, targets: Tensor | None, seed
             if isinstance(base, CLASSES):
                 expected["probs"].append(base.probs)
             else:
-                expected["mean"].append(distribution.mean)
+                expected["mean"].append(component_means(distribution))
             with draws_of_y:
                 y.append(distribution.sample())
             if targets is not None:
                 stop = start + distribution.batch_shape[1]
-                log_likelihood.append(distribution.log_prob(targets[start:stop]).double())
+                log_density = log_density_of_rows(distribution, targets[start:stop])
+                log_likelihood.append(log_density.double())
                 start = stop
     return Outputs(
         {name: drop_single_column(torch.cat(parts, 1), 1) for name, parts in expected.items()},

@@ -145,9 +145,10 @@ def diagnose(
     Diagnosis
         Prints as a table. A check without a measurement has the verdict "not measured": a single
         fit, for instance, cannot show whether another one would agree. To see whether the ELBO
-        still rises, copies of the chains are fitted for another fifth of the epochs, and for at
-        least 1000 steps. After a fit with a `sample_weight`, which is not stored, checks that need
-        the objective are not measured.
+        still rises, and whether the scales of the weights still change, copies of the chains are
+        fitted for another fifth of the epochs, and for at least 1000 steps. After a fit with a
+        `sample_weight`, which is not stored, checks that need the objective are not measured. If
+        the likelihood has no finite mean, checks of means are not.
 
     References
     ----------
@@ -167,7 +168,7 @@ def diagnose(
     skill = measurements.skill(tree)
     has_learnt = skill.outcome in ("learnt", "weak")
     results = [
-        measurements.elbo(chains, x, y, seed),
+        *measurements.convergence(chains, x, y, seed),
         skill,
         measurements.weights_at_prior(by_layer, has_learnt),
         measurements.idle_units(posterior, has_learnt),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from .._core.arrays import ArrayLike, to_numpy
@@ -38,12 +39,17 @@ class ElboGain:
         Rows of data.
     epochs : int
         Epochs of the continuation.
+    scale_change : float or None
+        Median over the weights of the change of log scale: about 0 if the scales have converged,
+        which takes longest where the gradients are noisy. None if the guide is not a
+        `MeanFieldGuide`.
     """
 
     gain: float
     standard_error: float
     n_rows: int
     epochs: int
+    scale_change: float | None = None
 
     @property
     def matters(self) -> bool:
@@ -171,8 +177,23 @@ def _gains_of_group(
     for before, after in zip(chains, fit_chains(config), strict=True):
         difference = elbos(after) - elbos(before)
         error = float(difference.std() / math.sqrt(n_draws))
-        gains.append(ElboGain(float(difference.mean()), error, len(to_numpy(x)), options["epochs"]))
+        gains.append(
+            ElboGain(
+                float(difference.mean()),
+                error,
+                len(to_numpy(x)),
+                options["epochs"],
+                _scale_change(before.guide, after.guide),
+            )
+        )
     return gains
+
+
+def _scale_change(before: Any, after: Any) -> float | None:
+    if not isinstance(before, MeanFieldGuide):
+        return None
+    with torch.no_grad():
+        return float((after.scale / before.scale).log().median())
 
 
 def rhat(tree: xarray.DataTree, var_names: list[str] | None = None) -> xarray.Dataset:

@@ -24,6 +24,7 @@ from .._core.arrays import ArrayLike, to_numpy
 from ..arviz_io.datatree import SAMPLE_DIMS
 from ..fitted import FittedChain
 from ..fitted.draws import sources_of
+from ..prediction.distribution_functions import log_density_of_rows
 from ..prediction.drawn_distributions import WORKING_MEMORY, DrawnDistributions
 from ..prediction.sampling import log_densities
 
@@ -146,7 +147,7 @@ def log_ratios(
     ratios, start = kl_weight * (log_prior - log_q), 0
     for distribution in DrawnDistributions(sources, rows, max_memory=WORKING_MEMORY):
         chunk = targets[start : (start := start + distribution.batch_shape[1])]
-        ratios = ratios + distribution.log_prob(chunk).double().sum(1)
+        ratios = ratios + log_density_of_rows(distribution, chunk).double().sum(1)
     return ratios
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from ..arviz_io.datatree import SAMPLE_DIMS
 from ..engines.base import NonFiniteLossError
 from ..fitted import FittedChain, HasChains
 from ..prediction import ClassificationPrediction, RegressionPrediction
-from .convergence import elbo_gains, ess, rhat
+from .convergence import ElboGain, elbo_gains, ess, rhat
 from .importance import khat_of_chains, loo
 from .weights import dead_units
 from .wording import LEVEL
@@ -27,6 +26,14 @@ if TYPE_CHECKING:
     import xarray
 
 MAX_RHAT = 1.1
+MAX_SCALE_CHANGE = 0.06
+"""Largest change of the median log scale of the weights that the noise of a converged fit causes:
+conjugate regressions with 4 weights reach 0.04."""
+LONGER = 4
+"""Factor on the epochs of a fit that was too short. In conjugate regressions with 500 and 2000 rows
+it makes scales exact to a few percent that are 1.2 to 2.3 times the exact ones."""
+MIN_STEPS_TO_TRY = 10_000
+NO_MEAN = "The likelihood has no finite mean."
 
 
 @dataclass(frozen=True)
@@ -51,24 +58,48 @@ class Measurement:
     data: str = ""
 
 
-def elbo(chains: Sequence[FittedChain], x: ArrayLike, y: ArrayLike, seed: int) -> Measurement:
-    """Measure how much the ELBO rises if the fit is continued: the largest gain of a chain."""
+def convergence(
+    chains: Sequence[FittedChain], x: ArrayLike, y: ArrayLike, seed: int
+) -> Iterator[Measurement]:
+    """Measure how much ELBO and scales change if the fit is continued: the largest of a chain."""
     try:
         gains = elbo_gains(chains, x, y, seed=seed)
-    except ValueError as error:
-        return Measurement("elbo", "not measured", reason=str(error))
-    except NonFiniteLossError as error:
-        return Measurement("elbo", "diverged", reason=str(error))
+    except (ValueError, NonFiniteLossError) as error:
+        outcome = "diverged" if isinstance(error, NonFiniteLossError) else "not measured"
+        yield Measurement("elbo", outcome, reason=str(error))
+        yield Measurement("scales", "not measured", reason="The fit cannot be continued.")
+        return
     worst = max(gains, key=lambda gain: gain.gain)
     value = f"{worst.epochs} more epochs: {worst.gain:+.2f} +- {worst.standard_error:.2g} nats"
     if not math.isfinite(worst.gain):
-        return Measurement("elbo", "not finite", value)
-    return Measurement("elbo", "rising" if worst.matters else "converged", value)
+        outcome = "not finite"
+    else:
+        outcome = "rising" if worst.matters else "converged"
+    yield Measurement("elbo", outcome, value)
+    yield _scales(chains, gains)
+
+
+def _scales(chains: Sequence[FittedChain], gains: Sequence[ElboGain]) -> Measurement:
+    """Measure how much the scales of the weights change if the fit is continued."""
+    changes = [gain.scale_change for gain in gains if gain.scale_change is not None]
+    if len(changes) < len(gains):
+        reason = "The guide is not a MeanFieldGuide."
+        return Measurement("scales", "not measured", reason=reason)
+    worst = max(changes, key=abs)
+    value = f"{gains[0].epochs} more epochs: {math.expm1(worst):+.0%}"
+    if abs(worst) <= MAX_SCALE_CHANGE:
+        return Measurement("scales", "converged", value)
+    history = chains[0].history
+    steps = max(LONGER * len(history.nelbo), MIN_STEPS_TO_TRY)
+    epochs = math.ceil(steps * history.n_epochs / len(history.nelbo))
+    return Measurement("scales", "moving", f"{value}; try epochs={epochs}")
 
 
 def skill(tree: xarray.DataTree) -> Measurement:
     """Compare predictions with the best constant prediction, on the training data."""
     y = tree["observed_data"]["y"].values
+    if _lacks_mean(tree):
+        return Measurement("skill", "not measured", reason=NO_MEAN)
     if "mean" in tree["posterior"]:
         mean = tree["posterior"]["mean"].mean(SAMPLE_DIMS).values
         explained = 1 - ((y - mean) ** 2).mean() / max(y.var(0).mean(), 1e-300)
@@ -88,6 +119,14 @@ def skill(tree: xarray.DataTree) -> Measurement:
     else:
         outcome = "weak" if explained < 0.3 else "learnt"
     return Measurement("skill", outcome, value)
+
+
+def _lacks_mean(tree: xarray.DataTree) -> bool:
+    """Return whether the mean of y is not finite though its densities are, as for a Cauchy."""
+    means = tree["posterior"].get("mean")
+    if means is None or np.isfinite(means.values).all():
+        return False
+    return bool(np.isfinite(tree["log_likelihood"]["y"].values).all())
 
 
 def weights_at_prior(by_layer: pd.DataFrame, has_learnt: bool) -> Measurement:
@@ -156,6 +195,8 @@ def restarts(tree: xarray.DataTree) -> Measurement:
     """Compare the predictions of independent fits."""
     if tree["posterior"].sizes["chain"] < 2:
         return Measurement("restarts", "single")
+    if _lacks_mean(tree):
+        return Measurement("restarts", "not measured", reason=NO_MEAN)
     by_name = rhat(tree)
     values = np.concatenate([by_name[v].values.reshape(-1) for v in by_name.data_vars])
     share = float((values > MAX_RHAT).mean())
@@ -174,6 +215,9 @@ def prior_scale(tree: xarray.DataTree) -> Iterator[Measurement]:
     """Compare the spread of the prior's outputs with that of y; no measurement for classes."""
     if "mean" not in tree["prior"]:
         return
+    if _lacks_mean(tree):
+        yield Measurement("prior_scale", "not measured", reason=NO_MEAN)
+        return
     y = tree["observed_data"]["y"].values
     spread = float(np.median(tree["prior"]["mean"].std(SAMPLE_DIMS).values))
     ratio = spread / max(float(y.std()), 1e-300)
@@ -191,10 +235,7 @@ def calibration(
         is_good = error < max(0.05, 2 / math.sqrt(n))
         value = f"{error:.1%} off on average ({data})"
         return Measurement("class_calibration", "calibrated" if is_good else "off", value)
-    try:
-        share = scores.coverage(prediction, y, LEVEL)
-    except NotImplementedError as missing:
-        return Measurement("intervals", "not measured", reason=str(missing))
+    share = scores.coverage(prediction, y, LEVEL)
     error = math.sqrt(LEVEL * (1 - LEVEL) / n)
     if abs(share - LEVEL) < max(3 * error, 0.02):
         outcome = "calibrated"
@@ -209,9 +250,9 @@ def predictive_scores(
     """Compute the scores of predictions."""
     by_name = {"NLL": scores.nll(prediction, y)}
     if isinstance(prediction, RegressionPrediction):
-        by_name["RMSE"] = scores.rmse(prediction, y)
-        with contextlib.suppress(NotImplementedError):  # no quantiles
-            by_name["CRPS"] = scores.crps(prediction, y)
+        if np.isfinite(to_numpy(prediction.mean)).all() or not math.isfinite(by_name["NLL"]):
+            by_name["RMSE"] = scores.rmse(prediction, y)
+        by_name["CRPS"] = scores.crps(prediction, y, from_draws=True)
     else:
         by_name |= {
             "Brier": scores.brier(prediction, y),

@@ -60,6 +60,18 @@ WORDING: dict[str, Wording] = {
             "diverged": Phrase("bad", "The fit cannot be continued: {reason}"),
         },
     ),
+    "scales": Wording(
+        "scales of the weights",
+        {
+            "converged": Phrase("good", "That many more epochs hardly change their median."),
+            "moving": Phrase(
+                "doubtful",
+                "Too short a fit: more epochs still change the scales, and with them the epistemic "
+                "uncertainty.",
+                "Fit longer, or with more particles or larger batches.",
+            ),
+        },
+    ),
     "skill": Wording(
         "fit against a constant",
         {

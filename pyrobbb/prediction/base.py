@@ -13,7 +13,8 @@ from torch.distributions import Distribution
 from .._core.arrays import ArrayLike, as_tensor, kind_of, like
 from .._core.global_state import ordinary_modes
 from .._core.random_state import as_seed, seeded
-from ..likelihoods import as_observed, base_of
+from ..likelihoods import as_observed
+from .distribution_functions import first_tensor, log_density_of_rows
 
 
 class Prediction:
@@ -75,8 +76,8 @@ class Prediction:
                     f"`y` must have shape (n, {', '.join(map(str, expected[1:]))}) with a row for "
                     f"each row predicted, got {tuple(y.shape)}."
                 )
-            by_draw = distribution.log_prob(
-                as_observed(distribution, rows, base_of(distribution).mean.dtype)
+            by_draw = log_density_of_rows(
+                distribution, as_observed(distribution, rows, first_tensor(distribution).dtype)
             )
             yield (by_draw.logsumexp(0) - math.log(len(by_draw)),)
 
@@ -87,8 +88,7 @@ class Prediction:
 
     def _observed(self, y: ArrayLike) -> Tensor:
         """Check observations and move them to the device of the distributions."""
-        first = base_of(next(iter(self._distributions)))
-        return as_tensor("y", y).to(first.mean.device)
+        return as_tensor("y", y).to(first_tensor(next(iter(self._distributions))).device)
 
     def _out(self, result: Tensor) -> Any:
         return like(self._original, result)

@@ -32,7 +32,7 @@ PERMUTED_ROWS = 20_000
 GRID = 61
 LEVEL = 0.9
 
-NEED_ROWS_OF_FIT = ("elbo", "khat", "loo")
+NEED_ROWS_OF_FIT = ("elbo", "scales", "khat", "loo")
 """Keys of the checks that are only meaningful on exactly the rows of the fit."""
 
 

@@ -4,10 +4,12 @@ import copy
 import math
 
 import numpy as np
+import pyro.distributions as dist
 import pytest
 import torch
 from conjugate import LinearRegression
 from support import noisy_sine
+from torch.distributions import SigmoidTransform
 
 from pyrobbb import BayesianNetwork, Posterior, fit, likelihoods, mlp, priors
 from pyrobbb.diagnostics import Check, Diagnosis, diagnose
@@ -29,6 +31,7 @@ def test_a_good_fit_has_good_verdicts(good):
     diagnosis = good.diagnose(X, Y, n_draws=500, seed=0)
     assert diagnosis.ok
     assert diagnosis["ELBO"].verdict == "good"
+    assert diagnosis["scales of the weights"].verdict == "good"
     assert diagnosis["fit against a constant"].verdict == "good"
     assert diagnosis["agreement of restarts"].verdict in ("good", "doubtful")
     assert diagnosis["k-hat of the weights"].verdict == "doubtful"
@@ -49,6 +52,7 @@ def test_a_fit_that_is_too_short_is_detected(short):
     assert check.verdict == "bad"
     assert "Not converged" in check.meaning
     assert "Fit longer" in check.advice
+    assert diagnosis["scales of the weights"].verdict == "doubtful"
 
 
 def test_ratios_that_are_nan_are_detected(short):
@@ -140,3 +144,49 @@ def test_checks_that_need_the_objective_are_not_measured_if_one_chain_is_weighte
     for key in ("elbo", "khat", "loo"):
         assert diagnosis[key].verdict == "not measured"
         assert "`sample_weight`" in diagnosis[key].meaning
+    assert diagnosis["scales"].verdict == "not measured"
+
+
+def test_scales_that_are_still_too_wide_are_detected_and_the_epochs_to_try_are_enough():
+    exact = LinearRegression.simulate(n=2000, seed=0)
+    scale = torch.linalg.inv(exact.exact()[1]).diagonal().rsqrt()  # the mean-field optimum
+    options = {"batch_size": 500, "seed": 0, "progress": False, "engine": "fused"}
+    short = fit(exact.network, exact.x, exact.y, epochs=250, **options)
+    ratio = short.guide.scale.detach() / scale
+    assert ratio.max() > 1.2
+    check = diagnose(short, exact.x, exact.y, n_draws=100, seed=0)["scales of the weights"]
+    assert check.verdict == "doubtful"
+    assert "Too short a fit" in check.meaning
+    epochs = int(check.value.split("try epochs=")[1])
+    longer = fit(exact.network, exact.x, exact.y, epochs=epochs, **options)
+    torch.testing.assert_close(longer.guide.scale.detach(), scale, rtol=0.15, atol=0.0)
+    check = diagnose(longer, exact.x, exact.y, n_draws=100, seed=0)["scales of the weights"]
+    assert check.verdict == "good"
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "has_mean"),
+    [
+        (lambda o: dist.Cauchy(o, 1.0), False),
+        (lambda o: dist.StudentT(1.5, o, 1.0), True),
+        (lambda o: dist.LogNormal(o, 1.5), True),
+        (lambda o: dist.HalfCauchy(o.exp()), False),
+        (lambda o: dist.Kumaraswamy(o.exp(), torch.ones_like(o)), True),
+        (lambda o: dist.VonMises(o, torch.ones_like(o)), True),
+        (lambda o: dist.TransformedDistribution(dist.Normal(o, 1.0), [SigmoidTransform()]), True),
+        (lambda o: dist.Geometric(logits=o), True),
+    ],
+)
+def test_any_likelihood_is_diagnosed(likelihood, has_mean):
+    y = torch.linspace(0.1, 0.9, 30).reshape(-1, 1)
+    if likelihood(y).support.is_discrete:
+        y = (10 * y).floor()
+    x = y.log()
+    network = BayesianNetwork(mlp(1, [2], 1, seed=0), likelihood=likelihood)
+    posterior = fit(network, x, y, epochs=20, seed=0, engine="fused", progress=False)
+    diagnosis = diagnose(posterior, x, y, n_draws=100, seed=0)
+    assert ("RMSE" in diagnosis["scores"].value) == has_mean
+    assert "CRPS" in diagnosis["scores"].value
+    assert diagnosis["scores"].verdict == "info"
+    assert diagnosis["90% intervals"].verdict != "not measured"
+    assert (diagnosis["skill"].verdict == "not measured") != has_mean

@@ -199,15 +199,6 @@ def test_large_and_rare_counts_have_quantiles():
     assert rare.quantile(0.05)[0] == 0
 
 
-def test_a_distribution_without_a_distribution_function_is_named():
-    prediction = as_prediction(dist.Beta(LOC.exp(), LOC.exp()))
-    with pytest.raises(
-        NotImplementedError, match=r"The distribution function of Beta is not implemented: use"
-    ):
-        prediction.interval()
-    assert np.isfinite(prediction.sd).all()
-
-
 def test_results_have_the_type_of_the_input():
     assert isinstance(as_prediction(NORMAL, torch.zeros(3)).mean, torch.Tensor)
     assert isinstance(as_prediction(NORMAL, np.zeros(3)).mean, np.ndarray)
