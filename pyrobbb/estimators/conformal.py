@@ -33,10 +33,8 @@ def n_calibration_rows(fraction: float, n_rows: int) -> int:
     return n_held
 
 
-def calibrate(posterior: Posterior, held: Rows, n_draws: int, seed: int) -> Calibration | None:
+def calibrate(posterior: Posterior, held: Rows, n_draws: int, seed: int) -> Calibration:
     """Return the calibration of a posterior's intervals on rows that it was not fitted to.
-
-    If the likelihood has no distribution function, log a warning and return None.
 
     References
     ----------
@@ -45,9 +43,4 @@ def calibrate(posterior: Posterior, held: Rows, n_draws: int, seed: int) -> Cali
     """
     prediction = posterior.predict(held.x, n_draws, seed)
     assert isinstance(prediction, RegressionPrediction)
-    try:
-        levels = prediction.central_level(held.y)
-    except NotImplementedError as error:  # a custom likelihood
-        logger.warning("Intervals are not calibrated: %s", error)
-        return None
-    return Calibration.of(levels, held.weight)
+    return Calibration.of(prediction.central_level(held.y), held.weight)

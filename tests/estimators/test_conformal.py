@@ -57,18 +57,17 @@ def test_too_few_rows_are_not_held_out_and_this_is_logged(caplog):
     assert "89 rows are too few to calibrate intervals" in caplog.text
 
 
-def test_without_a_distribution_function_intervals_are_not_calibrated_and_this_is_logged(caplog):
+def test_without_a_distribution_function_intervals_are_calibrated_from_draws(caplog):
     X, y = heavy_tailed(100)
     model = BBBRegressor(
         likelihood=lambda output: dist.AsymmetricLaplace(output, 1.0, 1.0).to_event(1),
         **OPTIONS | {"epochs": 2},
     ).fit(X, y)
-    assert model.calibration_ is None
-    assert (
-        "not calibrated: The distribution function of AsymmetricLaplace is not implemented"
-        in caplog.text
-    )
-    assert np.isfinite(model.predict(X)).all()
+    assert "The distribution function of AsymmetricLaplace is not known" in caplog.text
+    levels = model.calibration_.level
+    assert ((levels >= 0) & (levels <= 1)).all()
+    assert len(np.unique(levels)) > 5
+    assert np.isfinite(model.predict_interval(X)).all()
 
 
 def test_without_calibration_intervals_are_those_of_the_mixture(caplog):
