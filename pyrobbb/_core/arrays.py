@@ -99,8 +99,9 @@ def _plain(name: str, tensor: Tensor) -> Tensor:
     TypeError
         If torch does not compute with it as with dense numbers.
     """
+    is_empty = type(tensor) is Tensor and tensor.is_meta  # a subclass may hold values elsewhere
     for is_kind, words, remedy in (
-        (tensor.is_meta, "on the meta device, which has no values", "pass one with values"),
+        (is_empty, "on the meta device, which has no values", "pass one with values"),
         (tensor.is_nested, "nested", "pad or stack its rows"),
         (tensor.is_quantized, "quantised", "pass `tensor.dequantize()`"),
         (tensor.layout != torch.strided, "sparse", "pass `tensor.to_dense()`"),

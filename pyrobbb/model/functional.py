@@ -131,6 +131,7 @@ class _ModuleCopy:
             if buffer is not None and not keeps_buffers
         }
         self._keeps_buffers = keeps_buffers
+        self.load_buffers()
         self.restore()
 
     def restore(self) -> None:

@@ -7,7 +7,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
-from .._core.global_state import isolated_from_pyro
+from .._core.global_state import isolated_from_pyro, ordinary_modes
 from .._core.random_state import seeded
 from ..likelihoods import Likelihood
 from .callables import called, check_distribution
@@ -16,6 +16,7 @@ from .sites import at_start
 from .trial import is_close, leaves_of
 
 
+@ordinary_modes(grad=True)
 def initial_distribution(likelihood: Likelihood, output: Tensor) -> TorchDistribution:
     """Return the distribution of y at the initial values of the likelihood's latent sites.
 
@@ -47,7 +48,7 @@ def initial_distribution(likelihood: Likelihood, output: Tensor) -> TorchDistrib
             y = distribution.sample()
     except Exception:  # it has densities only
         return distribution
-    with isolated_from_pyro(), torch.enable_grad():
+    with isolated_from_pyro():
         log_prob = _called(likelihood, leaf).log_prob(y)
         _check_log_prob(log_prob, leaf)
         again = _called(likelihood, leaf, seed=1).log_prob(y)

@@ -95,6 +95,8 @@ def has_prior(prior: Prior, name: str, parameter: nn.Parameter, reserved: Iterab
         )
     if not parameter.requires_grad or parameter.numel() == 0:
         return False
+    if parameter.is_complex():
+        check_parameters([(name, parameter)])
     if parameter._backward_hooks:
         raise ValueError(
             f"`net` has a gradient hook on its parameter {name!r}, which would not be called for "

@@ -297,7 +297,7 @@ def is_close(one: Tensor, other: Tensor) -> bool:
     """Return whether two results differ by rounding only."""
     if one.shape != other.shape:
         return False
-    one, other = one.double(), other.double()
+    one, other = (tensor.detach().cpu().double() for tensor in (one, other))
     return bool(((one - other).abs() <= TOLERANCE * one.abs().max()).all())
 
 
