@@ -251,7 +251,7 @@ posterior.save({out!r} + "/" + os.environ["RANK"])
 """
 
 
-@pytest.mark.parametrize("noise", ["same_noise", "own_noise"])
+@pytest.mark.parametrize("noise", [pytest.param("same_noise", marks=pytest.mark.slow), "own_noise"])
 def test_when_a_process_dies_torchrun_resumes_from_the_checkpoint(tmp_path, noise):
     results = []
     for name in ("whole", "dying"):
@@ -376,6 +376,7 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_the_command_line_resumes_from_its_checkpoint(tmp_path):
     table = tmp_path / "table.csv"
     np.savetxt(table, np.hstack([X, Y]), delimiter=",", header="a,b,c,y", comments="")
