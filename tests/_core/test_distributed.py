@@ -174,7 +174,7 @@ def folder_of(tmp_path_factory):
     return launch_once
 
 
-@pytest.fixture(params=[2, 3])
+@pytest.fixture(params=[2, pytest.param(3, marks=pytest.mark.slow)])
 def fitted(request, folder_of):
     return folder_of(request.param), request.param
 

@@ -27,7 +27,7 @@ COMPUTED = {  # some of those that must not be refused
 }
 
 
-@pytest.mark.parametrize("estimator", ["local", "flipout"])
+@pytest.mark.parametrize("estimator", ["local", pytest.param("flipout", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ZOO)
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:enable_nested_tensor is True")
 def test_a_module_has_the_loss_of_a_shared_draw_at_a_vanishing_scale_or_is_refused(name, estimator):

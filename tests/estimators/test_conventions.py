@@ -17,7 +17,7 @@ class NewFolder(os.PathLike):
         return tempfile.mkdtemp(dir=os.environ["CHECKPOINTS"])
 
 
-QUICK = {"epochs": 40, "batch_size": 200, "lr": 0.05, "hidden": (8,), "restarts": 1, "n_draws": 8}
+QUICK = {"epochs": 20, "batch_size": 200, "lr": 0.05, "hidden": (8,), "restarts": 1, "n_draws": 8}
 STOPPED = {
     "check_sample_weight_equivalence_on_dense_data": "Of repeated rows, other rows are held out "
     "for early stopping than of weighted ones."
@@ -33,7 +33,7 @@ OPTIONS = {
         {"likelihood": "heteroscedastic", "activation": "tanh", "prior": "normal"},
         {},
     ),
-    "auto": (BBBRegressor, {"likelihood": "auto", "kl_weight": 0.2}, {}),
+    "auto": (BBBRegressor, {"likelihood": "auto", "kl_weight": 0.2, "epochs": 40}, {}),
     "restarts": (
         BBBRegressor,
         {"restarts": 2, "likelihood": likelihoods.StudentT(df=5.0), "prior": priors.Laplace(0.5)},
@@ -41,7 +41,13 @@ OPTIONS = {
     ),
     "stopped regressor": (
         BBBRegressor,
-        {"early_stopping": True, "validation_fraction": 0.3, "patience": 9, "calibration": 0.0},
+        {
+            "early_stopping": True,
+            "validation_fraction": 0.3,
+            "patience": 9,
+            "calibration": 0.0,
+            "epochs": 40,
+        },
         STOPPED,
     ),
     "continued regressor": (BBBRegressor, {"warm_start": True, "device": "cpu"}, CONTINUED),
