@@ -25,6 +25,7 @@ LIMITED_DTYPES = frozenset(
     if isinstance(dtype, torch.dtype) and name.startswith("float8")
 )
 """Dtypes of storage, in which torch computes next to nothing."""
+MAX_COUNT = 2**63 - 1  # the largest integer of torch
 
 
 def as_tensor(name: str, value: ArrayLike) -> Tensor:
@@ -145,6 +146,8 @@ def check_count(argument: str, value: int, *, least: int = 1) -> None:
         raise TypeError(f"`{argument}` must be a whole number, got {shown(value)}.")
     if value < least:
         raise ValueError(f"`{argument}` must be at least {least}, got {shown(value)}.")
+    if value > MAX_COUNT:
+        raise ValueError(f"`{argument}` must be below 2**63, got {shown(value)}.")
 
 
 def check_same_length(x: Any, y: Any) -> None:

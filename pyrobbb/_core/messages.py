@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterable
 from typing import Any
 
 MAX_LENGTH = 80
@@ -32,6 +33,11 @@ def shown(value: Any) -> str:
     if isinstance(value, list | tuple | set | frozenset | dict):
         return f"a {type(value).__name__} of length {len(value)}"
     return f"a {type(value).__name__}"
+
+
+def is_one_of(value: Any, names: Iterable[str]) -> bool:
+    """Return whether a value is one of some names; comparing an array with them would raise."""
+    return isinstance(value, str) and value in tuple(names)
 
 
 def first_line(error: BaseException) -> str:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from .arrays import check_count
 from .global_state import global_state_locked, isolated_from_pyro, undone_after_fork
-from .messages import shown
 from .private_generators import PrivateGenerators, without_private_generators
 
 
@@ -165,6 +164,4 @@ def as_seed(seed: int | None) -> int:
     if seed is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
     check_count("seed", seed, least=0)
-    if seed >= 2**63:
-        raise ValueError(f"`seed` must be below 2**63, got {shown(seed)}.")
     return int(seed)

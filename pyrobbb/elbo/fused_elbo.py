@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .._core.arrays import check_count
 from .._core.global_state import without_validation
+from .._core.messages import is_one_of, shown
 from ..model.guides import MeanFieldGuide
 from ..model.network import BayesianNetwork
 from ..model.observation import check_n_data, check_row_weight
@@ -57,12 +58,15 @@ class FusedELBO(ELBO):
         estimator: Estimator = "reparam",
     ) -> None:
         check_count("num_particles", num_particles)
-        if objective not in ("trace", "mean_field"):
-            raise ValueError(f"`objective` must be 'trace' or 'mean_field', got {objective!r}.")
-        super().__init__(num_particles=num_particles, vectorize_particles=True)
-        if estimator not in get_args(Estimator):
+        if not is_one_of(objective, ("trace", "mean_field")):
             raise ValueError(
-                f"`estimator` must be one of {', '.join(get_args(Estimator))}, got {estimator!r}."
+                f"`objective` must be 'trace' or 'mean_field', got {shown(objective)}."
+            )
+        super().__init__(num_particles=num_particles, vectorize_particles=True)
+        if not is_one_of(estimator, get_args(Estimator)):
+            raise ValueError(
+                f"`estimator` must be one of {', '.join(get_args(Estimator))}, got "
+                f"{shown(estimator)}."
             )
         self.objective, self.estimator = objective, estimator
         self._last: tuple[FusedLoss, tuple[Any, ...], Any] | None = None

@@ -10,7 +10,7 @@ import numpy as np
 from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
 
 from .._core.arrays import check_count, check_positive
-from .._core.messages import shown
+from .._core.messages import is_one_of, shown
 from .fused_elbo import FusedELBO
 from .gradient_estimators import Estimator
 
@@ -51,10 +51,10 @@ def make_elbo(objective: Objective, n_particles: int = 1, estimator: Estimator =
                 f"{objective.num_particles}: set it there."
             )
         return objective
-    if objective == "trace" or objective == "mean_field":
+    if is_one_of(objective, ("trace", "mean_field")):
         return FusedELBO(objective, n_particles, estimator)
     is_short = objective is None or isinstance(objective, str | type)
-    got = repr(objective) if is_short else type(objective).__name__
+    got = shown(objective) if is_short else f"a {type(objective).__name__}"
     raise ValueError(
         f"`objective` must be one of trace, mean_field, or a pyro.infer.ELBO, got {got}."
     )
@@ -92,13 +92,13 @@ def kl_weights(kl_weight: KLWeight, n_batches: int) -> np.ndarray:
     Blundell et al. (2015), section 3.4.
     """
     check_count("n_batches", n_batches)
-    if kl_weight == "uniform":
+    if is_one_of(kl_weight, ["uniform"]):
         return np.full(n_batches, 1 / n_batches)
     if isinstance(kl_weight, numbers.Real):
         check_positive("kl_weight", float(kl_weight))
         return np.full(n_batches, float(kl_weight) / n_batches)
     i = np.arange(1, n_batches + 1)
-    if kl_weight == "blundell":  # 2^M overflows for M >= 1024; this form does not
+    if is_one_of(kl_weight, ["blundell"]):  # 2^M overflows for M >= 1024; this form does not
         return 2.0**-i / (1 - 2.0**-n_batches)
     if not callable(kl_weight):
         raise ValueError(

@@ -12,7 +12,7 @@ from typing import Literal
 from torch import nn
 
 from .._core.arrays import check_count
-from .._core.messages import shown
+from .._core.messages import is_one_of, shown
 from .._core.random_state import as_seed, seeded
 
 Activation = Literal["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "softplus"]
@@ -47,7 +47,7 @@ def mlp(
     seed : int, optional
         Seed of the initial weights. torch's global random state is then neither used nor changed.
     """
-    if activation not in ACTIVATIONS:
+    if not is_one_of(activation, ACTIVATIONS):
         known = ", ".join(ACTIVATIONS)
         raise ValueError(f"`activation` must be one of {known}, got {shown(activation)}.")
     if hidden is None or isinstance(hidden, numbers.Integral | str):

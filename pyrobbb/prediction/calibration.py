@@ -36,7 +36,11 @@ class Calibration:
 
     def __post_init__(self) -> None:
         for name in ("share", "level"):
-            values = np.asarray(getattr(self, name), dtype=float)
+            given = getattr(self, name)
+            try:
+                values = np.asarray(given, dtype=float)
+            except (TypeError, ValueError):
+                raise TypeError(f"`{name}` must hold numbers, got {shown(given)}.") from None
             increases = values.ndim == 1 and len(values) > 1 and bool((np.diff(values) >= 0).all())
             if not increases or (values[0], values[-1]) != (0, 1):
                 raise ValueError(f"`{name}` must increase from 0 to 1, got {shown(values)}.")

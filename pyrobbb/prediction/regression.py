@@ -142,9 +142,12 @@ class RegressionPrediction(Prediction):
         -------
         array of shape (n, ...), or (k, n, ...) for an array of probabilities
         """
-        levels = torch.as_tensor(q, dtype=torch.float64)
+        try:
+            levels = torch.as_tensor(q, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            raise TypeError(f"`q` must hold numbers, got {shown(q)}.") from None
         if levels.dim() > 1 or not bool(((levels > 0) & (levels < 1)).all()):
-            raise ValueError(f"`q` must be one or more probabilities in (0, 1), got {q}.")
+            raise ValueError(f"`q` must be one or more probabilities in (0, 1), got {shown(q)}.")
         probabilities = levels.reshape(-1)
         if self.calibration is not None:
             probabilities = self.calibration.probability(probabilities)

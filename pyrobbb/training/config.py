@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from .._core.arrays import check_count, check_number, check_positive
 from .._core.distributed import Team
-from .._core.messages import shown
+from .._core.messages import is_one_of, shown
 from ..elbo.gradient_estimators import Estimator
 from ..elbo.objectives import KLWeight, Objective, make_elbo
 from ..engines.optimizers import OptimizerFactory, as_factory
@@ -206,5 +206,5 @@ class FitConfig:
 
 def _check_choice(argument: str, value: Any, choices: Any) -> None:
     names = get_args(choices)
-    if value not in names:
+    if not is_one_of(value, names):
         raise ValueError(f"`{argument}` must be one of {', '.join(names)}, got {shown(value)}.")

@@ -94,6 +94,8 @@ def batches_of(
             raise ValueError(f"`n_data` is {n_data}, but x has {stream.n_data} rows: leave it out.")
         return StreamBatches(network, stream, batch_size, team)
     rows, targets = network.prepare(x, y)
+    if n_data is not None:
+        check_count("n_data", n_data)
     if n_data not in (None, len(rows)):
         raise ValueError(f"`n_data` is {n_data}, but x has {len(rows)} rows: leave it out.")
     example = example_of(network, rows, targets)

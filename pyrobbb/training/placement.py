@@ -116,8 +116,8 @@ def _as_dtype(dtype: DType | None) -> torch.dtype | None:
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise ValueError(
-            f"`dtype` must be torch.float32 or torch.float64, got {dtype}: lower precision loses "
-            "small updates of means and scales. Pass autocast=torch.bfloat16 to run only the "
+            f"`dtype` must be torch.float32 or torch.float64, got {shown(dtype)}: lower precision "
+            "loses small updates of means and scales. Pass autocast=torch.bfloat16 to run only the "
             "module in it."
         )
     return DTYPES[name]

@@ -14,7 +14,7 @@ import pyro.poutine as poutine
 import torch
 from torch import nn
 
-from .._core.messages import shown
+from .._core.messages import is_one_of, shown
 from .._core.random_state import rank_seed, reseed, seeded
 from ..engines.optimizer_state import check_storable
 from ..fitted import FitSettings, FittedChain
@@ -220,9 +220,9 @@ def make_guide(
 ) -> Callable[..., Any]:
     """Return the named guide, or a custom one after checks, with its parameters created."""
     made: Callable[..., Any]
-    if guide == "mean_field":
+    if is_one_of(guide, ["mean_field"]):
         made = MeanFieldGuide(network, data.example[0])
-    elif guide == "auto_normal":
+    elif is_one_of(guide, ["auto_normal"]):
         made = auto_normal(network)
     elif isinstance(guide, str | type) or not callable(guide):
         raise ValueError(

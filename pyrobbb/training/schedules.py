@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-from .._core.messages import shown
+from .._core.messages import is_one_of, shown
 
 Schedule = Literal["one_cycle", "cosine", "constant"] | Callable[[float], float]
 
@@ -30,7 +30,7 @@ def factor_of(schedule: Schedule) -> Callable[[float], float]:
     }
     if callable(schedule):
         return schedule
-    if schedule not in named:
+    if not is_one_of(schedule, named):
         raise ValueError(
             f"`schedule` must be one of {', '.join(named)}, or a callable, got {shown(schedule)}."
         )
