@@ -203,7 +203,7 @@ class _Digester:
             _is_importable(cls) or not cls.__flags__ & HEAP_TYPE  # written in C
         ):
             return _join("global", cls.__module__, cls.__qualname__)
-        members = sorted((n, v) for n, v in vars(cls).items() if n not in NOT_CODE)
+        members = sorted((n, v) for n, v in _own_members(cls) if n not in NOT_CODE)
         parts = (part for n, v in members for part in (_join("name", n), self.of(v)))
         return _join("class", cls.__name__, self.of_all(cls.__bases__), parts)
 
@@ -237,6 +237,19 @@ class _ConstantsDigester(_Digester):
 def sorted_items(named: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Return the items of a mapping, sorted by name."""
     return sorted(named.items(), key=lambda item: item[0])
+
+
+def _own_members(cls: type) -> Iterator[tuple[str, Any]]:
+    """Yield the members of a class as they were before torch made its first instance.
+
+    The first instance of an optimizer wraps the `step` of its class, and an inherited one too.
+    """
+    for name, member in vars(cls).items():
+        is_wrapped = False
+        while getattr(member, "hooked", False):
+            member, is_wrapped = member.__wrapped__, True
+        if not is_wrapped or member.__qualname__ == f"{cls.__qualname__}.{name}":
+            yield name, member
 
 
 def _is_constant(value: Any) -> bool:

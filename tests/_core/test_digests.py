@@ -162,3 +162,22 @@ def test_constants_of_a_callable_count_and_its_records_do_not():
     assert before == (digest_of_constants(one), digest_of_constants([one].__getitem__))
     assert digest_of_constants(Recorder(2)) != before[0]
     assert digest_of_constants(one.__call__) != digest_of_constants(Recorder(2).__call__)
+
+
+class Stepping(torch.optim.Optimizer):
+    def __init__(self, parameters, lr=0.1):
+        super().__init__(parameters, {"lr": lr})
+
+    def step(self, closure=None):
+        pass
+
+
+class Inheriting(torch.optim.SGD):
+    pass
+
+
+@pytest.mark.parametrize("kind", [Stepping, Inheriting])
+def test_the_digest_of_an_optimizer_does_not_change_when_it_is_made(kind):
+    before = digest(kind)
+    kind([torch.zeros(1, requires_grad=True)], lr=0.1)
+    assert digest(kind) == before
