@@ -101,18 +101,18 @@ def traits_of(net: nn.Module, x: Tensor) -> Traits:
         return Traits(True, True, draws_numbers)
     if draws_numbers:
         return Traits(draws_numbers=True)
+    pair = torch.stack([x[0], x[_different_row(x)]])
     call = FunctionalCall(net, values, training=False)
-    with torch.no_grad(), seeded(0):
-        call(values, x[:N_ROWS])
-    if call.has_changed_buffers:  # to statistics of the rows, such as those of an observer
-        return Traits(mixes_rows=True)
-    other = _different_row(x)
-    pairs = torch.stack([x[0], x[other]]), x[:1]
     try:
-        together, alone = (_call(net, rows, values) for rows in pairs)
+        with ordinary_modes(grad=False), seeded(0):
+            together = call(values, pair)
+            # To statistics of the rows, such as those of an observer.
+            has_changed_buffers = call.has_changed_buffers
+        with ordinary_modes(grad=False), seeded(0):
+            alone = call(values, x[:1])
     except Exception:  # batch norm without running statistics fails for one row
         return Traits(mixes_rows=True)
-    return Traits(mixes_rows=not is_close(together[:1], alone))
+    return Traits(mixes_rows=has_changed_buffers or not is_close(together[:1], alone))
 
 
 def check_trial(net: nn.Module, names: Iterable[str], x: Tensor) -> None:
