@@ -22,12 +22,4 @@ def in_child(check, seconds=30):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def forking(test):
-    """Mark a test that forks: skipped where there is no fork, without warnings of threads."""
-    for mark in (
-        pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork"),
-        pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
-        pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning"),  # JAX, if it was imported
-    ):
-        test = mark(test)
-    return test
+forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")

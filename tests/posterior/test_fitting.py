@@ -1,7 +1,6 @@
 """fit(): repeatable, without side effects, and correct losses."""
 
 import multiprocessing
-import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +9,7 @@ import pyro
 import pyro.poutine as poutine
 import pytest
 import torch
+from forks import forking
 from pyro.infer import RenyiELBO, Trace_ELBO
 from ragged_fits import X, Y, network, quick_fit
 from torch import nn
@@ -87,9 +87,7 @@ def test_fits_in_threads_are_repeatable():
     assert not pyro.settings.get("module_local_params")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX, if another test imported it
+@forking
 def test_forked_process_has_the_same_fit():
     with multiprocessing.get_context("fork").Pool(1) as pool:
         there = pool.apply(_mean_of_a_fit)

@@ -1,12 +1,11 @@
 """Saving in a process that dies: the folder holds either the old or the new posterior."""
 
 import json
-import os
 import subprocess
 import sys
 import textwrap
 
-import pytest
+from forks import forking
 
 SAVES = """
     import json, os, random, shutil, signal, sys, time
@@ -165,7 +164,6 @@ KILLS = """
     old.save(folder)
     assert n_leftovers() == 0
 """
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 
 def run_program(program, folder):
@@ -179,7 +177,7 @@ def run_program(program, folder):
     return run.stdout
 
 
-@needs_fork
+@forking
 def test_save_that_dies_at_any_line_leaves_the_old_or_the_new_posterior(tmp_path):
     seen = json.loads(run_program(EVERY_LINE, tmp_path / "model"))
     for act in ("die", "press", "die_after", "press_after"):
@@ -191,7 +189,7 @@ def test_save_that_dies_at_any_line_leaves_the_old_or_the_new_posterior(tmp_path
             assert set(results[first:]) == {2.0}
 
 
-@needs_fork
+@forking
 def test_process_killed_at_random_leaves_the_old_or_the_new_posterior(tmp_path):
     values = run_program(KILLS, tmp_path / "model").split()
     assert len(values) == 20

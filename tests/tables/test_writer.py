@@ -4,6 +4,7 @@ import os
 
 import pandas as pd
 import pytest
+from forks import forking
 
 from pyrobbb.tables import TableError, TableFile
 from pyrobbb.tables.writer import SUFFIXES, check_file, check_model_folder, open_writer
@@ -108,7 +109,7 @@ def test_check_model_folder_raises_if_a_folder_cannot_be_written(tmp_path, name,
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@forking
 @pytest.mark.parametrize("name", ["out.csv", "out.csv.gz", "out.parquet"])
 def test_what_a_killed_process_has_left_is_removed_at_the_next_writing(tmp_path, name):
     child = os.fork()

@@ -70,10 +70,6 @@ class Short(IterableDataset):
             yield torch.full((3,), i / 25), torch.full((1,), float(i))
 
 
-# Other tests may have imported JAX, which warns about forked workers; they do not use it.
-forks = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
-
-
 ROWS = TensorDataset(torch.as_tensor(X), torch.as_tensor(Y))
 
 
@@ -101,7 +97,6 @@ def test_n_data_is_the_number_of_distinct_rows(sampler, n_data, is_batched):
         fit_rows(DataLoader(ROWS, **options), n_data=1503 - n_data)
 
 
-@forks
 @pytest.mark.parametrize("n_workers", [0, 2])
 @pytest.mark.parametrize(
     ("n_data", "message"),
@@ -117,7 +112,6 @@ def test_the_rows_of_a_stream_are_counted(n_data, message, n_workers):
         fit_rows(DataLoader(Short(), batch_size=5, num_workers=n_workers), n_data=n_data)
 
 
-@forks
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_smaller_last_batches_of_workers_are_joined(n_workers):
     posterior = fit_rows(DataLoader(Short(), batch_size=4, num_workers=n_workers), n_data=25)
