@@ -140,7 +140,8 @@ class FusedLoss:
         points : tuple of Tensor of shape (*lead, *parameter)
         noise : Tensor of shape (*lead, n_latent) or (*lead, n_particles, n_latent)
         x, y : Tensor of shape (*lead, n_rows, ...)
-        data_weight, kl_weight : float
+        data_weight : float
+        kl_weight : float, or Tensor of shape (*lead,)
         row_weight : Tensor of shape (*lead, n_rows), optional
             Factor on the nll of each row.
         """
@@ -156,6 +157,8 @@ class FusedLoss:
         g = data.d_draw
         if self._closed_form_kl:
             kl, kl_d_loc, kl_d_scale = self._prior.kl(loc, scale, noise)
+            if isinstance(kl_weight, Tensor):
+                kl_weight = kl_weight.unsqueeze(-1)
             sums = (g.sum(-2), (g * noise).sum(-2)) if many else (g, g * noise)
             d_loc = sums[0] + kl_weight * kl_d_loc
             d_scale = sums[1] + kl_weight * kl_d_scale
@@ -163,7 +166,12 @@ class FusedLoss:
             neg_log_prior, prior_gradient = self._prior.neg_log_prob_and_gradient(u)
             # Tensor weights allow addcmul and addcdiv: fewer passes over the flat vectors.
             weight = torch.as_tensor(kl_weight, dtype=loc.dtype, device=loc.device)
-            d_loc = torch.addcmul(g, prior_gradient, weight * share if many else weight)
+            if weight.dim():
+                weight = weight.unsqueeze(-1)
+            of_draw = weight
+            if many:
+                of_draw = (weight.unsqueeze(-2) if weight.dim() else weight) * share
+            d_loc = torch.addcmul(g, prior_gradient, of_draw)
             d_scale = d_loc * noise
             if many:
                 neg_log_prior = neg_log_prior.mean(-1)

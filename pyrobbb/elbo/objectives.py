@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -16,6 +16,9 @@ from .gradient_estimators import Estimator
 
 Objective: TypeAlias = Literal["trace", "mean_field"] | ELBO
 KLWeight: TypeAlias = Literal["uniform", "blundell"] | float | Callable[[int, int], float]
+"""Of one chain."""
+KLWeights: TypeAlias = KLWeight | Sequence[float]
+"""Of all chains, or one number for each."""
 
 
 def make_elbo(objective: Objective, n_particles: int = 1, estimator: Estimator = "reparam") -> ELBO:
@@ -113,3 +116,31 @@ def kl_weights(kl_weight: KLWeight, n_batches: int) -> np.ndarray:
             f"{bad + 1} of {n_batches}."
         )
     return weights
+
+
+def kl_weight_per_chain(kl_weight: KLWeights, n_chains: int) -> tuple[KLWeight, ...]:
+    """Return the weight of the KL divergence of each chain.
+
+    Raises
+    ------
+    ValueError
+        If it is a sequence, but not of one positive number for each chain.
+    """
+    if isinstance(kl_weight, str) or not isinstance(kl_weight, Sequence | np.ndarray):
+        return (kl_weight,) * n_chains
+    if np.ndim(kl_weight) != 1 or len(kl_weight) != n_chains:
+        raise ValueError(
+            f"`kl_weight` must be one weight, or a sequence of {n_chains}, one for each restart, "
+            f"got {shown(kl_weight)}."
+        )
+    weights = tuple(float(weight) for weight in kl_weight)
+    for weight in weights:
+        check_positive("kl_weight", weight)
+    return weights
+
+
+def describe_kl_weight(kl_weight: KLWeight) -> str | float:
+    """Return the name or number of a weight; "custom" for a callable."""
+    if isinstance(kl_weight, str):
+        return kl_weight
+    return float(kl_weight) if isinstance(kl_weight, numbers.Real) else "custom"

@@ -42,7 +42,7 @@ class Steps:
         Number of leading indices in `rows` that belong to the step; the others are padding.
     n_data : int
         Size of the whole data set.
-    kl_weight : ndarray of shape (n_steps,)
+    kl_weight : ndarray of shape (n_steps,) or (n_steps, n_chains)
         Factor on the KL divergence; 1 for the plain negative ELBO.
     step_weight : ndarray of shape (n_steps,)
         Factor on the whole loss. A ragged last batch is weighted in proportion to its rows; so is
@@ -88,6 +88,11 @@ class Steps:
     def data_weight(self) -> np.ndarray:
         """Factor on the nll of each step: `n_data` per row of the batch, times the step weight."""
         return self.n_data / np.maximum(self.n_rows, 1) * self.step_weight
+
+    @cached_property
+    def kl_factor(self) -> np.ndarray:
+        """Factor on the KL divergence of each step, including the step weight; as `kl_weight`."""
+        return (self.kl_weight.T * self.step_weight).T
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Return x and y of a step, with a leading dimension of chains if the rows have one."""

@@ -180,12 +180,15 @@ class CompiledEngine:
         count = adam.n_steps + 1 + np.arange(len(steps))
         factors = [
             steps.data_weight,
-            steps.kl_weight * steps.step_weight,
             steps.lr / (1 - adam.beta1**count),
             (1 - adam.beta2**count) ** -0.5,
             1 - steps.lr * adam.weight_decay,
         ]
-        by_step = [positions, torch.as_tensor(np.stack(factors, 1)).to(like)]
+        by_step = [
+            positions,
+            torch.as_tensor(np.stack(factors, 1)).to(like),
+            torch.as_tensor(steps.kl_factor).to(like),
+        ]
         if steps.rows is not None:
             by_step.append(steps.rows)
             if self._ragged:
@@ -207,9 +210,9 @@ class CompiledEngine:
 
         def step(*tensors: Tensor) -> tuple[Tensor, ...]:
             values, first, second = tensors[:n], tensors[n : 2 * n], tensors[2 * n : 3 * n]
-            position, factors, *rest = tensors[3 * n :]
+            position, factors, kl_weight, *rest = tensors[3 * n :]
             rows, data = rest[: has_rows + ragged], rest[has_rows + ragged :]
-            data_weight, kl_weight, rate, root_correction, decay = factors.unbind()
+            data_weight, rate, root_correction, decay = factors.unbind()
             if has_rows:
                 data = [tensor[rows[0]] for tensor in data]
             elif lead:

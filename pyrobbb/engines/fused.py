@@ -207,7 +207,7 @@ class FusedEngine:
             x,
             y,
             data_weight=float(steps.data_weight[i]),
-            kl_weight=float(steps.kl_weight[i] * steps.step_weight[i]),
+            kl_weight=_number_or_tensor(steps.kl_factor[i], loc),
             row_weight=row_weight,
         )
 
@@ -226,6 +226,11 @@ class FusedEngine:
                 if culprit is not None:
                     return non_finite_loss_error(self.n_steps, culprit)
         return non_finite_loss_error(self.n_steps, "the loss")
+
+
+def _number_or_tensor(values: np.ndarray, like: Tensor) -> float | Tensor:
+    """Return the value of all chains as a number, and one value per chain as a tensor."""
+    return torch.as_tensor(values).to(like) if values.ndim else float(values)
 
 
 def clip_gradients(gradients: Sequence[Tensor], bound: float, lead: int) -> list[Tensor]:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from .._core.arrays import ArrayLike
 from ..elbo.gradient_estimators import Estimator
-from ..elbo.objectives import KLWeight, Objective
+from ..elbo.objectives import KLWeights, Objective
 from ..engines.optimizers import OptimizerFactory
 from ..model.network import BayesianNetwork
 from ..streams import Parquet
@@ -30,6 +30,7 @@ def fit(
     *,
     n_data: int | None = None,
     sample_weight: ArrayLike | None = None,
+    rows: Sequence[ArrayLike] | None = None,
     epochs: int | None = None,
     batch_size: int = 128,
     lr: float = 0.01,
@@ -40,7 +41,7 @@ def fit(
     objective: Objective = "trace",
     n_particles: int = 1,
     estimator: Estimator = "reparam",
-    kl_weight: KLWeight = "uniform",
+    kl_weight: KLWeights = "uniform",
     kl_warmup: float = 0.5,
     guide: Literal["mean_field", "auto_normal"] | Callable[..., Any] = "mean_field",
     validation: tuple[ArrayLike, ArrayLike] | None = None,
@@ -85,6 +86,10 @@ def fit(
         ``sum_i sample_weight[i] * nll_i + kl``, as if row i had been observed that many times. The
         weights are not normalised: their sum takes the place of the number of rows, so larger
         weights make the posterior narrower. At least 0, not all 0; not with a DataLoader. None: 1.
+    rows : sequence of array-like of int, optional
+        Indices of the rows of x that each restart is fitted to, one array per restart: for instance
+        to leave out a fold of its own, for cross-validation. Arrays of the same length are fitted
+        side by side. With x and y in memory only. None: all rows.
     epochs : int, optional
         Passes over the data. None: enough for 10,000 steps, and at least 20.
     batch_size : int
@@ -115,9 +120,10 @@ def fit(
         ``"reparam"``: one draw per batch. ``"local"`` and ``"flipout"``: one draw per row, which
         makes gradients less noisy, for networks whose Bayesian layers are linear or convolutions;
         see `pyrobbb.elbo.gradient_estimators`.
-    kl_weight : {"uniform", "blundell"}, float or callable
+    kl_weight : {"uniform", "blundell"}, float, sequence of float, or callable
         The share of the KL divergence in each batch of an epoch; see
-        `pyrobbb.elbo.objectives.kl_weights`. A number is a factor on the whole KL divergence.
+        `pyrobbb.elbo.objectives.kl_weights`. A number is a factor on the whole KL divergence; a
+        sequence has one for each restart.
     kl_warmup : float
         Fraction of the fit, in [0, 1), during which the weight of the KL divergence rises linearly
         to its full value. With the full weight from the start, wide networks often collapse to the

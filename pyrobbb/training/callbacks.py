@@ -21,7 +21,8 @@ class EpochEnd:
         Means over the steps of the epoch and over chains, in nats at the scale of the data set.
         The KL divergence is not weighted.
     kl_weight : float
-        Factor on the KL divergence in the last step: below 1 during the warm-up.
+        Factor on the KL divergence in the last step, below 1 during the warm-up; the mean over
+        chains that have different ones.
     lr : float
         Learning rate of the last step.
     validation_nll : float or None

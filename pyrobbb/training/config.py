@@ -18,11 +18,12 @@ from .._core.arrays import check_count, check_number, check_positive
 from .._core.distributed import Team
 from .._core.messages import is_one_of, shown
 from ..elbo.gradient_estimators import Estimator
-from ..elbo.objectives import KLWeight, Objective, make_elbo
+from ..elbo.objectives import KLWeight, KLWeights, Objective, kl_weight_per_chain, make_elbo
 from ..engines.optimizers import OptimizerFactory, as_factory
 from ..fitted import FitSettings, FittedChain
 from ..model.network import BayesianNetwork
 from ..streams import Parquet
+from .array_batches import check_rows
 from .callbacks import Callback
 from .placement import Device, DType, Placement
 from .schedules import Schedule, factor_of
@@ -47,6 +48,7 @@ class FitConfig:
     y: Any = None
     n_data: int | None = None
     sample_weight: Any = None
+    rows: Any = None
     epochs: int | None = None
     batch_size: int = 128
     lr: float = 0.01
@@ -57,7 +59,7 @@ class FitConfig:
     objective: Objective = "trace"
     n_particles: int = 1
     estimator: Estimator = "reparam"
-    kl_weight: KLWeight = "uniform"
+    kl_weight: KLWeights = "uniform"
     kl_warmup: float = 0.5
     guide: Literal["mean_field", "auto_normal"] | Callable[..., Any] = "mean_field"
     validation: Any = None
@@ -104,7 +106,7 @@ class FitConfig:
         check_count("restarts", self.restarts)
         if self.start is not None:
             self._check_named_guide("start", "its parameters are already its starting point")
-            chains_of(self.start, self.restarts)
+        kl_weight_per_chain(self.kl_weight, len(self.initial_chains))
         if getattr(self.elbo, "estimator", "reparam") != "reparam" and self.engine == "svi":
             raise ValueError(
                 "`estimator` 'local' or 'flipout' needs engine='fused' or 'auto': Pyro's SVI uses "
@@ -120,11 +122,10 @@ class FitConfig:
             raise ValueError("`resume` needs the folder of the checkpoints, `checkpoint`.")
         if self.restarts > 1:
             self._check_named_guide("restarts", "all chains would share its parameters")
-            if isinstance(self.x, DataLoader | Parquet | np.memmap):
-                raise ValueError(
-                    f"`restarts` needs x and y in memory, got a {type(self.x).__name__}: call fit "
-                    "once per restart."
-                )
+            self._check_in_memory("restarts", "call fit once per restart")
+        if self.rows is not None:
+            self._check_in_memory("rows", "select them in the loader or file")
+            check_rows(self.rows, len(self.initial_chains))
         if not isinstance(self.guide, str) and self.placement.moves(self.network):
             raise ValueError(
                 "`device` and `dtype` must be left out with a custom `guide`, which is not moved: "
@@ -136,6 +137,12 @@ class FitConfig:
             raise ValueError(
                 f"`{argument}` needs guide='mean_field' or 'auto_normal', got a custom guide: "
                 f"{reason}."
+            )
+
+    def _check_in_memory(self, argument: str, remedy: str) -> None:
+        if isinstance(self.x, DataLoader | Parquet | np.memmap):
+            raise ValueError(
+                f"`{argument}` needs x and y in memory, got a {type(self.x).__name__}: {remedy}."
             )
 
     @cached_property
@@ -173,6 +180,18 @@ class FitConfig:
             return (None,) * self.restarts
         return chains_of(self.start, self.restarts)
 
+    @cached_property
+    def kl_weights(self) -> tuple[KLWeight, ...]:
+        """The weight of the KL divergence of each chain."""
+        return kl_weight_per_chain(self.kl_weight, len(self.initial_chains))
+
+    @cached_property
+    def rows_of_chains(self) -> tuple[np.ndarray | None, ...]:
+        """The indices of the rows that each chain is fitted to; None: all."""
+        if self.rows is None:
+            return (None,) * len(self.initial_chains)
+        return check_rows(self.rows, len(self.initial_chains))
+
     @property
     def checkpoint_folder(self) -> Path | None:
         """The folder of the checkpoints."""
@@ -184,13 +203,11 @@ class FitConfig:
         return self.validation is not None or bool(self.callback_list)
 
     def settings(self, *, epochs: int, batch_size: int, n_data: int) -> FitSettings:
-        """Return the settings of the fit that a posterior records, except engine and seed."""
-        objective, autocast, kl_weight = self.objective, self.placement.autocast, self.kl_weight
-        number = None if isinstance(kl_weight, str) or callable(kl_weight) else float(kl_weight)
+        """Return the settings of the fit that all chains share."""
+        objective, autocast = self.objective, self.placement.autocast
         is_distributed = self.team.size > 1
         return FitSettings(
             objective=objective if isinstance(objective, str) else type(objective).__name__,
-            kl_weight=kl_weight if isinstance(kl_weight, str) else number or "custom",
             kl_warmup=float(self.kl_warmup),
             epochs=int(epochs),
             batch_size=int(batch_size),

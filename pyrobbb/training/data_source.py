@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from .._core.arrays import ArrayLike, check_count
 from .._core.distributed import Team
 from ..model.network import BayesianNetwork
 from ..streams import MappedRows, Parquet, Rows
-from .array_batches import ArrayBatches, check_sample_weight
+from .array_batches import ArrayBatches, check_sample_weight, rows_as_tensors
 from .batches import BatchSource, example_of
 from .loader_batches import LoaderBatches, loader_batches
 from .stream_batches import StreamBatches
@@ -26,9 +27,10 @@ def open_batches(
     batch_size: int,
     sample_weight: ArrayLike | None = None,
     team: Team | None = None,
+    rows_of_chains: Sequence[np.ndarray] = (),
 ) -> BatchSource:
     """Check the data against the network and return their batches."""
-    batches = batches_of(network, x, y, n_data, batch_size, sample_weight, team)
+    batches = batches_of(network, x, y, n_data, batch_size, sample_weight, team, rows_of_chains)
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
         check_batch_norm(batches, team or Team())
     return batches
@@ -58,6 +60,7 @@ def batches_of(
     batch_size: int,
     sample_weight: ArrayLike | None,
     team: Team | None,
+    rows_of_chains: Sequence[np.ndarray],
 ) -> BatchSource:
     """Return the batches of arrays, of files or of a DataLoader."""
     if isinstance(x, DataLoader):
@@ -99,8 +102,9 @@ def batches_of(
     if n_data not in (None, len(rows)):
         raise ValueError(f"`n_data` is {n_data}, but x has {len(rows)} rows: leave it out.")
     example = example_of(network, rows, targets)
-    if sample_weight is None:
-        return ArrayBatches(rows, targets, batch_size, None, team, example)
-    like = network.bayesian_parameters()[0][1]
-    weight = check_sample_weight(sample_weight, len(rows)).to(like.device, like.dtype)
-    return ArrayBatches(rows, targets, batch_size, weight, team, example)
+    weight = None
+    if sample_weight is not None:
+        like = network.bayesian_parameters()[0][1]
+        weight = check_sample_weight(sample_weight, len(rows)).to(like.device, like.dtype)
+    subsets = rows_as_tensors(rows_of_chains, len(rows)) if rows_of_chains else None
+    return ArrayBatches(rows, targets, batch_size, weight, team, example, subsets)

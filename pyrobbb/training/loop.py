@@ -151,7 +151,7 @@ def call_callbacks(run: Run, steps: Steps, make_result: MakeResult) -> bool:
         nelbo=nll + kl,
         nll=nll,
         kl=kl,
-        kl_weight=float(steps.kl_weight[-1]),
+        kl_weight=float(np.mean(steps.kl_weight[-1])),
         lr=float(steps.lr[-1]),
         validation_nll=None if validation is None else validation.nll[-1],
         seconds=state.seconds,

@@ -43,9 +43,16 @@ def fit_chains(config: FitConfig, make_result: MakeResult = tuple) -> tuple[Fitt
         seed = stored_seed(folder)
     seed = config.team.broadcast(as_seed(seed))
     is_fresh = config.start is None
+    of_chains = zip(config.initial_chains, config.kl_weights, config.rows_of_chains, strict=True)
     starts = [
-        ChainStart(fresh_start(network, seed + r) if r and is_fresh else network, seed + r, fitted)
-        for r, fitted in enumerate(config.initial_chains)
+        ChainStart(
+            fresh_start(network, seed + r) if r and is_fresh else network,
+            seed + r,
+            fitted,
+            kl_weight,
+            rows,
+        )
+        for r, (fitted, kl_weight, rows) in enumerate(of_chains)
     ]
     if len(starts) == 1 or can_run_side_by_side(config):
         return run_chains(config, starts, folder, make_result)[0]
@@ -65,6 +72,8 @@ def can_run_side_by_side(config: FitConfig) -> bool:
         return False
     if not isinstance(config.elbo, FusedELBO) or config.elbo.estimator != "reparam":
         return False
+    if config.rows is not None and len({len(rows) for rows in config.rows}) > 1:
+        return False  # their epochs may have different numbers of steps
     is_stateful = any(  # draws from the random state, or updates buffers
         isinstance(module, nn.modules.dropout._DropoutNd)
         or any(True for _ in module.buffers(False))

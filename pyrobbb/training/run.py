@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyro.poutine as poutine
 import torch
 from torch import nn
 
 from .._core.messages import is_one_of, shown
 from .._core.random_state import rank_seed, reseed, seeded
+from ..elbo.objectives import KLWeight, describe_kl_weight
 from ..engines.optimizer_state import check_storable
 from ..fitted import FitSettings, FittedChain
 from ..model.functional import evaluating
@@ -50,11 +52,16 @@ class ChainStart:
     seed : int
     fitted : FittedChain or None
         A fitted chain whose parameters the chain starts from.
+    kl_weight : str, float or callable
+    rows : ndarray of int, or None
+        Indices of the rows that it is fitted to. None: all.
     """
 
     network: BayesianNetwork
     seed: int
     fitted: FittedChain | None
+    kl_weight: KLWeight
+    rows: np.ndarray | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +71,7 @@ class Run:
     Attributes
     ----------
     config : FitConfig
-    networks, guides, seeds : list
+    networks, guides, seeds, kl_weights : list
         One per chain. Networks and guides hold the parameters that are fitted.
     parameters : list of Parameter
         All parameters that the first chain fits.
@@ -79,6 +86,7 @@ class Run:
     networks: list[BayesianNetwork]
     guides: list[Any]
     seeds: list[int]
+    kl_weights: list[KLWeight]
     parameters: list[nn.Parameter]
     data: BatchSource
     epochs: int
@@ -96,6 +104,7 @@ class Run:
             guides or self.guides,
             self.state.histories(),
             self.seeds,
+            map(describe_kl_weight, self.kl_weights),
             strict=True,
         )
         return tuple(
@@ -104,9 +113,9 @@ class Run:
                 guide,
                 history,
                 self.data.example[0],
-                replace(settings, engine=self.state.engine.name, seed=seed),
+                replace(settings, engine=self.state.engine.name, seed=seed, kl_weight=kl_weight),
             )
-            for network, guide, history, seed in per_chain
+            for network, guide, history, seed, kl_weight in per_chain
         )
 
     def snapshot(self) -> tuple[FittedChain, ...]:
@@ -116,7 +125,7 @@ class Run:
 
 
 def settings_of(config: FitConfig, data: BatchSource, epochs: int) -> FitSettings:
-    """Return the settings of the fit that each chain records, except engine and seed."""
+    """Return the settings of the fit that all chains share."""
     return config.settings(epochs=epochs, batch_size=data.batch_size, n_data=data.n_data)
 
 
@@ -138,6 +147,7 @@ def start(config: FitConfig, starts: Sequence[ChainStart], folder: Path | None) 
         config.batch_size,
         config.sample_weight,
         config.team,
+        [chain.rows for chain in starts if chain.rows is not None],
     )
     networks[0].check_trial(data.example[0])
     epochs = config.epochs or max(DEFAULT_EPOCHS, math.ceil(DEFAULT_STEPS / data.n_batches))
@@ -151,7 +161,8 @@ def start(config: FitConfig, starts: Sequence[ChainStart], folder: Path | None) 
         if chain.fitted is not None:
             load_chain(chain.fitted, network, guide)
     parameters = parameters_of(networks[0], guides[0])
-    plan = StepPlan(config, data, epochs, seeds)
+    kl_weights = [chain.kl_weight for chain in starts]
+    plan = StepPlan(config, data, epochs, seeds, kl_weights)
     checkpoints = stored = None
     if folder is not None or config.team.size > 1:  # the fingerprint needs a pass over the data
         fingerprint = fingerprint_of(
@@ -188,6 +199,7 @@ def start(config: FitConfig, starts: Sequence[ChainStart], folder: Path | None) 
         networks,
         guides,
         seeds,
+        kl_weights,
         parameters,
         data,
         epochs,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 
-from ..elbo.objectives import kl_weights
+from ..elbo.objectives import KLWeight, kl_weights
 from ..engines.base import Engine, Steps
 from .batches import Batches, BatchSource
 from .config import FitConfig
@@ -25,16 +25,27 @@ class StepPlan:
     epochs : int
     seeds : sequence of int
         One for each chain, for the order of its rows.
+    weights : sequence of KLWeight
+        The weight of the KL divergence in each chain.
     """
 
     def __init__(
-        self, config: FitConfig, data: BatchSource, epochs: int, seeds: Iterable[int]
+        self,
+        config: FitConfig,
+        data: BatchSource,
+        epochs: int,
+        seeds: Sequence[int],
+        weights: Sequence[KLWeight],
     ) -> None:
         self._config, self._data = config, data
         self.n_steps = epochs * data.n_batches
         self._lr = config.optimizer_and_lr[1]
         self._lr_factor = factor_of(config.schedule)
-        self._kl_shares = kl_weights(config.kl_weight, data.n_batches)
+        is_shared = all(weight == weights[0] for weight in weights)
+        self._kl_shares = [
+            (weight, kl_weights(weight, data.n_batches))
+            for weight in (weights[:1] if is_shared else weights)
+        ]
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def steps(
@@ -63,22 +74,30 @@ class StepPlan:
         done = number / self.n_steps
         warmup = np.minimum(1.0, done / config.kl_warmup) if config.kl_warmup else 1.0
         # The loss of a step is n_data / n_rows times Blundell et al.'s F_i = pi_i KL + nll_i.
-        # Processes share the KL divergence of a batch in proportion to their rows.
-        share = self._kl_shares[number % data.n_batches] * n_rows / batches.n_rows_total
-        if config.kl_weight == "uniform" or isinstance(config.kl_weight, numbers.Real):
-            # In proportion to the rows, so that a smaller last batch has a smaller share.
-            share = self._kl_shares.sum() * n_rows / data.n_data
+        weights = [
+            warmup * share * data.n_data / np.maximum(n_rows, 1) for share in self._shares(batches)
+        ]
         return Steps(
             batches.x,
             batches.y,
             batches.rows,
             n_rows,
             n_data=data.n_data,
-            kl_weight=warmup * share * data.n_data / np.maximum(n_rows, 1),
+            kl_weight=weights[0] if len(weights) == 1 else np.stack(weights, 1),
             step_weight=n_rows / data.batch_size,
             lr=self._lr * np.array([self._lr_factor(fraction) for fraction in done.tolist()]),
             row_weight=batches.row_weight,
         )
+
+    def _shares(self, batches: Batches) -> Iterator[np.ndarray]:
+        """Yield the share of the KL divergence in each batch, for each weight."""
+        data, n_rows = self._data, batches.n_rows
+        for weight, shares in self._kl_shares:
+            if weight == "uniform" or isinstance(weight, numbers.Real):
+                # In proportion to the rows, so that a smaller last batch has a smaller share.
+                yield shares.sum() * n_rows / data.n_data
+            else:  # processes share the KL divergence of a batch in proportion to their rows
+                yield shares[batches.number % data.n_batches] * n_rows / batches.n_rows_total
 
 
 def interleave(epochs: range, engine: Engine, n_batches: int) -> Iterator[range]:
