@@ -20,10 +20,12 @@ from torch.distributions import constraints
 
 from ._core.arrays import check_number, check_positive
 from ._core.messages import shown
+from .prior_around import Around
 
 Prior = Callable[[str, Tensor], TorchDistribution | None]
 
 __all__ = [
+    "Around",
     "ByName",
     "FanInNormal",
     "Given",

@@ -36,6 +36,17 @@ def given_density(name, fan_in):
     return td.Normal(loc, loc.exp())
 
 
+def around(name, parameter):
+    """Return a prior around other weights for each input of a unit."""
+    loc = torch.linspace(-1, 1.5, priors.fan_in(parameter)).to(parameter).expand(parameter.shape)
+    return priors.Around({name: loc}, 0.4, relative=True)(name, parameter)
+
+
+def around_density(name, fan_in):
+    loc = torch.linspace(-1, 1.5, fan_in).double()
+    return td.Normal(loc, 0.4 * loc.abs())
+
+
 # By name: the prior, and the density of each element of a parameter, given the parameter's name and
 # the number of inputs of a unit; None for a point parameter.
 PRIORS = {
@@ -45,6 +56,7 @@ PRIORS = {
     "Laplace": (priors.Laplace(0.5), lambda name, fan_in: td.Laplace(number(0.0), number(0.5))),
     "StudentT": (priors.StudentT(3, 0.5), lambda name, fan_in: td.StudentT(3, 0, number(0.5))),
     "Given": (given, given_density),
+    "Around": (around, around_density),
     "ByName": (
         priors.ByName({"*.bias": None}, default=priors.Normal(2)),
         lambda name, fan_in: None if name.endswith("bias") else normal(0.0, 2.0),

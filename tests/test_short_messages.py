@@ -11,7 +11,7 @@ from pyrobbb import BayesianNetwork, Calibration, MeanFieldGuide, fit, mlp, prun
 from pyrobbb.bandits import ThompsonSampler
 from pyrobbb.elbo.fused_elbo import FusedELBO
 from pyrobbb.likelihoods import Gaussian, NegativeBinomial, StudentT
-from pyrobbb.priors import ByName, FanInNormal, Given, Laplace, Normal, ScaleMixture
+from pyrobbb.priors import Around, ByName, FanInNormal, Given, Laplace, Normal, ScaleMixture
 from pyrobbb.streams import Parquet
 
 LARGE = {
@@ -50,6 +50,8 @@ CALLS |= {
     "Laplace": Laplace,
     "ScaleMixture": ScaleMixture,
     "Given": lambda v: Given([v], [v]),
+    "Around": lambda v: Around(v, v),
+    "Around(relative)": lambda v: Around({}, 1.0, [v]),
     "ByName(patterns)": lambda v: ByName([v]),
     "ByName(rule)": lambda v: ByName({"*": [v]}),
     "Gaussian": lambda v: Gaussian(scale=v),

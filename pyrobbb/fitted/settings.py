@@ -30,6 +30,8 @@ class FitSettings(Mapping[str, Any]):
         Seed of this chain. Chain r of a fit with restarts has the seed of the fit plus r.
     is_weighted : bool
         Whether the fit had a `sample_weight`.
+    init : str
+        ``"map"`` if the fit began at a mode of the posterior.
     autocast : str
         Such as ``"bfloat16"``.
     n_processes : int
@@ -51,6 +53,7 @@ class FitSettings(Mapping[str, Any]):
     n_particles: int | None = None
     seed: int | None = None
     is_weighted: bool | None = None
+    init: str | None = None
     autocast: str | None = None
     n_processes: int | None = None
     processes: str | None = None

@@ -16,7 +16,7 @@ from ..engines.optimizers import OptimizerFactory
 from ..model.network import BayesianNetwork
 from ..streams import Parquet
 from ..training.callbacks import Callback
-from ..training.config import EngineName, FitConfig, ProcessMode
+from ..training.config import EngineName, FitConfig, Init, ProcessMode
 from ..training.placement import Device, DType
 from ..training.restarts import fit_chains
 from ..training.schedules import Schedule
@@ -52,6 +52,7 @@ def fit(
     resume: bool = False,
     processes: ProcessMode = "same_noise",
     start: Posterior | None = None,
+    init: Init | None = None,
     restarts: int = 1,
     seed: int | None = None,
     progress: bool = True,
@@ -171,12 +172,23 @@ def fit(
         Parameters of the guide, point parameters and buffers start at its values, chain by chain;
         the optimizer and the schedule start from scratch. The posterior is not changed. Pass
         ``kl_warmup=0`` to stay near it.
+    init : {"map"}, optional
+        ``"map"``: fit the weights without noise first, from the module's current weights, for
+        another tenth of `epochs`; the means of the guide start at the result, the scales and
+        the latent sites of the likelihood at their usual values. The steps are those of the fit, by
+        the same engine, schedule and data, but without KL divergence, validation and callbacks.
+        Each restart has a mode of its own. It helps where a fit at the full KL weight would ignore
+        its data: 0.4 nats a row on 140 rows of a function of 6 inputs. With a `kl_weight` well
+        below 1 it harms noisy tables, whose weights stay where they have been fitted to the noise:
+        0.2 to 0.5 nats at 0.3. Not with `start` or a custom guide. None: the means start at the
+        module's current weights, trained or not.
     restarts : int
         Number of independent fits from different initial weights, which become the chains of one
         posterior: predictions average over them. The first starts at the module's current weights,
         restart r at those of `fresh_start` with the seed ``seed + r``, with the same result as a
-        separate fit from there. They are fitted side by side where possible. With `start`, one
-        per chain of that posterior.
+        separate fit from there. If the module has been trained, only the first restart starts at
+        the trained weights, unless the prior is `pyrobbb.priors.Around` them: then all do. They are
+        fitted side by side where possible. With `start`, one per chain of that posterior.
     seed : int, optional
         Makes the fit bitwise repeatable. None: drawn at random, and kept in the settings.
     progress : bool

@@ -101,7 +101,7 @@ def build(where: str, description: Any, tensors: Mapping[str, Tensor]) -> Any:
         }
         values["default"] = _build_rule(f"{where}.default", values["default"], tensors)
     else:
-        allowed = (int, float, list, dict, type(None))
+        allowed = (bool, int, float, list, dict, type(None))
         check_fields(where, values, {f.name: allowed for f in dataclasses.fields(classes[name])})
         values = {name: _resolve(where, value, tensors) for name, value in values.items()}
     with prefix_errors(f"its {where}"):

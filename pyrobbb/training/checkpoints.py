@@ -23,6 +23,8 @@ from .fingerprint import difference_between
 logger = logging.getLogger(__name__)
 
 NAMES = ("checkpoint-1", "checkpoint-2")
+MODE = "mode"
+"""Subfolder for the checkpoints of the deterministic fit of ``init="map"``."""
 SECONDS = 60.0
 """Default time between checkpoints, in seconds."""
 MAX_WRITING_SHARE = 0.05
@@ -187,7 +189,7 @@ class Checkpoints:
 
 def stored_seed(folder: Path) -> int | None:
     """Return the seed of the fit whose checkpoints are in a folder, if there are any."""
-    for parent in (folder, folder / "restart-0"):
+    for parent in (folder, folder / MODE, folder / "restart-0", folder / "restart-0" / MODE):
         for name in NAMES:
             with suppress(OSError, ValueError, KeyError):  # `latest` reports what is wrong
                 return int(storage.read_extra(parent / name)[0]["fit"]["fingerprint"]["seed"])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from .warm_start import chains_of
 
 EngineName = Literal["auto", "svi", "fused", "compiled"]
 ProcessMode = Literal["same_noise", "own_noise", "alone"]
+Init = Literal["map"]
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,16 @@ class FitConfig:
     resume: bool = False
     processes: ProcessMode = "same_noise"
     start: Any = None
+    init: Init | None = None
     restarts: int = 1
     seed: int | None = None
     progress: bool = True
     device: Device | None = None
     dtype: DType | None = None
     autocast: DType | None = None
+
+    share_of_epochs: ClassVar[float] = 1.0
+    init_scale: ClassVar[float | None] = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.network, BayesianNetwork):
@@ -103,6 +108,11 @@ class FitConfig:
                 )
         _check_choice("engine", self.engine, EngineName)
         _check_choice("processes", self.processes, ProcessMode)
+        if self.init is not None:
+            _check_choice("init", self.init, Init)
+            self._check_named_guide("init", "its parameters are already its starting point")
+            if self.start is not None:
+                raise ValueError("`init` must be left out with `start`, which is a starting point.")
         check_count("restarts", self.restarts)
         if self.start is not None:
             self._check_named_guide("start", "its parameters are already its starting point")
@@ -215,6 +225,7 @@ class FitConfig:
             lr=float(self.optimizer_and_lr[1]),
             n_particles=self.elbo.num_particles,
             is_weighted=True if self.sample_weight is not None else None,
+            init=self.init,
             autocast=None if autocast is None else str(autocast).removeprefix("torch."),
             n_processes=self.team.size if is_distributed else None,
             processes=self.processes if is_distributed else None,

@@ -30,7 +30,12 @@ MakeResult = Callable[[tuple[FittedChain, ...]], Any]
 
 
 def run_chains(
-    config: FitConfig, starts: Sequence[ChainStart], folder: Path | None, make_result: MakeResult
+    config: FitConfig,
+    starts: Sequence[ChainStart],
+    folder: Path | None,
+    make_result: MakeResult,
+    *,
+    is_interrupted: bool = False,
 ) -> tuple[tuple[FittedChain, ...], bool]:
     """Fit a chain from each start, side by side, with the same results as separate fits.
 
@@ -42,6 +47,8 @@ def run_chains(
         Of the checkpoints.
     make_result : callable
         Converts a tuple of chains to the return value of `EpochEnd.posterior`.
+    is_interrupted : bool
+        Whether Ctrl-C has ended an earlier stage of the fit: then no step is taken.
 
     Returns
     -------
@@ -52,7 +59,9 @@ def run_chains(
     isolated = IsolatedState(starts[0].seed)
     with isolated.active():
         run = start(config, starts, folder)
-    train(run, isolated, make_result)
+    run.state.is_interrupted = is_interrupted
+    if not is_interrupted:
+        train(run, isolated, make_result)
     for network in run.networks:
         ready_to_predict(network)
     chains = run.chains()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,9 +16,11 @@ from ..elbo.fused_elbo import FusedELBO
 from ..engines.optimizers import adam_settings
 from ..fitted import FittedChain
 from ..model.network import BayesianNetwork
+from ..priors import Around, ByName, Prior
 from .checkpoints import stored_seed
 from .config import FitConfig
-from .loop import MakeResult, run_chains
+from .loop import MakeResult
+from .mode import run_from_init
 from .run import ChainStart
 
 logger = logging.getLogger(__name__)
@@ -43,6 +46,11 @@ def fit_chains(config: FitConfig, make_result: MakeResult = tuple) -> tuple[Fitt
         seed = stored_seed(folder)
     seed = config.team.broadcast(as_seed(seed))
     is_fresh = config.start is None
+    if is_fresh and config.restarts > 1:
+        logger.info(
+            "Restart 0 starts at the module's weights, the others at new ones, except frozen "
+            "weights and those with a prior Around a trained network."
+        )
     of_chains = zip(config.initial_chains, config.kl_weights, config.rows_of_chains, strict=True)
     starts = [
         ChainStart(
@@ -55,11 +63,11 @@ def fit_chains(config: FitConfig, make_result: MakeResult = tuple) -> tuple[Fitt
         for r, (fitted, kl_weight, rows) in enumerate(of_chains)
     ]
     if len(starts) == 1 or can_run_side_by_side(config):
-        return run_chains(config, starts, folder, make_result)[0]
+        return run_from_init(config, starts, folder, make_result)[0]
     chains: tuple[FittedChain, ...] = ()
     for r, start in enumerate(starts):
         subfolder = None if folder is None else folder / f"restart-{r}"
-        fitted, is_interrupted = run_chains(config, [start], subfolder, make_result)
+        fitted, is_interrupted = run_from_init(config, [start], subfolder, make_result)
         chains += fitted
         if is_interrupted:
             break
@@ -86,7 +94,9 @@ def can_run_side_by_side(config: FitConfig) -> bool:
 def fresh_start(network: BayesianNetwork, seed: int) -> BayesianNetwork:
     """Return a copy of a network with new initial weights, by `reset_parameters` of its modules.
 
-    Frozen parameters (``requires_grad=False``) are kept.
+    Frozen parameters (``requires_grad=False``) are kept, and so are those of a trained network to
+    which the prior refers: parameters with a prior `pyrobbb.priors.Around`, and parameters without
+    a prior that it names. Other trained weights are replaced.
 
     Restart r > 0 of ``fit(network, ..., restarts=4, seed=s)`` is
     ``fit(fresh_start(network, s + r), ..., seed=s + r)``.
@@ -97,20 +107,43 @@ def fresh_start(network: BayesianNetwork, seed: int) -> BayesianNetwork:
     seed : int
     """
     network = copy.deepcopy(network)
-    frozen = [(p, p.clone()) for p in network.net.parameters() if not p.requires_grad]
+    arounds = list(_arounds(network.prior))
+    kept = {
+        parameter: parameter.clone()
+        for name, parameter in network.net.named_parameters()
+        if not parameter.requires_grad or _is_trained(network.prior, name, arounds)
+    }
     with seeded(as_seed(seed)), torch.no_grad():
         module: Any
         for module in network.net.modules():
             direct = list(module.parameters(recurse=False))
-            if direct and not any(parameter.requires_grad for parameter in direct):
-                continue  # its buffers belong to its frozen parameters
+            if direct and all(parameter in kept for parameter in direct):
+                continue  # its buffers belong to the parameters that are kept
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
-            elif any(parameter.requires_grad for parameter in direct):
+            elif any(parameter not in kept for parameter in direct):
                 logger.warning(
                     "%s has no reset_parameters: each restart starts from its current weights.",
                     type(module).__name__,
                 )
-        for parameter, before in frozen:
+        for parameter, before in kept.items():
             parameter.copy_(before)
     return network
+
+
+def _arounds(prior: Prior | None) -> Iterator[Around]:
+    """Yield the priors around trained networks that a prior consists of."""
+    if isinstance(prior, Around):
+        yield prior
+    if isinstance(prior, ByName):
+        for rule in (*prior.patterns.values(), prior.default):
+            yield from _arounds(rule)
+
+
+def _is_trained(prior: Prior | None, name: str, arounds: Sequence[Around]) -> bool:
+    """Return whether a parameter belongs to a trained network to which the prior refers."""
+    while isinstance(prior, ByName):
+        prior = prior.choice(name)
+    return isinstance(prior, Around) or (
+        prior is None and any(name in around.net for around in arounds)
+    )

@@ -60,8 +60,8 @@ class ChainStart:
     network: BayesianNetwork
     seed: int
     fitted: FittedChain | None
-    kl_weight: KLWeight
-    rows: np.ndarray | None
+    kl_weight: KLWeight = "uniform"
+    rows: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,12 +151,13 @@ def start(config: FitConfig, starts: Sequence[ChainStart], folder: Path | None) 
     )
     networks[0].check_trial(data.example[0])
     epochs = config.epochs or max(DEFAULT_EPOCHS, math.ceil(DEFAULT_STEPS / data.n_batches))
+    epochs = math.ceil(config.share_of_epochs * epochs)
     validation = None
     if config.validation is not None:
         # The guide approximates the posterior only once the KL divergence has its full weight.
         n_warmup_epochs = math.ceil(config.kl_warmup * epochs)
         validation = Validation(networks[0], config.validation, seeds[0], n_warmup_epochs)
-    guides = [make_guide(config.guide, network, data) for network in networks]
+    guides = [make_guide(config, network, data) for network in networks]
     for chain, network, guide in zip(starts, networks, guides, strict=True):
         if chain.fitted is not None:
             load_chain(chain.fitted, network, guide)
@@ -228,12 +229,13 @@ def _read_checkpoint(
 
 
 def make_guide(
-    guide: str | Callable[..., Any], network: BayesianNetwork, data: BatchSource
+    config: FitConfig, network: BayesianNetwork, data: BatchSource
 ) -> Callable[..., Any]:
     """Return the named guide, or a custom one after checks, with its parameters created."""
+    guide = config.guide
     made: Callable[..., Any]
     if is_one_of(guide, ["mean_field"]):
-        made = MeanFieldGuide(network, data.example[0])
+        made = MeanFieldGuide(network, data.example[0], init_scale=config.init_scale)
     elif is_one_of(guide, ["auto_normal"]):
         made = auto_normal(network)
     elif isinstance(guide, str | type) or not callable(guide):
