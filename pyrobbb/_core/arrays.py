@@ -140,6 +140,13 @@ def check_positive(argument: str, value: float) -> None:
         raise ValueError(f"`{argument}` must be positive, got {shown(value)}.")
 
 
+def check_probability(argument: str, value: float) -> None:
+    """Raise unless the value of an argument is a number strictly between 0 and 1."""
+    check_number(argument, value)
+    if not 0 < value < 1:
+        raise ValueError(f"`{argument}` must be a probability in (0, 1), got {shown(value)}.")
+
+
 def check_count(argument: str, value: int, *, least: int = 1) -> None:
     """Raise unless the value of an argument is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):

@@ -38,6 +38,7 @@ class BBBEstimator(BaseEstimator):
         self,
         hidden: Sequence[int] | Literal["auto"] = "auto",
         *,
+        calibration: float = 0.1,
         activation: Activation = "relu",
         prior: str | priors.Prior = "mixture",
         epochs: int | None = None,
@@ -57,6 +58,7 @@ class BBBEstimator(BaseEstimator):
         verbose: bool = False,
     ) -> None:
         self.hidden = hidden
+        self.calibration = calibration
         self.activation = activation
         self.prior = prior
         self.epochs = epochs

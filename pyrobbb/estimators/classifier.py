@@ -11,14 +11,21 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from .. import likelihoods
+from .._core.arrays import check_positive, check_probability
 from ..posterior.posterior import Posterior
-from ..prediction import ClassificationPrediction
+from ..prediction import Calibration, ClassificationPrediction, set_levels
 from . import storage
 from .base import BBBEstimator
+from .conformal import (
+    calibrate_classes,
+    fit_and_calibrate,
+    n_calibration_rows,
+    uniform_by_row,
+)
 from .labels import as_labels, class_indices, known_classes, list_labels
 from .preparation import Rows, drop_zero_weights, numeric_array, plain_array, prepare
-from .stages import Stages, fit_once
-from .stored_parameters import labels_from_json
+from .stages import Stages
+from .stored_parameters import calibration_from_json, labels_from_json
 
 
 class BBBClassifier(ClassifierMixin, BBBEstimator):
@@ -30,6 +37,11 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
     ----------
     hidden, activation, prior, epochs, batch_size, lr, restarts, n_draws, kl_weight, engine, device
         As for `BBBRegressor`.
+    calibration : float
+        Fraction of the rows, in [0, 1), held out for the temperature and for the sets of
+        `predict_set`; at most 1,000 rows. A second fit to all rows then continues from the first,
+        with a quarter of the epochs and of `lr`. With 0, probabilities and sets are those of the
+        predictive mixture. With too few rows (fewer than 90 for 0.1), none are held out.
     early_stopping, validation_fraction, patience, warm_start, random_state, checkpoint, verbose
         As for `BBBRegressor`.
 
@@ -39,6 +51,13 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
         The sorted labels, of any type.
     posterior_ : Posterior
         Fitted to standardised inputs, with class indices as y.
+    temperature_ : float
+        Probabilities are those of the predictive mixture to the power of 1 / `temperature_`,
+        normalised. 1 if no other value lowers the log loss of the held-out rows by more than its
+        standard error, or without held-out rows.
+    calibration_ : Calibration or None
+        Calibration of the sets. None with ``calibration=0``. Temperature and calibration are those
+        of the first fit; `warm_start` and `partial_fit` do not change them.
     hidden_ : tuple of int
     likelihood_ : callable
     input_scaling_ : Standardizer
@@ -53,7 +72,11 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
     >>> model = BBBClassifier(random_state=0).fit(X, y)
     >>> model.predict_proba(X_new)
     >>> model.decision_uncertainty(X_new)  # epistemic, in nats
+    >>> [model.classes_[row] for row in model.predict_set(X_new, 0.9)]  # labels of each set
     """
+
+    temperature_: float
+    calibration_: Calibration | None
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class of each row, shape (n,)."""
@@ -83,9 +106,45 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
         Returns
         -------
         ClassificationPrediction
-            Predictions of class indices, in the order of ``classes_``.
+            Predictions of class indices, in the order of ``classes_``, with `temperature_`.
         """
         return super().predict_distribution(X)
+
+    def predict_set(self, X: Any, level: float = 0.9) -> np.ndarray:
+        """Return the classes of each row that may be the right one, by split conformal prediction.
+
+        The set of a new row contains its class with a probability of at least `level`, whatever the
+        quality of the fit, if the row and the held-out rows are exchangeable (apart from the
+        refit, which includes the held-out rows). This holds on average over rows, not for each
+        class or for each row. Sets of difficult rows are larger. The last class of a set is
+        included at random, with a probability that makes the coverage exact; a set may be empty
+        where the model is certain. The randomness depends on `random_state` and on the row.
+
+        If there are too few held-out rows for a level (fewer than 9 for 0.9), or for any, the sets
+        hold all classes. With ``calibration=0``, they are those of the predictive mixture, whose
+        coverage is not guaranteed.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+        level : float
+            Probability in (0, 1).
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), bool
+            Whether the set of each row contains each class, in the order of ``classes_``. For the
+            labels in the set of row i: ``model.classes_[sets[i]]``.
+
+        References
+        ----------
+        Romano, Sesia and Candes (2020), "Classification with valid and adaptive coverage".
+        """
+        check_probability("level", level)
+        levels = set_levels(super()._predict(X, self.n_draws, self.seed_).probs, self._uniform(X))
+        return levels <= (
+            level if self.calibration_ is None else self.calibration_.threshold(level)
+        )
 
     def decision_uncertainty(self, X: Any) -> np.ndarray:
         """Return the epistemic uncertainty: the mutual information between class and weights.
@@ -157,18 +216,53 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
         return prepare(X, y, weight, input_scaling=self.input_scaling_, stratify=True)
 
     def _stage_names(self, n_rows: int) -> tuple[str, ...]:
-        return ("fit",)
+        n_held = n_calibration_rows(self.calibration, n_rows, len(self.classes_))
+        return ("fit", "refit") if n_held else ("fit",)
 
     def _fit_stages(self, rows: Rows, stages: Stages) -> Posterior:
+        """Fit without the held-out rows, calibrate, and refit with them."""
+        options = self._training_options()
+        n_held = 0
+        if "refit" in stages.names:
+            n_held = n_calibration_rows(self.calibration, len(rows), len(self.classes_))
+        options.n_validation_rows(len(rows) - n_held, rows.n_classes)  # raises before the first fit
         self.likelihood_ = likelihoods.Categorical()
-        network, options = self._network(self.likelihood_), self._training_options()
-        return fit_once(network, rows, options, checkpoint=stages.folder("fit"))
+        self.temperature_ = 1.0
+        self.calibration_ = Calibration.of([]) if self.calibration > 0 else None
+        return fit_and_calibrate(
+            lambda: self._network(self.likelihood_),
+            rows,
+            options,
+            stages,
+            n_held,
+            self._calibrate,
+        )
+
+    def _calibrate(self, posterior: Posterior, held: Rows) -> None:
+        self.temperature_, self.calibration_ = calibrate_classes(
+            posterior, held, self.n_draws, self.seed_
+        )
+
+    def _predict(self, X: Any, n_draws: int, seed: int) -> ClassificationPrediction:
+        return super()._predict(X, n_draws, seed).tempered(self.temperature_)
+
+    def _uniform(self, X: Any) -> np.ndarray:
+        """Return a random number for each row, which depends on its values only."""
+        X = validate_data(self, numeric_array("X", X), reset=False, dtype=np.float64)
+        return uniform_by_row(X, self.seed_)
 
     def _n_outputs(self, likelihood: likelihoods.Likelihood) -> int:
         return len(self.classes_)
 
     def _description(self) -> dict[str, Any]:
-        return {"classes": storage.labels_to_json(self.classes_)}
+        return {
+            "classes": storage.labels_to_json(self.classes_),
+            "temperature": self.temperature_,
+            "calibration": storage.calibration_to_json(self.calibration_),
+        }
 
     def _restore(self, description: Mapping[str, Any]) -> None:
         self.classes_ = labels_from_json(description["classes"])
+        self.temperature_ = description.get("temperature", 1.0)
+        check_positive("temperature", self.temperature_)
+        self.calibration_ = calibration_from_json(description.get("calibration"))

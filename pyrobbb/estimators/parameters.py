@@ -46,14 +46,12 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     check_number("validation_fraction", fraction)
     if not 0 < fraction < 1:
         raise ValueError(f"`validation_fraction` must lie in (0, 1), got {fraction}.")
-    if "calibration" in parameters:
-        fraction = parameters["calibration"]
-        check_number("calibration", fraction)
-        if not 0 <= fraction < 1:
-            raise ValueError(
-                "`calibration` must be a fraction of the rows in [0, 1), 0 for none, got "
-                f"{fraction}."
-            )
+    fraction = parameters["calibration"]
+    check_number("calibration", fraction)
+    if not 0 <= fraction < 1:
+        raise ValueError(
+            f"`calibration` must be a fraction of the rows in [0, 1), 0 for none, got {fraction}."
+        )
     checkpoint = parameters["checkpoint"]
     if checkpoint is not None and not isinstance(checkpoint, str | os.PathLike):
         raise TypeError(f"`checkpoint` must be a path or None, got {_short(checkpoint)}.")

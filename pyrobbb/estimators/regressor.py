@@ -17,13 +17,15 @@ from ..posterior.posterior import Posterior
 from ..prediction import Calibration, RegressionPrediction, Standardizer
 from ..training.config import EngineName
 from ..training.placement import Device
+from . import storage
 from .base import BBBEstimator
-from .conformal import REFIT_FRACTION, calibrate, n_calibration_rows
+from .conformal import calibrate_intervals, fit_and_calibrate, n_calibration_rows
 from .likelihood_choice import AUTO_LIKELIHOODS, choose_likelihood
 from .networks import resolve_likelihood
 from .parameters import draw_seed
 from .preparation import Rows, drop_zero_weights, numeric_array, prepare
-from .stages import Stages, fit_once
+from .stages import Stages
+from .stored_parameters import calibration_from_json
 from .target_units import target_scaling
 
 
@@ -137,6 +139,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     ) -> None:
         super().__init__(
             hidden,
+            calibration=calibration,
             activation=activation,
             prior=prior,
             epochs=epochs,
@@ -156,7 +159,6 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
             verbose=verbose,
         )
         self.likelihood = likelihood
-        self.calibration = calibration
 
     calibration_: Calibration | None
     target_scaling_: Standardizer | None
@@ -314,23 +316,17 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
             likelihood = choose_likelihood(networks, rows, options, stages, self.n_draws)
         self.likelihood_ = self._resolve(likelihood)
         self.calibration_ = None
-        if n_held == 0:
-            return fit_once(
-                self._network(self.likelihood_), rows, options, checkpoint=stages.folder("fit")
-            )
-        fitted, held = rows.split(n_held, self.seed_)
-        posterior = fit_once(
-            self._network(self.likelihood_), fitted, options, checkpoint=stages.folder("fit")
-        )
-        self.calibration_ = calibrate(posterior, held, self.n_draws, self.seed_)
-        return fit_once(
-            self._network(self.likelihood_),
+        return fit_and_calibrate(
+            lambda: self._network(self.likelihood_),
             rows,
             options,
-            checkpoint=stages.folder("refit"),
-            start=posterior,
-            fraction=REFIT_FRACTION,
+            stages,
+            n_held,
+            self._calibrate,
         )
+
+    def _calibrate(self, posterior: Posterior, held: Rows) -> None:
+        self.calibration_ = calibrate_intervals(posterior, held, self.n_draws, self.seed_)
 
     def _fitted_parameters(self) -> dict[str, Any]:
         if self.likelihood == "auto" or self._resolve(self.likelihood) == self.likelihood_:
@@ -356,16 +352,14 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         return prediction if self._y_shape else prediction.column(0)
 
     def _description(self) -> dict[str, Any]:
-        calibration = None
-        if self.calibration_ is not None:
-            levels = self.calibration_
-            calibration = {"share": levels.share.tolist(), "level": levels.level.tolist()}
-        return {"y_shape": list(self._y_shape), "calibration": calibration}
+        return {
+            "y_shape": list(self._y_shape),
+            "calibration": storage.calibration_to_json(self.calibration_),
+        }
 
     def _restore(self, description: Mapping[str, Any]) -> None:
         self._y_shape = tuple(description["y_shape"])
-        stored = description.get("calibration")
-        self.calibration_ = None if stored is None else Calibration(**stored)
+        self.calibration_ = calibration_from_json(description.get("calibration"))
         scaling = self.target_scaling_ = getattr(self, "target_scaling_", None)
         if scaling is not None and scaling.loc.shape != (self._n_targets,):
             raise ValueError("it does not have a scaling for each target")

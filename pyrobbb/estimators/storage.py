@@ -15,7 +15,7 @@ from .. import storage
 from .._core.arrays import check_count
 from ..model.mlp import mlp_spec
 from ..posterior.posterior import Posterior
-from ..prediction import Standardizer
+from ..prediction import Calibration, Standardizer
 from ..storage.specs import PARTS, build, custom_names, describe
 from .stored_parameters import check_stored_parameters
 
@@ -173,6 +173,13 @@ def _check_scaling(name: str, scaling: Standardizer) -> None:
 def _check(holds: bool, what: str) -> None:
     if not holds:
         raise ValueError(f"it does not have {what}")
+
+
+def calibration_to_json(calibration: Calibration | None) -> dict[str, Any] | None:
+    """Return a calibration as plain data."""
+    if calibration is None:
+        return None
+    return {"share": calibration.share.tolist(), "level": calibration.level.tolist()}
 
 
 def labels_to_json(labels: np.ndarray) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from .._core.arrays import check_count, check_number, check_positive
 from ..model.mlp import ACTIVATIONS
+from ..prediction import Calibration
 from ..training.config import EngineName
 
 MAX_DRAWS = 10**6
@@ -75,6 +76,11 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "n_draws": _check_draws,
     "random_state": _check_seed,
 }
+
+
+def calibration_from_json(stored: Mapping[str, Any] | None) -> Calibration | None:
+    """Return the calibration from the plain data that `calibration_to_json` returned, or raise."""
+    return None if stored is None else Calibration(**stored)
 
 
 def labels_from_json(stored: Mapping[str, Any]) -> np.ndarray:

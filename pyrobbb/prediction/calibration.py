@@ -1,8 +1,9 @@
-"""Split conformal calibration: intervals with the stated coverage of new observations.
+"""Split conformal calibration: intervals and sets with the stated coverage of new observations.
 
 Under a misspecified model or a mean-field approximation, all intervals may be too narrow or too
 wide. Split conformal calibration computes the correction from held-out rows: the nonconformity
-score of an observation is the level of the smallest central interval that contains it.
+score of an observation is the level of the smallest central interval, or of the smallest set of
+classes, that contains it.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ from .._core.messages import shown
 
 MAX_LEVEL = 1 - 1e-9
 """Level assigned to an observation that no interval contains."""
+ROUNDING = 1e-12
+"""Relative rounding error of a coverage k / (m + 1)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """The level of the predictive mixture's central interval as a function of its coverage.
+    """The level of the predictive mixture's interval or set as a function of its coverage.
 
     Attributes
     ----------
     share : ndarray of shape (m + 2,)
         Coverages, increasing from 0 to 1.
     level : ndarray of shape (m + 2,)
-        Level of the mixture's central interval for each coverage, increasing from 0 to 1.
+        Level of the mixture's central interval, or set of classes, for each coverage, increasing
+        from 0 to 1.
     """
 
     share: np.ndarray
@@ -55,15 +59,16 @@ class Calibration:
     def of(cls, central_level: ArrayLike, weight: ArrayLike | None = None) -> Calibration:
         """Compute the calibration from held-out rows.
 
-        If m held-out rows and a new one are exchangeable, the interval at the k-th smallest of
-        their m levels contains the new observation with probability k / (m + 1). Between these
+        If m held-out rows and a new one are exchangeable, the interval or set at the k-th smallest
+        of their m levels contains the new observation with probability k / (m + 1). Between these
         levels, the coverage is interpolated linearly.
 
         Parameters
         ----------
         central_level : array-like of shape (n, ...)
-            `RegressionPrediction.central_level` of held-out observations. Several columns of y are
-            pooled.
+            `RegressionPrediction.central_level` of held-out observations, or the `set_levels` of
+            held-out classes. Several columns of y are pooled. Without any row, every level below 1
+            has an unknown coverage.
         weight : array-like of shape (n,), optional
             Weight of each row; only the ratios matter.
 
@@ -77,6 +82,8 @@ class Calibration:
         calibrated regression", for the interpolation.
         """
         scores = np.asarray(to_numpy(central_level), dtype=float)
+        if len(scores) == 0:
+            return cls(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
         scores = scores.reshape((len(scores), -1))
         weights = np.ones(len(scores)) if weight is None else np.asarray(weight, dtype=float)
         order = np.argsort(scores, axis=None, kind="stable")
@@ -88,6 +95,14 @@ class Calibration:
     def __call__(self, share: ArrayLike) -> Any:
         """Return the level of the mixture's central interval whose coverage is `share`."""
         return np.interp(share, self.share, self.level)
+
+    def threshold(self, share: float) -> float:
+        """Return the smallest level of a held-out row whose coverage is at least `share`.
+
+        Unlike the interpolated level, its coverage is guaranteed for exchangeable rows. 1, the
+        level of a set of all classes, if even the largest of few held-out levels has less coverage.
+        """
+        return float(self.level[np.searchsorted(self.share, share * (1 - ROUNDING))])
 
     def probability(self, q: ArrayLike) -> Any:
         """Return the probability at which the mixture's quantile is the calibrated q-quantile."""

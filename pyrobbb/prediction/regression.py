@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from .._core.arrays import ArrayLike, check_number
+from .._core.arrays import ArrayLike, check_probability
 from .._core.global_state import without_validation
 from .._core.messages import shown
 from ..likelihoods import base_of
@@ -174,9 +174,7 @@ class RegressionPrediction(Prediction):
         -------
         lower, upper : arrays of shape (n, ...)
         """
-        check_number("level", level)
-        if not 0 < level < 1:
-            raise ValueError(f"`level` must be a probability in (0, 1), got {level}.")
+        check_probability("level", level)
         lower, upper = self.quantile([(1 - level) / 2, (1 + level) / 2])
         return lower, upper
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from ..tables.encoding import Categorical, Column
 from . import figures
@@ -32,10 +33,16 @@ def diagnosis(findings: Findings) -> Section:
         [check.name, check.value, Cell(check.verdict, "verdict"), check.meaning, check.advice]
         for check in findings.checks
     ]
+    estimator: Any = findings.estimator
+    is_calibrated = (
+        estimator.temperature_ != 1
+        if findings.is_classification
+        else estimator.calibration_ is not None
+    )
     content = {
         "table": Table.of(headers, rows),
-        "is_standardised": getattr(findings.estimator, "target_scaling_", None) is not None,
-        "is_calibrated": getattr(findings.estimator, "calibration_", None) is not None,
+        "is_standardised": getattr(estimator, "target_scaling_", None) is not None,
+        "is_calibrated": is_calibrated,
         "n_diagnosed": findings.n_diagnosed,
     }
     return Section("diagnosis", "Diagnosis", content)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pyrobbb import BBBRegressor
+from pyrobbb import BBBClassifier, BBBRegressor
 from pyrobbb.estimators.preparation import Rows
 from pyrobbb.estimators.stages import Stages
 
@@ -38,6 +38,18 @@ def test_the_checkpoints_of_a_stage_are_in_a_numbered_folder(tmp_path):
 )
 def test_the_stages_depend_on_likelihood_and_calibration(calibration, likelihood, names):
     model = BBBRegressor(calibration=calibration, likelihood=likelihood)
+    assert list(model._stage_names(100)) == names
+
+
+@pytest.mark.parametrize(
+    ("calibration", "n_classes", "names"),
+    [(0.1, 3, ["fit", "refit"]), (0.0, 3, ["fit"]), (0.1, 95, ["fit"])],
+)
+def test_the_stages_of_a_classifier_depend_on_calibration_and_classes(
+    calibration, n_classes, names
+):
+    model = BBBClassifier(calibration=calibration)
+    model.classes_ = np.arange(n_classes)
     assert list(model._stage_names(100)) == names
 
 

@@ -32,6 +32,10 @@ def test_a_loaded_estimator_equals_the_saved_one(kind, format, tmp_path, request
     if kind == "regressor":
         assert model.calibration_ is not None
         np.testing.assert_array_equal(back.predict_quantiles(X), model.predict_quantiles(X))
+    else:
+        assert back.temperature_ == model.temperature_
+        np.testing.assert_array_equal(back.predict_proba(X), model.predict_proba(X))
+        np.testing.assert_array_equal(back.predict_set(X), model.predict_set(X))
     back.partial_fit(X[:50], model.predict(X[:50]))
 
 
@@ -118,6 +122,39 @@ def test_a_stored_attribute_that_does_not_fit_is_refused(regressor, tmp_path, na
     edit(tmp_path / "model", extra=extra)
     with pytest.raises(ValueError, match=r"`path` '.*model' is damaged: "):
         BBBRegressor.load(tmp_path / "model")
+
+
+CLASSIFIER_DESCRIPTIONS = {
+    "temperature": [0.0, -1.0, "1", None, 1e400],
+    "calibration": [{"share": [0, 1], "level": [1, 0]}, {"level": [0, 1]}, 3],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(n, v) for n, vs in CLASSIFIER_DESCRIPTIONS.items() for v in vs]
+)
+def test_a_stored_calibration_of_classes_is_checked(classifier, tmp_path, name, value):
+    classifier.save(tmp_path / "model")
+    extra = header_of(tmp_path / "model")["extra"]
+    extra["estimator"][name] = value
+    edit(tmp_path / "model", extra=extra)
+    with pytest.raises(ValueError, match=r"`path` '.*model' is damaged: "):
+        BBBClassifier.load(tmp_path / "model")
+
+
+def test_a_classifier_stored_without_calibration_predicts_as_the_mixture(
+    classifier, iris, tmp_path
+):
+    classifier.save(tmp_path / "model")
+    extra = header_of(tmp_path / "model")["extra"]
+    for name in ("temperature", "calibration"):
+        del extra["estimator"][name]
+    del extra["estimator"]["params"]["calibration"]
+    edit(tmp_path / "model", extra=extra)
+    back = BBBClassifier.load(tmp_path / "model")
+    assert (back.temperature_, back.calibration_) == (1.0, None)
+    mixture = classifier.predict_distribution(iris[0]).tempered(1.0)
+    np.testing.assert_array_equal(back.predict_proba(iris[0]), mixture.probs)
 
 
 LABELS = {
