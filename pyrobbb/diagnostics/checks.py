@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .._core.arrays import ArrayLike, check_count
+from .._core.arrays import ArrayLike, check_count, check_positive
+from .._core.messages import shown
 from .._core.random_state import as_seed
 from ..arviz_io.to_arviz import to_arviz
 from ..fitted import HasChains
 from ..fitted.draws import draws_of, predict_from
-from . import measurements
+from . import cures, measurements
 from .measurements import Measurement
 from .weights import layers
 from .wording import WORDING, Verdict, phrase
@@ -37,6 +38,9 @@ class Check:
         ``"info"`` for a number that is neither good nor bad in itself.
     meaning, advice : str
         What the verdict means, and what to do.
+    cure : mapping of str to object
+        Arguments of `fit` that the advice names, with the values to try: ``fit(..., **check.cure)``
+        is a fit that follows it. Empty if there are none.
     """
 
     key: str
@@ -45,6 +49,7 @@ class Check:
     verdict: Verdict
     meaning: str
     advice: str = ""
+    cure: cures.Cure = field(default_factory=dict)
 
     @classmethod
     def of(cls, measurement: Measurement) -> Check:
@@ -53,7 +58,10 @@ class Check:
         words = phrase(key, measurement.outcome)
         meaning = words.meaning.format(reason=measurement.reason, data=measurement.data)
         name = WORDING[key].name
-        return cls(key, name, measurement.value, words.verdict, meaning, words.advice)
+        cure = measurement.cure if words.remedy else {}
+        remedy = words.remedy.format(cure=cures.in_words(cure)) if cure else ""
+        advice = f"{remedy} {words.advice}".strip()
+        return cls(key, name, measurement.value, words.verdict, meaning, advice, cure)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +126,7 @@ def diagnose(
     y: ArrayLike,
     *,
     test: tuple[ArrayLike, ArrayLike] | None = None,
+    kl_range: tuple[float, float] | None = None,
     n_draws: int = 1000,
     seed: int | None = None,
     data_name: str | None = None,
@@ -132,6 +141,8 @@ def diagnose(
     test : tuple (x, y), optional
         Data not used in the fit, for scores and calibration. None: these are computed on the
         training data, where they are optimistic.
+    kl_range : tuple (lowest, highest), optional
+        The KL weights from which that of the fit was chosen. None: it was not chosen by a search.
     n_draws : int
         Draws from each chain, at least 100.
     seed : int, optional
@@ -148,7 +159,8 @@ def diagnose(
         still rises, and whether the scales of the weights still change, copies of the chains are
         fitted for another fifth of the epochs, and for at least 1000 steps. After a fit with a
         `sample_weight`, which is not stored, checks that need the objective are not measured. If
-        the likelihood has no finite mean, checks of means are not.
+        the likelihood has no finite mean, checks of means are not. Where a refit with other
+        arguments is the cure, `Check.cure` has them.
 
     References
     ----------
@@ -156,6 +168,8 @@ def diagnose(
     inference".
     """
     check_count("n_draws", n_draws, least=100)
+    if kl_range is not None:
+        _check_range(kl_range)
     seed = as_seed(seed)
     chains = posterior.chains
     # All chains have the same sites.
@@ -165,17 +179,34 @@ def diagnose(
     x_scored, y_scored = (x, y) if test is None else test
     prediction = predict_from(chains, x_scored, n_draws, seed)
     data = data_name or ("training data" if test is None else "test data")
-    skill = measurements.skill(tree)
+    convergence = list(measurements.convergence(chains, x, y, seed))
+    cure = cures.smaller_kl_weight(chains)
+    if convergence[0].outcome == "rising":
+        cure = {**cure, **convergence[0].cure}
+    skill = measurements.skill(tree, cure)
     has_learnt = skill.outcome in ("learnt", "weak")
+    weights = [] if kl_range is None else cures.kl_weights_of(chains)
+    searches = [measurements.kl_range(min(weights), kl_range)] if kl_range and weights else []
     results = [
-        *measurements.convergence(chains, x, y, seed),
+        *convergence,
         skill,
-        measurements.weights_at_prior(by_layer, has_learnt),
-        measurements.idle_units(posterior, has_learnt),
+        measurements.weights_at_prior(by_layer, has_learnt, cure),
+        measurements.idle_units(posterior, has_learnt, cure),
+        *searches,
         *measurements.importance(chains, tree),
         measurements.restarts(tree),
         *measurements.prior_scale(tree),
-        measurements.calibration(prediction, y_scored, data),
+        measurements.calibration(prediction, y_scored, data, chains),
         measurements.predictive_scores(prediction, y_scored, data),
     ]
     return Diagnosis(tuple(map(Check.of, results)), by_layer, tree)
+
+
+def _check_range(kl_range: tuple[float, float]) -> None:
+    """Raise unless the range is a pair of positive numbers in order."""
+    if not isinstance(kl_range, tuple | list) or len(kl_range) != 2:
+        raise TypeError(f"`kl_range` must be a pair (lowest, highest), got {shown(kl_range)}.")
+    for bound in kl_range:
+        check_positive("kl_range", bound)
+    if kl_range[0] > kl_range[1]:
+        raise ValueError(f"`kl_range` must be in order, got {shown(kl_range)}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..arviz_io.datatree import SAMPLE_DIMS
 from ..engines.base import NonFiniteLossError
 from ..fitted import FittedChain, HasChains
 from ..prediction import ClassificationPrediction, RegressionPrediction
+from . import cures
 from .convergence import ElboGain, elbo_gains, ess, rhat
 from .importance import khat_of_chains, loo
 from .weights import dead_units
@@ -29,10 +30,6 @@ MAX_RHAT = 1.1
 MAX_SCALE_CHANGE = 0.06
 """Largest change of the median log scale of the weights that the noise of a converged fit causes:
 conjugate regressions with 4 weights reach 0.04."""
-LONGER = 4
-"""Factor on the epochs of a fit that was too short. In conjugate regressions with 500 and 2000 rows
-it makes scales exact to a few percent that are 1.2 to 2.3 times the exact ones."""
-MIN_STEPS_TO_TRY = 10_000
 NO_MEAN = "The likelihood has no finite mean."
 
 
@@ -49,6 +46,8 @@ class Measurement:
         Why there is no value, or what failed.
     data : str
         Name of the data.
+    cure : mapping of str to object
+        Arguments of `fit` to change, with the values to try.
     """
 
     key: str
@@ -56,6 +55,7 @@ class Measurement:
     value: str = "-"
     reason: str = ""
     data: str = ""
+    cure: cures.Cure = field(default_factory=dict)
 
 
 def convergence(
@@ -75,7 +75,8 @@ def convergence(
         outcome = "not finite"
     else:
         outcome = "rising" if worst.matters else "converged"
-    yield Measurement("elbo", outcome, value)
+    cure = cures.more_epochs(chains) if outcome == "rising" else {}
+    yield Measurement("elbo", outcome, value, cure=cure)
     yield _scales(chains, gains)
 
 
@@ -89,13 +90,11 @@ def _scales(chains: Sequence[FittedChain], gains: Sequence[ElboGain]) -> Measure
     value = f"{gains[0].epochs} more epochs: {math.expm1(worst):+.0%}"
     if abs(worst) <= MAX_SCALE_CHANGE:
         return Measurement("scales", "converged", value)
-    history = chains[0].history
-    steps = max(LONGER * len(history.nelbo), MIN_STEPS_TO_TRY)
-    epochs = math.ceil(steps * history.n_epochs / len(history.nelbo))
-    return Measurement("scales", "moving", f"{value}; try epochs={epochs}")
+    cure = cures.more_epochs(chains, cures.LONGER)
+    return Measurement("scales", "moving", f"{value}; try {cures.in_words(cure)}", cure=cure)
 
 
-def skill(tree: xarray.DataTree) -> Measurement:
+def skill(tree: xarray.DataTree, cure: cures.Cure) -> Measurement:
     """Compare predictions with the best constant prediction, on the training data."""
     y = tree["observed_data"]["y"].values
     if _lacks_mean(tree):
@@ -118,7 +117,7 @@ def skill(tree: xarray.DataTree) -> Measurement:
         outcome = "collapsed"
     else:
         outcome = "weak" if explained < 0.3 else "learnt"
-    return Measurement("skill", outcome, value)
+    return Measurement("skill", outcome, value, cure=cure)
 
 
 def _lacks_mean(tree: xarray.DataTree) -> bool:
@@ -129,7 +128,7 @@ def _lacks_mean(tree: xarray.DataTree) -> bool:
     return bool(np.isfinite(tree["log_likelihood"]["y"].values).all())
 
 
-def weights_at_prior(by_layer: pd.DataFrame, has_learnt: bool) -> Measurement:
+def weights_at_prior(by_layer: pd.DataFrame, has_learnt: bool, cure: cures.Cure) -> Measurement:
     """Measure the share of weights that have learnt nothing."""
     share = float((by_layer["at_prior"] * by_layer["n"]).sum() / by_layer["n"].sum())
     noisy = float((by_layer["below_1"] * by_layer["n"]).sum() / by_layer["n"].sum())
@@ -137,16 +136,17 @@ def weights_at_prior(by_layer: pd.DataFrame, has_learnt: bool) -> Measurement:
         reason = "The prior does not factorise over the weights."
         return Measurement("weights_at_prior", "not measured", reason=reason)
     value = f"{share:.0%}, {noisy:.0%} with more noise than signal"
-    return Measurement("weights_at_prior", _outcome_of_idle(share, has_learnt), value)
+    return Measurement("weights_at_prior", _outcome_of_idle(share, has_learnt), value, cure=cure)
 
 
-def idle_units(posterior: HasChains, has_learnt: bool) -> Measurement:
+def idle_units(posterior: HasChains, has_learnt: bool, cure: cures.Cure) -> Measurement:
     """Measure the share of hidden units that contribute nothing."""
     share = dead_units(posterior)
     if share is None:
         reason = "There are no consecutive linear layers."
         return Measurement("dead_units", "not measured", reason=reason)
-    return Measurement("dead_units", _outcome_of_idle(share, has_learnt), f"{share:.0%}")
+    outcome = _outcome_of_idle(share, has_learnt)
+    return Measurement("dead_units", outcome, f"{share:.0%}", cure=cure)
 
 
 def _outcome_of_idle(share: float, has_learnt: bool) -> str:
@@ -194,7 +194,7 @@ def importance(chains: Sequence[FittedChain], tree: xarray.DataTree) -> Iterator
 def restarts(tree: xarray.DataTree) -> Measurement:
     """Compare the predictions of independent fits."""
     if tree["posterior"].sizes["chain"] < 2:
-        return Measurement("restarts", "single")
+        return Measurement("restarts", "single", cure={"restarts": cures.N_RESTARTS})
     if _lacks_mean(tree):
         return Measurement("restarts", "not measured", reason=NO_MEAN)
     by_name = rhat(tree)
@@ -225,8 +225,24 @@ def prior_scale(tree: xarray.DataTree) -> Iterator[Measurement]:
     yield Measurement("prior_scale", outcome, f"{ratio:.2g} times the spread of y")
 
 
+def kl_range(kl_weight: float, searched: tuple[float, float]) -> Measurement:
+    """Measure where a chosen KL weight lies in the range of those that were tried."""
+    low, high = searched
+    outcome, cure = "inside", dict[str, float]()
+    if kl_weight >= high:
+        outcome = "full" if high >= 1 else "highest"
+        cure = {"kl_weight": cures.rounded(min(2 * high, 1.0))}
+    elif kl_weight <= low:
+        outcome, cure = "lowest", {"kl_weight": cures.rounded(low / 2)}
+    value = f"{kl_weight:.3g}, chosen from {low:.3g} to {high:.3g}"
+    return Measurement("kl_weight", outcome, value, cure=cure)
+
+
 def calibration(
-    prediction: RegressionPrediction | ClassificationPrediction, y: ArrayLike, data: str
+    prediction: RegressionPrediction | ClassificationPrediction,
+    y: ArrayLike,
+    data: str,
+    chains: Sequence[FittedChain],
 ) -> Measurement:
     """Measure the coverage of intervals, or the calibration error of classes."""
     n = len(to_numpy(y))
@@ -234,14 +250,23 @@ def calibration(
         error = scores.ece(prediction, y)
         is_good = error < max(0.05, 2 / math.sqrt(n))
         value = f"{error:.1%} off on average ({data})"
-        return Measurement("class_calibration", "calibrated" if is_good else "off", value)
+        if is_good:
+            return Measurement("class_calibration", "calibrated", value)
+        accuracy = 1 - scores.error_rate(prediction, y)
+        if float(to_numpy(prediction.probs).max(-1).mean()) < accuracy:
+            return Measurement("class_calibration", "off", value)
+        remedy = cures.against_overconfidence(chains)
+        return Measurement("class_calibration", "overconfident", value, cure=remedy)
     share = scores.coverage(prediction, y, LEVEL)
     error = math.sqrt(LEVEL * (1 - LEVEL) / n)
+    cure: cures.Cure = {}
     if abs(share - LEVEL) < max(3 * error, 0.02):
         outcome = "calibrated"
+    elif share < LEVEL:
+        outcome, cure = "narrow", cures.against_overconfidence(chains)
     else:
-        outcome = "narrow" if share < LEVEL else "wide"
-    return Measurement("intervals", outcome, f"cover {share:.1%} of {n} ({data})")
+        outcome, cure = "wide", cures.more_epochs(chains)
+    return Measurement("intervals", outcome, f"cover {share:.1%} of {n} ({data})", cure=cure)
 
 
 def predictive_scores(

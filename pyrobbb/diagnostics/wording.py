@@ -16,12 +16,15 @@ LEVEL = 0.9
 class Phrase:
     """What one outcome of a check means, and what to do.
 
-    ``{reason}`` and ``{data}`` in the meaning are replaced by those of the measurement.
+    ``{reason}`` and ``{data}`` in the meaning are replaced by those of the measurement, and
+    ``{cure}`` in `remedy` by the arguments to change and the values to try. Without a known cure,
+    the advice is `advice` alone, otherwise `remedy` comes before it.
     """
 
     verdict: Verdict
     meaning: str
     advice: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ WORDING: dict[str, Wording] = {
                 "bad",
                 "Not converged: more epochs still raise the ELBO.",
                 "Fit longer: more epochs.",
+                remedy="Try {cure}.",
             ),
             "not finite": Phrase("bad", "The ELBO is not finite.", "Lower the learning rate."),
             "diverged": Phrase("bad", "The fit cannot be continued: {reason}"),
@@ -69,6 +73,7 @@ WORDING: dict[str, Wording] = {
                 "Too short a fit: more epochs still change the scales, and with them the epistemic "
                 "uncertainty.",
                 "Fit longer, or with more particles or larger batches.",
+                remedy="Try {cure}.",
             ),
         },
     ),
@@ -80,12 +85,13 @@ WORDING: dict[str, Wording] = {
                 "doubtful",
                 "The inputs explain little: noisy data, or a nearly collapsed posterior.",
                 "Compare with a network without priors.",
+                remedy="If y can be predicted, try {cure}.",
             ),
             "collapsed": Phrase(
                 "bad",
                 "Collapsed or underfitted: predictions are no better than a constant.",
-                "If y can be predicted, use a narrower network, a wider prior, or a longer "
-                "kl_warmup.",
+                "A narrower network, a wider prior or a longer kl_warmup may help too.",
+                remedy="If y can be predicted, try {cure}.",
             ),
             "not finite": Phrase("bad", "Predictions are not finite.", "Lower the learning rate."),
         },
@@ -102,7 +108,8 @@ WORDING: dict[str, Wording] = {
             "collapsed": Phrase(
                 "bad",
                 "Collapsed: nearly all weights have learnt nothing.",
-                "Use a narrower network or a longer kl_warmup.",
+                "A narrower network or a longer kl_warmup may help too.",
+                remedy="If y can be predicted, try {cure}.",
             ),
         },
     ),
@@ -118,7 +125,28 @@ WORDING: dict[str, Wording] = {
             "collapsed": Phrase(
                 "bad",
                 "Collapsed: hardly any unit has an outgoing weight with more signal than noise.",
-                "Use a narrower network or a longer kl_warmup.",
+                "A narrower network or a longer kl_warmup may help too.",
+                remedy="If y can be predicted, try {cure}.",
+            ),
+        },
+    ),
+    "kl_weight": Wording(
+        "chosen KL weight",
+        {
+            "inside": Phrase("good", "Larger and smaller weights predict held-out rows worse."),
+            "full": Phrase(
+                "good", "The whole KL divergence, as in the ELBO; no smaller is better."
+            ),
+            "lowest": Phrase(
+                "doubtful",
+                "The smallest weight that was tried: a smaller one may predict better.",
+                "A network of another width may do without.",
+                remedy="Try {cure}, or a range from there.",
+            ),
+            "highest": Phrase(
+                "doubtful",
+                "The largest weight that was tried: a larger one may predict better.",
+                remedy="Try {cure}, or a range up to there.",
             ),
         },
     ),
@@ -163,7 +191,7 @@ WORDING: dict[str, Wording] = {
             "single": Phrase(
                 "not measured",
                 "A single fit: R-hat between its own independent draws would always be 1.",
-                "Use fit(..., restarts=4).",
+                remedy="Use fit(..., {cure}).",
             ),
         },
     ),
@@ -185,16 +213,29 @@ WORDING: dict[str, Wording] = {
             "narrow": Phrase(
                 "bad",
                 "Too narrow: predictions are overconfident.",
-                "Use restarts, another likelihood, or fewer epochs.",
+                "Another likelihood may help, or fewer epochs.",
+                remedy="Try {cure}.",
             ),
-            "wide": Phrase("doubtful", "Too wide.", "Fit longer, or use another likelihood."),
+            "wide": Phrase(
+                "doubtful",
+                "Too wide.",
+                "Another likelihood may help.",
+                remedy="Fit longer: {cure}.",
+            ),
         },
     ),
     "class_calibration": Wording(
         "calibration of classes",
         {
             "calibrated": Phrase("good", "Probabilities are close to observed frequencies."),
-            "off": Phrase("doubtful", "Probabilities differ from observed frequencies."),
+            "off": Phrase(
+                "doubtful", "Probabilities are closer to equal than the observed frequencies."
+            ),
+            "overconfident": Phrase(
+                "doubtful",
+                "Overconfident: the most probable class is observed less often.",
+                remedy="Try {cure}.",
+            ),
         },
     ),
     "scores": Wording(
