@@ -11,6 +11,7 @@ from pyrobbb.diagnostics.measurements import kl_range
 from pyrobbb.diagnostics.wording import WORDING
 
 pytestmark = pytest.mark.arviz
+SLOW = pytest.mark.slow
 
 
 def noisy_rows(n, seed, n_inputs=3, sd=1.0):
@@ -35,7 +36,7 @@ COLLAPSED = {
 }
 
 
-@pytest.mark.parametrize("case", COLLAPSED)
+@pytest.mark.parametrize("case", [pytest.param("one layer", marks=SLOW), "two layers"])
 def test_a_collapsed_fit_is_cured_by_the_kl_weight_that_the_verdict_names(case):
     (x, y), hidden = COLLAPSED[case]
     network = BayesianNetwork(mlp(x.shape[1], hidden, 1, seed=0), priors.FanInNormal())
@@ -49,7 +50,7 @@ def test_a_collapsed_fit_is_cured_by_the_kl_weight_that_the_verdict_names(case):
     assert cured["dead_units"].verdict != "bad"
 
 
-@pytest.mark.parametrize(("n_inputs", "seed"), [(1, 0), (3, 1)])
+@pytest.mark.parametrize(("n_inputs", "seed"), [pytest.param(1, 0, marks=SLOW), (3, 1)])
 def test_an_overconfident_fit_is_cured_by_the_kl_weight_that_the_verdict_names(n_inputs, seed):
     (x, y), test = noisy_rows(100, seed, n_inputs), noisy_rows(400, seed + 10, n_inputs)
     network = BayesianNetwork(mlp(n_inputs, [50], 1, seed=0))
@@ -85,7 +86,7 @@ def test_a_short_fit_is_cured_by_the_epochs_that_the_verdict_names(short, good):
     assert examine(Posterior(good.chains[:1]), *noisy_sine())["elbo"].verdict == "good"
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=SLOW)])
 def test_a_good_fit_has_no_bad_verdict(seed):
     (x, y), test = noisy_sine(150, seed), noisy_sine(400, seed + 10)
     network = BayesianNetwork(mlp(1, [20], 1, "tanh", seed=seed))

@@ -24,7 +24,11 @@ def mode_of(network, x=X, y=Y, folder=None, **options):
     """Return the network at whose weights a fit with init="map" starts."""
     options = {"epochs": 20, "batch_size": 10, "seed": 1, "progress": False, **options}
     config = FitConfig(network, x, y, init="map", **options)
-    (start,), is_interrupted = find_modes(config, [ChainStart(network, 1, None)], folder)
+    (start,), is_interrupted = find_modes(
+        config,
+        [ChainStart(network, 1, None, config.kl_weights[0], config.rows_of_chains[0])],
+        folder,
+    )
     assert not is_interrupted
     return start.network
 
@@ -135,6 +139,17 @@ def test_restarts_have_modes_of_their_own_and_are_separate_fits():
         support.assert_same_fit(Posterior((chain,)), alone, rtol=1e-9)
     one_by_one = quick_fit(init="map", restarts=2, validation=(X, Y))
     assert not torch.equal(one_by_one.chains[0].guide.loc, one_by_one.chains[1].guide.loc)
+
+
+def test_chains_of_different_kl_weights_and_rows_start_at_modes_of_their_rows():
+    weights, rows = (0.1, 1.0), [np.arange(15), np.arange(8, 23)]
+    together = quick_fit(init="map", restarts=2, kl_weight=weights, rows=rows)
+    for r, chain in enumerate(together.chains):
+        start = small_network() if r == 0 else fresh_start(small_network(), 1 + r)
+        data, options = (X[rows[r]], Y[rows[r]]), {"seed": 1 + r, "kl_weight": weights[r]}
+        alone = quick_fit(start, *data, init="map", **options)
+        assert chain.settings == alone.settings
+        support.assert_same_fit(Posterior((chain,)), alone, rtol=1e-9)
 
 
 KILLED = {
