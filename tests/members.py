@@ -47,19 +47,81 @@ def around_density(name, fan_in):
     return td.Normal(loc, 0.4 * loc.abs())
 
 
-# By name: the prior, and the density of each element of a parameter, given the parameter's name and
-# the number of inputs of a unit; None for a point parameter.
+class PriorMember(NamedTuple):
+    """A prior, and what it should compute.
+
+    Attributes
+    ----------
+    prior : callable
+    density : callable
+        Density of each element of a parameter, given the parameter's name, the number of inputs of
+        a unit, and the scale if it is learnt; None for a point parameter.
+    scale : callable, optional
+        ``(name) -> (site, median, log_sd)`` of the learned scale of a parameter, or None.
+    """
+
+    prior: Callable
+    density: Callable
+    scale: Callable = lambda name: None
+
+
+def learned(argument, median, log_sd):
+    return lambda name: (f"{name}_{argument}", median, log_sd)
+
+
 PRIORS = {
-    "Normal": (priors.Normal(0.7, 0.1), lambda name, fan_in: normal(0.1, 0.7)),
-    "FanInNormal": (priors.FanInNormal(2), lambda name, fan_in: normal(0.0, 2 * fan_in**-0.5)),
-    "ScaleMixture": (priors.ScaleMixture(0.3, 1, 0.1), lambda name, fan_in: mixture(0.3, 1, 0.1)),
-    "Laplace": (priors.Laplace(0.5), lambda name, fan_in: td.Laplace(number(0.0), number(0.5))),
-    "StudentT": (priors.StudentT(3, 0.5), lambda name, fan_in: td.StudentT(3, 0, number(0.5))),
-    "Given": (given, given_density),
-    "Around": (around, around_density),
-    "ByName": (
+    "Normal": PriorMember(priors.Normal(0.7, 0.1), lambda name, fan_in: normal(0.1, 0.7)),
+    "FanInNormal": PriorMember(
+        priors.FanInNormal(2), lambda name, fan_in: normal(0.0, 2 * fan_in**-0.5)
+    ),
+    "ScaleMixture": PriorMember(
+        priors.ScaleMixture(0.3, 1, 0.1), lambda name, fan_in: mixture(0.3, 1, 0.1)
+    ),
+    "Laplace": PriorMember(
+        priors.Laplace(0.5), lambda name, fan_in: td.Laplace(number(0.0), number(0.5))
+    ),
+    "StudentT": PriorMember(
+        priors.StudentT(3, 0.5), lambda name, fan_in: td.StudentT(3, 0, number(0.5))
+    ),
+    "Given": PriorMember(given, given_density),
+    "Around": PriorMember(around, around_density),
+    "ByName": PriorMember(
         priors.ByName({"*.bias": None}, default=priors.Normal(2)),
         lambda name, fan_in: None if name.endswith("bias") else normal(0.0, 2.0),
+    ),
+    "Normal, scale learnt": PriorMember(
+        priors.Normal("learned", 0.1),
+        lambda name, fan_in, s: td.Normal(0.1, s),
+        learned("scale", 1.0, 1.0),
+    ),
+    "FanInNormal, gain learnt": PriorMember(
+        priors.FanInNormal(priors.Learned(2.0, 0.5)),
+        lambda name, fan_in, s: td.Normal(0.0, s * fan_in**-0.5),
+        learned("gain", 2.0, 0.5),
+    ),
+    "ScaleMixture, scale1 learnt": PriorMember(
+        priors.ScaleMixture(0.3, priors.Learned(0.5, 0.7), 0.05),
+        lambda name, fan_in, s: td.MixtureSameFamily(
+            td.Categorical(number([0.3, 0.7])), td.Normal(0.0, torch.stack([s, 0.1 * s]))
+        ),
+        learned("scale1", 0.5, 0.7),
+    ),
+    "Laplace, scale learnt": PriorMember(
+        priors.Laplace("learned"),
+        lambda name, fan_in, s: td.Laplace(0.0, s),
+        learned("scale", 1.0, 1.0),
+    ),
+    "StudentT, scale learnt": PriorMember(
+        priors.StudentT(3, "learned"),
+        lambda name, fan_in, s: td.StudentT(3, 0.0, s),
+        learned("scale", 1.0, 1.0),
+    ),
+    "ByName, some scales learnt": PriorMember(
+        priors.ByName({"0.*": priors.Normal("learned"), "2.bias": None}, priors.Normal(2)),
+        lambda name, fan_in, *s: (
+            td.Normal(0.0, *s) if s else None if name == "2.bias" else normal(0.0, 2.0)
+        ),
+        lambda name: (f"{name}_scale", 1.0, 1.0) if name.startswith("0.") else None,
     ),
 }
 

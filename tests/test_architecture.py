@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 # A package, or a module at the top level, imports only from those before it.
 FLOORS = [
     "_core",
-    "prior_around priors likelihoods datasets reference streams",
+    "priors likelihoods datasets reference streams",
     "model",
     "elbo",
     "engines",

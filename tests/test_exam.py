@@ -77,7 +77,7 @@ class Candidate:
 
     def __init__(self, prior, member, guide):
         self.member = LIKELIHOODS[member]
-        a_prior, self.prior_of = PRIORS[prior]
+        a_prior, self.prior_of, self.scale_of = PRIORS[prior]
         make_guide, self.q_of = GUIDES[guide]
         net = mlp(3, [4], self.member.n_units, "tanh", seed=0).double()
         self.network = BayesianNetwork(net, a_prior, self.member.likelihood)
@@ -92,6 +92,15 @@ class Candidate:
     def learnt(self):
         points = [point for _, point in self.network.point_parameters()]
         return [*self.guide.parameters(), *points]
+
+    def scales(self):
+        """Return the sites of the learned scales by the name of the parameter."""
+        learned = {n: self.scale_of(n) for n, _ in self.network.net.named_parameters()}
+        self.log_scale_of = {
+            site: (number(median).log(), number(log_sd))
+            for site, median, log_sd in filter(None, learned.values())
+        }
+        return {name: scale[0] for name, scale in learned.items() if scale}
 
     def loss(self, rows=slice(None), n_data=None):
         """Return Pyro's negative ELBO, with the same noise in each call."""
@@ -110,9 +119,13 @@ class Candidate:
         output = hidden @ w["2.weight"].T + w["2.bias"]
         z = None
         log_q_minus_log_p = number(0.0)
+        scales = self.scales()
         for name, value in draws.items():
-            if name in dict(self.network.net.named_parameters()):
-                u, p = value, self.prior_of(name, math.prod(value.shape[1:]))
+            if name in scales.values():
+                u, p = value.log(), td.Normal(*self.log_scale_of[name])
+            elif name in dict(self.network.net.named_parameters()):
+                scale = [draws[scales[name]]] if name in scales else []
+                u, p = value, self.prior_of(name, math.prod(value.shape[1:]), *scale)
             else:  # of log z, as the factor 1 / z in both densities of z cancels
                 z = value
                 medians, log_sd = self.member.latent
@@ -130,11 +143,13 @@ def candidate(prior, member, guide):
 
 @crossed("prior", "member", "guide")
 def test_the_sites_are_those_that_have_a_density(candidate):
+    scales = candidate.scales()
     expected = {
         name
         for name, parameter in candidate.network.net.named_parameters()
-        if candidate.prior_of(name, math.prod(parameter.shape[1:])) is not None
+        if name in scales or candidate.prior_of(name, math.prod(parameter.shape[1:])) is not None
     }
+    expected |= set(scales.values())
     latent = candidate.guide(candidate.x, candidate.y).keys() - expected
     assert expected | latent == {site.name for site in candidate.network.latent_sites()}
     assert len(latent) == (candidate.member.latent is not None)

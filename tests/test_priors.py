@@ -18,6 +18,7 @@ from pyrobbb.priors import (
     FanInNormal,
     Given,
     Laplace,
+    Learned,
     Normal,
     ScaleMixture,
     ScaleMixtureNormal,
@@ -258,6 +259,53 @@ def test_an_argument_must_be_a_number(prior, argument, value):
     message = re.escape(f"`{argument}` must be a number, got {value!r}.")
     with pytest.raises(TypeError, match=message):
         prior(**{argument: value})
+
+
+LEARNABLE = [(family, family.argument) for family in (Normal, FanInNormal, Laplace, StudentT)]
+LEARNABLE.append((ScaleMixture, "scale1"))
+
+
+@pytest.mark.parametrize(("prior", "argument"), LEARNABLE)
+def test_a_learned_scale_has_the_default_hyperprior_or_a_given_one(prior, argument):
+    assert prior(**{argument: "learned"}) == prior(**{argument: Learned(1.0, 1.0)})
+    narrow = prior(**{argument: Learned(0.3, log_sd=0.2)})
+    assert narrow != prior(**{argument: "learned"})
+    hyperprior = narrow.learned.hyperprior(torch.zeros(2, dtype=torch.float64))
+    s = np.array([0.01, 0.3, 4.0])
+    expected = scipy.stats.lognorm(0.2, scale=0.3).logpdf(s)
+    np.testing.assert_allclose(hyperprior.log_prob(torch.as_tensor(s)), expected)
+    assert prior().learned is None
+    assert narrow.site("0.weight") == f"0.weight_{argument}"
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (3, 4)])
+@pytest.mark.parametrize(("prior", "argument"), LEARNABLE)
+def test_the_prior_given_draws_of_the_scale_is_the_prior_of_that_scale(prior, argument, shape):
+    options = {"scale2": 0.1} if prior is ScaleMixture else {}
+    w = torch.randn(2, *shape, dtype=torch.float64)
+    given = prior(**{argument: Learned(0.5)}, **options).given(w[0], torch.tensor([0.2, 3.0]))
+    assert (given.batch_shape, given.event_shape) == ((2,), shape)
+    for i, s in enumerate([0.2, 3.0]):
+        scaled = {"scale2": 0.1 * s / 0.5} if options else {}
+        fixed = prior(**{argument: s}, **scaled)("weight", w[0])
+        torch.testing.assert_close(given.log_prob(w)[i], fixed.log_prob(w[i]), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("prior", "argument"),
+    [(Normal, "loc"), (StudentT, "df"), (ScaleMixture, "pi"), (ScaleMixture, "scale2")],
+)
+@pytest.mark.parametrize("value", ["learned", Learned()])
+def test_only_scales_can_be_learnt(prior, argument, value):
+    with pytest.raises(TypeError, match=f"`{argument}` must be a number, got "):
+        prior(**{argument: value})
+
+
+@pytest.mark.parametrize("argument", ["median", "log_sd"])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+def test_a_hyperprior_needs_positive_numbers(argument, value):
+    with pytest.raises(ValueError, match=f"`{argument}` must be "):
+        Learned(**{argument: value})
 
 
 @pytest.mark.parametrize("pi", [0, 1, -0.1, 1.5])

@@ -90,8 +90,12 @@ def _log_noise_terms(
 def _reference_prior(prior: Any, name: str, parameter: Tensor) -> reference.Prior:
     while isinstance(prior, priors.ByName):
         prior = prior.choice(name)
+    if priors.scale_family(prior, name):
+        raise NotCoveredError("it does not implement learned scales of a prior")
     if isinstance(prior, priors.ScaleMixture):
-        return reference.MixturePrior(prior.pi, prior.scale1, prior.scale2)
+        base = base_of(prior(name, parameter))
+        first = (float(v.flatten()[0]) for v in (base.pi, base.scale1, base.scale2))
+        return reference.MixturePrior(*first)
     if isinstance(prior, priors.Normal | priors.FanInNormal):
         normal = base_of(prior(name, parameter))
         return reference.GaussianPrior(

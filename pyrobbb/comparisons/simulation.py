@@ -31,8 +31,9 @@ class SBC:
     Attributes
     ----------
     ranks : dict of str to ndarray of shape (n_sims, ...)
-        How many of `n_draws` draws are below the true value: for each latent site of the
-        likelihood, the outputs at the probes (``output``), and the log joint density (``lp``).
+        How many of `n_draws` draws are below the true value: for each latent site that is no
+        weight (noise, learned scales), the outputs at the probes (``output``), and the log joint
+        density (``lp``).
     n_draws : int
     seed : int
     """
@@ -166,7 +167,7 @@ def _quantities(
     with evaluating(network), torch.no_grad():
         log_likelihood = _distribution(network, draws, x).log_prob(y)
         return {
-            **network.latents_of(draws),
+            **network.hyperparameters_of(draws),
             "output": network.output(draws, probes).squeeze(-1),
             "lp": network.log_prior(draws, x) + log_likelihood.double().sum(1),
         }

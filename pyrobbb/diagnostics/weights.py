@@ -32,7 +32,8 @@ def layers(posterior: HasChains) -> pd.DataFrame:
     DataFrame
         One row per parameter, over all chains: ``n``, the number of weights; ``snr``, the median
         of ``|mean| / sd``; ``below_1``, the share of weights with more noise than signal; ``kl``,
-        the mean KL divergence from the prior, in nats per weight; ``at_prior``, the share of
+        the mean KL divergence from the prior, at the posterior median of a learned scale, in nats
+        per weight; ``at_prior``, the share of
         weights whose KL divergence is below 0.05 nats. The last two are NaN for priors that
         do not factorise over the weights. A pruned weight has an snr of 0 and an infinite KL
         divergence.
@@ -42,6 +43,7 @@ def layers(posterior: HasChains) -> pd.DataFrame:
     chains = posterior.chains
     parameters = [dict(chain.network.bayesian_parameters()) for chain in chains]
     moments = [_moments(chain) for chain in chains]
+    scales = [_median_scales(chain) for chain in chains]
     rows = {}
     for name, parameter in parameters[0].items():
         loc = torch.stack([by_name[name][0] for by_name in moments])
@@ -49,7 +51,9 @@ def layers(posterior: HasChains) -> pd.DataFrame:
         snr = torch.where(scale == 0, 0.0, loc.abs() / scale)
         kl = torch.stack(
             [
-                _kl_of_weights(chain.network.prior(name, by_name[name]), loc[i], scale[i])
+                _kl_of_weights(
+                    chain.network.prior_given(name, by_name[name], scales[i]), loc[i], scale[i]
+                )
                 for i, (chain, by_name) in enumerate(zip(chains, parameters, strict=True))
             ]
         )
@@ -91,6 +95,13 @@ def _moments(chain: FittedChain) -> dict[str, tuple[Tensor, Tensor]]:
         return {name: (loc[name].double(), scale[name].double()) for name in loc}
     draws = draws_of((chain,), 500, seed=0)
     return {name: (d.double().mean(0), d.double().std(0)) for name, d in draws.items()}
+
+
+def _median_scales(chain: FittedChain) -> dict[str, Tensor]:
+    """Return the posterior median of each learned scale of the prior."""
+    sites = [scale.site for scale in chain.network.learned_scales().values()]
+    draws = draws_of((chain,), 500, seed=0) if sites else {}
+    return {site: draws[site].median(0).values for site in sites}
 
 
 def _kl_of_weights(prior: Any, loc: Tensor, scale: Tensor) -> Tensor:

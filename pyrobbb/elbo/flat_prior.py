@@ -17,6 +17,7 @@ from torch.linalg import vecdot
 from torch.nn.functional import softplus
 
 from ..likelihoods import HALF_LOG_2PI, base_of
+from ..model.scales import LearnedScale
 from ..model.sites import is_real
 from ..priors import ScaleMixtureNormal
 
@@ -31,10 +32,10 @@ class Segment(Protocol):
         """Compute -log p(u), summed over the last dimension, and its gradient."""
         ...
 
-    def kl(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    def kl(self, loc: Tensor, scale: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute KL(N(loc, scale) || prior), summed, and its gradients w.r.t. loc and scale.
 
-        Return None if it has no closed form.
+        In closed form, or sampled at loc + scale * noise if there is none; see `FlatPrior.kl`.
         """
         ...
 
@@ -52,7 +53,7 @@ class NormalSegment:
         gradient = centred * self.scale**-2
         return 0.5 * vecdot(centred, gradient) + self._constant(), gradient
 
-    def kl(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def kl(self, loc: Tensor, scale: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         z, ratio = (loc - self.loc) / self.scale, scale / self.scale
         kl = (0.5 * (z * z + ratio * ratio) - ratio.log()).sum(-1) - 0.5 * self.n
         return kl, z / self.scale, ratio / self.scale - 1 / scale
@@ -86,8 +87,8 @@ class MixtureSegment:
         neg_log_prob = (0.5 * wide**-2 * squares - softplus(log_odds)).sum(-1) + self.n * constant
         return neg_log_prob, u * (wide**-2 + drop * torch.sigmoid(log_odds))
 
-    def kl(self, loc: Tensor, scale: Tensor) -> None:
-        return None
+    def kl(self, loc: Tensor, scale: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return _sampled_kl(self, loc, scale, noise)
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,9 @@ class AutogradSegment:
             (gradient,) = torch.autograd.grad(neg_log_prob.sum(), u)
         return neg_log_prob.detach(), gradient
 
-    def kl(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    def kl(self, loc: Tensor, scale: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if not is_real(self.distribution.support):
-            return None
+            return _sampled_kl(self, loc, scale, noise)
         with torch.enable_grad():
             loc, scale = loc.detach().requires_grad_(), scale.detach().requires_grad_()
             shape = (*loc.shape[:-1], *self.shape)
@@ -121,10 +122,60 @@ class AutogradSegment:
             try:
                 kl = torch.distributions.kl_divergence(q, base_of(self.distribution))
             except NotImplementedError:
-                return None
+                return _sampled_kl(self, loc.detach(), scale.detach(), noise)
             kl = _sum_from(kl, loc.dim() - 1)
             d_loc, d_scale = torch.autograd.grad(kl.sum(), (loc, scale))
         return kl.detach(), d_loc, d_scale
+
+
+@dataclass(frozen=True)
+class ScaledSegment:
+    """The log of a learned scale, then weights whose prior has this scale.
+
+    With t the log of the scale, z = loc + (w - loc) exp(-t) has the prior at scale 1. The KL
+    divergence of w from its prior is that of z, given t, which is drawn: as in Pyro's
+    `TraceMeanField_ELBO`, it has a closed form given the draw of the scale.
+    """
+
+    hyperprior: Segment
+    standard: Segment
+    """The prior of the weights at scale 1."""
+    loc: float
+    n: int
+    """Number of weights."""
+
+    def neg_log_prob_and_gradient(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        t, w = u.split([1, self.n], dim=-1)
+        of_t, d_t = self.hyperprior.neg_log_prob_and_gradient(t)
+        shrink = torch.exp(-t)
+        centred = shrink * (w - self.loc)
+        of_z, d_z = self.standard.neg_log_prob_and_gradient(centred + self.loc)
+        d_t = d_t + self.n - vecdot(centred, d_z).unsqueeze(-1)
+        return of_t + of_z + self.n * t.squeeze(-1), torch.cat([d_t, shrink * d_z], -1)
+
+    def kl(self, loc: Tensor, scale: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        many = noise.dim() > loc.dim()
+        (t_loc, w_loc), (t_scale, w_scale), (t_noise, w_noise) = (
+            tensor.split([1, self.n], dim=-1) for tensor in (loc, scale, noise)
+        )
+        kl_of_t, t_d_loc, t_d_scale = self.hyperprior.kl(t_loc, t_scale, t_noise)
+        if many:
+            t_loc, t_scale, w_loc, w_scale = (
+                tensor.unsqueeze(-2) for tensor in (t_loc, t_scale, w_loc, w_scale)
+            )
+        shrink = torch.exp(-(t_loc + t_scale * t_noise))
+        centred, z_scale = shrink * (w_loc - self.loc), shrink * w_scale
+        kl, z_d_loc, z_d_scale = self.standard.kl(centred + self.loc, z_scale, w_noise)
+        d_t = -(vecdot(centred, z_d_loc) + vecdot(z_scale, z_d_scale)).unsqueeze(-1)
+        of_t, of_w = (d_t, d_t * t_noise), (shrink * z_d_loc, shrink * z_d_scale)
+        if many:
+            kl = kl.mean(-1)
+            of_t, of_w = ((d_loc.mean(-2), d_scale.mean(-2)) for d_loc, d_scale in (of_t, of_w))
+        d_loc, d_scale = (
+            torch.cat([of_hyperprior + d_t, d_w], -1)
+            for of_hyperprior, d_t, d_w in zip((t_d_loc, t_d_scale), of_t, of_w, strict=True)
+        )
+        return kl_of_t + kl, d_loc, d_scale
 
 
 @dataclass(frozen=True)
@@ -134,14 +185,20 @@ class FlatPrior:
     segments: tuple[tuple[int, Segment], ...]
 
     @classmethod
-    def of(cls, sites: Iterable[tuple[TorchDistribution, torch.Size]], like: Tensor) -> FlatPrior:
+    def of(
+        cls, sites: Iterable[tuple[TorchDistribution | LearnedScale, torch.Size]], like: Tensor
+    ) -> FlatPrior:
         """Build the joint prior from the priors of sites and their shapes in unconstrained space.
 
-        Adjacent segments of the same family are joined. Their parameters are converted to the dtype
-        and device of `like`.
+        A site whose prior is a `LearnedScale` is preceded by the log of its scale. Adjacent
+        segments of the same family are joined. Their parameters are converted to the dtype and
+        device of `like`.
         """
         segments: list[tuple[int, Segment]] = []
         for prior, shape in sites:
+            if isinstance(prior, LearnedScale):
+                segments.append((1 + shape.numel(), _scaled_segment(prior, shape, like)))
+                continue
             segment = _segment_of(prior, shape, like)
             if segments and (joined := _join(segments[-1][1], segment, like)) is not None:
                 segments[-1] = (segments[-1][0] + shape.numel(), joined)
@@ -171,8 +228,7 @@ class FlatPrior:
         sizes = [n for n, _ in self.segments]
         split = (tensor.split(sizes, dim=-1) for tensor in (loc, scale, noise))
         results = [
-            segment.kl(*part[:2]) or _sampled_kl(segment, *part)
-            for (_, segment), *part in zip(self.segments, *split, strict=True)
+            segment.kl(*part) for (_, segment), *part in zip(self.segments, *split, strict=True)
         ]
         kls, d_locs, d_scales = zip(*results, strict=True)
         return torch.stack(kls).sum(0), torch.cat(d_locs, dim=-1), torch.cat(d_scales, dim=-1)
@@ -209,6 +265,16 @@ def _segment_of(prior: TorchDistribution, shape: torch.Size, like: Tensor) -> Se
         if len(numbers) == 3:
             return MixtureSegment(numbers[0], numbers[1], numbers[2], n)
     return AutogradSegment(_unchecked(prior), shape)
+
+
+def _scaled_segment(scale: LearnedScale, shape: torch.Size, like: Tensor) -> ScaledSegment:
+    loc = getattr(base_of(scale.standard), "loc", None)
+    return ScaledSegment(
+        _segment_of(scale.hyperprior, torch.Size([1]), like),
+        _segment_of(scale.standard, shape, like),
+        0.0 if loc is None else float(loc.flatten()[0]),
+        shape.numel(),
+    )
 
 
 def _unchecked(distribution: Any) -> Any:

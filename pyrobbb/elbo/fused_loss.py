@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import transforms
 from torch.nn.functional import softplus
 
 from ..model.guides import MIN_SCALE, MeanFieldGuide, initial_loc_and_scale, scale_of
@@ -84,16 +85,20 @@ class FusedLoss:
         self._guide = guide
         self._closed_form_kl = closed_form_kl
         nll = NetworkNll(network, guide)
-        self._to_support = nll.to_support
+        self._to_support = nll.to_support | dict.fromkeys(nll.scales, transforms.ExpTransform())
         self._nll: NllEstimator = (
             SharedDraws(nll) if estimator == "reparam" else PerExampleDraws(nll, estimator)
         )
-        priors: dict[str, Any] = {n: network.prior(n, p) for n, p in network.bayesian_parameters()}
+        priors: dict[str, Any] = dict(network.learned_scales())  # each with the site of its scale
+        for name, parameter in network.bayesian_parameters():
+            if name not in priors:
+                priors[name] = network.prior(name, parameter)
         priors |= getattr(network.likelihood, "latents", None) or {}
         if any(_is_learnt(prior) for prior in priors.values()):
             raise CannotFuseError("the prior has learnt parameters")
         self._prior = FlatPrior.of(
-            [(priors[name], shape) for name, shape in guide.shapes.items()], like=guide.loc
+            [(priors[name], shape) for name, shape in guide.shapes.items() if name in priors],
+            like=guide.loc,
         )
 
     def noise(self, n_particles: int = 1) -> Tensor:

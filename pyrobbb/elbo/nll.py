@@ -95,10 +95,11 @@ class NetworkNll:
         self.sites = list(guide.shapes)
         self.weights = [name for name, _ in network.bayesian_parameters()]
         self.points = [name for name, _ in network.point_parameters()]
+        self.scales = [scale.site for scale in network.learned_scales().values()]
         self.to_support = {
             name: biject_to(guide.supports[name])
             for name in guide.shapes
-            if name not in self.weights
+            if name not in self.weights and name not in self.scales
         }
         self._call = FunctionalCall(network.net, [*self.weights, *self.points])
 

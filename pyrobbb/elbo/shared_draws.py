@@ -100,13 +100,14 @@ class SharedDraws:
         assert self._layers is not None
         values = self._nll.split(u)
         latents = {name: values.pop(name) for name in self._nll.to_support}
+        unused = {name: torch.zeros_like(values.pop(name)) for name in self._nll.scales}
         values.update(zip(self._nll.points, points, strict=True))
         hidden: list[Tensor] = []
         output = run_layers(self._layers, values, x, hidden=hidden)
         nll, d_output, gradients = closed_form(
             self._network.likelihood, output, latents, y, weight, row_weight
         ) or self._output_gradients(output, latents, y, weight, row_weight)
-        gradients |= gradients_of_layers(self._layers, values, hidden, d_output)
+        gradients |= gradients_of_layers(self._layers, values, hidden, d_output) | unused
         flat = [gradients[name].reshape((*u.shape[:-1], -1)) for name in self._nll.sites]
         d_points = tuple(gradients[name] for name in self._nll.points)
         return NllGradients(nll, torch.cat(flat, -1), d_points)

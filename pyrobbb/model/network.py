@@ -15,7 +15,7 @@ from torch.distributions import constraints
 
 from .._core.arrays import ArrayLike
 from ..likelihoods import Gaussian, Likelihood, as_observed, check_shape, log_density
-from ..priors import ByName, Prior, ScaleMixture, fan_in
+from ..priors import ByName, Prior, ScaleMixture, fan_in, scale_family
 from .callables import check_callable
 from .inputs import prepare_inputs, prepare_targets
 from .jit import as_constants
@@ -28,6 +28,7 @@ from .observation import (
     one_per_row,
     weighted,
 )
+from .scales import LearnedScale, drawn_prior, learned_scales
 from .sites import LatentSite, param_site, start_of, traced_latents
 from .supported import (
     check_module,
@@ -58,7 +59,8 @@ class BayesianNetwork(nn.Module):
     net : nn.Module
         Any module that maps x, shape (n, ...), to an output of shape (n, ...).
     prior : callable
-        ``(name, parameter) -> distribution or None``; see `pyrobbb.priors`. By default
+        ``(name, parameter) -> distribution or None``; see `pyrobbb.priors`. A scale that is learnt
+        is a latent site before that of its parameter, such as ``"0.weight_scale"``. By default
         ``ScaleMixture(0.5, 1.0, 0.1)``.
     likelihood : callable
         ``output -> distribution``; see `pyrobbb.likelihoods`. By default `Gaussian` with learnt
@@ -135,11 +137,10 @@ class BayesianNetwork(nn.Module):
         """
         with as_constants():
             bayesian, of_points = self.bayesian_parameters(), self.point_parameters()
-        weights = {}
-        for name, parameter in bayesian:
-            with as_constants():
-                prior = self.prior(name, parameter)
-            weights[name] = pyro.sample(name, prior)
+        weights = {
+            name: pyro.sample(name, drawn_prior(self.prior, name, parameter))
+            for name, parameter in bayesian
+        }
         points = {name: param_site(f"net.{name}", p) for name, p in of_points}
         with self.autocasting(x) as restored:
             output, n_batch = self._vectorized.over_batch(self.net, weights, points, x)
@@ -187,8 +188,10 @@ class BayesianNetwork(nn.Module):
         key = name, parameter.requires_grad
         if key not in self._decisions:
             latents = getattr(self.likelihood, "latents", None) or ()
+            named = dict(self.net.named_parameters())
+            scales = (f.site(n) for n in named if (f := scale_family(self.prior, n)))
             self._decisions[key] = has_prior(
-                self.prior, name, parameter, reserved=("y", "data", *latents)
+                self.prior, name, parameter, reserved=("y", "data", *latents, *scales)
             )
         return self._decisions[key]
 
@@ -255,10 +258,39 @@ class BayesianNetwork(nn.Module):
         """
         return distribution_given(self.likelihood, output, latents)
 
-    def latents_of(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the draws of the likelihood's latent sites, without those of weights."""
+    def learned_scales(self) -> dict[str, LearnedScale]:
+        """Return the learned scales of the prior, by the name of the parameter."""
+        return learned_scales(self.prior, self.bayesian_parameters())
+
+    def prior_given(
+        self, name: str, parameter: Tensor, draws: Mapping[str, Tensor]
+    ) -> TorchDistribution:
+        """Return the prior of a Bayesian parameter under draws of its scale, if that is learnt.
+
+        Parameters
+        ----------
+        name : str
+        parameter : Tensor
+        draws : mapping of str to Tensor of shape (*batch, *site)
+            Draws of latent sites. If the scale is not among the sites, the batch shape of the prior
+            is ().
+        """
+        family = scale_family(self.prior, name)
+        if family is None:
+            prior: TorchDistribution = self.prior(name, parameter)
+            return prior
+        return family.given(parameter, draws[family.site(name)].to(parameter))
+
+    def hyperparameters_of(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the draws of all latent sites but the weights: learned scales and noise."""
         weights = {name for name, _ in self.bayesian_parameters()}
         return {name: value for name, value in draws.items() if name not in weights}
+
+    def latents_of(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the draws of the likelihood's latent sites alone."""
+        scales = {scale.site for scale in self.learned_scales().values()}
+        others = self.hyperparameters_of(draws)
+        return {name: value for name, value in others.items() if name not in scales}
 
     def log_prior(self, draws: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Compute the log prior density of draws of all latent sites, in nats.
@@ -273,7 +305,8 @@ class BayesianNetwork(nn.Module):
         -------
         Tensor of shape (n_draws,), float64
         """
-        priors = {name: self.prior(name, p) for name, p in self.bayesian_parameters()}
+        priors = {name: self.prior_given(name, p, draws) for name, p in self.bayesian_parameters()}
+        priors |= {scale.site: scale.hyperprior for scale in self.learned_scales().values()}
         priors |= getattr(self.likelihood, "latents", None) or {}
         parts = [log_density(prior, draws[name]) for name, prior in priors.items()]
         unlisted = {name: value for name, value in draws.items() if name not in priors}
@@ -290,11 +323,14 @@ class BayesianNetwork(nn.Module):
             Any input. Needed only if the likelihood is a custom callable that draws latent sites
             and does not list them in `latents`.
         """
-        sites = [
-            LatentSite(name, parameter.detach().clone(), constraints.real, fan_in(parameter))
-            for name, parameter in self.bayesian_parameters()
-        ]
-        like = sites[0].start
+        scales, sites = self.learned_scales(), []
+        for name, parameter in self.bayesian_parameters():
+            if scale := scales.get(name):
+                start = start_of(scale.hyperprior).to(parameter)
+                sites.append(LatentSite(scale.site, start, scale.hyperprior.support, 1))
+            start = parameter.detach().clone()
+            sites.append(LatentSite(name, start, constraints.real, fan_in(parameter)))
+        like = sites[-1].start
         latents = getattr(self.likelihood, "latents", None)
         if latents is None and x is not None:
             latents = traced_latents(self.likelihood, self._prepare_inputs(x)[1])

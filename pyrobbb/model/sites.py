@@ -31,11 +31,10 @@ class LatentSite:
     name : str
     start : Tensor
         Initial value for a guide, in the constrained space of the site: the current value of a
-        weight, or the prior median of a latent site of the likelihood.
+        weight, or the prior median of a learned scale or of a latent site of the likelihood.
     support : constraint
     fan_in : int
-        Number of inputs to one unit (see `pyrobbb.priors.fan_in`); 1 for a latent site of the
-        likelihood.
+        Number of inputs to one unit (see `pyrobbb.priors.fan_in`); 1 for a site that is no weight.
     """
 
     name: str

@@ -13,8 +13,9 @@ from torch.nn.parameter import is_lazy
 
 from .._core.global_state import global_state_locked, isolated_from_pyro
 from .._core.messages import shown
-from ..priors import Prior
+from ..priors import Prior, scale_family
 from .callables import called, check_distribution
+from .scales import prior_at_start
 from .sites import is_real
 
 DTYPES = (torch.float32, torch.float64)
@@ -103,7 +104,7 @@ def has_prior(prior: Prior, name: str, parameter: nn.Parameter, reserved: Iterab
             "draws of it: remove the hook."
         )
     with global_state_locked(), poutine.block():
-        distribution = called("prior", repr(name), prior, name, parameter)
+        distribution = called("prior", repr(name), prior_at_start, prior, name, parameter)
     if distribution is not None:
         check_prior(distribution, name, parameter)
     return distribution is not None
@@ -112,9 +113,12 @@ def has_prior(prior: Prior, name: str, parameter: nn.Parameter, reserved: Iterab
 def check_priors_are_fixed(prior: Any, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
     """Raise a ValueError if a prior has latent sites or learnable tensors, or is random.
 
-    A guide of the weights would not include them.
+    A guide of the weights would not include them. It includes the learned scales of
+    `pyrobbb.priors`.
     """
     for name, parameter in parameters:
+        if scale_family(prior, name):
+            continue
         with isolated_from_pyro(), poutine.trace() as tracer:
             one = prior(name, parameter)
         with isolated_from_pyro():
@@ -130,7 +134,7 @@ def check_priors_are_fixed(prior: Any, parameters: Iterable[tuple[str, nn.Parame
             continue
         raise ValueError(
             f"`prior` has {found} for {name!r}, which would not be inferred: a prior must be "
-            "fixed, so pass numbers."
+            "fixed, so pass numbers, or scale='learned' to one of pyrobbb.priors."
         )
 
 

@@ -60,6 +60,8 @@ def plot_snr(posterior: Posterior, *, ax: Axes | None = None, n_draws: int = 200
 def plot_weights(posterior: Posterior, name: str, *, ax: Axes | None = None) -> Axes:
     """Plot the posterior of all weights of one parameter, pooled, against their prior.
 
+    Where the scale of the prior is learnt, its density is averaged over the posterior of the scale.
+
     Parameters
     ----------
     posterior : Posterior
@@ -73,7 +75,8 @@ def plot_weights(posterior: Posterior, name: str, *, ax: Axes | None = None) -> 
     parameters = dict(network.bayesian_parameters())
     if name not in parameters:
         raise ValueError(f"`name` must be one of {', '.join(parameters)}, got {name!r}.")
-    draws = posterior.draws(100, seed=0)[name].reshape((100, -1))
+    sites = posterior.draws(100, seed=0)
+    draws = sites[name].reshape((100, -1))
     values, means = flatten(draws), flatten(draws.mean(0))
     if not values.any():
         raise ValueError(f"`name` {name!r} has no weights left to plot: all are pruned.")
@@ -84,7 +87,7 @@ def plot_weights(posterior: Posterior, name: str, *, ax: Axes | None = None) -> 
     ax.hist(
         means, bins, density=True, histtype="step", color=ACCENT, lw=1.5, label="posterior means"
     )
-    prior = base_of(network.prior(name, parameters[name]))
+    prior = base_of(network.prior_given(name, parameters[name], sites))
     grid = torch.linspace(-limit, limit, 401)
     densities = [
         prior.log_prob(v.expand(prior.batch_shape)).exp().double().mean() for v in grid.to(draws)

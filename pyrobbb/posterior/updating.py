@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
+import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -41,7 +43,9 @@ def update(
     """Update a posterior with further rows, using it as their prior, without the earlier rows.
 
     As the posterior is an approximation, the result is close but not equal to a fit to all rows at
-    once, and depends on the order of the rows.
+    once, and depends on the order of the rows. Learned scales of the prior keep their posterior:
+    under a mean-field posterior they are independent of the weights, and further rows say nothing
+    of them.
 
     Parameters
     ----------
@@ -84,13 +88,17 @@ def update(
         epochs = math.ceil(UPDATE_STEPS / _batches_per_epoch(x, batch_size))
     checkpoint = options.pop("checkpoint", None)
     priors = [as_prior(chain) for chain in posterior.chains]  # raises before the first update
+    starts = [
+        _with_sites_of(chain, prior, [chain.guide])
+        for chain, prior in zip(posterior.chains, priors, strict=True)
+    ]
     updated: list[FittedChain] = []
-    for i, (chain, prior) in enumerate(zip(posterior.chains, priors, strict=True)):
+    for i, (chain, prior, start) in enumerate(zip(posterior.chains, priors, starts, strict=True)):
         later = fit(
             prior,
             x,
             y,
-            start=Posterior((chain,)),
+            start=Posterior((start,)),
             epochs=epochs,
             batch_size=batch_size,
             kl_warmup=0.0,
@@ -100,7 +108,9 @@ def update(
         )
         network = later.network
         network.prior, network.likelihood = chain.network.prior, chain.network.likelihood
-        updated += later.chains
+        updated += [
+            _with_sites_of(done, network, [chain.guide, done.guide]) for done in later.chains
+        ]
     return Posterior(tuple(updated))
 
 
@@ -144,6 +154,25 @@ def as_prior(chain: FittedChain) -> BayesianNetwork:
         for name in likelihood.latents
     }
     return BayesianNetwork(network.net, prior, _WithLatents(likelihood, latents))
+
+
+def _with_sites_of(
+    chain: FittedChain, network: BayesianNetwork, guides: Sequence[Any]
+) -> FittedChain:
+    """Return a chain whose guide has the latent sites of a network.
+
+    Each site is that of the last of the guides which has it.
+    """
+    if not chain.network.learned_scales() and not network.learned_scales():
+        return chain
+    guide = MeanFieldGuide(network, chain.example)
+    for part in ("loc", "rho"):
+        values: dict[str, Tensor] = {}
+        for source in guides:
+            values |= source.split(getattr(source, part).detach())
+        flat = torch.cat([values[site].flatten() for site in guide.shapes])
+        getattr(guide, part).data.copy_(flat)
+    return dataclasses.replace(chain, guide=guide)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import likelihoods, priors
 from ..model.mlp import ACTIVATIONS, MLPSpec
 from ..model.network import BayesianNetwork
-from ..priors import ByName
+from ..priors import ByName, Learned
 from .strict_json import as_json, check_fields, prefix_errors
 
 PARTS: dict[str, ModuleType] = {"prior": priors, "likelihood": likelihoods}
@@ -32,7 +32,10 @@ def describe(where: str, part: Any, tensors: dict[str, Tensor]) -> dict[str, Any
         The tensors among the parameters are added to it; the description refers to them by name.
     """
 
-    def refer(name: str, value: Any) -> dict[str, str]:
+    def refer(name: str, value: Any) -> dict[str, Any]:
+        if isinstance(value, Learned):
+            numbers = as_json(name, dataclasses.asdict(value))
+            return {"type": "Learned", **numbers}
         if not isinstance(value, Tensor):
             raise TypeError(f"`{name}` of type {type(value).__name__} cannot be stored.")
         tensors[name] = value
@@ -118,6 +121,10 @@ def _resolve(where: str, value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return tuple(value)
     if not isinstance(value, dict):
         return value
+    if value.get("type") == "Learned":
+        check_fields(where, value, {"type": str, "median": (int, float), "log_sd": (int, float)})
+        with prefix_errors(f"its {where}"):
+            return Learned(value["median"], value["log_sd"])
     if value.keys() == {"tensor"} and isinstance(value["tensor"], str):
         if value["tensor"] not in tensors:
             raise ValueError(f"its {where} has no tensor {value['tensor']!r}.")

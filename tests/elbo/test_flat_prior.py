@@ -11,8 +11,10 @@ from pyrobbb.elbo.flat_prior import (
     FlatPrior,
     MixtureSegment,
     NormalSegment,
+    ScaledSegment,
     sampled_log_q,
 )
+from pyrobbb.model.scales import LearnedScale
 from pyrobbb.priors import ScaleMixtureNormal
 
 LIKE = torch.zeros((), dtype=torch.float64)
@@ -103,6 +105,69 @@ def test_the_negative_log_density_and_its_gradient_are_those_of_autograd(site, l
     result = flat.neg_log_prob_and_gradient(u.detach())
     torch.testing.assert_close(result, (expected.detach(), gradient), rtol=1e-10, atol=1e-12)
     assert result[0].shape == lead
+
+
+# The priors of weights whose scale is learnt, at scale 1, and at scale s.
+SCALED = {
+    "Normal": lambda s: dist.Normal(number(0.3), s.expand(s.shape)),
+    "Laplace": lambda s: dist.Laplace(number(0.1), s),
+    "StudentT": lambda s: dist.StudentT(number(3.0), number(0.0), s),
+    "ScaleMixture": lambda s: ScaleMixtureNormal(number(0.3), s, s * 0.1),
+}
+HYPERPRIOR = dist.LogNormal(number(-0.7), number(1.5))
+SHAPE = torch.Size((2, 3))
+
+
+def scaled(name):
+    """Return the flat prior of a learned scale and six weights."""
+    standard = over(SHAPE, SCALED[name](number(1.0)))
+    flat = FlatPrior.of([(LearnedScale("s", HYPERPRIOR, standard), SHAPE)], LIKE)
+    ((n, segment),) = flat.segments
+    assert (n, type(segment)) == (7, ScaledSegment)
+    return flat
+
+
+@pytest.mark.parametrize("lead", [(), (4,), (2, 3)])
+@pytest.mark.parametrize("name", SCALED)
+def test_the_joint_density_of_a_scale_and_its_weights_is_that_of_autograd(name, lead):
+    u = torch.randn(*lead, 7, dtype=torch.float64).requires_grad_()
+    t, w = u[..., 0], u[..., 1:]
+    expected = -SCALED[name](t.exp()[..., None]).log_prob(w).sum(-1)
+    expected = expected - HYPERPRIOR.log_prob(t.exp()) - t  # with the Jacobian of exp
+    (gradient,) = torch.autograd.grad(expected.sum(), u)
+    result = scaled(name).neg_log_prob_and_gradient(u.detach())
+    torch.testing.assert_close(result, (expected.detach(), gradient), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("lead", [(), (4,)])
+@pytest.mark.parametrize("n_draws", [None, 5])
+@pytest.mark.parametrize("name", SCALED)
+def test_the_kl_divergence_of_weights_is_that_at_the_drawn_scale(name, n_draws, lead):
+    """That of the scale has a closed form; that of the weights has one for some families."""
+    loc, scale = q_of(7, lead)
+    draws = () if n_draws is None else (n_draws,)
+    noise = torch.randn(*lead, *draws, 7, dtype=torch.float64)
+    at, spread = (v if n_draws is None else v.unsqueeze(-2) for v in (loc, scale))
+    u = at + spread * noise
+    prior = SCALED[name](u[..., :1].exp())
+    q = td.Normal(at[..., 1:], spread[..., 1:])
+    try:
+        kl = td.kl_divergence(q, prior).sum(-1)
+    except NotImplementedError:
+        kl = (q.log_prob(u[..., 1:]) - prior.log_prob(u[..., 1:])).sum(-1)
+    kl = kl if n_draws is None else kl.mean(-1)
+    q_of_t = td.Normal(loc[..., 0], scale[..., 0])
+    expected = kl + td.kl_divergence(q_of_t, td.Normal(HYPERPRIOR.loc, HYPERPRIOR.scale))
+    gradients = torch.autograd.grad(expected.sum(), (loc, scale))
+    result = scaled(name).kl(loc.detach(), scale.detach(), noise)
+    torch.testing.assert_close(result, (expected.detach(), *gradients), rtol=1e-9, atol=1e-11)
+
+
+def test_scaled_segments_are_not_joined_with_their_neighbours():
+    sites = [(SITES["Normal"][0], SHAPE)] * 2
+    learned = LearnedScale("s", HYPERPRIOR, over(SHAPE, SCALED["Normal"](number(1.0))))
+    flat = FlatPrior.of([*sites, (learned, SHAPE), (learned, SHAPE), *sites], LIKE)
+    assert [n for n, _ in flat.segments] == [12, 7, 7, 12]
 
 
 @pytest.mark.parametrize("scales", [(1.0, 0.0025), (0.0025, 1.0), (30.0, 1e-3)])

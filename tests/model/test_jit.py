@@ -24,7 +24,7 @@ from torch import nn
 from pyrobbb import BayesianNetwork, MeanFieldGuide, mlp
 from pyrobbb.likelihoods import Categorical, StudentT
 from pyrobbb.model.guides import auto_normal
-from pyrobbb.priors import ByName, Normal
+from pyrobbb.priors import ByName, Normal, ScaleMixture
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated"),
@@ -37,6 +37,12 @@ POINTS = ByName({"*.bias": None})
 NETWORKS = {
     "perceptron": (lambda: mlp(3, [4], 1, "tanh", seed=0), None, None, X),
     "points": (lambda: mlp(3, [4], 1, "tanh", seed=0), POINTS, None, X),
+    "learned scales": (
+        lambda: mlp(3, [4], 1, "tanh", seed=0),
+        ByName({"0.*": Normal("learned"), "2.bias": ScaleMixture(scale1="learned")}),
+        None,
+        X,
+    ),
     "classes": (lambda: mlp(3, [4], 4, "tanh", seed=0), Normal(1.0), Categorical(), X),
     "latent degrees": (lambda: mlp(3, [], 1, seed=0), None, StudentT(), X),
     "tied weights": (Tied, None, None, X),

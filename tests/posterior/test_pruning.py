@@ -90,6 +90,15 @@ def test_only_the_weights_with_the_lowest_ratios_are_removed(fraction, dtype):
     assert torch.equal(guide.scale[stays], scale[stays])
 
 
+def test_learned_scales_are_not_pruned():
+    posterior = posterior_at_random(prior=Normal("learned"))
+    draws, pruned = posterior.draws(5, seed=0), prune(posterior, 0.9).draws(5, seed=0)
+    n_removed = sum(int((value[0] == 0).sum()) for value in pruned.values())
+    assert n_removed == round(0.9 * N_WEIGHTS)
+    for name in ("0.weight_scale", "0.bias_scale", "2.weight_scale", "2.bias_scale"):
+        assert torch.equal(pruned[name], draws[name])
+
+
 def test_latents_of_the_likelihood_are_not_pruned():
     posterior = posterior_at_random(likelihood=Gaussian())
     before, after = posterior.guide, prune(posterior, 0.99).guide

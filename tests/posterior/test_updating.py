@@ -53,6 +53,24 @@ def test_update_keeps_the_prior_and_does_not_change_the_posterior(halves):
         torch.testing.assert_close(chain.guide.state_dict(), state, atol=0, rtol=0)
 
 
+def test_learned_scales_keep_their_posterior_in_an_update(tmp_path):
+    prior = priors.ByName({"0.weight": priors.Normal("learned")}, default=priors.Normal())
+    network = BayesianNetwork(mlp(3, [4], 1, seed=0).double(), prior)
+    posterior = fit(network, X, Y, epochs=5, restarts=2, **OPTIONS)
+    later = update(posterior, X, Y, epochs=5, **OPTIONS)
+    for before, after in zip(posterior.chains, later.chains, strict=True):
+        assert after.network.prior == prior
+        assert list(after.guide.shapes) == list(before.guide.shapes)
+        for part in ("loc", "rho"):
+            old, new = (c.guide.split(getattr(c.guide, part)) for c in (before, after))
+            for site in old:
+                assert torch.equal(old[site], new[site]) == (site == "0.weight_scale")
+    later.save(tmp_path / "model")
+    loaded = type(later).load(tmp_path / "model")
+    assert (loaded.predict(X, 20, seed=0).mean == later.predict(X, 20, seed=0).mean).all()
+    fit(network, X, Y, epochs=1, start=later, **OPTIONS)
+
+
 def test_fitted_noise_scale_becomes_a_prior():
     x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
     network = BayesianNetwork(mlp(2, [], 1, seed=0), priors.Normal(), likelihoods.Gaussian())

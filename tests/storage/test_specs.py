@@ -57,6 +57,38 @@ def test_tensors_of_a_prior_are_stored(tmp_path, monkeypatch):
         Posterior.load(tmp_path / "model")
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+@pytest.mark.parametrize(
+    "prior",
+    [
+        priors.Normal("learned", loc=0.5),
+        priors.FanInNormal(priors.Learned(2, 0.5)),
+        priors.ScaleMixture(0.3, "learned", 0.1),
+        priors.Laplace("learned"),
+        priors.StudentT(scale="learned"),
+    ],
+)
+def test_learned_scales_are_stored(tmp_path, prior, by_name):
+    prior = priors.ByName({"*.bias": prior}) if by_name else prior
+    posterior = fitted(prior=prior)
+    posterior.save(tmp_path / "model")
+    loaded = Posterior.load(tmp_path / "model")
+    assert loaded.network.prior == prior
+    after, before = loaded.draws(3, seed=1), posterior.draws(3, seed=1)
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    Posterior.load(tmp_path / "model", BayesianNetwork(mlp(3, [6], 1), prior))
+    with pytest.raises(ValueError, match=r"does not fit `path`.* its prior is"):
+        Posterior.load(tmp_path / "model", BayesianNetwork(mlp(3, [6], 1), priors.Normal(0.3)))
+
+
+LEARNED = {"type": "Learned", "median": 1.0, "log_sd": 1.0}
+
+
+def learned_normal(**fields):
+    return {"type": "Normal", "scale": {"type": "Learned", **fields}, "loc": 0.0}
+
+
 def prior_by_name(pattern, prior):
     return {"type": "ByName", "patterns": {pattern: prior}, "default": {"type": "None"}}
 
@@ -84,6 +116,32 @@ DAMAGE = {
     "prior's huge scale": (
         lambda f: edit(f, prior={"type": "Normal", "scale": 10**400, "loc": 0.0}),
         "its prior: ",
+    ),
+    "learned scale's median": (
+        lambda f: edit(f, prior=learned_normal(median=-1.0, log_sd=1.0)),
+        "its prior: `median` must be positive, got -1.0",
+    ),
+    "learned scale's field": (
+        lambda f: edit(f, prior=learned_normal(median=1.0)),
+        "its prior has no field 'log_sd'",
+    ),
+    "learned scale of another argument": (
+        lambda f: edit(f, prior={"type": "Normal", "scale": 1.0, "loc": LEARNED}),
+        "its prior: `loc` must be a number",
+    ),
+    "learned scale as a prior": (
+        lambda f: edit(f, prior=LEARNED),
+        "`prior` must be a callable",
+    ),
+    "learned scale of a likelihood": (
+        lambda f: edit(
+            f,
+            likelihood={
+                **header_of(f)["likelihood"],
+                "scale": LEARNED,
+            },
+        ),
+        "its likelihood: `scale` must be a number",
     ),
     "prior's parameter": (
         lambda f: edit(f, prior={"type": "Normal", "scale": 1.0, "loc": 0.0, "df": 1}),

@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyrobbb
-from pyrobbb import BayesianNetwork, BBBRegressor, MeanFieldGuide, Posterior, fit, mlp
+from pyrobbb import BayesianNetwork, BBBRegressor, MeanFieldGuide, Posterior, fit, mlp, priors
 from pyrobbb.engines import compiled as compiled_engine
 from pyrobbb.engines.auto import AutoEngine
 from pyrobbb.storage import folders
@@ -32,11 +32,11 @@ X = RNG.normal(size=(103, 3)).astype(np.float32)
 Y = (X.sum(1, keepdims=True) + RNG.normal(size=(103, 1))).astype(np.float32)
 
 
-def quick_fit(engine="fused", net=None, **options):
+def quick_fit(engine="fused", net=None, prior=None, **options):
     """Fit in batches of 20 rows, with a last batch of 3."""
     net = mlp(3, [4], 1, "tanh", seed=0) if net is None else net
     options = {"epochs": 30, "batch_size": 20, "every": 10, **options}
-    return support.quick_fit(BayesianNetwork(net), X, Y, engine=engine, **options)
+    return support.quick_fit(BayesianNetwork(net, prior), X, Y, engine=engine, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +87,7 @@ CASES = {
     "weighted": {"sample_weight": np.linspace(0, 2, 103)},
     "double": {"net": mlp(3, [4], 1, seed=0).double()},
     "blundell": {"kl_weight": "blundell", "clip_norm": 5.0, "schedule": "cosine"},
+    "learned scales": {"prior": priors.Normal("learned")},
     "callback": {"callbacks": lambda end: None},
 }
 

@@ -88,6 +88,11 @@ SIDE_BY_SIDE = {
         lambda: network(prior=priors.Laplace(), likelihood=likelihoods.StudentT()),
         {"kl_weight": "blundell"},
     ),
+    "learned scales": (lambda: network(prior=priors.ScaleMixture(scale1="learned")), {}),
+    "learned scales, two draws, closed-form KL": (
+        lambda: network(prior=priors.Normal("learned")),
+        {"n_particles": 2, "objective": "mean_field"},
+    ),
     "weighted rows": (network, {"sample_weight": RNG.integers(0, 4, size=23)}),
     "weighted rows, full batch": (network, {"sample_weight": X[:, 0] ** 2, "batch_size": 23}),
     "automatic": (network, {"engine": "auto"}),

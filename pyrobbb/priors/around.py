@@ -11,8 +11,8 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from ._core.arrays import check_positive
-from ._core.messages import shown
+from .._core.arrays import check_positive
+from .._core.messages import shown
 
 __all__ = ["Around"]
 
