@@ -23,7 +23,7 @@ if _TYPE_CHECKING:
     from .elbo.fused_elbo import FusedELBO
     from .engines.base import NonFiniteLossError
     from .estimators import BBBClassifier, BBBRegressor
-    from .model.guides import MeanFieldGuide, auto_normal
+    from .model.guides import LowRankGuide, MeanFieldGuide, auto_normal
     from .model.mlp import mlp
     from .model.network import BayesianNetwork
     from .posterior.fitting import fit
@@ -50,6 +50,7 @@ _MODULE_OF = {
     "Calibration": "prediction",
     "ClassificationPrediction": "prediction",
     "FusedELBO": "elbo.fused_elbo",
+    "LowRankGuide": "model.guides",
     "MeanFieldGuide": "model.guides",
     "NonFiniteLossError": "engines.base",
     "Posterior": "posterior.posterior",
@@ -80,6 +81,7 @@ __all__ = [
     "Calibration",
     "ClassificationPrediction",
     "FusedELBO",
+    "LowRankGuide",
     "MeanFieldGuide",
     "NonFiniteLossError",
     "Posterior",

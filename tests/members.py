@@ -10,7 +10,7 @@ import torch
 from torch import distributions as td
 from torch.nn.functional import softplus
 
-from pyrobbb import MeanFieldGuide, auto_normal, likelihoods, priors
+from pyrobbb import LowRankGuide, MeanFieldGuide, auto_normal, likelihoods, priors
 
 
 def number(value):
@@ -197,17 +197,31 @@ LIKELIHOODS = {
 }
 
 
-def mean_field_site(guide, name):
-    return td.Normal(guide.split(guide.loc)[name], softplus(guide.split(guide.rho)[name]))
+def mean_field_density(guide, u):
+    flat = torch.cat([value.flatten() for value in u.values()])
+    return td.Normal(guide.loc, softplus(guide.rho)).log_prob(flat).sum()
 
 
-def auto_normal_site(guide, name):
-    loc, rho = (tree.get_parameter(f"{name}_unconstrained") for tree in (guide.locs, guide.scales))
-    return td.Normal(loc, softplus(rho))
+def low_rank_density(guide, u):
+    flat = torch.cat([value.flatten() for value in u.values()])
+    root = softplus(guide.rho)[:, None] * guide.cov_factor
+    covariance = root @ root.T + softplus(guide.rho).square().diag()
+    return td.MultivariateNormal(guide.loc, covariance).log_prob(flat)
 
 
-# By name: the guide's constructor, and the density of a site's elements in unconstrained space.
+def auto_normal_density(guide, u):
+    trees = guide.locs, guide.scales
+    log_q = number(0.0)
+    for name, value in u.items():
+        loc, rho = (tree.get_parameter(f"{name}_unconstrained") for tree in trees)
+        log_q = log_q + td.Normal(loc, softplus(rho)).log_prob(value).sum()
+    return log_q
+
+
+# By name: the guide's constructor, and its log-density of the values of all sites in unconstrained
+# space.
 GUIDES = {
-    "MeanFieldGuide": (MeanFieldGuide, mean_field_site),
-    "auto_normal": (auto_normal, auto_normal_site),
+    "MeanFieldGuide": (MeanFieldGuide, mean_field_density),
+    "LowRankGuide": (LowRankGuide, low_rank_density),
+    "auto_normal": (auto_normal, auto_normal_density),
 }

@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import nn
 
-from pyrobbb import BayesianNetwork, MeanFieldGuide, mlp
+from pyrobbb import BayesianNetwork, LowRankGuide, MeanFieldGuide, mlp
 from pyrobbb.likelihoods import Gaussian, NegativeBinomial
 
 
@@ -110,7 +110,11 @@ def by_site(guide, flat):
 
 
 def loc_and_scale(guide):
-    """Return the means and standard deviations of either guide, in unconstrained space."""
+    """Return the means and standard deviations of a guide, in unconstrained space."""
+    if isinstance(guide, LowRankGuide):
+        root = nn.functional.softplus(guide.rho)[:, None] * guide.cov_factor
+        variance = (root @ root.T).diagonal() + nn.functional.softplus(guide.rho).square()
+        return by_site(guide, guide.loc), by_site(guide, variance.sqrt())
     if isinstance(guide, MeanFieldGuide):
         return by_site(guide, guide.loc), by_site(guide, nn.functional.softplus(guide.rho))
     name = re.compile("_unconstrained$")
@@ -120,5 +124,5 @@ def loc_and_scale(guide):
 
 
 def learnt(network, guide):
-    """Return the learnt parameters: loc, rho, and the point parameters."""
-    return [guide.loc, guide.rho, *(point for _, point in network.point_parameters())]
+    """Return the learnt parameters: those of the guide, and the point parameters."""
+    return [*guide.parameters(), *(point for _, point in network.point_parameters())]

@@ -135,8 +135,7 @@ def test_the_fused_loss_is_on_the_device_of_its_inputs(member, variant):
                 points = tuple(point.detach() for _, point in network.point_parameters())
                 with torch.no_grad(), pyro.validation_enabled(False):
                     step = loss(
-                        guide.loc.detach(),
-                        guide.rho.detach(),
+                        (guide.loc.detach(), guide.rho.detach()),
                         points,
                         loss.noise(n_particles),
                         inputs,

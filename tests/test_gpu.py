@@ -69,7 +69,7 @@ def test_the_first_loss_and_gradients_are_those_of_the_cpu():
         noise = fused.noise() if noise is None else noise.to(device)
         x, y = (torch.as_tensor(t).double().to(device) for t in (X, Y))
         with torch.no_grad():
-            step = fused(guide.loc, guide.rho, (), noise, x, y)
+            step = fused((guide.loc, guide.rho), (), noise, x, y)
         results.append([t.detach().cpu() for t in (step.nll, step.kl, step.d_loc, step.d_rho)])
     torch.testing.assert_close(*results, rtol=1e-9, atol=1e-10)
 

@@ -188,10 +188,10 @@ class ThompsonSampler(Agent):
         }
 
     def _choose(self, inputs: Tensor, seed: int) -> int:
-        loc, rho = self._fused.state[:2]
+        values = self._fused.state[:2]
         generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn((self._n_draws, len(loc)), generator=generator)
-        draws = self._fused.loss.draws(loc, rho, noise)
+        noise = torch.randn((self._n_draws, len(values[0])), generator=generator)
+        draws = self._fused.loss.draws(values, noise)
         output = self._network.output(draws, inputs)
         rewards = self._network.distribution(output, self._network.latents_of(draws)).mean
         return int(rewards.mean(0).argmax())

@@ -118,6 +118,6 @@ def by_fused_elbo(
     points = tuple(point.detach() for _, point in network.point_parameters())
     flat = torch.cat([value.flatten() for value in noise.values()])
     with torch.no_grad():
-        step = loss(guide.loc, guide.rho, points, flat, x, y)
+        step = loss((guide.loc, guide.rho), points, flat, x, y)
     loss_value = np.array([(step.nll + step.kl).item()])
     return LossAndGradients(loss_value, flatten([step.d_loc]), flatten([step.d_rho]))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .._core.arrays import ArrayLike, to_numpy
 from .._core.random_state import as_seed
 from ..fitted import FittedChain, HasChains
-from ..model.guides import MeanFieldGuide
+from ..model.guides import FlatGuide, is_flat
 from ..training import FitConfig, fit_chains
 from .importance import log_ratios
 
@@ -41,8 +41,8 @@ class ElboGain:
         Epochs of the continuation.
     scale_change : float or None
         Median over the weights of the change of log scale: about 0 if the scales have converged,
-        which takes longest where the gradients are noisy. None if the guide is not a
-        `MeanFieldGuide`.
+        which takes longest where the gradients are noisy. None if the guide is not one of pyrobbb's
+        over a flat vector.
     """
 
     gain: float
@@ -111,8 +111,9 @@ def elbo_gains(
     for chain in chains:
         _check_can_continue(chain)
     seed = as_seed(seed)
-    together = all(isinstance(chain.guide, MeanFieldGuide) for chain in chains) and all(
-        _continuation(chain, share) == _continuation(chains[0], share) for chain in chains
+    together = all(
+        is_flat(chain.guide) and _continuation(chain, share) == _continuation(chains[0], share)
+        for chain in chains
     )
     groups = [tuple(chains)] if together else [(chain,) for chain in chains]
     return [
@@ -163,8 +164,8 @@ def _gains_of_group(
     first = chains[0]
     options = _continuation(first, share)
     initial: dict[str, Any]
-    if isinstance(first.guide, MeanFieldGuide):
-        initial = {"start": tuple(chains)}
+    if is_flat(first.guide):
+        initial = {"start": tuple(chains), "guide": first.guide.kind}
     else:
         initial = {"guide": copy.deepcopy(first.guide)}
     config = FitConfig(first.network, x, y, **initial, **options, seed=seed, progress=False)
@@ -190,10 +191,10 @@ def _gains_of_group(
 
 
 def _scale_change(before: Any, after: Any) -> float | None:
-    if not isinstance(before, MeanFieldGuide):
+    if not isinstance(before, FlatGuide):
         return None
     with torch.no_grad():
-        return float((after.scale / before.scale).log().median())
+        return float((after.sd / before.sd).log().median())
 
 
 def rhat(tree: xarray.DataTree, var_names: list[str] | None = None) -> xarray.Dataset:

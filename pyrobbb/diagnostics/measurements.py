@@ -84,7 +84,7 @@ def _scales(chains: Sequence[FittedChain], gains: Sequence[ElboGain]) -> Measure
     """Measure how much the scales of the weights change if the fit is continued."""
     changes = [gain.scale_change for gain in gains if gain.scale_change is not None]
     if len(changes) < len(gains):
-        reason = "The guide is not a MeanFieldGuide."
+        reason = "The guide is not a MeanFieldGuide or LowRankGuide."
         return Measurement("scales", "not measured", reason=reason)
     worst = max(changes, key=abs)
     value = f"{gains[0].epochs} more epochs: {math.expm1(worst):+.0%}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..fitted import FittedChain, HasChains
 from ..fitted.draws import draws_of
 from ..likelihoods import base_of
-from ..model.guides import MeanFieldGuide
+from ..model.flat_guide import FlatGuide
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,9 +90,9 @@ def dead_units(posterior: HasChains) -> float | None:
 def _moments(chain: FittedChain) -> dict[str, tuple[Tensor, Tensor]]:
     """Return mean and standard deviation of each weight, in float64."""
     guide = chain.guide
-    if isinstance(guide, MeanFieldGuide):
-        loc, scale = guide.split(guide.loc.detach()), guide.split(guide.scale.detach())
-        return {name: (loc[name].double(), scale[name].double()) for name in loc}
+    if isinstance(guide, FlatGuide):
+        loc, sd = guide.split(guide.loc.detach()), guide.split(guide.sd.detach())
+        return {name: (loc[name].double(), sd[name].double()) for name in loc}
     draws = draws_of((chain,), 500, seed=0)
     return {name: (d.double().mean(0), d.double().std(0)) for name, d in draws.items()}
 

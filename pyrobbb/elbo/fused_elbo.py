@@ -14,7 +14,7 @@ from torch import Tensor
 from .._core.arrays import check_count
 from .._core.global_state import without_validation
 from .._core.messages import is_one_of, shown
-from ..model.guides import MeanFieldGuide
+from ..model.flat_guide import FlatGuide
 from ..model.network import BayesianNetwork
 from ..model.observation import check_n_data, check_row_weight
 from ..model.sites import param_site
@@ -23,7 +23,9 @@ from .gradient_estimators import Estimator
 
 
 class FusedELBO(ELBO):
-    """The negative ELBO of a `BayesianNetwork` under a `MeanFieldGuide`, without tracing.
+    """The negative ELBO of a `BayesianNetwork` under a guide of pyrobbb, without tracing.
+
+    The guide is a `MeanFieldGuide` or a `LowRankGuide`.
 
     It computes the same loss and gradients as Pyro's `Trace_ELBO` or `TraceMeanField_ELBO` from the
     same random state, many times faster. Pass it to Pyro's `SVI`, or call it on
@@ -32,7 +34,8 @@ class FusedELBO(ELBO):
     Parameters
     ----------
     objective : {"trace", "mean_field"}
-        Whether the KL divergence is sampled, or computed in closed form where there is one.
+        Whether the KL divergence is sampled, or computed in closed form where there is one: for a
+        `MeanFieldGuide`.
     num_particles : int
         Number of draws of the weights, vectorised.
     estimator : {"reparam", "local", "flipout"}
@@ -84,7 +87,7 @@ class FusedELBO(ELBO):
     def differentiable_loss(
         self,
         model: BayesianNetwork,
-        guide: MeanFieldGuide,
+        guide: FlatGuide,
         x: Tensor,
         y: Tensor,
         n_data: int | None = None,
@@ -95,7 +98,7 @@ class FusedELBO(ELBO):
         Parameters
         ----------
         model : BayesianNetwork
-        guide : MeanFieldGuide
+        guide : MeanFieldGuide or LowRankGuide
         x, y, n_data, row_weight
             As for `BayesianNetwork.forward`.
         """
@@ -103,12 +106,11 @@ class FusedELBO(ELBO):
         _check_handlers()
         check_n_data(n_data, len(x))
         check_row_weight(row_weight, len(x))
-        loc, rho = param_site("guide.loc", guide.loc), param_site("guide.rho", guide.rho)
+        values = [param_site(f"guide.{name}", p) for name, p in guide.named_parameters()]
         points = [param_site(f"net.{name}", p) for name, p in model.point_parameters()]
         with torch.no_grad(), without_validation():
             loss = fused(
-                loc.detach(),
-                rho.detach(),
+                [value.detach() for value in values],
                 tuple(point.detach() for point in points),
                 fused.noise(self.num_particles),
                 x,
@@ -116,8 +118,8 @@ class FusedELBO(ELBO):
                 data_weight=(n_data or len(x)) / len(x),
                 row_weight=row_weight,
             )
-        gradients = (loss.d_loc, loss.d_rho, *loss.d_points)
-        return _WithGradients.apply(loss.nll + loss.kl, gradients, loc, rho, *points)
+        gradients = (*loss.d_guide, *loss.d_points)
+        return _WithGradients.apply(loss.nll + loss.kl, gradients, *values, *points)
 
     def _get_trace(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError("`FusedELBO` does not trace the model.")

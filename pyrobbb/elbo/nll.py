@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from ..likelihoods import Conditional, as_observed, check_shape
+from ..model.flat_guide import FlatGuide
 from ..model.functional import FunctionalCall
-from ..model.guides import MeanFieldGuide
 from ..model.network import BayesianNetwork
 
 
@@ -25,7 +25,7 @@ class NllGradients:
     nll : Tensor of shape (*lead,) or (*lead, n_particles)
         In nats, multiplied by `weight`.
     d_draw : Tensor of shape (*lead, n_latent) or (*lead, n_particles, n_latent)
-        Gradient with respect to the draw loc + scale * noise, which determines those with respect
+        Gradient with respect to the draw loc + scale * z, which determines those with respect
         to loc and scale.
     d_points : tuple of Tensor of shape (*lead, *parameter)
         Gradients with respect to the point parameters.
@@ -86,10 +86,10 @@ class NetworkNll:
     Parameters
     ----------
     network : BayesianNetwork
-    guide : MeanFieldGuide
+    guide : FlatGuide
     """
 
-    def __init__(self, network: BayesianNetwork, guide: MeanFieldGuide) -> None:
+    def __init__(self, network: BayesianNetwork, guide: FlatGuide) -> None:
         self.network = network
         self.split = guide.split
         self.sites = list(guide.shapes)

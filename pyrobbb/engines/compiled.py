@@ -76,7 +76,8 @@ class CompiledEngine:
             self._fall_back(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
             self._fused.run_with_noise(steps, losses, positions)
             return
-        if not np.isfinite(parts).all() or not all(bool(t.isfinite().all()) for t in carry[:2]):
+        learnt = carry[: self._fused.n_guide]
+        if not np.isfinite(parts).all() or not all(bool(t.isfinite().all()) for t in learnt):
             self.sync()  # to the state before these steps, so that the fused engine finds the cause
             self._fused.run_with_noise(steps, losses, positions)
             return
@@ -222,9 +223,8 @@ class CompiledEngine:
             if ragged:
                 row_weight = rows[1] if row_weight is None else rows[1] * row_weight
             parts = loss(
-                values[0],
-                values[1],
-                values[2:],
+                values[: fused.n_guide],
+                values[fused.n_guide :],
                 fused.noise_at(position, functional=True),
                 x,
                 y,
@@ -232,7 +232,7 @@ class CompiledEngine:
                 kl_weight=kl_weight,
                 row_weight=row_weight,
             )
-            gradients = [parts.d_loc, parts.d_rho, *parts.d_points]
+            gradients = [*parts.d_guide, *parts.d_points]
             if clip_norm is not None:
                 gradients = clip_gradients(gradients, clip_norm, lead)
             updated: list[list[Tensor]] = [[], [], []]

@@ -17,7 +17,7 @@ from .._core.random_state import rank_seed
 from .._core.state_dicts import with_prefix
 from ..elbo.fused_loss import FusedLoss, LossGradients
 from ..elbo.gradient_estimators import Estimator
-from ..model.guides import MeanFieldGuide
+from ..model.flat_guide import FlatGuide
 from ..model.network import BayesianNetwork
 from .base import Steps, find_non_finite, non_finite_loss_error
 from .noise import NoiseSource
@@ -33,13 +33,13 @@ class Chain:
     """One of several fits that run in parallel: a network, its guide, and the seed of its noise."""
 
     network: BayesianNetwork
-    guide: MeanFieldGuide
+    guide: FlatGuide
     seed: int
 
     def parameters(self) -> list[Tensor]:
-        """Return the trained tensors: loc, rho and the point parameters."""
+        """Return the trained tensors: those of the guide and the point parameters."""
         points = [point for _, point in self.network.point_parameters()]
-        return [p.detach() for p in (self.guide.loc, self.guide.rho, *points)]
+        return [p.detach() for p in (*self.guide.parameters(), *points)]
 
 
 class FusedEngine:
@@ -98,11 +98,12 @@ class FusedEngine:
         self.optimizer = flat_optimizer(self.state, optimizer)
         if len(self.chains) > 1 and not isinstance(self.optimizer, FlatAdam):
             raise ValueError("Several chains can be fitted in parallel only by Adam and AdamW.")
-        loc = first.guide.loc.detach()
-        shape = (n_particles, len(loc)) if n_particles > 1 else (len(loc),)
+        loc, n_noise = first.guide.loc.detach(), sum(first.guide.noise_sizes)
+        self.n_guide = len(list(first.guide.parameters()))
+        shape = (n_particles, n_noise) if n_particles > 1 else (n_noise,)
         rank = self.team.rank if noise == "own" else 0
         self._noise = [NoiseSource(shape, rank_seed(c.seed, rank), loc) for c in self.chains]
-        self.noise_size = len(self.chains) * n_particles * len(loc)
+        self.noise_size = len(self.chains) * n_particles * n_noise
         self.max_steps_per_call = MAX_STEPS_PER_CALL
 
     def run(self, steps: Steps, losses: np.ndarray) -> None:
@@ -138,7 +139,7 @@ class FusedEngine:
                     block = self.noise_at(positions[i : i + n_ahead])
                 noise = block[i % n_ahead]
                 step = self.step_at(steps, i, noise)
-                gradients = [step.d_loc, step.d_rho, *step.d_points]
+                gradients = [*step.d_guide, *step.d_points]
                 losses_now = torch.stack([step.nll, step.kl]).reshape((2, -1))
                 weight = float(steps.step_weight[i])
                 if self.team.size > 1:
@@ -198,16 +199,14 @@ class FusedEngine:
             x, y = (t.expand((len(self.chains), *t.shape)) for t in (x, y))
             if row_weight is not None:
                 row_weight = row_weight.expand(x.shape[:2])
-        loc, rho, *points = self.state
         return self.loss(
-            loc,
-            rho,
-            tuple(points),
+            self.state[: self.n_guide],
+            tuple(self.state[self.n_guide :]),
             noise,
             x,
             y,
             data_weight=float(steps.data_weight[i]),
-            kl_weight=_number_or_tensor(steps.kl_factor[i], loc),
+            kl_weight=_number_or_tensor(steps.kl_factor[i], self.state[0]),
             row_weight=row_weight,
         )
 
@@ -221,7 +220,7 @@ class FusedEngine:
             if self._lead and steps.rows is not None:
                 x, y = x[c], y[c]
             for draw in chain_noise.reshape((-1, chain_noise.shape[-1])):
-                draws = self.loss.draws(chain.guide.loc, chain.guide.rho, draw)
+                draws = self.loss.draws(chain.parameters()[: self.n_guide], draw)
                 culprit = find_non_finite(chain.network, draws, x, y, steps.n_data)
                 if culprit is not None:
                     return non_finite_loss_error(self.n_steps, culprit)

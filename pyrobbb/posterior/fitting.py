@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -13,6 +13,7 @@ from .._core.arrays import ArrayLike
 from ..elbo.gradient_estimators import Estimator
 from ..elbo.objectives import KLWeights, Objective
 from ..engines.optimizers import OptimizerFactory
+from ..model.guides import GuideName
 from ..model.network import BayesianNetwork
 from ..streams import Parquet
 from ..training.callbacks import Callback
@@ -43,7 +44,7 @@ def fit(
     estimator: Estimator = "reparam",
     kl_weight: KLWeights = "uniform",
     kl_warmup: float = 0.5,
-    guide: Literal["mean_field", "auto_normal"] | Callable[..., Any] = "mean_field",
+    guide: GuideName | Callable[..., Any] = "mean_field",
     validation: tuple[ArrayLike, ArrayLike] | None = None,
     patience: int | None = None,
     callbacks: Callback | Sequence[Callback] = (),
@@ -129,9 +130,11 @@ def fit(
         Fraction of the fit, in [0, 1), during which the weight of the KL divergence rises linearly
         to its full value. With the full weight from the start, wide networks often collapse to the
         prior before they have fitted the data. 0: no warm-up.
-    guide : {"mean_field", "auto_normal"} or callable
-        `MeanFieldGuide`, Pyro's `AutoNormal` with the same initial values, or a custom Pyro guide
-        (a `PyroModule`), whose parameters are fitted in place.
+    guide : {"mean_field", "low_rank", "auto_normal"} or callable
+        `MeanFieldGuide`, `LowRankGuide` with its default rank, Pyro's `AutoNormal` with the same
+        initial values, or a guide, whose parameters are fitted in place: one of the first two, such
+        as ``LowRankGuide(network, rank=10)``, or a custom Pyro guide (a `PyroModule`). With
+        `restarts`, the further chains have new guides like the one given.
     validation : tuple (x, y), optional
         Held-out data, each row with weight 1. The parameters of the epoch with the lowest
         validation NLL are kept; epochs of the warm-up are not considered.
@@ -148,7 +151,7 @@ def fit(
         uninterrupted fit; a completed fit is not repeated. Two checkpoints, ``checkpoint-1``
         and ``checkpoint-2``, are written alternately: if the last is damaged or could not be
         written, a warning is logged and the previous one is used. `Posterior.load` reads either.
-        Needs a guide chosen by name; a DataLoader must derive its order from torch's random state.
+        Needs one of pyrobbb's guides; a DataLoader must derive its order from torch's random state.
         A checkpoint of a fit with other arguments is refused. Compared are numbers and names; the
         initial weights, the data and the code of the module by their content; callables by their
         code and the values it uses, callbacks by their code and constants; files by samples, size

@@ -240,7 +240,7 @@ class Posterior:
         Raises
         ------
         TypeError
-            If the guide is neither a `MeanFieldGuide` nor an `AutoNormal`.
+            If the guide is custom: neither one of pyrobbb's nor an `AutoNormal`.
         FileExistsError
             If the path is a file, or a folder with other contents.
         OSError

@@ -14,12 +14,11 @@ import pyro.poutine as poutine
 import torch
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Independent, TransformedDistribution
 
 from .._core.global_state import isolated_from_pyro, without_validation
 from .._core.random_state import seeded
 from ..likelihoods import log_density
-from ..model.guides import MeanFieldGuide
+from ..model.guides import FlatGuide, is_flat
 from ..model.network import BayesianNetwork
 
 Draws = dict[str, Tensor]
@@ -120,36 +119,20 @@ class Source:
 
     def draws(self, example: Tensor) -> Iterator[Draws]:
         """Draw the latent sites, block by block."""
-        if type(self.guide) is MeanFieldGuide:
+        if is_flat(self.guide):
             return self._draws_without_trace(self.guide)
         return (block.draws for block in self.blocks(example))
 
-    def _draws_without_trace(self, guide: MeanFieldGuide) -> Iterator[Draws]:
+    def _draws_without_trace(self, guide: FlatGuide) -> Iterator[Draws]:
         """Draw what a trace would, without tracing, which takes longer than running a small net."""
         with without_validation(), torch.no_grad():
-            distributions = guide.distributions
+            sample = guide.sampler()
         generator = torch.Generator(guide.loc.device)
         for child, size in _seeds_of_blocks(self.n_draws, self.seed):
             generator.manual_seed(child)
             with torch.no_grad():
-                drawn = {
-                    name: sample_normal(fn, BLOCK, generator) for name, fn in distributions.items()
-                }
+                drawn = sample(BLOCK, generator)
             yield {name: value[:size] for name, value in drawn.items()}
-
-
-def sample_normal(fn: Any, n: int, generator: torch.Generator) -> Tensor:
-    """Return what ``fn.sample((n,))`` draws, for a normal distribution or a transformed one."""
-    match fn:
-        case Independent():
-            return sample_normal(fn.base_dist, n, generator)
-        case TransformedDistribution():
-            value = sample_normal(fn.base_dist, n, generator)
-            for transform in fn.transforms:
-                value = transform(value)
-            return value
-    shape = (n, *fn.loc.shape)
-    return torch.normal(fn.loc.expand(shape), fn.scale.expand(shape), generator=generator)
 
 
 def log_densities(sources: Sequence[Source], example: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,11 +13,11 @@ from torch import Tensor
 from .._core.random_state import seeded
 from .._core.state_dicts import with_prefix
 from ..fitted import History
+from ..model.guides import GUIDES
 from ..model.network import BayesianNetwork
 from .specs import PARTS, build, describe, parse_mlp_spec
 from .strict_json import check_fields
 
-GUIDES = ("mean_field", "auto_normal")
 FIELDS: dict[str, type | tuple[type, ...]] = {
     "format": int,
     "versions": dict,

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 
 from .._core.global_state import isolated_from_pyro
 from .._core.random_state import seeded
 from .._core.state_dicts import check_shapes, equal_tensors, load_tensors, with_prefix
 from ..fitted import FitSettings, FittedChain, History
-from ..model.guides import MeanFieldGuide, auto_normal
+from ..model.guides import FlatGuide, named_guide
 from ..model.mlp import mlp, mlp_spec
 from ..model.network import BayesianNetwork
 from .folder_reading import read_folder
@@ -160,18 +159,24 @@ def _read_chain(
             raise ValueError(
                 f"a row of {name} is {schema} here and {data[name]} in posterior.json."
             )
-    guide = _make_guide(header["guide"], network, example)
-    load_tensors("guide", guide, with_prefix(stored, "guide."), exact=True)
+    guide = _read_guide(header["guide"], with_prefix(stored, "guide."), network, example)
     history = {name: np.asarray(value) for name, value in with_prefix(stored, "history.").items()}
     return FittedChain(
         network, guide, History(**history), example, FitSettings.from_mapping(settings)
     )
 
 
-def _make_guide(name: str, network: BayesianNetwork, example: Tensor) -> Any:
-    if name == "mean_field":
-        return MeanFieldGuide(network, example)
-    guide: AutoNormal = auto_normal(network)
-    with isolated_from_pyro(), seeded(0):
-        guide(example)  # it creates its parameters when it first runs
+def _read_guide(
+    name: str, tensors: Mapping[str, Tensor], network: BayesianNetwork, example: Tensor
+) -> Any:
+    guide = named_guide(name, network, example, rank=1)
+    if isinstance(guide, FlatGuide):
+        # The rank is not trusted unless the tensor really has a row for each latent value.
+        factor = tensors.get("cov_factor")
+        if factor is not None and factor.dim() == 2 and len(factor) == len(guide.loc):
+            guide = named_guide(name, network, example, rank=factor.shape[1])
+    else:
+        with isolated_from_pyro(), seeded(0):
+            guide(example)  # it creates its parameters when it first runs
+    load_tensors("guide", guide, tensors, exact=True)
     return guide

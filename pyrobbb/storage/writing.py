@@ -9,12 +9,11 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 
 from .._core.state_dicts import equal_tensors
 from ..fitted import FittedChain, History
-from ..model.guides import MeanFieldGuide
+from ..model.guides import GUIDES, kind_of
 from ..model.mlp import mlp_spec
 from .folders import write_folder
 from .format import check_history, row_schema, target_schema
@@ -84,11 +83,11 @@ def write(
 def _describe_chain(chain: FittedChain) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the chain's entries in the header, and the tensors of prior and likelihood."""
     network, guide, history = chain.network, chain.guide, chain.history
-    # A subclass of MeanFieldGuide may draw differently, which the stored tensors do not show.
-    if type(guide) is not MeanFieldGuide and not isinstance(guide, AutoNormal):
+    kind = kind_of(guide)
+    if kind is None:
         raise TypeError(
-            f"A guide of type {type(guide).__name__} cannot be saved: only MeanFieldGuide and "
-            "auto_normal can. Save its state_dict() yourself."
+            f"A guide of type {type(guide).__name__} cannot be saved: only those that fit makes by "
+            f"name can, {', '.join(GUIDES)}. Save its state_dict() yourself."
         )
     if not isinstance(history, History):
         raise TypeError(f"`history` must be a History to be saved, got {type(history).__name__}.")
@@ -98,7 +97,7 @@ def _describe_chain(chain: FittedChain) -> tuple[dict[str, Any], dict[str, Tenso
     described = {
         "net": None if spec is None else as_json("net", dataclasses.asdict(spec)),
         **{part: describe(part, getattr(network, part), named) for part in PARTS},
-        "guide": "auto_normal" if isinstance(guide, AutoNormal) else "mean_field",
+        "guide": kind,
         "data": {"x": row_schema(chain.example), "y": target_schema(network, chain.example)},
     }
     return described, named

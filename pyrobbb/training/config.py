@@ -21,6 +21,7 @@ from ..elbo.gradient_estimators import Estimator
 from ..elbo.objectives import KLWeight, KLWeights, Objective, kl_weight_per_chain, make_elbo
 from ..engines.optimizers import OptimizerFactory, as_factory
 from ..fitted import FitSettings, FittedChain
+from ..model.guides import FLAT_GUIDES, GUIDES, GuideName, is_flat
 from ..model.network import BayesianNetwork
 from ..streams import Parquet
 from .array_batches import check_rows
@@ -62,7 +63,7 @@ class FitConfig:
     estimator: Estimator = "reparam"
     kl_weight: KLWeights = "uniform"
     kl_warmup: float = 0.5
-    guide: Literal["mean_field", "auto_normal"] | Callable[..., Any] = "mean_field"
+    guide: GuideName | Callable[..., Any] = "mean_field"
     validation: Any = None
     patience: int | None = None
     callbacks: Callback | Sequence[Callback] = ()
@@ -110,12 +111,12 @@ class FitConfig:
         _check_choice("processes", self.processes, ProcessMode)
         if self.init is not None:
             _check_choice("init", self.init, Init)
-            self._check_named_guide("init", "its parameters are already its starting point")
             if self.start is not None:
                 raise ValueError("`init` must be left out with `start`, which is a starting point.")
         check_count("restarts", self.restarts)
-        if self.start is not None:
-            self._check_named_guide("start", "its parameters are already its starting point")
+        for argument in ("init", "start"):
+            if getattr(self, argument) is not None and not isinstance(self.guide, str):
+                self._refuse_guide(argument, "its parameters are already its starting point")
         kl_weight_per_chain(self.kl_weight, len(self.initial_chains))
         if getattr(self.elbo, "estimator", "reparam") != "reparam" and self.engine == "svi":
             raise ValueError(
@@ -125,13 +126,13 @@ class FitConfig:
         factor_of(self.schedule)
         check_positive("lr", self.optimizer_and_lr[1])
         if self.checkpoint is not None:
-            self._check_named_guide("checkpoint", "it is not stored")
+            self._check_known_guide("checkpoint", "it is not stored")
         if not isinstance(self.resume, bool):
             raise TypeError(f"`resume` must be True or False, got {type(self.resume).__name__}.")
         if self.resume and self.checkpoint is None:
             raise ValueError("`resume` needs the folder of the checkpoints, `checkpoint`.")
         if self.restarts > 1:
-            self._check_named_guide("restarts", "all chains would share its parameters")
+            self._check_known_guide("restarts", "all chains would share its parameters")
             self._check_in_memory("restarts", "call fit once per restart")
         if self.rows is not None:
             self._check_in_memory("rows", "select them in the loader or file")
@@ -142,12 +143,20 @@ class FitConfig:
                 "move both before the fit, with network.to(...) and guide.to(...)."
             )
 
-    def _check_named_guide(self, argument: str, reason: str) -> None:
-        if not isinstance(self.guide, str):
-            raise ValueError(
-                f"`{argument}` needs guide='mean_field' or 'auto_normal', got a custom guide: "
-                f"{reason}."
-            )
+    def _check_known_guide(self, argument: str, reason: str) -> None:
+        if not isinstance(self.guide, str) and not is_flat(self.guide):
+            self._refuse_guide(argument, reason)
+
+    def _refuse_guide(self, argument: str, reason: str) -> None:
+        *names, last = map(repr, GUIDES)
+        raise ValueError(
+            f"`{argument}` needs guide={', '.join(names)} or {last}, got a custom guide: {reason}."
+        )
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the guide is one of pyrobbb's over a flat vector, as the fused engine needs."""
+        return is_flat(self.guide) or is_one_of(self.guide, FLAT_GUIDES)
 
     def _check_in_memory(self, argument: str, remedy: str) -> None:
         if isinstance(self.x, DataLoader | Parquet | np.memmap):

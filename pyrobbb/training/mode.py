@@ -12,7 +12,8 @@ import torch
 
 from .._core.random_state import IsolatedState
 from ..fitted import FittedChain
-from ..model.guides import MIN_SCALE, MeanFieldGuide
+from ..model.flat_guide import MIN_SCALE
+from ..model.guides import MeanFieldGuide
 from .checkpoints import MODE
 from .config import FitConfig
 from .loop import MakeResult, run_chains, train

@@ -59,6 +59,7 @@ def fit_chains(config: FitConfig, make_result: MakeResult = tuple) -> tuple[Fitt
             fitted,
             kl_weight,
             rows,
+            r > 0,
         )
         for r, (fitted, kl_weight, rows) in enumerate(of_chains)
     ]
@@ -76,7 +77,7 @@ def fit_chains(config: FitConfig, make_result: MakeResult = tuple) -> tuple[Fitt
 
 def can_run_side_by_side(config: FitConfig) -> bool:
     """Return whether chains can share engine steps, with the same results as separate fits."""
-    if config.engine == "svi" or config.guide != "mean_field" or config.validation is not None:
+    if config.engine == "svi" or not config.is_flat or config.validation is not None:
         return False
     if not isinstance(config.elbo, FusedELBO) or config.elbo.estimator != "reparam":
         return False

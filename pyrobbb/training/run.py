@@ -21,7 +21,7 @@ from ..elbo.objectives import KLWeight, describe_kl_weight
 from ..engines.optimizer_state import check_storable
 from ..fitted import FitSettings, FittedChain
 from ..model.functional import evaluating
-from ..model.guides import MeanFieldGuide, auto_normal
+from ..model.guides import GUIDES, is_flat, named_guide
 from ..model.network import BayesianNetwork
 from .batches import BatchSource
 from .checkpoints import Checkpoints
@@ -55,6 +55,8 @@ class ChainStart:
     kl_weight : str, float or callable
     rows : ndarray of int, or None
         Indices of the rows that it is fitted to. None: all.
+    is_restart : bool
+        Whether the chain is not the first: it needs a guide of its own.
     """
 
     network: BayesianNetwork
@@ -62,6 +64,7 @@ class ChainStart:
     fitted: FittedChain | None
     kl_weight: KLWeight = "uniform"
     rows: np.ndarray | None = None
+    is_restart: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +160,10 @@ def start(config: FitConfig, starts: Sequence[ChainStart], folder: Path | None) 
         # The guide approximates the posterior only once the KL divergence has its full weight.
         n_warmup_epochs = math.ceil(config.kl_warmup * epochs)
         validation = Validation(networks[0], config.validation, seeds[0], n_warmup_epochs)
-    guides = [make_guide(config, network, data) for network in networks]
+    guides = [
+        make_guide(config, network, data, chain)
+        for chain, network in zip(starts, networks, strict=True)
+    ]
     for chain, network, guide in zip(starts, networks, guides, strict=True):
         if chain.fitted is not None:
             load_chain(chain.fitted, network, guide)
@@ -229,19 +235,22 @@ def _read_checkpoint(
 
 
 def make_guide(
-    config: FitConfig, network: BayesianNetwork, data: BatchSource
+    config: FitConfig, network: BayesianNetwork, data: BatchSource, chain: ChainStart
 ) -> Callable[..., Any]:
-    """Return the named guide, or a custom one after checks, with its parameters created."""
+    """Return the named guide, or a custom one after checks, with its parameters created.
+
+    A chain that is not the first gets a new guide like the one given.
+    """
     guide = config.guide
     made: Callable[..., Any]
-    if is_one_of(guide, ["mean_field"]):
-        made = MeanFieldGuide(network, data.example[0], init_scale=config.init_scale)
-    elif is_one_of(guide, ["auto_normal"]):
-        made = auto_normal(network)
+    if isinstance(guide, str) and is_one_of(guide, GUIDES):
+        rank = None if chain.fitted is None else getattr(chain.fitted.guide, "rank", None)
+        made = named_guide(guide, network, data.example[0], rank=rank, init_scale=config.init_scale)
     elif isinstance(guide, str | type) or not callable(guide):
-        raise ValueError(
-            f"`guide` must be 'mean_field', 'auto_normal' or a Pyro guide, got {shown(guide)}."
-        )
+        names = ", ".join(map(repr, GUIDES))
+        raise ValueError(f"`guide` must be {names} or a Pyro guide, got {shown(guide)}.")
+    elif chain.is_restart and is_flat(guide):
+        made = guide.renewed(network, data.example[0])
     else:
         made = guide
         check_not_pruned("guide", made)

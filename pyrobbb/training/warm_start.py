@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..fitted import FittedChain
-from ..model.guides import MeanFieldGuide
+from ..model.flat_guide import FlatGuide
 from ..model.network import BayesianNetwork
 
 
@@ -37,7 +37,7 @@ def chains_of(start: Any, restarts: int) -> tuple[FittedChain, ...]:
 
 def check_not_pruned(argument: str, guide: Any) -> None:
     """Raise an error if a guide has weights that are exactly 0."""
-    if isinstance(guide, MeanFieldGuide) and guide.has_points:
+    if isinstance(guide, FlatGuide) and guide.has_points:
         raise ValueError(
             f"`{argument}` is pruned and cannot be fitted further: weights that are exactly 0 have "
             "no density, and the ELBO is minus infinity. Pass the unpruned one."
@@ -87,10 +87,7 @@ def load_chain(chain: FittedChain, network: BayesianNetwork, guide: Callable[...
 
 def _by_site(guide: Any) -> dict[str, Tensor]:
     """Return views of a guide's parameters, by site."""
-    if not isinstance(guide, MeanFieldGuide):
-        return dict(guide.named_parameters())
-    parts = {"loc": guide.split(guide.loc.detach()), "rho": guide.split(guide.rho.detach())}
-    return {f"{site}.{part}": v for part, values in parts.items() for site, v in values.items()}
+    return guide.by_site() if isinstance(guide, FlatGuide) else dict(guide.named_parameters())
 
 
 def _pairs(

@@ -29,7 +29,7 @@ def test_check_exits_with_1_unless_all_agree(capsys, monkeypatch):
     assert main(["check", "--seed", "1"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("All 17 comparisons agree.") == 3
-    monkeypatch.setattr("pyrobbb.model.guides.scale_of", torch.exp)
+    monkeypatch.setattr("pyrobbb.model.mean_field.scale_of", torch.exp)
     assert main(["check"]) == 1
     assert "DIFFER" in capsys.readouterr().out
 

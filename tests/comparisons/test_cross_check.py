@@ -11,7 +11,7 @@ from torch import nn
 from pyrobbb import BayesianNetwork, MeanFieldGuide, crosscheck, likelihoods, mlp, priors, reference
 from pyrobbb.comparisons import Comparison
 from pyrobbb.elbo.fused_loss import FusedLoss
-from pyrobbb.model.guides import _LocalAutoNormal
+from pyrobbb.model.auto_normal import _LocalAutoNormal
 
 X = torch.randn(25, 3, generator=torch.Generator().manual_seed(0)).double()
 Y = X.sum(1, keepdim=True).sin()
@@ -82,12 +82,12 @@ def failures(**changes):
 
 
 def test_a_guide_with_exp_instead_of_softplus_is_detected(monkeypatch):
-    monkeypatch.setattr("pyrobbb.model.guides.softplus", torch.exp)
+    monkeypatch.setattr("pyrobbb.model.flat_guide.softplus", torch.exp)
     assert "MeanFieldGuide, Trace_ELBO" in failures()
 
 
 def test_a_guide_with_a_wrong_noise_site_is_detected(monkeypatch):
-    monkeypatch.setattr("pyrobbb.model.guides.is_real", lambda support: True)
+    monkeypatch.setattr("pyrobbb.model.mean_field.is_real", lambda support: True)
     with pytest.raises(ValueError, match=r"GreaterThan\(lower_bound=0.0\)"):
         failures()
 
@@ -124,7 +124,11 @@ def test_a_wrong_fused_loss_or_gradient_is_detected(monkeypatch, part):
 
     def wrong(*args, **kwargs):
         step = right(*args, **kwargs)
-        return dataclasses.replace(step, **{part: getattr(step, part) + 1e-4})
+        if part == "kl":
+            return dataclasses.replace(step, kl=step.kl + 1e-4)
+        d_guide = [step.d_loc, step.d_rho]
+        d_guide[("d_loc", "d_rho").index(part)] += 1e-4
+        return dataclasses.replace(step, d_guide=tuple(d_guide))
 
     monkeypatch.setattr(FusedLoss, "__call__", wrong)
     assert failures() == {"MeanFieldGuide, FusedELBO"}

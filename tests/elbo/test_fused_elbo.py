@@ -175,9 +175,13 @@ def test_the_guide_must_be_a_mean_field_guide_of_the_network(regression):
         def forward(self, *args, **kwargs):
             return {}
 
-    with pytest.raises(CannotFuseError, match="the guide must be a MeanFieldGuide, got AutoNormal"):
+    with pytest.raises(
+        CannotFuseError, match="the guide must be a MeanFieldGuide or LowRankGuide, got AutoNormal"
+    ):
         FusedELBO().loss(network, AutoNormal(network), x, y)
-    with pytest.raises(CannotFuseError, match="the guide must be a MeanFieldGuide, got Custom"):
+    with pytest.raises(
+        CannotFuseError, match="the guide must be a MeanFieldGuide or LowRankGuide, got Custom"
+    ):
         FusedELBO().loss(network, Custom(network), x, y)
 
 

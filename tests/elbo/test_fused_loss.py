@@ -7,12 +7,14 @@ import torch
 from modules import learnt
 from pyro.infer import Trace_ELBO
 
-from pyrobbb import BayesianNetwork, MeanFieldGuide, mlp
+from pyrobbb import BayesianNetwork, LowRankGuide, MeanFieldGuide, mlp
 from pyrobbb.elbo.fused_elbo import FusedELBO
 from pyrobbb.elbo.fused_loss import FusedLoss
 from pyrobbb.likelihoods import Gaussian
-from pyrobbb.model.guides import inverse_softplus
+from pyrobbb.model.flat_guide import inverse_softplus
 from pyrobbb.priors import Normal, ScaleMixture, ScaleMixtureNormal
+
+every_guide = pytest.mark.parametrize("make_guide", [MeanFieldGuide, LowRankGuide])
 
 
 def loss_and_gradients(elbo, network, guide, *args):
@@ -52,13 +54,15 @@ def test_the_mixture_prior_of_large_weights_equals_its_density():
     loss = FusedLoss(network, guide)
     x = torch.randn(5, 3)
     noise = torch.zeros_like(guide.loc)
-    step = loss(guide.loc.detach(), guide.rho.detach(), (), noise, x, x[:, :1])
+    step = loss((guide.loc.detach(), guide.rho.detach()), (), noise, x, x[:, :1])
     mixture = ScaleMixtureNormal(*(torch.tensor(v).double() for v in (0.5, 1.0, 0.0025)))
     loc = guide.loc.detach().double().requires_grad_()
     log_prior = mixture.log_prob(loc).sum()
     entropy = dist.Normal(loc.detach(), guide.scale.detach().double()).log_prob(loc.detach()).sum()
     torch.testing.assert_close(step.kl.double(), entropy - log_prior.detach(), rtol=1e-6, atol=0)
-    no_data = loss(guide.loc.detach(), guide.rho.detach(), (), noise, x, x[:, :1], data_weight=0.0)
+    no_data = loss(
+        (guide.loc.detach(), guide.rho.detach()), (), noise, x, x[:, :1], data_weight=0.0
+    )
     (gradient,) = torch.autograd.grad(-log_prior, loc)
     torch.testing.assert_close(no_data.d_loc.double(), gradient, rtol=1e-5, atol=1e-5)
 
@@ -87,7 +91,7 @@ def test_rows_of_weight_zero_have_no_effect(case, n_particles):
     loss = FusedLoss(network, guide)
     state = [tensor.detach() for tensor in learnt(network, guide)]
     noise = loss.noise(n_particles)
-    arguments, rows = (state[0], state[1], tuple(state[2:]), noise), torch.tensor([0, 1, 2, 0, 4])
+    arguments, rows = (state[:2], tuple(state[2:]), noise), torch.tensor([0, 1, 2, 0, 4])
     masked = loss(*arguments, x[rows], y[rows], row_weight=torch.tensor([1.0, 1, 1, 0, 0]).double())
     alone = loss(*arguments, x[:3], y[:3])
     torch.testing.assert_close(vars(masked), vars(alone), rtol=1e-10, atol=1e-10)
@@ -97,10 +101,13 @@ def test_rows_of_weight_zero_have_no_effect(case, n_particles):
 
 @pytest.mark.parametrize("n_particles", [1, 3])
 @pytest.mark.parametrize("closed_form_kl", [False, True])
-def test_fits_along_a_leading_dimension_equal_single_fits(case, n_particles, closed_form_kl):
+@every_guide
+def test_fits_along_a_leading_dimension_equal_single_fits(
+    case, n_particles, closed_form_kl, make_guide
+):
     network, x, y = case
     network.net.eval()
-    guide = MeanFieldGuide(network)
+    guide = make_guide(network)
     loss = FusedLoss(network, guide, closed_form_kl=closed_form_kl)
     n_chains = 2
     state = [tensor.detach() for tensor in learnt(network, guide)]
@@ -110,11 +117,11 @@ def test_fits_along_a_leading_dimension_equal_single_fits(case, n_particles, clo
     weights = torch.tensor([[1.0, 1, 1], [1, 1, 0]]).double()
     options = {"data_weight": 3.0, "kl_weight": 0.5}
     x_of, y_of = x[rows], y[rows]
-    loc, rho, *points = (torch.stack(parts) for parts in zip(*states, strict=True))
+    stacked = [torch.stack(parts) for parts in zip(*states, strict=True)]
+    n = len(list(guide.parameters()))
     together = loss(
-        loc,
-        rho,
-        tuple(points),
+        stacked[:n],
+        tuple(stacked[n:]),
         torch.stack(noises),
         x[rows],
         y[rows],
@@ -122,48 +129,47 @@ def test_fits_along_a_leading_dimension_equal_single_fits(case, n_particles, clo
         **options,
     )
     for c in range(n_chains):
-        loc_of, rho_of, *points_of = states[c]
         alone = loss(
-            loc_of,
-            rho_of,
-            tuple(points_of),
+            states[c][:n],
+            tuple(states[c][n:]),
             noises[c],
             x_of[c],
             y_of[c],
             row_weight=weights[c],
             **options,
         )
-        for name in ("nll", "kl", "d_loc", "d_rho"):
+        for name in ("nll", "kl"):
             torch.testing.assert_close(
                 getattr(together, name)[c], getattr(alone, name), rtol=1e-9, atol=1e-10
             )
-        torch.testing.assert_close(
-            tuple(d[c] for d in together.d_points), alone.d_points, rtol=1e-9, atol=1e-10
-        )
+        for name in ("d_guide", "d_points"):
+            parts = tuple(d[c] for d in getattr(together, name))
+            torch.testing.assert_close(parts, getattr(alone, name), rtol=1e-9, atol=1e-10)
 
 
-def test_the_gradients_are_weighted_sums_of_those_of_nll_and_kl(regression):
+@every_guide
+def test_the_gradients_are_weighted_sums_of_those_of_nll_and_kl(regression, make_guide):
     network, x, y = regression
-    guide = MeanFieldGuide(network)
+    guide = make_guide(network)
     for closed_form_kl in (False, True):
         loss = FusedLoss(network, guide, closed_form_kl=closed_form_kl)
-        arguments = (guide.loc.detach(), guide.rho.detach(), (), loss.noise(), x, y)
+        arguments = ([p.detach() for p in guide.parameters()], (), loss.noise(), x, y)
         data = loss(*arguments, data_weight=1.0, kl_weight=0.0)
         kl = loss(*arguments, data_weight=0.0, kl_weight=1.0)
         both = loss(*arguments, data_weight=3.0, kl_weight=0.5)
         torch.testing.assert_close(both.nll, 3 * data.nll)
         torch.testing.assert_close(both.kl, kl.kl)
-        for name in ("d_loc", "d_rho"):
-            parts = 3 * getattr(data, name) + 0.5 * getattr(kl, name)
-            torch.testing.assert_close(getattr(both, name), parts)
+        for d_both, d_data, d_kl in zip(both.d_guide, data.d_guide, kl.d_guide, strict=True):
+            torch.testing.assert_close(d_both, 3 * d_data + 0.5 * d_kl)
 
 
-def test_draws_equal_those_of_the_guide_at_the_same_noise(regression):
+@every_guide
+def test_draws_equal_those_of_the_guide_at_the_same_noise(regression, make_guide):
     network, _, _ = regression
-    guide = MeanFieldGuide(network)
+    guide = make_guide(network)
     loss = FusedLoss(network, guide)
     pyro.set_rng_seed(5)
     expected = guide()
     pyro.set_rng_seed(5)
-    draws = loss.draws(guide.loc, guide.rho, loss.noise())
+    draws = loss.draws(list(guide.parameters()), loss.noise())
     torch.testing.assert_close(draws, expected, rtol=1e-12, atol=0)

@@ -192,8 +192,7 @@ class Candidate:
 
         def take():
             step = loss(
-                self.guide.loc,
-                self.guide.rho,
+                (self.guide.loc, self.guide.rho),
                 points,
                 loss.noise(n_particles),
                 x,
@@ -333,7 +332,7 @@ def test_at_a_vanishing_scale_nll_and_gradient_in_loc_are_those_of_a_shared_draw
     noise, rho = torch.zeros_like(guide.loc), torch.full_like(guide.rho, -30.0)
     expected, ours = (
         FusedLoss(network, guide, estimator=e)(
-            guide.loc.detach(), rho, points, noise, candidate.x, candidate.y
+            (guide.loc.detach(), rho), points, noise, candidate.x, candidate.y
         )
         for e in ("reparam", estimator)
     )

@@ -44,7 +44,7 @@ def test_a_module_has_the_loss_of_a_shared_draw_at_a_vanishing_scale_or_is_refus
         state = {key: value.clone() for key, value in net.state_dict().items()}
         try:
             loss = FusedLoss(network, guide, estimator=each)
-            losses.append(loss(guide.loc.detach(), rho, points, noise, x, y))
+            losses.append(loss((guide.loc.detach(), rho), points, noise, x, y))
         except ValueError as error:
             refusal = str(error)
             break

@@ -32,7 +32,10 @@ def test_the_settings_name_the_engine(engine):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"guide": "auto_normal"}, "the guide must be a MeanFieldGuide, got _LocalAutoNormal"),
+        (
+            {"guide": "auto_normal"},
+            "the guide must be a MeanFieldGuide or LowRankGuide, got _LocalAutoNormal",
+        ),
         ({"objective": Trace_ELBO()}, "the objective is a Trace_ELBO"),
     ],
 )

@@ -15,12 +15,12 @@ from modules import by_site, loc_and_scale, network_and_data
 from pyro.infer import Predictive, Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 
-from pyrobbb import BayesianNetwork, MeanFieldGuide, auto_normal, mlp
+from pyrobbb import BayesianNetwork, LowRankGuide, MeanFieldGuide, auto_normal, mlp
 from pyrobbb.likelihoods import Gaussian, NegativeBinomial
-from pyrobbb.model.guides import inverse_softplus
+from pyrobbb.model.flat_guide import inverse_softplus
 from pyrobbb.priors import ByName
 
-GUIDES = {"mean_field": MeanFieldGuide, "auto_normal": auto_normal}
+GUIDES = {"mean_field": MeanFieldGuide, "low_rank": LowRankGuide, "auto_normal": auto_normal}
 every_guide = pytest.mark.parametrize("make_guide", GUIDES.values(), ids=GUIDES)
 
 
@@ -102,14 +102,15 @@ def test_draws_have_the_scale_given_by_rho():
     assert ((flat.std(0) / scale - 1).abs() < 4.5 / math.sqrt(2 * n)).all()
 
 
-def test_both_guides_have_the_same_initial_values():
+def test_all_guides_have_the_same_initial_values():
     network, x, y = network_and_data(Gaussian(noise_median=(0.2, 3.0)), n_out=2)
     starts = []
     for make_guide in GUIDES.values():
         guide = make_guide(network)
         guide(x, y)
         starts.append(loc_and_scale(guide))
-    torch.testing.assert_close(starts[0], starts[1], rtol=1e-12, atol=0)
+    for start in starts[1:]:
+        torch.testing.assert_close(start, starts[0], rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

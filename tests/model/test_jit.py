@@ -21,7 +21,7 @@ from pyro.infer import (
 from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal
 from torch import nn
 
-from pyrobbb import BayesianNetwork, MeanFieldGuide, mlp
+from pyrobbb import BayesianNetwork, LowRankGuide, MeanFieldGuide, mlp
 from pyrobbb.likelihoods import Categorical, StudentT
 from pyrobbb.model.guides import auto_normal
 from pyrobbb.priors import ByName, Normal, ScaleMixture
@@ -57,6 +57,7 @@ NETWORKS = {
 }
 GUIDES = {
     "mean_field": MeanFieldGuide,
+    "low_rank": LowRankGuide,
     "auto_normal": auto_normal,
     "AutoNormal": lambda network: AutoNormal(poutine.block(network, hide=["y"])),
     "AutoDiagonalNormal": lambda n: AutoDiagonalNormal(poutine.block(n, hide=["y"])),
@@ -110,7 +111,8 @@ def test_loss_and_gradients_are_those_without_jit(name):
     assert_same(name, "mean_field", JitTrace_ELBO(ignore_jit_warnings=True), Trace_ELBO())
 
 
-@pytest.mark.parametrize("guide", GUIDES)
+# torch.jit draws other noise for a low-rank normal from the same seed, also for Pyro's own guide.
+@pytest.mark.parametrize("guide", [name for name in GUIDES if name != "low_rank"])
 @pytest.mark.parametrize(
     ("jit", "plain", "options"),
     [

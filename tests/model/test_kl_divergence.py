@@ -13,7 +13,7 @@ from torch.distributions import kl_divergence
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide
 from pyrobbb.likelihoods import Gaussian
-from pyrobbb.model.guides import inverse_softplus
+from pyrobbb.model.flat_guide import inverse_softplus
 from pyrobbb.priors import ByName, FanInNormal, Laplace, Normal, ScaleMixture
 
 CLOSED = {

@@ -18,7 +18,8 @@ from pyrobbb.diagnostics.importance import log_ratios
 from pyrobbb.elbo.fused_loss import CannotFuseError
 from pyrobbb.fitted.history import History
 from pyrobbb.likelihoods import Categorical, Gaussian
-from pyrobbb.model.guides import NormalOrPoint, inverse_softplus
+from pyrobbb.model.flat_guide import inverse_softplus
+from pyrobbb.model.mean_field import NormalOrPoint
 from pyrobbb.plots import plot_snr
 from pyrobbb.posterior.pruning import sparse_weights
 from pyrobbb.priors import ByName, Normal

@@ -36,6 +36,8 @@ CASES = {
     },
     "svi": {"engine": "svi"},
     "auto": {"engine": "auto"},
+    "low rank": {"guide": "low_rank"},
+    "low rank, particles": {"guide": "low_rank", "n_particles": 3},
 }
 
 

@@ -81,6 +81,8 @@ CASES = {
     "dropout": {"net": dropout_net()},
     "batch norm": {"net": batch_norm_net()},
     "auto_normal": {"engine": "svi", "guide": "auto_normal"},
+    "low rank": {"guide": "low_rank"},
+    "low rank, restarts": {"guide": "low_rank", "restarts": 2, "n_particles": 2},
     "early stopping": {"validation": (X[:40], -Y[:40]), "patience": 5, "kl_warmup": 0.2},
     "restarts": {"restarts": 3},
     "one after another": {"restarts": 2, "engine": "svi", "epochs": 12},
@@ -325,7 +327,7 @@ def test_custom_guide_is_refused():
     guide = MeanFieldGuide(BayesianNetwork(mlp(3, [4], 1)))
     with pytest.raises(
         ValueError,
-        match="`checkpoint` needs guide='mean_field' or 'auto_normal', got a custom guide",
+        match="`checkpoint` needs guide='mean_field', 'low_rank' or 'auto_normal', got a custom",
     ):
         quick_fit(guide=guide, checkpoint="nowhere")
 

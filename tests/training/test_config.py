@@ -52,7 +52,10 @@ def test_settings_replace_callables_by_custom():
         ({"processes": 2}, "`processes` must be one of same_noise, own_noise, alone, got 2"),
         ({"kl_warmup": 1.2}, r"`kl_warmup` must lie in \[0, 1\), got 1.2"),
         ({"patience": 1}, "`patience` needs `validation` data"),
-        ({"restarts": 2, "guide": print}, "`restarts` needs guide='mean_field' or 'auto_normal'"),
+        (
+            {"restarts": 2, "guide": print},
+            "`restarts` needs guide='mean_field', 'low_rank' or 'auto_normal'",
+        ),
     ],
 )
 def test_invalid_arguments_are_refused_before_the_data_are_read(options, message):
@@ -79,12 +82,20 @@ def test_invalid_arguments_are_refused_before_the_data_are_read(options, message
         ({"objective": "iwae"}, ValueError, "`objective` must be one of trace, mean_field"),
         ({"kl_weight": "cosine"}, ValueError, "`kl_weight` must be 'uniform', 'blundell'"),
         ({"schedule": "step"}, ValueError, "`schedule` must be one of one_cycle, cosine"),
-        ({"guide": "full_rank"}, ValueError, "`guide` must be 'mean_field', 'auto_normal'"),
+        (
+            {"guide": "full_rank"},
+            ValueError,
+            "`guide` must be 'mean_field', 'low_rank', 'auto_normal'",
+        ),
         ({"patience": 3}, ValueError, "`patience` needs `validation`"),
         ({"validation": (X, Y[:3])}, ValueError, "`validation`: `x` and `y`"),
         ({"validation": X}, TypeError, r"`validation` must be a pair \(x, y\), got a ndarray"),
         ({"optimizer": "adam"}, TypeError, "`optimizer` must be a class such as torch.optim.Adam"),
-        ({"guide": MeanFieldGuide}, ValueError, "`guide` must be 'mean_field', 'auto_normal' or"),
+        (
+            {"guide": MeanFieldGuide},
+            ValueError,
+            "`guide` must be 'mean_field', 'low_rank', 'auto_normal' or",
+        ),
         ({"seed": -1}, ValueError, "`seed` must be at least 0, got -1"),
         ({"seed": 1.5}, TypeError, "`seed` must be a whole number, got 1.5"),
         (

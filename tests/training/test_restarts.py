@@ -12,9 +12,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pyrobbb import (
     BayesianNetwork,
+    LowRankGuide,
     MeanFieldGuide,
     NonFiniteLossError,
     Posterior,
+    auto_normal,
     fit,
     likelihoods,
     mlp,
@@ -96,6 +98,8 @@ SIDE_BY_SIDE = {
     "weighted rows": (network, {"sample_weight": RNG.integers(0, 4, size=23)}),
     "weighted rows, full batch": (network, {"sample_weight": X[:, 0] ** 2, "batch_size": 23}),
     "automatic": (network, {"engine": "auto"}),
+    "low rank": (network, {"guide": "low_rank"}),
+    "low rank, particles": (network, {"guide": "low_rank", "n_particles": 2}),
 }
 
 
@@ -110,6 +114,19 @@ def test_chains_of_a_compiled_fit_are_separate_fits(n_side_by_side):
     together = assert_chains_are_fits(network, 1e-9, engine="compiled")
     assert n_side_by_side == [3, 1, 1, 1]
     assert [chain.settings["engine"] for chain in together.chains] == ["compiled"] * 3
+
+
+@pytest.mark.parametrize("engine", ["fused", "svi"])
+@pytest.mark.parametrize("kind", [MeanFieldGuide, functools.partial(LowRankGuide, rank=2)])
+def test_further_chains_have_a_new_guide_like_the_one_given(kind, engine):
+    guide = kind(network(), init_scale=0.01)
+    together = quick_fit(network(), guide=guide, restarts=2, engine=engine)
+    assert together.chains[0].guide is guide
+    start = restarts.fresh_start(network(), 6)
+    alone = quick_fit(start, guide=kind(start, init_scale=0.01), seed=6, engine=engine)
+    torch.testing.assert_close(
+        together.chains[1].guide.state_dict(), alone.guide.state_dict(), rtol=1e-9, atol=1e-9
+    )
 
 
 ONE_AFTER_ANOTHER = {
@@ -245,14 +262,14 @@ def test_ctrl_c_returns_all_chains_so_far(monkeypatch, caplog):
         assert (chain.guide.loc != MeanFieldGuide(chain.network).loc).all()
 
 
-def test_restarts_need_a_count_arrays_and_a_named_guide():
+def test_restarts_need_a_count_arrays_and_a_known_guide():
     with pytest.raises(ValueError, match="`restarts` must be at least 1, got 0"):
         quick_fit(network(), restarts=0)
     with pytest.raises(TypeError, match=r"`restarts` must be a whole number, got 2\.0"):
         quick_fit(network(), restarts=2.0)
     net = network()
-    with pytest.raises(ValueError, match="`restarts` needs guide='mean_field' or"):
-        quick_fit(net, restarts=2, guide=MeanFieldGuide(net))
+    with pytest.raises(ValueError, match="`restarts` needs guide='mean_field', 'low_rank' or"):
+        quick_fit(net, restarts=2, guide=auto_normal(net))
     loader = DataLoader(TensorDataset(torch.as_tensor(X), torch.as_tensor(Y)))
     with pytest.raises(ValueError, match="`restarts` needs x and y in memory, got a DataLoader"):
         fit(net, loader, n_data=23, restarts=2)

@@ -204,7 +204,7 @@ def test_initial_posteriors_that_do_not_match_are_refused():
             network(),
             {"start": before, "guide": before.guide},
             ValueError,
-            "`start` needs guide='mean_field' or 'auto_normal', got a custom guide",
+            "`start` needs guide='mean_field', 'low_rank' or 'auto_normal', got a custom guide",
         ),
         (
             network(),
@@ -304,5 +304,5 @@ def test_kl_divergence_is_zero_if_the_prior_is_the_posterior():
     guide = posterior.guide
     loss = FusedLoss(net, guide, closed_form_kl=True)
     x, y = net.prepare(X, Y)
-    step = loss(guide.loc.detach(), guide.rho.detach(), (), loss.noise(), x, y)
+    step = loss((guide.loc.detach(), guide.rho.detach()), (), loss.noise(), x, y)
     assert abs(step.kl.item()) < 1e-10
