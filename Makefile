@@ -24,7 +24,7 @@ NEWER ?= $(shell for python in python3.14 python3.13 python3.12 \
 OLDEST ?= python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-arviz-1 test-oldest coverage lint format examples paper bench bench-uci
+.PHONY: help demo test test-all test-arviz-1 test-oldest coverage lint format examples paper bench bench-uci bench-tables
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -86,6 +86,9 @@ bench: $(BENCH_STAMP)  ## Time pyrobbb and other libraries; BENCH=--quick for a 
 bench-uci: $(BENCH_STAMP)  ## Score pyrobbb on the UCI data sets in DATA=folder; writes benchmarks/UCI.md
 	$(BIN)/python benchmarks/uci.py $(FOLDER)
 
+bench-tables: $(BENCH_STAMP)  ## Score pyrobbb and other libraries on teaching tables; writes benchmarks/TABLES.md
+	$(BIN)/python benchmarks/tables.py
+
 # The stamp is written last, so that an interrupted installation is resumed. A .venv without a working
 # pip was interrupted while it was created, and is created again.
 $(STAMP): pyproject.toml constraints.txt
@@ -112,4 +115,5 @@ $(OLDEST_STAMP): pyproject.toml constraints-oldest.txt
 
 $(BENCH_STAMP): $(STAMP)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[dev,bench]"
+	$(BIN)/python -m pip install -c constraints.txt --no-deps ISLP  # for its tables alone
 	@touch $(BENCH_STAMP)
