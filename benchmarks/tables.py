@@ -26,6 +26,7 @@ from harness import reason
 from pyrobbb import scores
 from table_models import MODELS, PEERS, Model
 from teaching_tables import TABLES, MissingPackageError, Split, Table, halves, load
+from uci_models import choices_of
 
 HERE = Path(__file__).parent
 SCORES, PAGE = HERE / "tables.jsonl", HERE / "TABLES.md"
@@ -147,22 +148,6 @@ def score_of(forecast: Any, split: Split, is_integer: bool) -> Score:
         float((upper - lower).mean()) / sd,
         None,
     )
-
-
-def choices_of(estimator: Any) -> dict[str, Any]:
-    """Return the KL weight, the widths and the likelihood that a fitted estimator has, by name."""
-    found = {}
-    for name in ("kl_weight_", "hidden_", "likelihood_"):
-        value = getattr(estimator, name, None)
-        if value is not None:
-            found[name] = value if isinstance(value, int | float) else _shown(value)
-    return found
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, str | tuple | list):
-        return str(value)
-    return getattr(value, "__name__", type(value).__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

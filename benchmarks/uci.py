@@ -3,8 +3,9 @@
     make bench-uci DATA=folder        # writes benchmarks/UCI.md
 
 The folder holds `uci/NAME.csv.gz` (the target last) and `uci/NAME.test_rows.txt.gz` (a line a
-split). Scores are appended to `benchmarks/uci.jsonl` as they come, and a run takes up where the
-last one ended.
+split). In the gap splits of Foong et al. (2019, "In-between uncertainty in Bayesian neural
+networks"), the rows are sorted by one input, and the middle third is for testing. Scores are
+appended to `benchmarks/uci.jsonl` as they come, and a run takes up where the last one ended.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import gzip
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,20 +29,23 @@ from uci_models import MODELS
 HERE = Path(__file__).parent
 SCORES, PAGE = HERE / "uci.jsonl", HERE / "UCI.md"
 SETS = ("boston", "concrete", "energy", "kin8nm", "power", "protein", "wine-red", "yacht")
+GAP_SETS = {f"{name} gap": name for name in ("concrete", "energy", "yacht")}
 CONSTANT, VARYING = "BBBRegressor()", 'BBBRegressor(likelihood="heteroscedastic")'
+
+ALL_SETS = (*SETS, *GAP_SETS)
 
 # Published: test log-likelihoods of Wu et al. (2019), RMSE of Gal and Ghahramani (2016).
 DVI_CONSTANT = dict(zip(SETS, (-2.58, -3.23, -2.09, 1.01, -2.82, -2.94, -0.96, -1.41), strict=True))
 MCVI_VARYING = dict(zip(SETS, (-2.46, -3.07, -1.03, 1.14, -2.80, -2.87, -0.92, -0.68), strict=True))
 DROPOUT_RMSE = dict(zip(SETS, (2.97, 5.23, 1.66, 0.10, 4.02, 4.36, 0.62, 1.11), strict=True))
-DECIMALS = {"kin8nm": 3, "energy": 3}
+DECIMALS = {"kin8nm": 3, "energy": 3, "energy gap": 3}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what has not been run, and write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="with the folder uci")
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--sets", nargs="+", choices=ALL_SETS, default=ALL_SETS)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--splits", type=int, help="only the first so many")
     parser.add_argument("--threads", type=int, default=1)
@@ -76,14 +81,28 @@ def run(options: argparse.Namespace) -> None:
 
 def load(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[tuple[Any, Any]]]:
     """Read a set and its splits: rows to fit and rows to test."""
-    with gzip.open(folder / "uci" / f"{name}.csv.gz", "rt") as file:
+    stem = GAP_SETS.get(name, name)
+    with gzip.open(folder / "uci" / f"{stem}.csv.gz", "rt") as file:
         table = np.loadtxt(file, delimiter=",", skiprows=1, ndmin=2)
+    if name in GAP_SETS:
+        return table[:, :-1], table[:, -1], gap_splits(table[:, :-1])
     splits = []
     with gzip.open(folder / "uci" / f"{name}.test_rows.txt.gz", "rt") as file:
         for line in file:
             test = np.array(line.split(), dtype=np.int64)
             splits.append((np.setdiff1d(np.arange(len(table)), test), test))
     return table[:, :-1], table[:, -1], splits
+
+
+def gap_splits(x: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return a split an input: rows outside and within the middle third, sorted by the input."""
+    splits = []
+    for column in x.T:
+        order = np.argsort(column, kind="stable")
+        first, last = len(order) // 3, 2 * len(order) // 3
+        test = order[first:last]
+        splits.append((np.setdiff1d(order, test), np.sort(test)))
+    return splits
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
@@ -128,6 +147,20 @@ def page(rows: list[dict[str, Any]]) -> str:
             "",
             *table(rows, "coverage", scale=100.0),
             "",
+            "## Mean width of the 90 % interval",
+            "",
+            *table(rows, "width"),
+            "",
+            "## Gap splits",
+            "",
+            "The rows are sorted by one input, and the middle third is for testing (Foong et al.",
+            "2019): a split an input. Here uncertainty between the data counts.",
+            "",
+            *gap_tables(rows),
+            "## Chosen KL weight (median over splits) and hidden layers (most frequent)",
+            "",
+            *choices(rows),
+            "",
             "## Seconds to fit and to predict the test rows, one thread, on a busy machine",
             "",
             *table(rows, "seconds", errors=False),
@@ -165,18 +198,64 @@ def table(
     published: dict[str, dict[str, float]] | None = None,
     errors: bool = True,
     scale: float = 1.0,
+    sets: Sequence[str] = SETS,
 ) -> list[str]:
     """Return a table: a row a model, a column a set."""
-    lines = [f"|  | {' | '.join(SETS)} |", f"|---|{'---|' * len(SETS)}"]
+    lines = header(sets)
     for model in MODELS:
         cells = []
-        for name in SETS:
+        for name in sets:
             values = scale * np.array(values_of(rows, name, model, score))
             digits = DECIMALS.get(name, 2) if scale == 1.0 and score != "seconds" else 1
             cells.append(cell(values, digits, errors))
         lines.append(f"| {model} | {' | '.join(cells)} |")
     for source, values in (published or {}).items():
         lines.append(f"| *{source}* | {' | '.join(str(values[name]) for name in SETS)} |")
+    return lines
+
+
+def header(sets: Sequence[str]) -> list[str]:
+    """Return the head of a table."""
+    return [f"|  | {' | '.join(sets)} |", f"|---|{'---|' * len(sets)}"]
+
+
+def gap_tables(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the tables of the gap splits."""
+    sets = list(GAP_SETS)
+    return [
+        "Test log-likelihood:",
+        "",
+        *table(rows, "log_lik", sets=sets),
+        "",
+        "RMSE:",
+        "",
+        *table(rows, "rmse", sets=sets),
+        "",
+        "Percentage within the 90 % interval:",
+        "",
+        *table(rows, "coverage", scale=100.0, sets=sets),
+        "",
+        "Mean width of the 90 % interval:",
+        "",
+        *table(rows, "width", sets=sets),
+        "",
+    ]
+
+
+def choices(rows: list[dict[str, Any]]) -> list[str]:
+    """Return a table of what our models have chosen; a dash where they do not tell."""
+    lines = header(ALL_SETS)
+    for model in (CONSTANT, VARYING):
+        cells = []
+        for name in ALL_SETS:
+            told = [
+                row.get("chosen", {}) for row in rows if (row["set"], row["model"]) == (name, model)
+            ]
+            weights = [found["kl_weight_"] for found in told if "kl_weight_" in found]
+            hidden = Counter(found["hidden_"] for found in told if "hidden_" in found)
+            weight = f"{np.median(weights):.2g}" if weights else "-"
+            cells.append(f"{weight} {hidden.most_common(1)[0][0] if hidden else '-'}")
+        lines.append(f"| {model} | {' | '.join(cells)} |")
     return lines
 
 
@@ -192,7 +271,9 @@ def cell(values: np.ndarray, digits: int, errors: bool) -> str:
 
 def values_of(rows: list[dict[str, Any]], name: str, model: str, score: str) -> list[float]:
     """Return the scores of a model on the splits of a set."""
-    return [row[score] for row in rows if row["set"] == name and row["model"] == model]
+    return [
+        row[score] for row in rows if row["set"] == name and row["model"] == model and score in row
+    ]
 
 
 def notes(rows: list[dict[str, Any]]) -> list[str]:

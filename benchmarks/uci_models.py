@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,11 +36,17 @@ class Score:
     rmse : float
     coverage : float
         Share of the test rows within their central 90 % interval.
+    width : float
+        Mean width of these intervals.
+    chosen : dict
+        What an estimator has chosen; see `choices_of`.
     """
 
     log_lik: float
     rmse: float
     coverage: float
+    width: float
+    chosen: dict[str, Any] = field(default_factory=dict)
 
 
 Model = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int], Score]
@@ -54,13 +60,34 @@ def bbb(likelihood: str) -> Model:
     ) -> Score:
         model = BBBRegressor(likelihood=likelihood, random_state=seed).fit(x, y)
         prediction = model.predict_distribution(x_test)
+        lower, upper = prediction.interval(0.9)
         return Score(
             -scores.nll(prediction, y_test),
             scores.rmse(prediction, y_test),
-            scores.coverage(prediction, y_test, 0.9),
+            _share_within(y_test, lower, upper),
+            float((upper - lower).mean()),
+            choices_of(model),
         )
 
     return score
+
+
+def choices_of(estimator: Any) -> dict[str, Any]:
+    """Return the KL weight, the widths and the likelihood that a fitted estimator has, by name.
+
+    Absent are those that it does not tell.
+    """
+    names = ("kl_weight_", "hidden_", "likelihood_")
+    told = {name: getattr(estimator, name, None) for name in names}
+    return {name: _shown(value) for name, value in told.items() if value is not None}
+
+
+def _shown(value: Any) -> float | str:
+    if isinstance(value, int | float):
+        return float(value)
+    if isinstance(value, str | tuple | list):
+        return str(value)
+    return getattr(value, "__name__", type(value).__name__)
 
 
 def gaussian_process(
@@ -117,12 +144,27 @@ def deep_ensemble(
     means, scales = (np.stack(part).astype(float) for part in zip(*members, strict=True))
     mean, scale = target.back(means, scales)
     log_lik = np.logaddexp.reduce(stats.norm(mean, scale).logpdf(y_test), axis=0) - np.log(MEMBERS)
-    rank = stats.norm(mean, scale).cdf(y_test).mean(0)
+    lower, upper = (normal_mixture_quantile(q, mean, scale) for q in (0.05, 0.95))
     return Score(
         float(log_lik.mean()),
         float(np.sqrt(((mean.mean(0) - y_test) ** 2).mean())),
-        float(((rank > 0.05) & (rank < 0.95)).mean()),
+        _share_within(y_test, lower, upper),
+        float((upper - lower).mean()),
     )
+
+
+def normal_mixture_quantile(q: float, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return the quantile of each column's mixture of normals, shape (n_members, n), by bisection.
+
+    It lies between the least and the greatest of the members' quantiles.
+    """
+    members = stats.norm(mean, scale).ppf(q)
+    lower, upper = members.min(0), members.max(0)
+    for _ in range(60):
+        middle = (lower + upper) / 2
+        below = stats.norm(mean, scale).cdf(middle).mean(0) < q
+        lower, upper = np.where(below, middle, lower), np.where(below, upper, middle)
+    return (lower + upper) / 2
 
 
 def _train(net: nn.Sequential, x: torch.Tensor, y: torch.Tensor, seed: int) -> None:
@@ -189,8 +231,13 @@ def _normal(mean: np.ndarray, sd: np.ndarray, y: np.ndarray) -> Score:
     return Score(
         float(predicted.logpdf(y).mean()),
         float(np.sqrt(((mean - y) ** 2).mean())),
-        float(((lower <= y) & (y <= upper)).mean()),
+        _share_within(y, lower, upper),
+        float((upper - lower).mean()),
     )
+
+
+def _share_within(y: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
+    return float(((lower <= y) & (y <= upper)).mean())
 
 
 MODELS: dict[str, Model] = {
