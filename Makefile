@@ -86,8 +86,9 @@ bench: $(BENCH_STAMP)  ## Time pyrobbb and other libraries; BENCH=--quick for a 
 bench-uci: $(BENCH_STAMP)  ## Score pyrobbb on the UCI data sets in DATA=folder; writes benchmarks/UCI.md
 	$(BIN)/python benchmarks/uci.py $(FOLDER)
 
-bench-tables: $(BENCH_STAMP)  ## Score pyrobbb and other libraries on teaching tables; writes benchmarks/TABLES.md
+bench-tables: $(BENCH_STAMP)  ## Score pyrobbb and other libraries on teaching tables; writes TABLES.md, CLASSIFIERS.md
 	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/classifiers.py $(FOLDER)
 
 # The stamp is written last, so that an interrupted installation is resumed. A .venv without a working
 # pip was interrupted while it was created, and is created again.

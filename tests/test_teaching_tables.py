@@ -185,3 +185,35 @@ def test_a_peer_that_has_failed_on_a_split_is_not_the_best():
     rows += [{"table": "iris", "split": s, "model": "linear model", "nll": 0.45} for s in range(2)]
     assert tables.deficits(rows, ["iris"]) == {"iris": (pytest.approx(0.05), "linear model")}
     assert tables.failures(rows) == ["- NGBoost failed on iris: ValueError"]
+
+
+def test_the_folds_of_the_classifiers_test_each_row_once_and_scores_are_pooled():
+    import classifiers
+    from forecasts import Classes
+
+    parts = list(classifiers.splits("wine", None))
+    table = classifiers.load("wine")
+    tested = np.concatenate([split.x_test for split in parts])
+    np.testing.assert_array_equal(np.sort(tested, axis=0), np.sort(table.x, axis=0))
+
+    def shares(split):
+        share = np.bincount(split.y.astype(int)) / len(split.y)
+        return Classes(np.tile(share, (len(split.y_test), 1)))
+
+    row = classifiers.score(shares, parts)
+    nll = [-np.log(shares(s).probs[0][s.y_test.astype(int)]) for s in parts]
+    assert row["log_loss"] == pytest.approx(np.concatenate(nll).mean())
+    assert row["error"] == pytest.approx((table.y != 1).mean())
+
+
+@pytest.mark.parametrize("decays", [(0.0, 200.0), (200.0, 0.0)])
+def test_the_tuned_ensemble_takes_the_weight_decay_that_predicts_held_out_rows(monkeypatch, decays):
+    import net_ensemble
+    from teaching_tables import load
+
+    monkeypatch.setattr(net_ensemble, "WEIGHT_DECAYS", decays)
+    monkeypatch.setattr(net_ensemble, "STEPS", (2, 60))
+    split = load("wine").split(0)
+    forecast = net_ensemble.tuned_ensemble(split)
+    np.testing.assert_allclose(forecast.probs.sum(1), 1.0, rtol=1e-6)
+    assert -forecast.log_prob(split.y_test).mean() < 0.3  # at 200 all weights vanish: log 3
