@@ -15,8 +15,8 @@ from .fused_elbo import FusedELBO
 from .gradient_estimators import Estimator
 
 Objective: TypeAlias = Literal["trace", "mean_field"] | ELBO
-KLWeight: TypeAlias = Literal["uniform", "blundell"] | float | Callable[[int, int], float]
-"""Of one chain."""
+KLWeight: TypeAlias = Literal["uniform", "blundell", "auto"] | float | Callable[[int, int], float]
+"""Of one chain; "auto" is only an argument of `fit`, which replaces it by a number."""
 KLWeights: TypeAlias = KLWeight | Sequence[float]
 """Of all chains, or one number for each."""
 

@@ -22,6 +22,8 @@ class FitSettings(Mapping[str, Any]):
         ``"trace"``, ``"mean_field"``, or the class of a custom ELBO.
     kl_weight : str or float
         ``"custom"`` for a callable.
+    kl_search : mapping
+        What ``kl_weight="auto"`` has tried; see `pyrobbb.training.kl_search.KLSearch`.
     kl_warmup : float
     epochs, batch_size, n_data, n_particles : int
     lr : float
@@ -45,6 +47,7 @@ class FitSettings(Mapping[str, Any]):
     engine: str | None = None
     objective: str | None = None
     kl_weight: str | float | None = None
+    kl_search: Mapping[str, Any] | None = None
     kl_warmup: float | None = None
     epochs: int | None = None
     batch_size: int | None = None

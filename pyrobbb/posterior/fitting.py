@@ -122,10 +122,13 @@ def fit(
         ``"reparam"``: one draw per batch. ``"local"`` and ``"flipout"``: one draw per row, which
         makes gradients less noisy, for networks whose Bayesian layers are linear or convolutions;
         see `pyrobbb.elbo.gradient_estimators`.
-    kl_weight : {"uniform", "blundell"}, float, sequence of float, or callable
+    kl_weight : {"uniform", "blundell", "auto"}, float, sequence of float, or callable
         The share of the KL divergence in each batch of an epoch; see
         `pyrobbb.elbo.objectives.kl_weights`. A number is a factor on the whole KL divergence; a
-        sequence has one for each restart.
+        sequence has one for each restart. ``"auto"``: chains with weights from 0.05 to 1 are first
+        fitted side by side, as long as the fit itself, and the highest weight is chosen whose
+        chain predicts the `validation` rows within one standard error of the best;
+        ``settings["kl_search"]`` of each chain records what was tried.
     kl_warmup : float
         Fraction of the fit, in [0, 1), during which the weight of the KL divergence rises linearly
         to its full value. With the full weight from the start, wide networks often collapse to the

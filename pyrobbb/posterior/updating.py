@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from .._core.arrays import ArrayLike, check_count
 from .._core.random_state import as_seed
+from ..elbo.objectives import kl_weight_per_chain
 from ..fitted import FittedChain
 from ..likelihoods import Conditional
 from ..model.guides import MeanFieldGuide
@@ -92,6 +93,7 @@ def update(
         _with_sites_of(chain, prior, [chain.guide])
         for chain, prior in zip(posterior.chains, priors, strict=True)
     ]
+    kl_weights = kl_weight_per_chain(options.pop("kl_weight", "uniform"), len(priors))
     updated: list[FittedChain] = []
     for i, (chain, prior, start) in enumerate(zip(posterior.chains, priors, starts, strict=True)):
         later = fit(
@@ -101,6 +103,7 @@ def update(
             start=Posterior((start,)),
             epochs=epochs,
             batch_size=batch_size,
+            kl_weight=kl_weights[i],
             kl_warmup=0.0,
             seed=seed + i,
             checkpoint=_folder_of(i, len(priors), checkpoint),

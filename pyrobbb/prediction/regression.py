@@ -178,6 +178,24 @@ class RegressionPrediction(Prediction):
         lower, upper = self.quantile([(1 - level) / 2, (1 + level) / 2])
         return lower, upper
 
+    @cached_property
+    def is_discrete(self) -> bool:
+        """Whether y is discrete, such as a count."""
+        return is_discrete(base_of(next(iter(self._distributions))))
+
+    def cdf(self, y: ArrayLike) -> Any:
+        """Return the probability that each observation is at most y, without calibration.
+
+        Parameters
+        ----------
+        y : array-like of shape (n, ...)
+
+        Returns
+        -------
+        array of shape (n, ...)
+        """
+        return self._out(self._cumulative(y)[0])
+
     def central_level(self, y: ArrayLike) -> Any:
         """Return the level of the smallest central interval that contains each observation.
 
@@ -192,6 +210,11 @@ class RegressionPrediction(Prediction):
         -------
         array of shape (n, ...)
         """
+        at, below = self._cumulative(y)
+        return self._out((1 - 2 * torch.minimum(at, 1 - below)).clamp(min=0))
+
+    def _cumulative(self, y: ArrayLike) -> tuple[Tensor, Tensor]:
+        """Return the probabilities of at most y, and of less than y."""
         observed = self._standardised(self._observed(y).double())
         parts = [(d.batch_shape[1], d.event_shape) for d in self._distributions]
         shape = (sum(n for n, _ in parts), *parts[0][1])
@@ -200,10 +223,10 @@ class RegressionPrediction(Prediction):
                 f"`y` must have the shape of the prediction, {shape}, got {tuple(observed.shape)}."
             )
         with without_validation():
-            (level,) = concatenate_chunks(self._central_level_by_chunk(observed))
-        return self._out(level.clamp(min=0))
+            at, below = concatenate_chunks(self._cumulative_by_chunk(observed))
+        return at, below
 
-    def _central_level_by_chunk(self, observed: Tensor) -> Iterator[tuple[Tensor]]:
+    def _cumulative_by_chunk(self, observed: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         start = 0
         for distribution in self._distributions:
             rows = observed[start : start + distribution.batch_shape[1]]
@@ -214,7 +237,7 @@ class RegressionPrediction(Prediction):
                 base = base_of(distribution)
                 cdf = mixture_cdf(base)
                 at, below = cdf(rows), cdf(rows - 1 if is_discrete(base) else rows)
-            yield (1 - 2 * torch.minimum(at, 1 - below),)
+            yield at, below
 
     def _standardised(self, y: Tensor) -> Tensor:
         return (y - self._loc.to(y.device)) / self._scale.to(y.device) if self._is_rescaled else y

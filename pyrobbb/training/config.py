@@ -18,7 +18,14 @@ from .._core.arrays import check_count, check_number, check_positive
 from .._core.distributed import Team
 from .._core.messages import is_one_of, shown
 from ..elbo.gradient_estimators import Estimator
-from ..elbo.objectives import KLWeight, KLWeights, Objective, kl_weight_per_chain, make_elbo
+from ..elbo.objectives import (
+    KLWeight,
+    KLWeights,
+    Objective,
+    describe_kl_weight,
+    kl_weight_per_chain,
+    make_elbo,
+)
 from ..engines.optimizers import OptimizerFactory, as_factory
 from ..fitted import FitSettings, FittedChain
 from ..model.guides import FLAT_GUIDES, GUIDES, GuideName, is_flat
@@ -117,7 +124,7 @@ class FitConfig:
         for argument in ("init", "start"):
             if getattr(self, argument) is not None and not isinstance(self.guide, str):
                 self._refuse_guide(argument, "its parameters are already its starting point")
-        kl_weight_per_chain(self.kl_weight, len(self.initial_chains))
+        self._check_kl_weight()
         if getattr(self.elbo, "estimator", "reparam") != "reparam" and self.engine == "svi":
             raise ValueError(
                 "`estimator` 'local' or 'flipout' needs engine='fused' or 'auto': Pyro's SVI uses "
@@ -157,6 +164,22 @@ class FitConfig:
     def is_flat(self) -> bool:
         """Whether the guide is one of pyrobbb's over a flat vector, as the fused engine needs."""
         return is_flat(self.guide) or is_one_of(self.guide, FLAT_GUIDES)
+
+    def _check_kl_weight(self) -> None:
+        kl_weight_per_chain(self.kl_weight, len(self.initial_chains))
+        if not is_one_of(self.kl_weight, ["auto"]):
+            return
+        if self.validation is None:
+            raise ValueError(
+                "`kl_weight`='auto' needs `validation`, a pair (x, y) of held-out rows that choose "
+                "the weight."
+            )
+        if self.start is not None:
+            raise ValueError(
+                "`kl_weight`='auto' must not be combined with `start`: pass the weight of its fit."
+            )
+        self._check_known_guide("kl_weight", "'auto' fits a chain with each weight")
+        self._check_in_memory("kl_weight", "'auto' fits a chain with each weight; pass a number")
 
     def _check_in_memory(self, argument: str, remedy: str) -> None:
         if isinstance(self.x, DataLoader | Parquet | np.memmap):
@@ -222,11 +245,12 @@ class FitConfig:
         return self.validation is not None or bool(self.callback_list)
 
     def settings(self, *, epochs: int, batch_size: int, n_data: int) -> FitSettings:
-        """Return the settings of the fit that all chains share."""
+        """Return the settings of the fit that the first chain records, except engine and seed."""
         objective, autocast = self.objective, self.placement.autocast
         is_distributed = self.team.size > 1
         return FitSettings(
             objective=objective if isinstance(objective, str) else type(objective).__name__,
+            kl_weight=describe_kl_weight(self.kl_weights[0]),
             kl_warmup=float(self.kl_warmup),
             epochs=int(epochs),
             batch_size=int(batch_size),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from ..model.network import BayesianNetwork
 from ..priors import Around, ByName, Prior
 from .checkpoints import stored_seed
 from .config import FitConfig
+from .kl_search import is_automatic, search_kl_weight
 from .loop import MakeResult
 from .mode import run_from_init
 from .run import ChainStart
@@ -45,6 +48,13 @@ def fit_chains(config: FitConfig, make_result: MakeResult = tuple) -> tuple[Fitt
     if seed is None and folder is not None:
         seed = stored_seed(folder)
     seed = config.team.broadcast(as_seed(seed))
+    if is_automatic(config):
+        search = search_kl_weight(config, seed, _fit_from)
+        config = replace(config, kl_weight=search.chosen, seed=seed)
+        return tuple(
+            replace(chain, settings=replace(chain.settings, kl_search=search.as_record()))
+            for chain in fit_chains(config, make_result)
+        )
     is_fresh = config.start is None
     if is_fresh and config.restarts > 1:
         logger.info(
@@ -63,6 +73,16 @@ def fit_chains(config: FitConfig, make_result: MakeResult = tuple) -> tuple[Fitt
         )
         for r, (fitted, kl_weight, rows) in enumerate(of_chains)
     ]
+    return _fit_from(config, starts, folder, make_result)
+
+
+def _fit_from(
+    config: FitConfig,
+    starts: Sequence[ChainStart],
+    folder: Path | None = None,
+    make_result: MakeResult = tuple,
+) -> tuple[FittedChain, ...]:
+    """Fit a chain from each start; fewer after Ctrl-C."""
     if len(starts) == 1 or can_run_side_by_side(config):
         return run_from_init(config, starts, folder, make_result)[0]
     chains: tuple[FittedChain, ...] = ()

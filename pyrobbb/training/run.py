@@ -128,7 +128,7 @@ class Run:
 
 
 def settings_of(config: FitConfig, data: BatchSource, epochs: int) -> FitSettings:
-    """Return the settings of the fit that all chains share."""
+    """Return the settings of the fit that the first chain records, except engine and seed."""
     return config.settings(epochs=epochs, batch_size=data.batch_size, n_data=data.n_data)
 
 

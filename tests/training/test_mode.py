@@ -252,7 +252,7 @@ REFUSED = {
     ),
     "custom guide": (
         {"init": "map", "guide": functools.partial(MeanFieldGuide, small_network())},
-        "`init` needs guide='mean_field' or 'auto_normal', got a custom guide",
+        "`init` needs guide='mean_field', 'low_rank' or 'auto_normal', got a custom guide",
     ),
 }
 
