@@ -24,7 +24,7 @@ from . import storage
 from .networks import build_network, choose_hidden
 from .parameters import check_parameters, draw_seed
 from .preparation import Rows, numeric_array, scale_inputs
-from .stages import Stages, TrainingOptions, fit_once
+from .stages import Stages, TrainingOptions, fit_once, spread_kl_weights
 
 
 class BBBEstimator(BaseEstimator):
@@ -46,7 +46,7 @@ class BBBEstimator(BaseEstimator):
         lr: float = 0.01,
         restarts: int = 4,
         n_draws: int = 200,
-        kl_weight: float = 0.7,
+        kl_weight: float | Literal["auto"] = "auto",
         engine: EngineName = "auto",
         device: Device | None = None,
         early_stopping: bool = False,
@@ -202,7 +202,7 @@ class BBBEstimator(BaseEstimator):
         return self
 
     def _fit_from_scratch(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Self:
-        stages = Stages(self._stage_names(len(X)), self.checkpoint)
+        stages = Stages(self._stage_names(y), self.checkpoint)
         self._set_up(X, y, weight, stages)
         self.posterior_ = self._fit_stages(self._prepare(X, y, weight), stages)
         return self
@@ -270,7 +270,7 @@ class BBBEstimator(BaseEstimator):
             batch_size=self.batch_size,
             lr=self.lr,
             restarts=self.restarts,
-            kl_weight=float(self.kl_weight),
+            kl_weight=self._kl_weights(),
             engine=self.engine,
             device=self.device,
             seed=self.seed_,
@@ -278,6 +278,11 @@ class BBBEstimator(BaseEstimator):
             validation_fraction=self.validation_fraction if self.early_stopping else None,
             patience=self.patience if self.early_stopping else None,
         )
+
+    def _kl_weights(self) -> float | tuple[float, ...]:
+        if not isinstance(self.kl_weight, str):
+            return float(self.kl_weight)
+        return spread_kl_weights(int(self.restarts))
 
     def _network(self, likelihood: likelihoods.Likelihood) -> BayesianNetwork:
         return build_network(
@@ -304,12 +309,12 @@ class BBBEstimator(BaseEstimator):
         """Return validated data in the units of the network."""
 
     @abstractmethod
-    def _stage_names(self, n_rows: int) -> tuple[str, ...]:
-        """Return the names of the fits that `_fit_stages` consists of, in order."""
+    def _stage_names(self, y: np.ndarray) -> tuple[str, ...]:
+        """Return the names of the fits that `_set_up` and `_fit_stages` consist of, in order."""
 
     @abstractmethod
     def _fit_stages(self, rows: Rows, stages: Stages) -> Posterior:
-        """Set `likelihood_` and fit the posterior."""
+        """Fit the posterior; set `likelihood_` unless `_set_up` has."""
 
     @abstractmethod
     def _n_outputs(self, likelihood: likelihoods.Likelihood) -> int:

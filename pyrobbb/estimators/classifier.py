@@ -215,8 +215,8 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
     def _prepare(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Rows:
         return prepare(X, y, weight, input_scaling=self.input_scaling_, stratify=True)
 
-    def _stage_names(self, n_rows: int) -> tuple[str, ...]:
-        n_held = n_calibration_rows(self.calibration, n_rows, len(self.classes_))
+    def _stage_names(self, y: np.ndarray) -> tuple[str, ...]:
+        n_held = n_calibration_rows(self.calibration, len(y), len(self.classes_))
         return ("fit", "refit") if n_held else ("fit",)
 
     def _fit_stages(self, rows: Rows, stages: Stages) -> Posterior:

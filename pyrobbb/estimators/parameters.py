@@ -40,8 +40,8 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     for name in ("epochs", "patience"):
         if parameters[name] is not None:
             check_count(name, parameters[name])
-    for name in ("lr", "kl_weight"):
-        check_positive(name, parameters[name])
+    check_positive("lr", parameters["lr"])
+    check_kl_weight("kl_weight", parameters["kl_weight"])
     fraction = parameters["validation_fraction"]
     check_number("validation_fraction", fraction)
     if not 0 < fraction < 1:
@@ -55,6 +55,15 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     checkpoint = parameters["checkpoint"]
     if checkpoint is not None and not isinstance(checkpoint, str | os.PathLike):
         raise TypeError(f"`checkpoint` must be a path or None, got {_short(checkpoint)}.")
+
+
+def check_kl_weight(name: str, value: Any) -> None:
+    """Raise unless a value is a positive number or "auto"."""
+    if isinstance(value, str):
+        if value != "auto":
+            raise ValueError(f"`{name}` must be 'auto' or a positive number, got {shown(value)}.")
+    else:
+        check_positive(name, value)
 
 
 def draw_seed(random_state: Any) -> int:

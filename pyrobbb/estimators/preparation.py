@@ -70,9 +70,9 @@ def prepare(
     X: np.ndarray,
     y: np.ndarray,
     weight: np.ndarray | None,
-    *,
     input_scaling: Standardizer,
     target_scaling: Standardizer | None = None,
+    *,
     stratify: bool = False,
 ) -> Rows:
     """Return validated data in the units of the network.

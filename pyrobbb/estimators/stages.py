@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -31,6 +32,24 @@ MAX_GRAD_NORM_PER_ROW = 100.0
 diverge. A bound that ordinary steps reach would make the learned noise too small."""
 STEPS, MAX_EPOCHS, MIN_EPOCHS = 40_000, 10_000, 20
 """With ``epochs=None``: as many epochs as `STEPS` steps take, within these bounds."""
+
+
+LOWEST_KL_WEIGHT, SINGLE_KL_WEIGHT = 0.25, 0.7
+
+
+def spread_kl_weights(restarts: int) -> tuple[float, ...]:
+    """Return the weight of the KL divergence of each chain, for ``kl_weight="auto"``.
+
+    The weights are spaced geometrically from `LOWEST_KL_WEIGHT` to 1, as in Bayes' rule. Which is
+    best depends on the data: with a high weight, mean-field intervals are too wide where there is
+    little noise (Coker et al. 2022); with a low one, too narrow where there are few rows. The
+    mixture of the chains was at least as good on held-out training rows of UCI sets as one of
+    chains with the same weight, `SINGLE_KL_WEIGHT`, which a single chain has.
+    """
+    if restarts == 1:
+        return (SINGLE_KL_WEIGHT,)
+    weights = np.geomspace(LOWEST_KL_WEIGHT, 1.0, restarts)
+    return tuple(float(weight) for weight in weights.round(3))
 
 
 @dataclass(frozen=True)
@@ -76,7 +95,7 @@ class TrainingOptions:
     batch_size: int
     lr: float
     restarts: int
-    kl_weight: float
+    kl_weight: float | tuple[float, ...]
     engine: EngineName
     device: Device | None
     seed: int
@@ -84,14 +103,21 @@ class TrainingOptions:
     validation_fraction: float | None = None
     patience: int | None = None
 
-    def arguments(self, rows: Rows) -> dict[str, Any]:
-        """Return the arguments of `pyrobbb.fit` for a fit to these rows."""
+    def arguments(self, rows: Rows, fraction: float = 1.0) -> dict[str, Any]:
+        """Return the arguments of `pyrobbb.fit` for a fit to these rows.
+
+        Parameters
+        ----------
+        rows : Rows
+        fraction : float
+            Factor on the number of epochs.
+        """
         epochs = self.epochs
         if epochs is None:
             epochs = min(math.ceil(STEPS / math.ceil(len(rows) / self.batch_size)), MAX_EPOCHS)
             epochs = max(epochs, MIN_EPOCHS)
         return {
-            "epochs": epochs,
+            "epochs": math.ceil(fraction * epochs),
             "batch_size": self.batch_size,
             "lr": self.lr,
             "restarts": self.restarts,
@@ -155,8 +181,7 @@ def fit_once(
         # In double precision, a row of weight 2 and two equal rows give the same fit. For so few
         # rows, it costs little.
         network.double()
-    arguments = options.arguments(rows)
-    arguments["epochs"] = math.ceil(fraction * arguments["epochs"])
+    arguments = options.arguments(rows, fraction)
     arguments["lr"] = fraction * arguments["lr"]
     if start is not None:
         arguments |= {"start": start, "restarts": 1, "kl_warmup": 0.0}

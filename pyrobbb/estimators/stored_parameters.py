@@ -12,6 +12,7 @@ from .._core.arrays import check_count, check_number, check_positive
 from ..model.mlp import ACTIVATIONS
 from ..prediction import Calibration
 from ..training.config import EngineName
+from .parameters import check_kl_weight
 
 MAX_DRAWS = 10**6
 MAX_LABEL_BYTES = 2**26
@@ -67,11 +68,12 @@ def _one_of(*choices: str) -> Callable[[str, Any], None]:
 _CHECKS: dict[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(("batch_size", "restarts", "patience"), check_count),
     **dict.fromkeys(("early_stopping", "warm_start", "verbose"), _check_flag),
-    **dict.fromkeys(("kl_weight", "calibration", "validation_fraction"), check_number),
+    **dict.fromkeys(("calibration", "validation_fraction"), check_number),
     "activation": _one_of(*ACTIVATIONS),
     "engine": _one_of(*get_args(EngineName)),
     "epochs": _check_count_or_none,
     "hidden": _check_hidden,
+    "kl_weight": check_kl_weight,
     "lr": check_positive,
     "n_draws": _check_draws,
     "random_state": _check_seed,

@@ -27,7 +27,11 @@ CONTINUED = {
     "of fit do not give the same predictions."
 }
 OPTIONS = {
-    "calibrated": (BBBRegressor, {"calibration": 0.3, "random_state": 0}, {}),
+    "calibrated": (
+        BBBRegressor,
+        {"calibration": 0.3, "likelihood": "gaussian", "random_state": 0},
+        {},
+    ),
     "heteroscedastic": (
         BBBRegressor,
         {"likelihood": "heteroscedastic", "activation": "tanh", "prior": "normal"},

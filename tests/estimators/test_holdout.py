@@ -87,7 +87,6 @@ def test_too_few_rows_of_a_class_are_refused_with_a_remedy(labels, options, mess
     ("n", "options", "message"),
     [
         (1, {"early_stopping": True}, r"`early_stopping` holds out 1 of 1 sample\(s\)"),
-        (1, {"likelihood": "auto"}, r"`likelihood`='auto' holds out 1 of 1 sample\(s\)"),
         (9, {"early_stopping": True, "validation_fraction": 0.999}, "`early_stopping` holds out 9"),
         (11, {"early_stopping": True, "calibration": 0.95}, "`early_stopping` holds out 1 of 1"),
         (

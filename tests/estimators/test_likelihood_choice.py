@@ -1,23 +1,138 @@
-"""Choice of the likelihood that predicts held-out rows best, for likelihood="auto"."""
+"""likelihood="auto" and kl_weight="auto", the defaults of the estimators."""
+
+import logging
 
 import numpy as np
+import pytest
+import scipy.stats
+from support import QUICK_ESTIMATOR
 
-from pyrobbb import BBBRegressor, likelihoods
+from pyrobbb import BBBClassifier, BBBRegressor, likelihoods
+from pyrobbb.estimators.likelihood_choice import COUNTS, REAL, are_counts, candidate_likelihoods
+from pyrobbb.estimators.networks import LIKELIHOODS
+
+N = 400
+RNG = np.random.default_rng(3)  # a sixth of the draws is expected to be misjudged
+X = RNG.uniform(-2, 2, (N, 2))
+MEAN = np.exp(0.8 * X[:, 0])
+TARGETS = {
+    "gaussian": X[:, 0] + 0.3 * RNG.normal(size=N),
+    "heteroscedastic": X[:, 0] + np.exp(1.2 * X[:, 1]) * 0.3 * RNG.normal(size=N),
+    "student_t": X[:, 0] + 0.1 * RNG.standard_t(1.3, size=N),
+    "poisson": RNG.poisson(MEAN),
+    "negative_binomial": RNG.poisson(MEAN * RNG.gamma(0.4, 1 / 0.4, size=N)),
+}
+LONGER = QUICK_ESTIMATOR | {"epochs": 800, "calibration": 0}
 
 
-def test_auto_detects_noise_that_depends_on_the_inputs():
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_likelihood_of_the_data_is_chosen(name):
+    model = BBBRegressor(**LONGER, likelihood="auto").fit(X, TARGETS[name])
+    table = model.search_
+    assert table.likelihood[table.is_chosen].tolist() == [name]
+    assert type(model.likelihood_) is type(LIKELIHOODS[name])
+
+
+def test_the_noise_that_depends_on_the_inputs_is_that_of_the_data():
     rng = np.random.default_rng(0)
-    X = rng.uniform(-1, 1, (500, 1))
-    y = 5 * X[:, 0] + np.where(X[:, 0] > 0, 2.0, 0.2) * rng.normal(size=500)
-    model = BBBRegressor(likelihood="auto", restarts=1, epochs=400, random_state=0).fit(X, y)
+    x = rng.uniform(-1, 1, (500, 1))
+    y = 5 * x[:, 0] + np.where(x[:, 0] > 0, 2.0, 0.2) * rng.normal(size=500)
+    model = BBBRegressor(restarts=1, epochs=400, random_state=0).fit(x, y)
     assert isinstance(model.likelihood_, likelihoods.HeteroscedasticGaussian)
     low, high = model.predict_distribution([[-0.5], [0.5]]).aleatoric_sd
     assert 0.15 < low < 0.5
     assert 1.5 < high < 2.7
 
 
-def test_auto_chooses_constant_noise_where_it_is_constant(friedman):
-    """The seed matters: both likelihoods predict nearly equally well, and only 60 rows decide."""
-    X, y = friedman
-    model = BBBRegressor(likelihood="auto", restarts=1, epochs=400, random_state=1)
-    assert isinstance(model.fit(X, y).likelihood_, likelihoods.Gaussian)
+@pytest.mark.parametrize(
+    ("y", "expected"),
+    [
+        ([0, 1, 2, 5], True),
+        ([1, 3, 9], True),
+        ([0, 1, 1, 0], False),  # two classes
+        ([3, 4, 8], False),  # ratings, or sums far from 0
+        ([0.0, 1.5, 3.0], False),
+        ([-1, 0, 4], False),
+    ],
+)
+def test_counts_are_integers_from_0_or_1(y, expected):
+    y = np.array(y, float)[:, None]
+    assert are_counts(y) == expected
+    assert candidate_likelihoods(np.resize(y, (60, 1))) == (COUNTS if expected else REAL)
+    only = "negative_binomial" if expected else "gaussian"
+    assert candidate_likelihoods(np.resize(y, (59, 1))) == (only,)
+    assert not are_counts(np.hstack([y, y]))
+
+
+def test_a_likelihood_that_is_given_is_not_searched():
+    model = BBBRegressor(**QUICK_ESTIMATOR, likelihood="student_t").fit(X, X[:, 0])
+    assert model.search_ is None
+    assert model.likelihood_ == likelihoods.StudentT()
+
+
+def test_few_rows_are_not_searched():
+    model = BBBRegressor(**QUICK_ESTIMATOR).fit(X[:59], TARGETS["poisson"][:59])
+    assert model.search_ is None
+    assert isinstance(model.likelihood_, likelihoods.NegativeBinomial)
+
+
+def test_log_densities_are_in_units_of_y():
+    one, other = (
+        BBBRegressor(**QUICK_ESTIMATOR).fit(X, scale * TARGETS["gaussian"]).search_
+        for scale in (1.0, 1000.0)
+    )
+    np.testing.assert_allclose(one.log_density - other.log_density, np.log(1000), rtol=1e-6)
+
+
+def test_the_probability_of_a_count_under_a_density_is_that_of_its_unit_interval():
+    y = np.where(RNG.random(N) < 0.5, 0, RNG.integers(1, 30, N))
+    model = BBBRegressor(**QUICK_ESTIMATOR).fit(X, y)
+    table = model.search_.set_index("likelihood")
+    # A spike at 0 would have an unbounded density; no probability exceeds 1.
+    assert (table.log_density < 0).all()
+    prediction = BBBRegressor(**QUICK_ESTIMATOR, likelihood="gaussian").fit(X, y)
+    prediction = prediction.predict_distribution(X[:5])
+    at, draws = np.full(5, 3.0), prediction.sample(0)
+    assert draws.shape[1:] == (5,)
+    lower, upper = prediction.cdf(at - 0.5), prediction.cdf(at + 0.5)
+    approximate = np.exp(prediction.log_prob(at))  # a density, over an interval of length 1
+    np.testing.assert_allclose(upper - lower, approximate, rtol=0.02)
+    sd, mean = prediction.sd, prediction.mean
+    np.testing.assert_allclose(lower, scipy.stats.norm.cdf(2.5, mean, sd), atol=0.03)
+
+
+def test_the_search_is_saved_and_logged(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="pyrobbb")
+    model = BBBRegressor(**QUICK_ESTIMATOR).fit(X, TARGETS["gaussian"])
+    assert caplog.text.count("likelihood='auto': ") == 1
+    model.save(tmp_path / "model")
+    loaded = BBBRegressor.load(tmp_path / "model")
+    assert loaded.search_.equals(model.search_)
+    assert loaded.kl_weight == loaded.likelihood == "auto"
+
+
+@pytest.mark.parametrize("kind", [BBBRegressor, BBBClassifier])
+@pytest.mark.parametrize(
+    ("restarts", "expected"), [(1, [0.7]), (2, [0.25, 1.0]), (3, [0.25, 0.5, 1.0])]
+)
+def test_each_restart_has_another_kl_weight(kind, restarts, expected):
+    model = kind(epochs=2, restarts=restarts, random_state=0)
+    y = X[:, 0] > 0 if kind is BBBClassifier else X[:, 0]
+
+    def weights():
+        return [chain.settings["kl_weight"] for chain in model.posterior_.chains]
+
+    assert model.fit(X, y).kl_weight == "auto"
+    assert weights() == expected
+    model.partial_fit(X[:50], y[:50])
+    assert weights() == expected
+    model.set_params(warm_start=True).fit(X, y)
+    assert weights() == expected
+    fixed = kind(epochs=2, restarts=restarts, random_state=0, kl_weight=0.3).fit(X, y)
+    assert {chain.settings["kl_weight"] for chain in fixed.posterior_.chains} == {0.3}
+
+
+@pytest.mark.parametrize("kl_weight", ["best", 0.0, -1.0, None, [0.1, 0.2]])
+def test_other_kl_weights_are_refused(kl_weight):
+    with pytest.raises((TypeError, ValueError), match="`kl_weight` must be"):
+        BBBRegressor(kl_weight=kl_weight).fit(X, X[:, 0])
