@@ -283,12 +283,16 @@ def test_steps_by_the_fused_engine_are_those_of_pyros_svi(candidate, objective, 
     assert_same_fit(*fits, objective)
 
 
-# A compilation takes seconds: every likelihood and every prior is compiled at least once.
+# A compilation takes seconds: every likelihood and every prior is compiled at least once by
+# `make test-all`, and half of them by `make test`.
 N_PAIRS = max(len(LIKELIHOODS), len(PRIORS))
 PAIRS = zip(itertools.cycle(LIKELIHOODS), itertools.cycle(PRIORS), strict=False)
 
 
-CASES = [(*pair, "MeanFieldGuide") for pair in itertools.islice(PAIRS, N_PAIRS)]
+CASES = [
+    pytest.param(*pair, "MeanFieldGuide", marks=pytest.mark.slow if i % 2 else ())
+    for i, pair in enumerate(itertools.islice(PAIRS, N_PAIRS))
+]
 CASES += [("Gaussian, noise learnt", "ScaleMixture", "LowRankGuide")]
 
 

@@ -80,9 +80,9 @@ def test_the_page_shows_choices_and_gap_splits_and_a_dash_for_rows_without_them(
         new = {"set": "yacht gap", "split": split, "model": uci.CONSTANT, **score}
         rows.append({**new, "width": 2.0 + split, "chosen": chosen})
     page = uci.page(rows)
-    chosen = page.split("## Chosen")[1].splitlines()[4]
+    chosen = page.split("## Chosen")[1].splitlines()[5]
     assert chosen.endswith("| - - | - - | - - | 0.3 (50,) |")
-    widths = page.split("## Mean width")[1].splitlines()[4]
+    widths = page.split("## Mean width")[1].splitlines()[5]
     assert widths == f"| {uci.CONSTANT} |{' - |' * 8}"
     gaps = page.split("## Gap splits")[1]
     assert f"| {uci.CONSTANT} | - | - | 3.00 +- 0.58 |" in gaps

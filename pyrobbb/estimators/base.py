@@ -24,7 +24,7 @@ from . import storage
 from .networks import build_network, choose_hidden
 from .parameters import check_parameters, draw_seed
 from .preparation import Rows, numeric_array, scale_inputs
-from .stages import Stages, TrainingOptions, fit_once, spread_kl_weights
+from .stages import SINGLE_KL_WEIGHT, Stages, TrainingOptions, fit_once
 
 
 class BBBEstimator(BaseEstimator):
@@ -282,7 +282,11 @@ class BBBEstimator(BaseEstimator):
     def _kl_weights(self) -> float | tuple[float, ...]:
         if not isinstance(self.kl_weight, str):
             return float(self.kl_weight)
-        return spread_kl_weights(int(self.restarts))
+        return self._automatic_kl_weights()
+
+    def _automatic_kl_weights(self) -> float | tuple[float, ...]:
+        """Return the weight for ``kl_weight="auto"``: of all chains, or one for each."""
+        return SINGLE_KL_WEIGHT
 
     def _network(self, likelihood: likelihoods.Likelihood) -> BayesianNetwork:
         return build_network(

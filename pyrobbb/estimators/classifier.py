@@ -35,8 +35,10 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
 
     Parameters
     ----------
-    hidden, activation, prior, epochs, batch_size, lr, restarts, n_draws, kl_weight, engine, device
+    hidden, activation, prior, epochs, batch_size, lr, restarts, n_draws, engine, device
         As for `BBBRegressor`.
+    kl_weight : float or "auto"
+        Factor on the KL divergence from the prior; 1 as in Bayes' rule. ``"auto"``: 0.7.
     calibration : float
         Fraction of the rows, in [0, 1), held out for the temperature and for the sets of
         `predict_set`; at most 1,000 rows. A second fit to all rows then continues from the first,

@@ -25,7 +25,7 @@ from .likelihood_choice import Candidate, candidate_likelihoods, choose_likeliho
 from .networks import resolve_likelihood
 from .parameters import draw_seed
 from .preparation import Rows, drop_zero_weights, numeric_array, prepare
-from .stages import Stages
+from .stages import Stages, spread_kl_weights
 from .stored_parameters import calibration_from_json
 from .target_units import target_scaling
 
@@ -51,8 +51,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     activation : str
         See `pyrobbb.mlp`.
     prior : str or callable
-        ``"mixture"``, ``"normal"``, ``"fan_in"``, ``"laplace"``, ``"student_t"``, or one of
-        `pyrobbb.priors`.
+        ``"mixture"``, ``"normal"``, ``"fan_in"``, ``"laplace"``, ``"student_t"``; `pyrobbb.priors`.
     epochs : int, optional
         Passes over the data. None: as many as 40,000 steps take, but between 20 and 10,000.
     batch_size : int
@@ -70,7 +69,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         0.1), intervals are those of the predictive mixture.
     kl_weight : float or "auto"
         Factor on the KL divergence from the prior; 1 as in Bayes' rule. ``"auto"``: each restart
-        has another, from 0.25 to 1, and predictions average over them; a single restart has 0.7.
+        has another, from 0.25 to 1; a single one has 0.7.
     engine : str
         See `pyrobbb.fit`.
     device : str or torch.device, optional
@@ -298,8 +297,8 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None, stages: Stages
     ) -> None:
         super()._set_up(X, y, weight, stages)
-        # Raises before the first fit, not after it.
-        self._training_options().n_validation_rows(len(X) - self._n_held(len(X), stages))
+        n_fitted = len(X) - self._n_held(len(X), stages)
+        self._training_options().n_validation_rows(n_fitted)  # raises before the first fit
         likelihood, self.search_ = self.likelihood, None
         if likelihood == "auto":
             likelihood, *others = names = candidate_likelihoods(_as_columns(y))
@@ -338,7 +337,6 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         return prepare(X, _as_columns(y), weight, self.input_scaling_, self.target_scaling_)
 
     def _fit_stages(self, rows: Rows, stages: Stages) -> Posterior:
-        """Fit without the held-out rows, calibrate, and refit with them."""
         self.calibration_ = None
         return fit_and_calibrate(
             lambda: self._network(self.likelihood_),
@@ -354,6 +352,9 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
 
     def _calibrate(self, posterior: Posterior, held: Rows) -> None:
         self.calibration_ = calibrate_intervals(posterior, held, self.n_draws, self.seed_)
+
+    def _automatic_kl_weights(self) -> tuple[float, ...]:
+        return spread_kl_weights(int(self.restarts))
 
     def _fitted_parameters(self) -> dict[str, Any]:
         if self.likelihood == "auto" or self._resolve(self.likelihood) == self.likelihood_:

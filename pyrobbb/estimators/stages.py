@@ -38,7 +38,7 @@ LOWEST_KL_WEIGHT, SINGLE_KL_WEIGHT = 0.25, 0.7
 
 
 def spread_kl_weights(restarts: int) -> tuple[float, ...]:
-    """Return the weight of the KL divergence of each chain, for ``kl_weight="auto"``.
+    """Return the weight of the KL divergence of each chain of a regression, by default.
 
     The weights are spaced geometrically from `LOWEST_KL_WEIGHT` to 1, as in Bayes' rule. Which is
     best depends on the data: with a high weight, mean-field intervals are too wide where there is

@@ -25,7 +25,12 @@ TARGETS = {
 LONGER = QUICK_ESTIMATOR | {"epochs": 800, "calibration": 0}
 
 
-@pytest.mark.parametrize("name", TARGETS)
+SLOW = ("heteroscedastic", "poisson")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in TARGETS]
+)
 def test_the_likelihood_of_the_data_is_chosen(name):
     model = BBBRegressor(**LONGER, likelihood="auto").fit(X, TARGETS[name])
     table = model.search_
@@ -111,11 +116,17 @@ def test_the_search_is_saved_and_logged(tmp_path, caplog):
     assert loaded.kl_weight == loaded.likelihood == "auto"
 
 
-@pytest.mark.parametrize("kind", [BBBRegressor, BBBClassifier])
 @pytest.mark.parametrize(
-    ("restarts", "expected"), [(1, [0.7]), (2, [0.25, 1.0]), (3, [0.25, 0.5, 1.0])]
+    ("kind", "restarts", "expected"),
+    [
+        (BBBRegressor, 1, [0.7]),
+        (BBBRegressor, 2, [0.25, 1.0]),
+        (BBBRegressor, 3, [0.25, 0.5, 1.0]),
+        (BBBClassifier, 1, [0.7]),
+        (BBBClassifier, 2, [0.7, 0.7]),
+    ],
 )
-def test_each_restart_has_another_kl_weight(kind, restarts, expected):
+def test_each_restart_of_a_regressor_has_another_kl_weight(kind, restarts, expected):
     model = kind(epochs=2, restarts=restarts, random_state=0)
     y = X[:, 0] > 0 if kind is BBBClassifier else X[:, 0]
 

@@ -53,7 +53,12 @@ def alone(chain, options):
     )
 
 
-@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+def case(name):
+    is_slow = name == "compiled, full batch, weights"
+    return pytest.param(CASES[name], marks=pytest.mark.slow if is_slow else (), id=name)
+
+
+@pytest.mark.parametrize("options", [case(name) for name in CASES])
 def test_each_chain_is_a_separate_fit_with_its_weight_to_its_rows(options):
     together = quick_fit(restarts=3, kl_weight=KL_WEIGHTS, rows=ROWS, **options)
     separate = combined([alone(chain, options) for chain in range(3)])

@@ -95,7 +95,7 @@ def test_the_mode_does_not_depend_on_noise_kl_validation_and_callbacks(case):
     [
         ("svi", "mean_field"),
         ("fused", "mean_field"),
-        ("compiled", "mean_field"),
+        pytest.param("compiled", "mean_field", marks=pytest.mark.slow),
         ("auto", "auto_normal"),
     ],
 )
