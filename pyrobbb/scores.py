@@ -147,6 +147,31 @@ def coverage_curve(prediction: RegressionPrediction, y: ArrayLike, levels: Array
     return np.array([coverage(prediction, y, float(level)) for level in np.asarray(levels)])
 
 
+def compare_log_densities(
+    log_density: np.ndarray, weight: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compare models by their log densities of the same rows.
+
+    Parameters
+    ----------
+    log_density : ndarray of shape (n_models, n_rows)
+    weight : ndarray of shape (n_rows,), optional
+
+    Returns
+    -------
+    mean, standard_error : ndarray of shape (n_models,)
+        The mean log density of each model, and the standard error of its difference from the best.
+    is_level : ndarray of bool, shape (n_models,)
+        Whether the difference is within one standard error.
+    """
+    mean = np.average(log_density, axis=1, weights=weight)
+    difference = log_density[np.argmax(mean)] - log_density
+    gap = np.average(difference, axis=1, weights=weight)
+    variance = np.average((difference - gap[:, None]) ** 2, axis=1, weights=weight)
+    error = np.sqrt(variance / max(log_density.shape[1] - 1, 1))
+    return mean, error, gap <= error
+
+
 def _class_probs(prediction: ClassificationPrediction, y: ArrayLike) -> tuple[np.ndarray, Any]:
     """Return probabilities, shape (n, K), and labels, shape (n,); two columns for binary y."""
     probs, label = _array(prediction.probs), _array(prediction.label)

@@ -12,6 +12,7 @@ import numpy as np
 from ..model.network import BayesianNetwork
 from ..posterior.fitting import fit
 from ..prediction import RegressionPrediction, Standardizer
+from ..scores import compare_log_densities
 from .holdout import n_held_out
 from .preparation import Rows
 from .stages import Stages, TrainingOptions
@@ -144,12 +145,8 @@ def _compare(
     log_density : ndarray of shape (n_likelihoods, n_rows)
     weight : ndarray of shape (n_rows,), optional
     """
-    mean = np.average(log_density, axis=1, weights=weight)
-    difference = log_density[np.argmax(mean)] - log_density
-    gap = np.average(difference, axis=1, weights=weight)
-    variance = np.average((difference - gap[:, None]) ** 2, axis=1, weights=weight)
-    error = np.sqrt(variance / max(log_density.shape[1] - 1, 1))
-    chosen = int(np.argmax(gap <= error))  # the first
+    mean, error, is_level = compare_log_densities(log_density, weight)
+    chosen = int(np.argmax(is_level))  # the first
     table = [
         {
             "likelihood": name,

@@ -11,6 +11,7 @@ import numpy as np
 from .._core.messages import is_one_of
 from ..fitted import FittedChain
 from ..fitted.draws import predict_from
+from ..scores import compare_log_densities
 from .config import FitConfig
 from .run import ChainStart
 
@@ -48,11 +49,7 @@ class KLSearch:
     @classmethod
     def of(cls, kl_weight: Sequence[float], log_density: np.ndarray) -> KLSearch:
         """Choose by the log density of held-out rows, shape (n_weights, n_rows)."""
-        mean = log_density.mean(1)
-        difference = log_density[np.argmax(mean)] - log_density
-        n_rows = log_density.shape[1]
-        error = difference.std(1, ddof=1) / n_rows**0.5 if n_rows > 1 else np.zeros(len(mean))
-        is_level = difference.mean(1) <= error
+        mean, error, is_level = compare_log_densities(log_density)
         chosen = max(w for w, level in zip(kl_weight, is_level, strict=True) if level)
         return cls(tuple(kl_weight), tuple(mean.tolist()), tuple(error.tolist()), chosen)
 
