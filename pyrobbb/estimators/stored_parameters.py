@@ -96,7 +96,7 @@ def labels_from_json(stored: Mapping[str, Any]) -> np.ndarray:
     values, dtype = stored["values"], np.dtype(stored["dtype"])
     if not isinstance(values, list) or len(values) < 2:
         raise ValueError(f"its class labels must be a list of at least 2, got {values!r:.40}.")
-    if dtype.kind not in "biufUO" or dtype.itemsize * len(values) > MAX_LABEL_BYTES:
+    if dtype.kind not in "biufUO" or not 0 < dtype.itemsize * len(values) <= MAX_LABEL_BYTES:
         raise ValueError(f"its class labels have the dtype {dtype.str}, which is not stored.")
     labels = np.array(values, dtype=dtype)
     if labels.ndim != 1 or labels.tolist() != values or len(set(values)) < len(values):

@@ -81,7 +81,10 @@ class FunctionalCall:
 
     @property
     def has_changed_buffers(self) -> bool:
-        """Whether the last call has written to buffers, which are restored before the next."""
+        """Whether the last call has changed buffers, which are restored before the next.
+
+        Layers may write back the values that a buffer had, as instance norm does in torch 2.6.
+        """
         return any(part.has_changed_buffers for part in self._parts_with_buffers)
 
 
@@ -155,8 +158,8 @@ class _ModuleCopy:
 
     @property
     def has_changed_buffers(self) -> bool:
-        """Whether a buffer is no longer the copy that it was."""
-        return any(not copy.is_current(self.buffers[n]) for n, copy in self._restorable.items())
+        """Whether a buffer no longer has the values that it had."""
+        return any(not copy.has_values(self.buffers[n]) for n, copy in self._restorable.items())
 
 
 class _Restorable:
@@ -179,6 +182,12 @@ class _Restorable:
     def is_current(self, tensor: Tensor | None) -> bool:
         """Return whether a tensor is the copy, not written to."""
         return tensor is not None and tensor is self._copy and tensor._version == self._version
+
+    def has_values(self, tensor: Tensor | None) -> bool:
+        """Return whether a tensor has the values of the copy, written to or not."""
+        if tensor is None or self.is_current(tensor):
+            return tensor is not None
+        return tensor.dtype == self._tensor.dtype and torch.equal(tensor, self._tensor)
 
 
 def _relinked(value: Any, copies: Mapping[int, nn.Module]) -> Any:
