@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
 from forks import forking
 
 SAVES = """
@@ -123,7 +124,7 @@ EVERY_LINE = """
 
     os.fsync = lambda handle: None  # it is slow, and does not change what a reader sees
     seen = []
-    for act in (die, press, die_after, press_after):
+    for act in map(globals().__getitem__, sys.argv[2:]):
         for start in ("none", 1.0):
             n, is_over = 0, False
             while not is_over:
@@ -166,9 +167,10 @@ KILLS = """
 """
 
 
-def run_program(program, folder):
+def run_program(program, folder, *acts):
+    code = textwrap.dedent(SAVES) + textwrap.dedent(program)
     run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SAVES) + textwrap.dedent(program), str(folder)],
+        [sys.executable, "-c", code, str(folder), *acts],
         capture_output=True,
         text=True,
         timeout=300,
@@ -178,9 +180,17 @@ def run_program(program, folder):
 
 
 @forking
-def test_save_that_dies_at_any_line_leaves_the_old_or_the_new_posterior(tmp_path):
-    seen = json.loads(run_program(EVERY_LINE, tmp_path / "model"))
-    for act in ("die", "press", "die_after", "press_after"):
+@pytest.mark.parametrize(
+    "acts",
+    [
+        ("die", "press_after"),
+        pytest.param(("press", "die_after"), marks=pytest.mark.slow),
+    ],
+    ids=", ".join,
+)
+def test_save_that_dies_at_any_line_leaves_the_old_or_the_new_posterior(tmp_path, acts):
+    seen = json.loads(run_program(EVERY_LINE, tmp_path / "model", *acts))
+    for act in acts:
         for start in ("none", 1.0):
             results = [r for a, s, r in seen if (a, s) == (act, start)]
             assert len(results) > 8
