@@ -10,11 +10,11 @@ ended.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ from forecasts import Classes
 from net_ensemble import tuned_ensemble
 from pyrobbb import BBBClassifier, scores
 from pyrobbb.datasets import load_mushroom
+from scored import Row, read, resume
 from table_models import hist_gradient_boosting
 from teaching_tables import Split, load
-from uci import read
 
 HERE = Path(__file__).parent
 SCORES, PAGE = HERE / "classifiers.jsonl", HERE / "CLASSIFIERS.md"
@@ -61,26 +61,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.page:
         torch.set_num_threads(options.threads)
-        run(options)
-    PAGE.write_text(page(list(read(SCORES))) + "\n", encoding="utf-8")
+        resume(SCORES, jobs(options))
+    PAGE.write_text(page(read(SCORES)) + "\n", encoding="utf-8")
     return 0
 
 
-def run(options: argparse.Namespace) -> None:
-    """Score the models table by table."""
-    done = {(row["table"], row["model"]) for row in read(SCORES)}
+def jobs(options: argparse.Namespace) -> Iterator[tuple[Row, Callable[[], Row]]]:
+    """Return the tables and models to score."""
     for table in options.tables:
         if table == "mushroom" and options.data is None:
             print("Skipped mushroom: name a folder that holds it: --data FOLDER.")
             continue
         for model in options.models:
-            if (table, model) in done:
-                continue
-            row = {"table": table, "model": model}
-            row |= score(MODELS[model], list(splits(table, options.data)))
-            with SCORES.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            print(json.dumps(row), flush=True)
+            parts = list(splits(table, options.data))
+            yield {"table": table, "model": model}, partial(score, MODELS[model], parts)
 
 
 def splits(table: str, data: Path | None) -> Iterator[Split]:

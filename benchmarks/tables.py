@@ -9,12 +9,12 @@ The tables come with scikit-learn, statsmodels and ISLP. Scores are appended to
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import torch
 from forecasts import Classes, log_mass
 from harness import reason
 from pyrobbb import scores
+from scored import Row, read, resume
 from table_models import MODELS, PEERS, Model
 from teaching_tables import TABLES, MissingPackageError, Split, Table, halves, load
 from uci_models import choices_of
@@ -164,24 +165,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.page:
         torch.set_num_threads(options.threads)
-        run(options)
-    PAGE.write_text(page(list(read(SCORES))) + "\n", encoding="utf-8")
+        resume(SCORES, jobs(options))
+    PAGE.write_text(page(read(SCORES)) + "\n", encoding="utf-8")
     return 0
 
 
-def run(options: argparse.Namespace) -> None:
-    """Score the models split by split."""
-    done = {(row["table"], row["split"], row["model"]) for row in read(SCORES)}
+def jobs(options: argparse.Namespace) -> Iterator[tuple[Row, Callable[[], Row]]]:
+    """Return the splits and models to score."""
     for table in available(name for part in options.tables for name in HALVES.get(part, [part])):
         for model in options.models:
             for split in range(table.n_splits)[: options.splits]:
-                if (table.name, split, model) in done:
-                    continue
-                row = {"table": table.name, "split": split, "model": model}
-                row |= score_or_reason(MODELS[model], table.name, split)
-                with SCORES.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(json.dumps(row), flush=True)
+                job = {"table": table.name, "split": split, "model": model}
+                yield job, partial(score_or_reason, MODELS[model], table.name, split)
 
 
 def score_or_reason(model: Model, name: str, split: int) -> dict[str, Any]:
@@ -201,12 +196,6 @@ def available(names: Iterator[str]) -> Iterator[Table]:
             yield load(name)
         except MissingPackageError as error:
             print(f"Skipped {name}: {error}.", file=sys.stderr)
-
-
-def read(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the scores so far."""
-    if path.exists():
-        yield from map(json.loads, path.read_text(encoding="utf-8").splitlines())
 
 
 def page(rows: list[dict[str, Any]]) -> str:

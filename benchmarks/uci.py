@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from scored import Row, read, resume
 from uci_models import MODELS
 
 HERE = Path(__file__).parent
@@ -58,27 +58,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("Skipped: name a folder that holds the UCI sets: --data FOLDER.")
             return 0
         torch.set_num_threads(options.threads)
-        run(options)
-    PAGE.write_text(page(list(read(SCORES))) + "\n", encoding="utf-8")
+        resume(SCORES, jobs(options))
+    PAGE.write_text(page(read(SCORES)) + "\n", encoding="utf-8")
     return 0
 
 
-def run(options: argparse.Namespace) -> None:
-    """Score the models split by split."""
-    done = {(row["set"], row["split"], row["model"]) for row in read(SCORES)}
+def jobs(options: argparse.Namespace) -> Iterator[tuple[Row, Callable[[], Row]]]:
+    """Return the splits and models to score."""
     for name in options.sets:
         x, y, splits = load(options.data, name)
         for model in options.models:
             for number, (train, test) in enumerate(splits[: options.splits]):
-                if (name, number, model) in done:
-                    continue
-                start = time.perf_counter()
-                score = MODELS[model](x[train], y[train], x[test], y[test], number)
-                row = {"set": name, "split": number, "model": model, **asdict(score)}
-                row["seconds"] = time.perf_counter() - start
-                with SCORES.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(json.dumps(row), flush=True)
+                rows = (x[train], y[train], x[test], y[test])
+                job = {"set": name, "split": number, "model": model}
+                yield job, partial(score, model, rows, number)
+
+
+def score(model: str, rows: tuple[np.ndarray, ...], number: int) -> Row:
+    """Score a model on one split."""
+    return asdict(MODELS[model](*rows, number))
 
 
 def load(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[tuple[Any, Any]]]:
@@ -105,12 +103,6 @@ def gap_splits(x: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         test = order[first:last]
         splits.append((np.setdiff1d(order, test), np.sort(test)))
     return splits
-
-
-def read(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the scores so far."""
-    if path.exists():
-        yield from map(json.loads, path.read_text(encoding="utf-8").splitlines())
 
 
 def page(rows: list[dict[str, Any]]) -> str:

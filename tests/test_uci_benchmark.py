@@ -86,3 +86,29 @@ def test_the_page_shows_choices_and_gap_splits_and_a_dash_for_rows_without_them(
     assert widths == f"| {uci.CONSTANT} |{' - |' * 8}"
     gaps = page.split("## Gap splits")[1]
     assert f"| {uci.CONSTANT} | - | - | 3.00 +- 0.58 |" in gaps
+
+
+def test_an_interrupted_benchmark_resumes_and_runs_no_job_twice(tmp_path, capsys):
+    from scored import read, resume
+
+    ran = []
+
+    def job(number):
+        if number == 2 and len(ran) == 2:
+            raise KeyboardInterrupt
+        ran.append(number)
+        return {"score": 10 * number}
+
+    def jobs():
+        for number in range(4):
+            yield {"set": "a", "split": number}, lambda number=number: job(number)
+
+    path = tmp_path / "scores.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        resume(path, jobs())
+    assert [row["score"] for row in read(path)] == [0, 10]
+    ran.append(None)  # what interrupted it is over
+    resume(path, jobs())
+    assert ran == [0, 1, None, 2, 3]
+    assert [(row["split"], row["score"]) for row in read(path)] == [(i, 10 * i) for i in range(4)]
+    assert all(row["seconds"] >= 0 for row in read(path))
