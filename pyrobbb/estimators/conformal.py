@@ -24,6 +24,12 @@ logger = logging.getLogger(__name__)
 MIN_CALIBRATION_ROWS, MAX_CALIBRATION_ROWS = 9, 1_000
 """With fewer rows, no held-out observation bounds a 90 % interval; more rows hardly make the levels
 more precise."""
+PRIOR_ROWS = 20
+"""Number of held-out rows that the levels of the mixture itself count as. They hardly matter beside
+1,000 rows. Beside 27, a tenth of 273, they nearly halve the variation of the coverage between
+random splits. With more of them, mixtures that are much too wide would stay so, as on data with
+little noise; there, more held-out rows, or a fold of its own for each half of the chains, cost log
+density."""
 REFIT_FRACTION = 0.25
 """Factor on the epochs and the learning rate of the refit that includes the held-out rows."""
 
@@ -88,6 +94,9 @@ def fit_and_calibrate(
 def calibrate_intervals(posterior: Posterior, held: Rows, n_draws: int, seed: int) -> Calibration:
     """Return the calibration of a posterior's intervals on rows that it was not fitted to.
 
+    It is shrunk towards the intervals of the posterior itself, as if `PRIOR_ROWS` further rows had
+    the levels that these expect.
+
     References
     ----------
     Lei et al. (2018), "Distribution-free predictive inference for regression", algorithm 2, with
@@ -95,7 +104,8 @@ def calibrate_intervals(posterior: Posterior, held: Rows, n_draws: int, seed: in
     """
     prediction = posterior.predict(held.x, n_draws, seed)
     assert isinstance(prediction, RegressionPrediction)
-    return Calibration.of(prediction.central_level(held.y), held.weight)
+    level = prediction.central_level(held.y)
+    return Calibration.of(level, held.weight, prior_rows=PRIOR_ROWS)
 
 
 def calibrate_classes(

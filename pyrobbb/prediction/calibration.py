@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .._core.arrays import ArrayLike, to_numpy
+from .._core.arrays import ArrayLike, check_count, to_numpy
 from .._core.messages import shown
 
 MAX_LEVEL = 1 - 1e-9
@@ -56,12 +56,20 @@ class Calibration:
             )
 
     @classmethod
-    def of(cls, central_level: ArrayLike, weight: ArrayLike | None = None) -> Calibration:
+    def of(
+        cls, central_level: ArrayLike, weight: ArrayLike | None = None, *, prior_rows: int = 0
+    ) -> Calibration:
         """Compute the calibration from held-out rows.
 
         If m held-out rows and a new one are exchangeable, the interval or set at the k-th smallest
         of their m levels contains the new observation with probability k / (m + 1). Between these
         levels, the coverage is interpolated linearly.
+
+        Over random choices of the held-out rows, the coverage of an interval varies like the share
+        of as many rows: with 27 rows, that of a 90 % interval has a standard deviation of 6 %. With
+        `prior_rows`, the coverage of each level is an average of that of the held-out rows and the
+        level itself, weighted by the numbers of rows, as in the posterior mean under a Dirichlet
+        process centred at the mixture.
 
         Parameters
         ----------
@@ -71,9 +79,13 @@ class Calibration:
             has an unknown coverage.
         weight : array-like of shape (n,), optional
             Weight of each row; only the ratios matter.
+        prior_rows : int
+            Number of rows that the mixture's own levels count as. 0: the held-out rows alone count,
+            which the guaranteed coverage needs.
 
         References
         ----------
+        Ferguson (1973), "A Bayesian analysis of some nonparametric problems", for `prior_rows`.
         Vovk, Gammerman and Shafer (2005), "Algorithmic Learning in a Random World", section 4.1.
         Lei, G'Sell, Rinaldo, Tibshirani and Wasserman (2018), "Distribution-free predictive
         inference for regression", algorithm 2. Chernozhukov, Wuethrich and Zhu (2021),
@@ -81,6 +93,7 @@ class Calibration:
         Kuleshov, Fenner and Ermon (2018), "Accurate uncertainties for deep learning using
         calibrated regression", for the interpolation.
         """
+        check_count("prior_rows", prior_rows, least=0)
         scores = np.asarray(to_numpy(central_level), dtype=float)
         if len(scores) == 0:
             return cls(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
@@ -90,6 +103,7 @@ class Calibration:
         cumulative = np.repeat(weights, scores.shape[1])[order].cumsum()
         share = cumulative / (cumulative[-1] * (1 + 1 / len(scores)))
         level = np.minimum(scores.flatten()[order], MAX_LEVEL)
+        share = (len(scores) * share + prior_rows * level) / (len(scores) + prior_rows)
         return cls(np.array([0.0, *share, 1.0]), np.array([0.0, *level, 1.0]))
 
     def __call__(self, share: ArrayLike) -> Any:

@@ -7,6 +7,7 @@ from scipy import stats
 from sklearn.datasets import make_friedman1
 
 from pyrobbb import BBBRegressor
+from pyrobbb.estimators.conformal import calibrate_intervals
 from pyrobbb.scores import coverage
 
 OPTIONS = {"likelihood": "gaussian", "epochs": 400, "restarts": 2, "random_state": 0}
@@ -38,6 +39,19 @@ def test_the_levels_of_several_targets_are_pooled():
     model = BBBRegressor(**OPTIONS).fit(X, y)
     assert len(model.calibration_.level) == 2 * 20 + 2
     assert model.predict_interval(X)[0].shape == (200, 2)
+
+
+def test_the_intervals_of_the_posterior_itself_count_as_twenty_rows():
+    X, y = heavy_tailed(70)
+    model = BBBRegressor(calibration=0, **OPTIONS).fit(X[:40], y[:40])
+    held = model._prepare(X[40:], y[40:], None)
+    calibration = calibrate_intervals(model.posterior_, held, model.n_draws, model.seed_)
+    prediction = model.predict_distribution(X[40:])
+    for share in (0.3, 0.6, 0.8, 0.9):
+        level = float(calibration(share))
+        n_inside = 30 * coverage(prediction, y[40:], level)
+        least, most = ((30 * k / 31 + 20 * level) / 50 for k in (n_inside, n_inside + 1))
+        assert least <= share <= most
 
 
 def test_the_refit_includes_the_held_out_rows():

@@ -5,6 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from mapie.regression import SplitConformalRegressor
+from scipy import stats
 from sklearn.datasets import make_friedman1
 from sklearn.linear_model import LinearRegression
 
@@ -69,6 +70,38 @@ def test_columns_are_pooled_and_a_row_counts_once():
     calibration = Calibration.of(levels)
     np.testing.assert_allclose(calibration.level, [0, 0.1, 0.2, 0.4, 0.9, 1])
     np.testing.assert_allclose(calibration.share, [0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 1])
+
+
+@pytest.mark.parametrize("prior_rows", [1, 20, 400])
+def test_prior_rows_average_the_coverage_of_held_out_rows_with_the_level_itself(prior_rows):
+    levels = np.random.default_rng(0).beta(3, 1, (27, 2))  # of intervals that are too narrow
+    held_out = Calibration.of(levels)
+    calibration = Calibration.of(levels, prior_rows=prior_rows)
+    level = np.linspace(0, 1, 201)
+    coverage = np.interp(level, held_out.level, held_out.share)
+    expected = (27 * coverage + prior_rows * level) / (27 + prior_rows)
+    np.testing.assert_allclose(calibration(expected), level, atol=1e-12)
+
+
+def test_prior_rows_reduce_the_variation_of_the_coverage():
+    rng = np.random.default_rng(0)
+    n_held, share = 27, 25 / 28
+    samples = rng.random((4000, n_held))  # of a correct mixture: the coverage is the level
+    sd = {m: np.std([Calibration.of(s, prior_rows=m)(share) for s in samples]) for m in (0, 20)}
+    assert sd[0] == pytest.approx(stats.beta(25, 3).std(), rel=0.03)
+    assert sd[20] < 0.6 * sd[0]  # 27 / (27 + 20) = 0.57
+
+
+def test_rows_with_weights_are_not_more_rows_beside_prior_rows():
+    levels = np.array([0.2, 0.5, 0.6])
+    one, other = (Calibration.of(levels, np.full(3, w), prior_rows=5) for w in (1.0, 8.0))
+    np.testing.assert_allclose(one.share, other.share)
+
+
+@pytest.mark.parametrize(("prior_rows", "error"), [(-1, ValueError), (2.5, TypeError)])
+def test_prior_rows_are_a_count(prior_rows, error):
+    with pytest.raises(error, match="`prior_rows` must be "):
+        Calibration.of([0.1, 0.2], prior_rows=prior_rows)
 
 
 @pytest.mark.parametrize(
