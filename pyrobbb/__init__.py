@@ -23,9 +23,10 @@ if _TYPE_CHECKING:
     from .elbo.fused_elbo import FusedELBO
     from .engines.base import NonFiniteLossError
     from .estimators import BBBClassifier, BBBRegressor
-    from .model.guides import LowRankGuide, MeanFieldGuide, auto_normal
+    from .model.guides import DenseGuide, LowRankGuide, MeanFieldGuide, auto_normal
     from .model.mlp import mlp
     from .model.network import BayesianNetwork
+    from .posterior.closed_form import last_layer
     from .posterior.fitting import fit
     from .posterior.posterior import Posterior
     from .posterior.pruning import prune
@@ -49,6 +50,7 @@ _MODULE_OF = {
     "BayesianNetwork": "model.network",
     "Calibration": "prediction",
     "ClassificationPrediction": "prediction",
+    "DenseGuide": "model.guides",
     "FusedELBO": "elbo.fused_elbo",
     "LowRankGuide": "model.guides",
     "MeanFieldGuide": "model.guides",
@@ -63,6 +65,7 @@ _MODULE_OF = {
     "fit": "posterior.fitting",
     "fresh_start": "training.restarts",
     "from_pyro": "arviz_io",
+    "last_layer": "posterior.closed_form",
     "mlp": "model.mlp",
     "prune": "posterior.pruning",
     "sbc": "comparisons",
@@ -70,7 +73,17 @@ _MODULE_OF = {
 }
 _MODULES = {
     *("arviz_io", "bandits", "comparisons", "datasets", "diagnostics", "elbo", "engines"),
-    *("estimators", "fitted", "likelihoods", "model", "plots", "posterior", "prediction", "priors"),
+    *(
+        "estimators",
+        "fitted",
+        "last_layers",
+        "likelihoods",
+        "model",
+        "plots",
+        "posterior",
+        "prediction",
+        "priors",
+    ),
     *("reference", "report", "scores", "storage", "streams", "tables", "training"),
 }
 
@@ -80,6 +93,7 @@ __all__ = [
     "BayesianNetwork",
     "Calibration",
     "ClassificationPrediction",
+    "DenseGuide",
     "FusedELBO",
     "LowRankGuide",
     "MeanFieldGuide",
@@ -97,6 +111,7 @@ __all__ = [
     "fit",
     "fresh_start",
     "from_pyro",
+    "last_layer",
     "likelihoods",
     "mlp",
     "plots",

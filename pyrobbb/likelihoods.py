@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
@@ -68,9 +68,9 @@ class Gaussian(Conditional):
 
     Parameters
     ----------
-    scale : float or None
-        Standard deviation of the noise. None: it is learnt, as the latent site ``"noise_scale"``
-        with the prior LogNormal(log noise_median, noise_log_sd).
+    scale : float, tuple of float, or None
+        Standard deviation of the noise; a tuple: one for each output column. None: it is learnt, as
+        the latent site ``"noise_scale"`` with the prior LogNormal(log noise_median, noise_log_sd).
     noise_median : float or tuple of float
         Prior median of the learnt scale, in the units of y. A tuple: one noise scale for each
         output column.
@@ -78,7 +78,7 @@ class Gaussian(Conditional):
         Prior standard deviation of the logarithm of the learnt scale.
     """
 
-    scale: float | None = None
+    scale: float | tuple[float, ...] | None = None
     noise_median: float | tuple[float, ...] = 0.5
     noise_log_sd: float = 1.0
 
@@ -338,9 +338,17 @@ def _log_normal(median: float | tuple[float, ...], log_sd: float) -> TorchDistri
 
 
 def _fixed_or(
-    latents: Mapping[str, Tensor], site: str, fixed: float | None, output: Tensor
+    latents: Mapping[str, Tensor],
+    site: str,
+    fixed: float | tuple[float, ...] | None,
+    output: Tensor,
 ) -> Tensor:
     """Return a parameter of the likelihood: its fixed value, or that of a latent site."""
+    if isinstance(fixed, tuple) and len(fixed) != output.shape[-1]:
+        raise ValueError(
+            f"`scale` must have one value per column of y, got {len(fixed)} values for a network "
+            f"that ends in {output.shape[-1]} unit(s)."
+        )
     return latents[site] if fixed is None else output.new_tensor(fixed)
 
 
@@ -357,7 +365,10 @@ def _draw(site: str, prior: TorchDistribution, output: Tensor) -> Tensor:
 
 def _check_noise(likelihood: Gaussian | StudentT) -> None:
     if likelihood.scale is not None:
-        check_positive("scale", likelihood.scale)
+        scales: Any = likelihood.scale
+        by_column = isinstance(likelihood, Gaussian) and isinstance(scales, tuple)
+        for scale in scales if by_column else (scales,):
+            check_positive("scale", scale)
     medians = likelihood.noise_median
     for median in medians if isinstance(medians, tuple) else (medians,):
         check_positive("noise_median", median)

@@ -24,6 +24,7 @@ FLOORS = [
     "engines",
     "prediction scores",
     "fitted storage",
+    "last_layers",
     "training",
     "arviz_io",
     "diagnostics",

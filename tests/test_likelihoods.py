@@ -478,3 +478,16 @@ def test_the_number_of_noise_scales_must_match_the_columns(units):
     )
     with pytest.raises(ValueError, match=message):
         network.prepare(np.zeros((4, 2)), np.zeros((4, units)))
+
+
+def test_a_gaussian_may_have_a_noise_scale_for_each_column():
+    y, output = torch.randn(5, 2), torch.randn(5, 2)
+    log_prob = Gaussian((0.1, 0.5)).given(output, {}).log_prob(y)
+    for k, scale in enumerate((0.1, 0.5)):
+        torch.testing.assert_close(
+            log_prob[:, k], Gaussian(scale).given(output, {}).log_prob(y)[:, k]
+        )
+    with pytest.raises(ValueError, match="one value per column of y, got 2 values for a network"):
+        Gaussian((0.1, 0.5)).given(output[:, :1], {})
+    with pytest.raises(ValueError, match="`scale` must be"):
+        Gaussian((0.1, -0.5))

@@ -106,8 +106,9 @@ def _reference_prior(prior: Any, name: str, parameter: Tensor) -> reference.Prio
 
 def _reference_likelihood(likelihood: Any, log_noise: Any) -> reference.Likelihood:
     match likelihood:
-        case likelihoods.Gaussian() if not isinstance(likelihood.noise_median, tuple):
-            scale = np.exp(log_noise) if likelihood.scale is None else likelihood.scale
+        case likelihoods.Gaussian(scale=None, noise_median=float() | int()):
+            return reference.GaussianLikelihood(float(np.exp(log_noise)))
+        case likelihoods.Gaussian(scale=float() | int() as scale):
             return reference.GaussianLikelihood(float(scale))
         case likelihoods.Bernoulli():
             return reference.BernoulliLikelihood()

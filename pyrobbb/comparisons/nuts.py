@@ -112,7 +112,8 @@ def compare_with_nuts(
     Parameters
     ----------
     network : BayesianNetwork
-        Without point parameters, which NUTS cannot sample.
+        Without point parameters, which NUTS cannot sample: those of ``posterior.network`` keep
+        their values.
     x, y : array-like of shape (n, ...)
     x_new : array-like of shape (m, ...), optional
         Inputs at which predictions are compared. None: x.
@@ -143,10 +144,12 @@ def compare_with_nuts(
         check_count(argument, count)
     seed = as_seed(seed)
     points = [name for name, _ in network.point_parameters()]
-    if points:
+    is_fitted = posterior is not None and any(c.network is network for c in posterior.chains)
+    if points and not is_fitted:
         raise ValueError(
             f"`network` must not have point parameters, which NUTS cannot sample, got "
-            f"{', '.join(points)}: give them a prior."
+            f"{', '.join(points)}: give them a prior, or pass a `posterior` and its network, in "
+            "which they have values."
         )
     n_weights = sum(p.numel() for _, p in network.bayesian_parameters())
     if n_weights > MANY_WEIGHTS:

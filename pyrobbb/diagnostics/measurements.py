@@ -15,6 +15,7 @@ from .._core.arrays import ArrayLike, to_numpy
 from ..arviz_io.datatree import SAMPLE_DIMS
 from ..engines.base import NonFiniteLossError
 from ..fitted import FittedChain, HasChains
+from ..last_layers import is_last_layer
 from ..prediction import ClassificationPrediction, RegressionPrediction
 from . import cures
 from .convergence import ElboGain, elbo_gains, ess, rhat
@@ -62,6 +63,11 @@ def convergence(
     chains: Sequence[FittedChain], x: ArrayLike, y: ArrayLike, seed: int
 ) -> Iterator[Measurement]:
     """Measure how much ELBO and scales change if the fit is continued: the largest of a chain."""
+    if all(map(is_last_layer, chains)):
+        objective = sum(-float(chain.history.nelbo[-1]) for chain in chains) / len(chains)
+        yield Measurement("elbo", "closed form", f"{objective:.2f} nats")
+        yield Measurement("scales", "closed form", "-")
+        return
     try:
         gains = elbo_gains(chains, x, y, seed=seed)
     except (ValueError, NonFiniteLossError) as error:

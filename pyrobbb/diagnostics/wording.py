@@ -62,11 +62,13 @@ WORDING: dict[str, Wording] = {
             ),
             "not finite": Phrase("bad", "The ELBO is not finite.", "Lower the learning rate."),
             "diverged": Phrase("bad", "The fit cannot be continued: {reason}"),
+            "closed form": Phrase("good", "At its maximum: the last layer has a closed form."),
         },
     ),
     "scales": Wording(
         "scales of the weights",
         {
+            "closed form": Phrase("good", "Computed in closed form."),
             "converged": Phrase("good", "That many more epochs hardly change their median."),
             "moving": Phrase(
                 "doubtful",

@@ -68,6 +68,11 @@ def _gaussian(
         return None
     k = output.shape[-1]
     residual = output - y.to(output.dtype)
+    if isinstance(likelihood.scale, tuple):
+        scale = residual.new_tensor(likelihood.scale)
+        d_output = residual * scale**-2
+        constant = k * HALF_LOG_2PI + float(scale.double().log().sum())
+        return 0.5 * (residual * d_output).sum(-1) + constant, d_output, {}
     if likelihood.scale is not None:
         d_output = residual * likelihood.scale**-2
         constant = k * (math.log(likelihood.scale) + HALF_LOG_2PI)

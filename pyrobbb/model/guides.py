@@ -8,6 +8,7 @@ from pyro.infer.autoguide import AutoNormal
 
 from .._core.arrays import ArrayLike
 from .auto_normal import auto_normal
+from .dense_guide import DenseGuide
 from .flat_guide import FlatGuide
 from .low_rank import LowRankGuide
 from .mean_field import MeanFieldGuide
@@ -16,11 +17,14 @@ from .network import BayesianNetwork
 __all__ = [
     "FLAT_GUIDES",
     "GUIDES",
+    "STORED_GUIDES",
+    "DenseGuide",
     "FlatGuide",
     "GuideName",
     "LowRankGuide",
     "MeanFieldGuide",
     "auto_normal",
+    "has_sampler",
     "is_flat",
     "kind_of",
     "named_guide",
@@ -28,6 +32,9 @@ __all__ = [
 
 GuideName = Literal["mean_field", "low_rank", "auto_normal"]
 GUIDES: tuple[str, ...] = get_args(GuideName)
+STORED_GUIDES = (*GUIDES, DenseGuide.kind)
+"""The guides that can be saved: those that `fit` makes by name, and that of a last layer."""
+
 FLAT_GUIDES = {guide.kind: guide for guide in (MeanFieldGuide, LowRankGuide)}
 
 
@@ -39,9 +46,14 @@ def is_flat(guide: Any) -> TypeGuard[FlatGuide]:
     return type(guide) in FLAT_GUIDES.values()
 
 
+def has_sampler(guide: Any) -> TypeGuard[FlatGuide]:
+    """Return whether the sampler of a guide draws what the guide draws."""
+    return is_flat(guide) or type(guide) is DenseGuide
+
+
 def kind_of(guide: Any) -> str | None:
     """Return the name that selects guides of this kind; None for a custom guide."""
-    if is_flat(guide):
+    if has_sampler(guide):
         return guide.kind
     return "auto_normal" if isinstance(guide, AutoNormal) else None
 

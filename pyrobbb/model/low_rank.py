@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Self
 
-import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions.distribution import Distribution
 from torch import Tensor, nn
-from torch.distributions import biject_to, register_kl
 
 from .._core.arrays import ArrayLike, check_count
 from .._core.random_state import seeded
-from .flat_guide import FlatGuide, Sampler, inverse_softplus, scale_of
+from .flat_guide import inverse_softplus, scale_of
 from .jit import as_constants
+from .joint_guide import JointGuide
 from .network import BayesianNetwork
-from .sites import is_real, param_site
 
 
-class LowRankGuide(FlatGuide):
+class LowRankGuide(JointGuide):
     """Normal guide over all latent sites together, with a covariance of low rank plus diagonal.
 
     With S = diag(softplus(rho)) and the factor F the covariance is ``S (I + F F^T) S``, as in
@@ -61,6 +58,7 @@ class LowRankGuide(FlatGuide):
     """
 
     kind = "low_rank"
+    auxiliary_site = "_low_rank_latent"
 
     def __init__(
         self,
@@ -118,56 +116,9 @@ class LowRankGuide(FlatGuide):
         of_factor, of_diagonal = split_noise(noise, factor)
         return mix(factor, of_factor, of_diagonal)
 
-    @property
-    def distribution(self) -> LowRankNormal:
-        """The joint distribution of all latent sites, in unconstrained space."""
-        return LowRankNormal.of(self.loc, self.rho, self.cov_factor)
-
-    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Run the Pyro guide: draw all latent sites. The model's arguments are ignored.
-
-        As in Pyro's autoguides an auxiliary site has the joint distribution, and the latent sites
-        are point masses at its draw.
-        """
-        loc, rho, factor = (
-            param_site(f"guide.{name}", parameter) for name, parameter in self.named_parameters()
-        )
-        u = pyro.sample(
-            "_low_rank_latent", LowRankNormal.of(loc, rho, factor), infer={"is_auxiliary": True}
-        )
-        return {
-            name: pyro.sample(name, self._site_distribution(name, value))
-            for name, value in self.split(u).items()
-        }
-
-    def sampler(self) -> Sampler:
-        """Return a function that draws what `forward` draws in a plate of n draws, without Pyro."""
-        joint = self.distribution
-
-        def sample(n_draws: int, generator: torch.Generator) -> dict[str, Tensor]:
-            noise = [
-                self.loc.new_empty((n_draws, 1, n)).normal_(generator=generator)
-                for n in self.noise_sizes
-            ]
-            values = self.split(joint.at(*noise)[:, 0])
-            return {name: self._to_support(name)(value) for name, value in values.items()}
-
-        return sample
-
-    def _to_support(self, name: str) -> Any:
-        return biject_to(self.supports[name])
-
-    def _site_distribution(self, name: str, u: Tensor) -> dist.Delta:
-        n_dims = len(self.shapes[name])
-        if is_real(self.supports[name]):
-            return PointMass(u, event_dim=n_dims)
-        to_support = self._to_support(name)
-        value = to_support(u)
-        jacobian = to_support.log_abs_det_jacobian(u, value)
-        n_summed = jacobian.dim() - (u.dim() - n_dims)
-        if n_summed:
-            jacobian = jacobian.sum(tuple(range(-n_summed, 0)))
-        return PointMass(value, -jacobian, value.dim() - (u.dim() - n_dims))
+    def joint(self, *parameters: Tensor) -> LowRankNormal:
+        """Return the joint distribution of u for values of the guide's parameters."""
+        return LowRankNormal.of(*parameters)
 
 
 class LowRankNormal(dist.LowRankMultivariateNormal):
@@ -202,15 +153,6 @@ class LowRankNormal(dist.LowRankMultivariateNormal):
             return super().log_prob(value)
         parameters = (self.loc, self._unbroadcasted_cov_factor, self._unbroadcasted_cov_diag)
         return dist.LowRankMultivariateNormal(*(p.to(value) for p in parameters)).log_prob(value)
-
-
-class PointMass(dist.Delta):
-    """A point mass with a log-density, which Pyro's KL divergence leaves out."""
-
-
-@register_kl(PointMass, Distribution)
-def _kl_of_point_mass(p: PointMass, q: Any) -> Tensor:
-    return p.log_density - q.log_prob(p.v)
 
 
 def split_noise(noise: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:

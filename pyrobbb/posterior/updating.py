@@ -19,6 +19,7 @@ from .._core.arrays import ArrayLike, check_count
 from .._core.random_state import as_seed
 from ..elbo.objectives import kl_weight_per_chain
 from ..fitted import FittedChain
+from ..last_layers import condition, is_last_layer
 from ..likelihoods import Conditional
 from ..model.guides import MeanFieldGuide
 from ..model.network import BayesianNetwork
@@ -51,7 +52,9 @@ def update(
     Parameters
     ----------
     posterior : Posterior
-        With a `MeanFieldGuide`. It is not changed. Each of its chains is updated separately.
+        With a `MeanFieldGuide`. It is not changed. Each of its chains is updated separately. That
+        of `last_layer` with a Gaussian likelihood is conditioned on the rows exactly, without
+        steps: the arguments below are not for it.
     x, y : array-like of shape (n, ...)
         The further rows only.
     epochs : int, optional
@@ -84,6 +87,13 @@ def update(
                 f"`{name}` is not an option of update, which continues each chain of `posterior` "
                 "from where it is: leave it out."
             )
+    if all(map(is_last_layer, posterior.chains)):
+        for name in (*options, *([] if epochs is None else ["epochs"])):
+            raise TypeError(
+                f"`{name}` is not an option of the update of a last layer, which is in closed "
+                "form: leave it out."
+            )
+        return Posterior(tuple(condition(chain, x, y) for chain in posterior.chains))
     seed = as_seed(seed)
     if epochs is None:
         epochs = math.ceil(UPDATE_STEPS / _batches_per_epoch(x, batch_size))

@@ -18,7 +18,7 @@ from torch import Tensor
 from .._core.global_state import isolated_from_pyro, without_validation
 from .._core.random_state import seeded
 from ..likelihoods import log_density
-from ..model.guides import FlatGuide, is_flat
+from ..model.guides import FlatGuide, has_sampler
 from ..model.network import BayesianNetwork
 
 Draws = dict[str, Tensor]
@@ -119,7 +119,7 @@ class Source:
 
     def draws(self, example: Tensor) -> Iterator[Draws]:
         """Draw the latent sites, block by block."""
-        if is_flat(self.guide):
+        if has_sampler(self.guide):
             return self._draws_without_trace(self.guide)
         return (block.draws for block in self.blocks(example))
 

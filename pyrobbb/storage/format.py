@@ -13,7 +13,7 @@ from torch import Tensor
 from .._core.random_state import seeded
 from .._core.state_dicts import with_prefix
 from ..fitted import History
-from ..model.guides import GUIDES
+from ..model.guides import STORED_GUIDES
 from ..model.network import BayesianNetwork
 from .specs import PARTS, build, describe, parse_mlp_spec
 from .strict_json import check_fields
@@ -60,9 +60,9 @@ def check_header(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> No
         )
     if not all(isinstance(entry, dict) for entry in settings):
         raise ValueError("its 'settings' must be a list of objects.")
-    if header["guide"] not in GUIDES:
+    if header["guide"] not in STORED_GUIDES:
         raise ValueError(
-            f"'guide' in its posterior.json must be one of {', '.join(GUIDES)}, got "
+            f"'guide' in its posterior.json must be one of {', '.join(STORED_GUIDES)}, got "
             f"{reprlib.repr(header['guide'])}."
         )
     if header["net"] is not None:

@@ -15,7 +15,7 @@ from .._core.global_state import isolated_from_pyro
 from .._core.random_state import seeded
 from .._core.state_dicts import check_shapes, equal_tensors, load_tensors, with_prefix
 from ..fitted import FitSettings, FittedChain, History
-from ..model.guides import FlatGuide, named_guide
+from ..model.guides import DenseGuide, FlatGuide, named_guide
 from ..model.mlp import mlp, mlp_spec
 from ..model.network import BayesianNetwork
 from .folder_reading import read_folder
@@ -169,6 +169,10 @@ def _read_chain(
 def _read_guide(
     name: str, tensors: Mapping[str, Tensor], network: BayesianNetwork, example: Tensor
 ) -> Any:
+    if name == DenseGuide.kind:
+        guide: Any = DenseGuide(network, _number_of_blocks(network, tensors), example)
+        load_tensors("guide", guide, tensors, exact=True)
+        return guide
     guide = named_guide(name, network, example, rank=1)
     if isinstance(guide, FlatGuide):
         # The rank is not trusted unless the tensor really has a row for each latent value.
@@ -180,3 +184,13 @@ def _read_guide(
             guide(example)  # it creates its parameters when it first runs
     load_tensors("guide", guide, tensors, exact=True)
     return guide
+
+
+def _number_of_blocks(network: BayesianNetwork, tensors: Mapping[str, Tensor]) -> int:
+    """Return the number of blocks of a `DenseGuide`, checked before the guide is allocated."""
+    rows = tensors.get("cov_tril")
+    n = sum(weight.numel() for _, weight in network.bayesian_parameters())
+    if rows is None or rows.dim() != 2 or not len(rows) >= rows.shape[1] > 0 or len(rows) < n:
+        found = "none" if rows is None else tuple(rows.shape)
+        raise ValueError(f"its guide's 'cov_tril' must have a row for each weight, got {found}.")
+    return len(rows) // rows.shape[1]

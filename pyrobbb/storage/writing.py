@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._core.state_dicts import equal_tensors
 from ..fitted import FittedChain, History
-from ..model.guides import GUIDES, kind_of
+from ..model.guides import STORED_GUIDES, kind_of
 from ..model.mlp import mlp_spec
 from .folders import write_folder
 from .format import check_history, row_schema, target_schema
@@ -86,8 +86,8 @@ def _describe_chain(chain: FittedChain) -> tuple[dict[str, Any], dict[str, Tenso
     kind = kind_of(guide)
     if kind is None:
         raise TypeError(
-            f"A guide of type {type(guide).__name__} cannot be saved: only those that fit makes by "
-            f"name can, {', '.join(GUIDES)}. Save its state_dict() yourself."
+            f"A guide of type {type(guide).__name__} cannot be saved: only guides of "
+            f"pyrobbb can, {', '.join(STORED_GUIDES)}. Save its state_dict() yourself."
         )
     if not isinstance(history, History):
         raise TypeError(f"`history` must be a History to be saved, got {type(history).__name__}.")

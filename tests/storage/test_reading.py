@@ -71,7 +71,7 @@ DAMAGE = {
     ),
     "unknown guide": (
         lambda f: edit(f, guide="evil"),
-        "'guide' in its posterior.json must be one of mean_field, low_rank, auto_normal, got",
+        "'guide' in its posterior.json must be one of mean_field, low_rank, auto_normal, dense",
     ),
     "other guide": (
         lambda f: edit(f, guide="auto_normal"),
