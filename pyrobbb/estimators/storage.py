@@ -73,7 +73,11 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
             tensors |= {f"{name}.loc": scaling.loc, f"{name}.scale": scaling.scale}
     posterior = estimator.posterior_
     storage.write(
-        path, posterior.chains, extra={**extra, "estimator": description}, tensors=tensors
+        path,
+        posterior.chains,
+        frozen=True,
+        extra={**extra, "estimator": description},
+        tensors=tensors,
     )
 
 

@@ -38,6 +38,7 @@ from .supported import (
     without_graphs,
 )
 from .trial import Traits, check_trial, traits_of
+from .trunk import trunk_name
 from .vectorized import VectorizedCall
 
 DEFAULT_PRIOR = ScaleMixture(pi=0.5, scale1=1.0, scale2=0.1)
@@ -65,6 +66,9 @@ class BayesianNetwork(nn.Module):
     likelihood : callable
         ``output -> distribution``; see `pyrobbb.likelihoods`. By default `Gaussian` with learnt
         noise.
+    trunk : str or nn.Module, optional
+        The submodule whose output is all that the rest of `net` is computed from, or its name. Its
+        parameters must have no prior. Predictions run it once for all draws. None: it is found.
 
     Attributes
     ----------
@@ -91,6 +95,8 @@ class BayesianNetwork(nn.Module):
         net: nn.Module,
         prior: Prior | None = None,
         likelihood: Likelihood | None = None,
+        *,
+        trunk: str | nn.Module | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(net, nn.Module):
@@ -107,6 +113,7 @@ class BayesianNetwork(nn.Module):
         self._decided_by = self.prior
         self._fixed: frozenset[str] | None = None
         self.bayesian_parameters()
+        self.trunk = trunk_name(net, trunk)
         self.autocast: torch.dtype | None = None
         self._vectorized = VectorizedCall()
 
@@ -382,12 +389,7 @@ class BayesianNetwork(nn.Module):
         return x, prepare_targets(self.net, self.likelihood, x, output, y)
 
     def targets_like(self, x: ArrayLike) -> Tensor:
-        """Return zeros of the shape and dtype that y has for x.
-
-        Parameters
-        ----------
-        x : array-like of shape (n, ...)
-        """
+        """Return zeros of the shape and dtype that y has for x; see `prepare`."""
         _, output = self._prepare_inputs(x)
         distribution = initial_distribution(self.likelihood, output)
         return as_observed(distribution, output.new_zeros(distribution.shape()), output.dtype)

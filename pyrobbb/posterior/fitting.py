@@ -16,6 +16,7 @@ from ..engines.optimizers import OptimizerFactory
 from ..model.guides import GuideName
 from ..model.network import BayesianNetwork
 from ..streams import Parquet
+from ..training.cached_features import fit_chains_on_features
 from ..training.callbacks import Callback
 from ..training.config import EngineName, FitConfig, Init, ProcessMode
 from ..training.placement import Device, DType
@@ -60,6 +61,7 @@ def fit(
     device: Device | None = None,
     dtype: DType | None = None,
     autocast: DType | None = None,
+    cache_features: bool = False,
 ) -> Posterior:
     """Fit the posterior of a network by Bayes by Backprop.
 
@@ -209,6 +211,10 @@ def fit(
         The parameters of the guide, the KL divergence, all densities and the optimizer stay in
         float32, and so do `validation` and the predictions of the posterior. Faster for wide
         layers, on hardware with bfloat16 arithmetic.
+    cache_features : bool
+        Run the frozen trunk of the network once over x, and fit the rest to its outputs, which are
+        kept in memory. The trunk has no parameters to fit, and its output is all that the rest is
+        computed from; see `BayesianNetwork(trunk=...)` and docs/trunks.md. With x in memory.
 
     Returns
     -------
@@ -226,4 +232,5 @@ def fit(
     Blundell et al. (2015), "Weight Uncertainty in Neural Networks".
     """
     config = FitConfig(**locals())  # the fields of FitConfig are the arguments of this function
-    return Posterior(fit_chains(config, Posterior))
+    fit_all = fit_chains_on_features if config.cache_features else fit_chains
+    return Posterior(fit_all(config, Posterior))

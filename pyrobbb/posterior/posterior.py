@@ -226,7 +226,7 @@ class Posterior:
         )
         return map(predict, chunks_of(x, rows, shard))
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, frozen: bool = False) -> None:
         """Write the posterior to a folder: safetensors and JSON, no pickle.
 
         A posterior already in the folder is replaced atomically: after a crash the folder holds
@@ -236,6 +236,9 @@ class Posterior:
         ----------
         path : path-like
             A new or empty folder, or one that holds a posterior.
+        frozen : bool
+            Store frozen parameters (``requires_grad=False``) too. Otherwise `load` needs the module
+            with the same values, whose hashes are stored.
 
         Raises
         ------
@@ -246,21 +249,22 @@ class Posterior:
         OSError
             If the folder cannot be written; it is then unchanged.
         """
-        storage.write(path, self.chains)
+        storage.write(path, self.chains, frozen=frozen)
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], network: BayesianNetwork | None = None
+        cls, path: str | os.PathLike[str], network: BayesianNetwork | nn.Module | None = None
     ) -> Posterior:
         """Read a posterior from a folder.
 
         Parameters
         ----------
         path : path-like
-        network : BayesianNetwork, optional
-            Required unless the module is an `mlp` and prior and likelihood are pyrobbb's: code is
-            not stored. The stored point parameters and buffers are loaded into it, and the
-            posterior is on its device. Without it the posterior is on the CPU.
+        network : BayesianNetwork or nn.Module, optional
+            Required unless the module is an `mlp`, all of which is stored, and prior and likelihood
+            are pyrobbb's: code is not stored. For a module alone, these two are rebuilt. The stored
+            point parameters and buffers are loaded into it, and the posterior is on its device.
+            Without it the posterior is on the CPU.
 
         Raises
         ------

@@ -14,8 +14,10 @@ from .._core.arrays import supports_float64
 from .._core.global_state import ordinary_modes, without_validation
 from .._core.random_state import child_seed, seeded
 from ..model.functional import FunctionalCall
+from ..model.head import head_network, split_of
 from ..model.network import BayesianNetwork
 from ..model.trial import Traits
+from ..model.trunk import Split
 from .sampling import Draws, FixedDraws, Source, join
 from .working_memory import bytes_per_row
 
@@ -68,7 +70,13 @@ class DrawnDistributions:
         self._traits = _traits_of(network, x)
         self.mixes_rows = self._traits.mixes_rows
         self._example = x if self.mixes_rows else x[:1]
+        self._splits: list[Split | None] = [None] * len(self._sources)
         per_row, per_output = bytes_per_row(network.net, self._example)
+        if not (self.mixes_rows or self._traits.draws_numbers):
+            self._splits = [split_of(source.network, x) for source in self._sources]
+        self._trunk_rows = min(max(max_memory // 16 // per_row, 1), MAX_ROWS_PER_CALL)
+        if (split := self._splits[0]) is not None:
+            per_row, per_output = bytes_per_row(split.head, split.features(self._example))
         # A quarter of the bound for each: cached draws, activations of a block, outputs of a chunk
         # (quantiles need a few arrays of that size), and cached distributions.
         quarter = max_memory // 4
@@ -122,17 +130,30 @@ class DrawnDistributions:
 
     def _outputs(self, rows: Tensor) -> Iterator[Tensor]:
         """Yield the outputs of some draws at a time, in order."""
+        seen: list[tuple[Split, Tensor]] = []
         for i, source in enumerate(self._sources):
             cached = self._cached_draws
             blocks = source.draws(self._example) if cached is None else [cached[i]]
             if self._traits.draws_numbers:
                 yield from _outputs_with_noise(source.network, blocks, rows, source.seed)
                 continue
+            network, inputs = source.network, rows
+            if (split := self._splits[i]) is not None:
+                network, inputs = head_network(network, split), self._features(split, rows, seen)
             for block in blocks:
                 for start in range(0, len(next(iter(block.values()))), self._draws_per_call):
                     here = slice(start, start + self._draws_per_call)
                     part = {name: value[here] for name, value in block.items()}
-                    yield source.network.output(part, rows, rows_at_once=self._rows_per_call)
+                    yield network.output(part, inputs, rows_at_once=self._rows_per_call)
+
+    def _features(self, split: Split, rows: Tensor, seen: list[tuple[Split, Tensor]]) -> Tensor:
+        """Return the features of some rows, which chains with the same trunk share."""
+        for other, features in seen:
+            if split.has_trunk_of(other):
+                return features
+        features = split.features(rows, rows_at_once=self._trunk_rows)
+        seen.append((split, features))
+        return features
 
 
 def _outputs_with_noise(

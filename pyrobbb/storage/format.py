@@ -116,7 +116,7 @@ def build_part(
 def check_chain_tensors(tensors: Mapping[str, Tensor]) -> None:
     """Raise a ValueError unless the tensors of a chain have the names of its parts."""
     for name in tensors:
-        if name != "example" and not name.startswith(("net.", "guide.", "history.")):
+        if name != "example" and not name.startswith(("net.", "frozen.", "guide.", "history.")):
             raise ValueError(f"its tensors contain {name!r}, which belongs to no part of a chain.")
     if "example" not in tensors or tensors["example"].dim() < 1 or not len(tensors["example"]):
         raise ValueError("its tensors must contain 'example', a row of x.")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._core.global_state import isolated_from_pyro
 from .._core.random_state import seeded
 from .._core.state_dicts import check_shapes, equal_tensors, load_tensors, with_prefix
 from ..fitted import FitSettings, FittedChain, History
+from ..model.frozen import copy_without_frozen
 from ..model.guides import DenseGuide, FlatGuide, named_guide
 from ..model.mlp import mlp, mlp_spec
 from ..model.network import BayesianNetwork
@@ -27,21 +27,23 @@ from .format import (
     row_schema,
     target_schema,
 )
+from .frozen import with_frozen
 from .specs import PARTS, custom_names, describe, parse_mlp_spec, shapes_of
 from .strict_json import prefix_errors
 
 
 def read(
-    path: str | os.PathLike[str], network: BayesianNetwork | None = None
+    path: str | os.PathLike[str], network: BayesianNetwork | nn.Module | None = None
 ) -> tuple[FittedChain, ...]:
     """Read the chains that `write` stored.
 
     Parameters
     ----------
     path : path-like
-    network : BayesianNetwork, optional
-        Required unless the module is an `mlp` and prior and likelihood are pyrobbb's: code is not
-        stored. The stored values are loaded into it.
+    network : BayesianNetwork or nn.Module, optional
+        Required unless the module is an `mlp` without frozen parameters that are not stored, and
+        prior and likelihood are pyrobbb's: code is not stored. The stored values are loaded into
+        it. For a module alone, prior and likelihood are rebuilt.
 
     Raises
     ------
@@ -52,8 +54,12 @@ def read(
     """
     header, tensors = _read_checked(path)
     name = repr(str(Path(path)))
-    if network is None:
-        _check_complete(name, header)
+    if network is None or not isinstance(network, BayesianNetwork):
+        _check_complete(name, header, tensors, network)
+    if network is not None and not isinstance(network, BayesianNetwork):
+        with prefix_errors(f"`network` does not fit `path` {name}"):
+            parts = (build_part(part, header, tensors)[0] for part in PARTS)
+            network = BayesianNetwork(network, *parts)
     chains = []
     for i, settings in enumerate(header["settings"]):
         stored = with_prefix(tensors, f"chain-{i}.")
@@ -65,9 +71,13 @@ def read(
                 chains.append(_read_chain(header, stored, rebuilt, settings))
         else:
             with prefix_errors(f"`network` does not fit `path` {name}"):
-                loaded = network if i == 0 else copy.deepcopy(network)
-                _check_same(loaded, header, tensors, stored)
-                chains.append(_read_chain(header, stored, loaded, settings))
+                loaded = network if i == 0 else copy_without_frozen(network, [network])
+                whole = {n: t for n, t in stored.items() if not n.startswith(("net.", "frozen."))}
+                parameters, hashes = (with_prefix(stored, part) for part in ("net.", "frozen."))
+                parameters = with_frozen(loaded, parameters, hashes)
+                whole |= {f"net.{n}": tensor for n, tensor in parameters.items()}
+                _check_same(loaded, header, tensors, whole)
+                chains.append(_read_chain(header, whole, loaded, settings))
     return tuple(chains)
 
 
@@ -93,14 +103,23 @@ def _read_checked(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
     return header, tensors
 
 
-def _check_complete(name: str, header: Mapping[str, Any]) -> None:
-    """Raise unless the network can be rebuilt without code, which is not stored."""
+def _check_complete(
+    name: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor], net: nn.Module | None
+) -> None:
+    """Raise unless the network can be rebuilt without code, or around a module."""
     missing = [f"the {part} {custom!r}" for part in PARTS for custom in custom_names(header[part])]
-    if header["net"] is None:
+    if header["net"] is None and net is None:
         missing.insert(0, "a module that is not a plain `mlp`")
     if missing:
+        remedy = "`network`" if net is None else "a BayesianNetwork as `network`"
         raise ValueError(
-            f"`path` {name} has {' and '.join(missing)}, and code is not stored: pass `network`."
+            f"`path` {name} has {' and '.join(missing)}, and code is not stored: pass {remedy}."
+        )
+    frozen = [n for n in tensors if n.startswith("chain-0.frozen.")]
+    if frozen and net is None:
+        raise ValueError(
+            f"`path` {name} was saved without its {len(frozen)} frozen parameters: pass the module "
+            "as `network`, or save it with frozen=True."
         )
 
 

@@ -17,6 +17,7 @@ from ..model.guides import STORED_GUIDES, kind_of
 from ..model.mlp import mlp_spec
 from .folders import write_folder
 from .format import check_history, row_schema, target_schema
+from .frozen import hash_of_tensor, stored_apart
 from .specs import PARTS, describe, name_of
 from .strict_json import as_json
 
@@ -25,6 +26,7 @@ def write(
     path: str | os.PathLike[str],
     chains: Sequence[FittedChain],
     *,
+    frozen: bool = False,
     extra: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Tensor] | None = None,
 ) -> None:
@@ -35,6 +37,9 @@ def write(
     path : path-like
     chains : sequence of FittedChain
         At least one; they may differ in their tensors and settings only.
+    frozen : bool
+        Whether frozen parameters are stored. Otherwise a hash of each is, and `read` needs the
+        module.
     extra : mapping, optional
         Further JSON values to store, which `read_extra` returns.
     tensors : mapping of str to Tensor, optional
@@ -72,7 +77,9 @@ def write(
     }
     named |= {f"extra.{name}": tensor for name, tensor in (tensors or {}).items()}
     for i, chain in enumerate(chains):
-        named |= {f"chain-{i}.{name}": tensor for name, tensor in _tensors_of(chain).items()}
+        named |= {
+            f"chain-{i}.{name}": tensor for name, tensor in _tensors_of(chain, frozen).items()
+        }
     for name, tensor in named.items():
         if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
             kind = tensor.layout if isinstance(tensor, Tensor) else type(tensor).__name__
@@ -103,9 +110,15 @@ def _describe_chain(chain: FittedChain) -> tuple[dict[str, Any], dict[str, Tenso
     return described, named
 
 
-def _tensors_of(chain: FittedChain) -> dict[str, Tensor]:
+def _tensors_of(chain: FittedChain, frozen: bool) -> dict[str, Tensor]:
     guide: Any = chain.guide
-    tensors = {f"net.{name}": tensor for name, tensor in chain.network.net.state_dict().items()}
+    left_out = {} if frozen else stored_apart(chain.network)
+    tensors = {
+        f"net.{name}": tensor
+        for name, tensor in chain.network.net.state_dict().items()
+        if name not in left_out
+    }
+    tensors |= {f"frozen.{name}": hash_of_tensor(tensor) for name, tensor in left_out.items()}
     tensors |= {f"guide.{name}": tensor for name, tensor in guide.state_dict().items()}
     tensors |= {f"history.{name}": torch.as_tensor(v) for name, v in vars(chain.history).items()}
     return tensors | {"example": chain.example}

@@ -86,6 +86,7 @@ class FitConfig:
     device: Device | None = None
     dtype: DType | None = None
     autocast: DType | None = None
+    cache_features: bool = False
 
     share_of_epochs: ClassVar[float] = 1.0
     init_scale: ClassVar[float | None] = None
@@ -136,6 +137,10 @@ class FitConfig:
             self._check_known_guide("checkpoint", "it is not stored")
         if not isinstance(self.resume, bool):
             raise TypeError(f"`resume` must be True or False, got {type(self.resume).__name__}.")
+        if not isinstance(self.cache_features, bool):
+            raise TypeError(
+                f"`cache_features` must be True or False, got {type(self.cache_features).__name__}."
+            )
         if self.resume and self.checkpoint is None:
             raise ValueError("`resume` needs the folder of the checkpoints, `checkpoint`.")
         if self.restarts > 1:

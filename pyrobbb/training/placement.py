@@ -9,6 +9,7 @@ import torch
 
 from .._core.arrays import supports_float64
 from .._core.messages import shown
+from ..model.frozen import copy_without_frozen
 from ..model.network import BayesianNetwork
 
 Device = str | int | torch.device
@@ -69,9 +70,14 @@ class Placement:
         return self.dtype not in (None, like.dtype) or not _is_on(like.device, self.device)
 
     def copy(self, network: BayesianNetwork) -> BayesianNetwork:
-        """Return a copy of the network with this device, dtype and autocast."""
-        copied = copy.deepcopy(network)
-        if self.moves(network):
+        """Return a copy of the network with this device, dtype and autocast.
+
+        Frozen parameters are shared, unless they are moved.
+        """
+        if not self.moves(network):
+            copied = copy_without_frozen(network, [network])
+        else:
+            copied = copy.deepcopy(network)
             # Not `to(dtype)`, which would discard the imaginary part of complex buffers. Converted
             # before it is moved, because the device may not support the old dtype.
             if self.dtype is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from .._core.random_state import as_seed, seeded
 from ..elbo.fused_elbo import FusedELBO
 from ..engines.optimizers import adam_settings
 from ..fitted import FittedChain
+from ..model.frozen import copy_without_frozen
 from ..model.network import BayesianNetwork
 from ..priors import Around, ByName, Prior
 from .checkpoints import stored_seed
@@ -127,7 +127,7 @@ def fresh_start(network: BayesianNetwork, seed: int) -> BayesianNetwork:
     network : BayesianNetwork
     seed : int
     """
-    network = copy.deepcopy(network)
+    network = copy_without_frozen(network, [network])
     arounds = list(_arounds(network.prior))
     kept = {
         parameter: parameter.clone()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from .._core.random_state import rank_seed, reseed, seeded
 from ..elbo.objectives import KLWeight, describe_kl_weight
 from ..engines.optimizer_state import check_storable
 from ..fitted import FitSettings, FittedChain
+from ..model.frozen import copy_without_frozen
 from ..model.functional import evaluating
 from ..model.guides import GUIDES, is_flat, named_guide
 from ..model.network import BayesianNetwork
@@ -123,7 +123,7 @@ class Run:
 
     def snapshot(self) -> tuple[FittedChain, ...]:
         """Return copies of the chains as they are now, ready to predict."""
-        networks, guides = copy.deepcopy((self.networks, self.guides))
+        networks, guides = copy_without_frozen((self.networks, self.guides), self.networks)
         return self.chains([ready_to_predict(network) for network in networks], guides)
 
 
@@ -225,7 +225,7 @@ def _read_checkpoint(
     """Load the parameters of the last checkpoint on rank 0, and return its state on all ranks."""
     state = None
     if config.team.is_rank_zero:
-        latest = checkpoints.latest(copy.deepcopy(networks[0]))
+        latest = checkpoints.latest(copy_without_frozen(networks[0], networks[:1]))
         if latest is not None:
             state, chains = latest
             for chain, network, guide in zip(chains, networks, guides, strict=True):
