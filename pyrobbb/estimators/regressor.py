@@ -65,9 +65,8 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     calibration : float
         Fraction of the rows, in [0, 1), held out for the split conformal calibration of intervals
         and quantiles; at most 1,000 rows. A second fit to all rows then continues from the first,
-        with a quarter of the epochs and of `lr`. The fewer rows, the less the intervals differ from
-        those of the predictive mixture. With 0, or with too few rows (fewer than 90 for 0.1), they
-        are those of the mixture.
+        with a quarter of the epochs and of `lr`. The fewer rows, the nearer the intervals stay to
+        those of the mixture; with 0, or too few rows (fewer than 90 for 0.1), they are equal.
     kl_weight : float or "auto"
         Factor on the KL divergence from the prior; 1 as in Bayes' rule. ``"auto"``: each restart
         has another, from 0.25 to 1; a single one has 0.7.
