@@ -33,6 +33,7 @@ __all__ = [
     "Gaussian",
     "HeteroscedasticGaussian",
     "Likelihood",
+    "LogNormal",
     "NegativeBinomial",
     "Poisson",
     "StudentT",
@@ -117,6 +118,35 @@ class HeteroscedasticGaussian(Conditional):
             )
         loc, raw_scale = output.chunk(2, dim=-1)
         return dist.Normal(loc, nn.functional.softplus(raw_scale) + SCALE_FLOOR)
+
+
+@dataclass(frozen=True)
+class LogNormal(Conditional):
+    """Positive numbers: the network's output is the mean of log y, whose noise is normal.
+
+    The median of y is exp(output), its mean exp(output + scale**2 / 2).
+
+    Parameters
+    ----------
+    scale, noise_median, noise_log_sd
+        As for `Gaussian`, of log y.
+    """
+
+    scale: float | None = None
+    noise_median: float | tuple[float, ...] = 0.5
+    noise_log_sd: float = 1.0
+
+    hint: ClassVar[str] = "y must be positive numbers in the shape of the network's output"
+
+    def __post_init__(self) -> None:
+        _check_noise(self)
+
+    @property
+    def latents(self) -> Mapping[str, TorchDistribution]:
+        return _noise_latents(self)
+
+    def given(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
+        return dist.LogNormal(output, _fixed_or(latents, "noise_scale", self.scale, output))
 
 
 @dataclass(frozen=True)
@@ -326,7 +356,7 @@ def _hint(likelihood: Likelihood) -> str:
     return f"For `{type(likelihood).__name__}`, {hint}." if hint else ""
 
 
-def _noise_latents(likelihood: Gaussian | StudentT) -> Mapping[str, TorchDistribution]:
+def _noise_latents(likelihood: Gaussian | LogNormal | StudentT) -> Mapping[str, TorchDistribution]:
     if likelihood.scale is not None:
         return NO_LATENTS
     return {"noise_scale": _log_normal(likelihood.noise_median, likelihood.noise_log_sd)}
@@ -363,7 +393,7 @@ def _draw(site: str, prior: TorchDistribution, output: Tensor) -> Tensor:
     return pyro.sample(site, converted.to_event(prior.event_dim))
 
 
-def _check_noise(likelihood: Gaussian | StudentT) -> None:
+def _check_noise(likelihood: Gaussian | LogNormal | StudentT) -> None:
     if likelihood.scale is not None:
         scales: Any = likelihood.scale
         by_column = isinstance(likelihood, Gaussian) and isinstance(scales, tuple)

@@ -150,6 +150,7 @@ class Member(NamedTuple):
 
 
 REALS = normal([0.0, 0.0], [1.0, 1.0])
+POSITIVES = td.LogNormal(number([0.0, 0.0]), number([1.0, 1.0]))
 BITS = td.Bernoulli(number([0.4, 0.4]))
 COUNTS = td.Poisson(number([2.0, 2.0]))
 LABELS = td.Categorical(number([1.0, 1.0, 1.0]))
@@ -176,6 +177,16 @@ LIKELIHOODS = {
         4,
         REALS,
         lambda o, z: td.Normal(o[:, :2], softplus(o[:, 2:]) + 1e-4),
+    ),
+    "LogNormal": Member(
+        likelihoods.LogNormal(0.3), 2, POSITIVES, lambda o, z: td.LogNormal(o, 0.3)
+    ),
+    "LogNormal, noise of each output learnt": Member(
+        likelihoods.LogNormal(noise_median=(0.3, 2.0)),
+        2,
+        POSITIVES,
+        lambda o, z: td.LogNormal(o, z),
+        ((0.3, 2.0), 1.0),
     ),
     "StudentT": Member(likelihoods.StudentT(4, 0.3), 2, REALS, lambda o, z: td.StudentT(4, o, 0.3)),
     "StudentT, noise learnt": Member(

@@ -20,6 +20,7 @@ from pyrobbb.likelihoods import (
     Categorical,
     Gaussian,
     HeteroscedasticGaussian,
+    LogNormal,
     NegativeBinomial,
     Poisson,
     StudentT,
@@ -49,6 +50,12 @@ EXACT = {
         lambda o: scipy.stats.norm(column(o, 0), np.log1p(np.exp(column(o, 1))) + 1e-4),
     ),
     "StudentT": (StudentT(5, 0.3), 1, REAL, lambda o: scipy.stats.t(5, column(o, 0), 0.3)),
+    "LogNormal": (
+        LogNormal(0.3),
+        1,
+        np.array([[0.2], [1.0], [7.5]]),
+        lambda o: scipy.stats.lognorm(0.3, scale=np.exp(column(o, 0))),
+    ),
     "Bernoulli": (
         Bernoulli(),
         1,
@@ -111,7 +118,7 @@ def traced(likelihood, output):
     return distribution, tracer.trace.nodes
 
 
-@pytest.mark.parametrize("kind", [Gaussian, StudentT])
+@pytest.mark.parametrize("kind", [Gaussian, LogNormal, StudentT])
 @pytest.mark.parametrize("log_sd", [1.0, 0.25])
 def test_the_learnt_noise_scale_is_a_latent_site_with_a_log_normal_prior(kind, log_sd):
     output = torch.randn(3, 2, dtype=torch.float64)
@@ -124,7 +131,7 @@ def test_the_learnt_noise_scale_is_a_latent_site_with_a_log_normal_prior(kind, l
     torch.testing.assert_close(distribution.scale, site["value"].expand(3, 2))
 
 
-@pytest.mark.parametrize("kind", [Gaussian, StudentT])
+@pytest.mark.parametrize("kind", [Gaussian, LogNormal, StudentT])
 def test_a_tuple_of_medians_makes_one_noise_scale_per_output(kind):
     output = torch.zeros(5, 2, dtype=torch.float64)
     likelihood = kind(noise_median=(0.1, 3.0), noise_log_sd=0.5)
@@ -150,6 +157,7 @@ def test_the_learnt_total_count_is_a_latent_site_with_a_log_normal_prior():
     [
         (Gaussian(noise_median=0.2), "noise_scale", 0.2),
         (Gaussian(noise_median=(0.2, 3.0)), "noise_scale", [0.2, 3.0]),
+        (LogNormal(noise_median=0.2), "noise_scale", 0.2),
         (StudentT(noise_median=0.2), "noise_scale", 0.2),
         (NegativeBinomial(), "total_count", 10.0),
     ],
@@ -178,7 +186,7 @@ def test_latents_have_the_dtype_of_the_network(likelihood, dtype):
     assert site["fn"].log_prob(value).dtype == dtype
 
 
-@pytest.mark.parametrize("kind", [Gaussian, StudentT])
+@pytest.mark.parametrize("kind", [Gaussian, LogNormal, StudentT])
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -196,7 +204,7 @@ def test_noise_must_be_in_range(kind, options, message):
         kind(**options)
 
 
-@pytest.mark.parametrize("kind", [Gaussian, StudentT])
+@pytest.mark.parametrize("kind", [Gaussian, LogNormal, StudentT])
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -237,6 +245,7 @@ WRONG_SHAPES = [
     (Gaussian(0.1), 1, FLAT, (4, 1), COLUMN_FIX),
     (Gaussian(), 1, FLAT, (4, 1), COLUMN_FIX),
     (HeteroscedasticGaussian(), 2, FLAT, (4, 1), COLUMN_FIX),
+    (LogNormal(), 1, 1 + FLAT, (4, 1), COLUMN_FIX),
     (StudentT(), 1, FLAT, (4, 1), COLUMN_FIX),
     (Bernoulli(), 1, FLAT, (4, 1), COLUMN_FIX),
     (Poisson(), 1, FLAT, (4, 1), COLUMN_FIX),

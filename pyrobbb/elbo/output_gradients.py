@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from ..likelihoods import HALF_LOG_2PI, Bernoulli, Categorical, Gaussian, Likelihood
+from ..likelihoods import HALF_LOG_2PI, Bernoulli, Categorical, Gaussian, Likelihood, LogNormal
 
 OutputGradients = tuple[Tensor, Tensor, dict[str, Tensor]]
 """The nll of each draw, and its gradients with respect to the output and to the latent sites."""
@@ -62,7 +62,10 @@ def closed_form(
 
 
 def _gaussian(
-    likelihood: Gaussian, output: Tensor, latents: Mapping[str, Tensor], y: Tensor
+    likelihood: Gaussian | LogNormal,
+    output: Tensor,
+    latents: Mapping[str, Tensor],
+    y: Tensor,
 ) -> OutputGradients | None:
     if y.shape != output.shape:
         return None
@@ -87,6 +90,17 @@ def _gaussian(
     d_log_scale = 1 - squares if by_column else k - squares.sum(-1, keepdim=True)
     nll = (0.5 * squares + aligned + HALF_LOG_2PI).sum(-1)
     return nll, d_output, {"noise_scale": d_log_scale}
+
+
+def _log_normal(
+    likelihood: LogNormal, output: Tensor, latents: Mapping[str, Tensor], y: Tensor
+) -> OutputGradients | None:
+    log_y = y.to(output.dtype).log()
+    by_row = _gaussian(likelihood, output, latents, log_y)
+    if by_row is None:
+        return None
+    nll, d_output, d_latents = by_row
+    return nll + log_y.sum(-1), d_output, d_latents
 
 
 def _categorical(
@@ -114,6 +128,7 @@ def _bernoulli(
 # for a latent site, (*draws, n, 1) or (*draws, n, k).
 _CLOSED_FORMS: dict[type, Callable[..., OutputGradients | None]] = {
     Gaussian: _gaussian,
+    LogNormal: _log_normal,
     Categorical: _categorical,
     Bernoulli: _bernoulli,
 }

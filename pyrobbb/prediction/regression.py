@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,7 @@ from .calibration import Calibration
 from .columns import Columns
 from .distribution_functions import is_discrete
 from .empirical import EmpiricalMixture, empirical_moments
+from .log_units import LogRescaled
 from .quantiles import mixture_cdf, mixture_quantiles
 
 logger = logging.getLogger(__name__)
@@ -68,6 +70,35 @@ class RegressionPrediction(Prediction):
             scale * self._scale,
             self.calibration,
         )
+
+    def rescaled_log(
+        self,
+        loc: ArrayLike,
+        scale: ArrayLike,
+        lower: ArrayLike = -math.inf,
+        upper: ArrayLike = math.inf,
+    ) -> RegressionPrediction:
+        """Return the prediction of ``exp(loc + scale * log y)``, for a log-normal y.
+
+        Parameters
+        ----------
+        loc, scale : float or array of the shape of a row of y
+            Mean and standard deviation by which log y was standardised; scale must be positive.
+        lower, upper : float or array of the shape of a row of y
+            Bounds of the mean of the standardised log y given the weights. The exponential of an
+            extrapolation by a few draws would dominate the predictive mean.
+
+        Raises
+        ------
+        ValueError
+            If y is not log-normal given the weights, or has been `rescaled`.
+        """
+        if self._is_rescaled:
+            raise ValueError("`rescaled_log` needs a prediction that has not been rescaled.")
+        distributions = LogRescaled(
+            self._distributions, _double(loc), _double(scale), _double(lower), _double(upper)
+        )
+        return RegressionPrediction(distributions, self._original, calibration=self.calibration)
 
     def calibrated(self, calibration: Calibration | None) -> RegressionPrediction:
         """Return the prediction with its quantiles corrected by split conformal calibration.
