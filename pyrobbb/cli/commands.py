@@ -59,7 +59,15 @@ def fit(
         typer.Option(help="Prior of the weights."),
     ] = "mixture",
     likelihood: Annotated[
-        Literal["auto", "gaussian", "heteroscedastic", "student_t", "poisson", "negative_binomial"],
+        Literal[
+            "auto",
+            "gaussian",
+            "heteroscedastic",
+            "student_t",
+            "lognormal",
+            "poisson",
+            "negative_binomial",
+        ],
         typer.Option(
             help="Likelihood of a regression; auto compares gaussian and heteroscedastic."
         ),

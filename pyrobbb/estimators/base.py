@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, Self
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -171,6 +172,12 @@ class BBBEstimator(BaseEstimator):
         estimator, _ = storage.read(path, [cls])
         return estimator
 
+    @property
+    def kl_weight_(self) -> float | tuple[float, ...]:
+        """Factor on the KL divergence; one for each chain if they differ."""
+        weights = tuple(float(chain.settings["kl_weight"]) for chain in self.posterior_.chains)
+        return weights[0] if len(set(weights)) == 1 else weights
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "posterior_")
 
@@ -217,6 +224,7 @@ class BBBEstimator(BaseEstimator):
             self.seed_ = self.seed_ if stored is None else stored
         self.input_scaling_ = Standardizer.of(X, weight)
         self.hidden_ = choose_hidden(self.hidden, len(X))
+        self.search_: pd.DataFrame | None = None
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, **options: Any) -> Self:
         """Update the posterior with further rows; `options` are those of `_validate`."""

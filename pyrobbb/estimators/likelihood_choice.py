@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ..model.network import BayesianNetwork
 from ..posterior.fitting import fit
+from ..posterior.posterior import Posterior
 from ..prediction import RegressionPrediction, Standardizer
-from ..scores import compare_log_densities
 from .holdout import n_held_out
 from .preparation import Rows
+from .search import as_tried, by_kl_weight, search_table
 from .stages import Stages, TrainingOptions
+from .target_units import in_target_units
 
 logger = logging.getLogger(__name__)
 
 REAL = ("gaussian", "heteroscedastic", "student_t")
+SKEWED = ("gaussian", "lognormal", "heteroscedastic", "student_t")
 COUNTS = ("poisson", "negative_binomial", "gaussian", "heteroscedastic")
 """The likelihoods that are tried, the simplest first."""
 FEW_ROWS = 60
 """With fewer rows, the held-out ones are too few to choose by."""
+MIN_SKEWNESS = 1.0
+"""Skewness from which positive targets may be modelled on the log scale."""
 HELD_OUT_FRACTION, MAX_HELD_OUT = 0.2, 2_000
-FRACTION_OF_EPOCHS = 0.25
-"""Fraction of the epochs of the fit that follows."""
+SEARCH_FRACTION = 0.7
+"""Steps of all candidates together, as a fraction of the steps of the fit that follows."""
+MIN_STEPS = 2_000
+"""With fewer steps, a candidate may still be far from its optimum: on 400 rows with normal noise,
+candidates of 300 to 1,000 steps preferred Student t."""
+MAX_GAP, MAX_GAP_OF_POISSON = 0.05, 0.01
+"""Nats a row by which the predictions of a simpler likelihood may be worse than the best. That of
+Poisson is small: the negative binomial includes it, and a few rows decide between the two."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,27 +46,54 @@ class Candidate:
 
     Attributes
     ----------
+    name : str
     network : BayesianNetwork
+    hidden : tuple of int
     rows : Rows
         In its units.
     scaling : Standardizer or None
         From these units to those of y. None: the same.
     """
 
+    name: str
     network: BayesianNetwork
+    hidden: tuple[int, ...]
     rows: Rows
     scaling: Standardizer | None
 
 
-def candidate_likelihoods(y: np.ndarray) -> tuple[str, ...]:
+def candidate_likelihoods(y: np.ndarray, n_steps: float) -> tuple[str, ...]:
     """Return the names of the likelihoods to try for targets of shape (n, n_targets).
 
-    For fewer than `FEW_ROWS` rows: the one to use, of which the negative binomial includes the
-    Poisson distribution as a limit.
+    For fewer than `FEW_ROWS` rows, or if the candidates would have fewer than `MIN_STEPS` steps:
+    the one to use, of which the negative binomial includes the Poisson distribution as a limit.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n, n_targets)
+    n_steps : float
+        Number of steps of the fit that follows.
     """
-    if len(y) < FEW_ROWS:
-        return ("negative_binomial",) if are_counts(y) else ("gaussian",)
-    return COUNTS if are_counts(y) else REAL
+    names: tuple[str, ...]  # of different lengths
+    if are_counts(y):
+        names, only = COUNTS, ("negative_binomial",)
+    elif are_skewed(y):
+        names, only = SKEWED, ("lognormal",)
+    else:
+        names, only = REAL, ("gaussian",)
+    n_steps_each = SEARCH_FRACTION / len(names) * n_steps
+    return names if len(y) >= FEW_ROWS and n_steps_each >= MIN_STEPS else only
+
+
+def log_without_search(likelihood: str) -> None:
+    """Log which likelihood is used because there is too little to choose by."""
+    logger.info(
+        "likelihood='auto': %s, without a search, which needs at least %d rows, and at least %d "
+        "steps for each likelihood.",
+        likelihood,
+        FEW_ROWS,
+        MIN_STEPS,
+    )
 
 
 def are_counts(y: np.ndarray) -> bool:
@@ -65,23 +103,31 @@ def are_counts(y: np.ndarray) -> bool:
     return bool(y.min() in (0, 1) and y.max() > 2)
 
 
+def are_skewed(y: np.ndarray) -> bool:
+    """Return whether all targets are positive with a long right tail, less so on the log scale."""
+    if not bool((y > 0).all()):
+        return False
+    skewness, of_log = _skewness(y), _skewness(np.log(y))
+    return bool(((skewness > MIN_SKEWNESS) & (np.abs(of_log) < skewness)).all())
+
+
+def _skewness(y: np.ndarray) -> np.ndarray:
+    return (Standardizer.of(y).transform(y) ** 3).mean(0)
+
+
 def choose_likelihood(
-    candidates: Mapping[str, Candidate],
+    candidates: Sequence[Candidate],
     y: np.ndarray,
     options: TrainingOptions,
     stages: Stages,
     n_draws: int,
-) -> list[dict[str, Any]]:
-    """Return the held-out log density under each likelihood, with the chosen one.
-
-    That is the simplest one whose mean log density is within one standard error, of the difference,
-    of the highest. Counts have a probability each: that of a density is its integral from
-    y - 1/2 to y + 1/2.
+) -> pd.DataFrame:
+    """Fit all candidates, and return their held-out log densities, with the one to `choose`.
 
     Parameters
     ----------
-    candidates : mapping of str to Candidate
-        By name, the simplest first; the names are also those of the stages.
+    candidates : sequence of Candidate
+        The simplest first; their names are also those of the stages.
     y : ndarray of shape (n, n_targets)
         Targets in their own units.
     options : TrainingOptions
@@ -91,69 +137,86 @@ def choose_likelihood(
 
     Returns
     -------
-    list of dict
-        One for each likelihood.
+    DataFrame
+        See `search_table`.
     """
     n_rows, as_counts = len(y), are_counts(y)
     n_held = min(n_held_out("`likelihood`='auto'", HELD_OUT_FRACTION, n_rows), MAX_HELD_OUT)
     order = np.random.default_rng(options.seed).permutation(n_rows)
     fitted, held = order[n_held:], order[:n_held]
-    log_density = []
-    for name, candidate in candidates.items():
+    tried = []
+    for candidate in candidates:
         rows, test = candidate.rows.take(fitted), candidate.rows.take(held)
         posterior = fit(
             candidate.network,
             rows.x,
             rows.y,
             sample_weight=rows.weight,
-            checkpoint=stages.folder(name),
-            **options.arguments(rows, FRACTION_OF_EPOCHS),
+            checkpoint=stages.folder(candidate.name),
+            **options.arguments(rows, SEARCH_FRACTION / len(candidates)),
         )
-        prediction = posterior.predict(test.x, n_draws, options.seed)
-        assert isinstance(prediction, RegressionPrediction)
-        if candidate.scaling is not None:
-            prediction = prediction.rescaled(candidate.scaling.loc, candidate.scaling.scale)
-        log_density.append(_log_density(prediction, y[held], as_counts=as_counts))
-    weight = next(iter(candidates.values())).rows.take(held).weight
-    table, best = _compare(list(candidates), np.stack(log_density), weight)
+        densities = held_out_densities(
+            posterior, test, candidate.scaling, n_draws, options.seed, as_counts
+        )
+        tried += as_tried(candidate.name, candidate.hidden, posterior, densities)
+    table = choose(search_table(tried, test.weight))
+    mixtures = table[table.kl_weight.isna()]
+    (chosen,) = table[table.is_chosen].itertuples()
     logger.info(
         "likelihood='auto': %s, whose mean log density of %d held-out rows is %.3g (%s).",
-        best,
+        chosen.likelihood,
         n_held,
-        next(row["log_density"] for row in table if row["is_chosen"]),
-        ", ".join(f"{row['likelihood']} {row['log_density']:.3g}" for row in table),
+        chosen.log_density,
+        ", ".join(f"{row.likelihood} {row.log_density:.3g}" for row in mixtures.itertuples()),
     )
     return table
 
 
-def _log_density(prediction: RegressionPrediction, y: np.ndarray, *, as_counts: bool) -> np.ndarray:
-    """Return the log predictive density of each row, or the log probability of its count."""
-    if not as_counts or prediction.is_discrete:
-        return np.asarray(prediction.log_prob(y))
-    upper, lower = (np.asarray(prediction.cdf(y + shift)) for shift in (0.5, -0.5))
-    return np.log(np.maximum(upper - lower, np.finfo(float).tiny)).sum(-1)
+def choose(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a search with the chosen likelihood marked.
+
+    That is the simplest one whose mean log density is within one standard error, of the difference,
+    of the highest, and below it by at most `MAX_GAP`. They are those of mixtures of all chains.
+    """
+    mixtures = table[table.kl_weight.isna()]
+    gap = mixtures.log_density.max() - mixtures.log_density
+    max_gap = np.where(mixtures.likelihood == "poisson", MAX_GAP_OF_POISSON, MAX_GAP)
+    is_level = gap <= np.minimum(mixtures.standard_error, max_gap)
+    return table.assign(is_chosen=table.index == is_level.idxmax())  # the first
 
 
-def _compare(
-    names: list[str], log_density: np.ndarray, weight: np.ndarray | None
-) -> tuple[list[dict[str, Any]], str]:
-    """Return the table of the likelihoods, and the name of the chosen one.
+def held_out_densities(
+    posterior: Posterior,
+    held: Rows,
+    scaling: Standardizer | None,
+    n_draws: int,
+    seed: int,
+    as_counts: bool,
+) -> dict[float | None, np.ndarray]:
+    """Return the log density of each held-out row, in units of y; see `by_kl_weight`.
+
+    Counts have a probability each: that of a density is its integral from y - 1/2 to y + 1/2.
 
     Parameters
     ----------
-    names : list of str
-    log_density : ndarray of shape (n_likelihoods, n_rows)
-    weight : ndarray of shape (n_rows,), optional
+    posterior : Posterior
+    held : Rows
+        In the units of the network.
+    scaling : Standardizer or None
+        From these units to those of y.
+    n_draws, seed : int
+    as_counts : bool
+        Whether y are counts.
     """
-    mean, error, is_level = compare_log_densities(log_density, weight)
-    chosen = int(np.argmax(is_level))  # the first
-    table = [
-        {
-            "likelihood": name,
-            "log_density": float(mean[i]),
-            "standard_error": float(error[i]),
-            "is_chosen": i == chosen,
-        }
-        for i, name in enumerate(names)
-    ]
-    return table, names[chosen]
+    y = held.y if scaling is None else scaling.inverse(held.y)
+
+    def log_density(part: Posterior) -> np.ndarray:
+        prediction = part.predict(held.x, n_draws, seed)
+        assert isinstance(prediction, RegressionPrediction)
+        prediction = in_target_units(prediction, scaling)
+        if not as_counts or prediction.is_discrete:
+            return np.asarray(prediction.log_prob(y))
+        upper, lower = (np.asarray(prediction.cdf(y + shift)) for shift in (0.5, -0.5))
+        return np.log(np.maximum(upper - lower, np.finfo(float).tiny)).sum(-1)
+
+    return by_kl_weight(posterior, log_density)

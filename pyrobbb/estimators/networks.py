@@ -22,6 +22,7 @@ LIKELIHOODS: Mapping[str, likelihoods.Conditional] = {
     "gaussian": likelihoods.Gaussian(),
     "heteroscedastic": likelihoods.HeteroscedasticGaussian(),
     "student_t": likelihoods.StudentT(),
+    "lognormal": likelihoods.LogNormal(),
     "poisson": likelihoods.Poisson(),
     "negative_binomial": likelihoods.NegativeBinomial(),
 }
@@ -61,10 +62,20 @@ def resolve_likelihood(
 ) -> likelihoods.Likelihood:
     """Return a likelihood, looked up if given by name, with one noise scale per target."""
     resolved = _resolve("likelihood", likelihood, LIKELIHOODS)
-    has_noise_scale = isinstance(resolved, likelihoods.Gaussian | likelihoods.StudentT)
+    has_noise_scale = isinstance(
+        resolved, likelihoods.Gaussian | likelihoods.LogNormal | likelihoods.StudentT
+    )
     if has_noise_scale and n_targets > 1 and isinstance(resolved.noise_median, float):
         return dataclasses.replace(resolved, noise_median=(resolved.noise_median,) * n_targets)
     return resolved
+
+
+def likelihood_name(likelihood: likelihoods.Likelihood) -> str:
+    """Return the name of the estimators for a likelihood, or that of its class or function."""
+    for name, known in LIKELIHOODS.items():
+        if type(likelihood) is type(known):
+            return name
+    return getattr(likelihood, "__name__", type(likelihood).__name__)
 
 
 def _resolve(argument: str, value: Any, known: Mapping[str, Any]) -> Any:

@@ -91,6 +91,11 @@ def prepare(
     return Rows(scale_inputs(X, input_scaling), target, weight, stratify)
 
 
+def as_columns(y: np.ndarray) -> np.ndarray:
+    """Return targets in the shape (n, n_targets)."""
+    return y.reshape(len(y), -1)
+
+
 def scale_inputs(X: np.ndarray, scaling: Standardizer) -> np.ndarray:
     """Return inputs standardised, with their tails compressed."""
     return compress_tails(scaling.transform(X))

@@ -18,16 +18,16 @@ from ..posterior.posterior import Posterior
 from ..prediction import Calibration, RegressionPrediction, Standardizer
 from ..training.config import EngineName
 from ..training.placement import Device
-from . import storage
+from . import likelihood_choice, storage
 from .base import BBBEstimator
 from .conformal import calibrate_intervals, fit_and_calibrate, n_calibration_rows
-from .likelihood_choice import Candidate, candidate_likelihoods, choose_likelihood
-from .networks import resolve_likelihood
+from .networks import likelihood_name, resolve_likelihood
 from .parameters import draw_seed
-from .preparation import Rows, drop_zero_weights, numeric_array, prepare
-from .stages import Stages, spread_kl_weights
+from .preparation import Rows, as_columns, drop_zero_weights, numeric_array, prepare
+from .search import add_first_fit, as_tried
+from .stages import Stages, planned_steps, spread_kl_weights
 from .stored_parameters import calibration_from_json
-from .target_units import target_scaling
+from .target_units import in_target_units, is_log, target_scaling
 
 
 class BBBRegressor(RegressorMixin, BBBEstimator):
@@ -42,12 +42,13 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         5,000 rows on two layers of 50.
     likelihood : str or callable
         ``"gaussian"``: constant, learned noise scale; ``"heteroscedastic"``: noise scale that
-        depends on the inputs; ``"student_t"``: heavy-tailed noise; ``"poisson"`` and
-        ``"negative_binomial"``: counts; ``"auto"``: the simplest of these (for counts all but
-        Student t, else the first three) that predicts held-out rows as well as the best; see
-        ``search_``. Or one of `pyrobbb.likelihoods`, or any callable as for `BayesianNetwork`, with
-        parameters in units of the standard deviation of y. Only real targets are also centred, and
-        targets of a bounded or discrete likelihood, such as counts, keep their units.
+        depends on the inputs; ``"student_t"``: heavy-tailed noise; ``"lognormal"``: positive y with
+        Gaussian noise on the log scale; ``"poisson"`` and ``"negative_binomial"``: counts;
+        ``"auto"``: the simplest that predicts held-out rows as well as the best, of those that suit
+        y; see ``search_``. Or one of `pyrobbb.likelihoods`, or any callable as for
+        `BayesianNetwork`, with parameters in units of the standard deviation of y. Only real
+        targets are also centred (for `LogNormal`, log y is standardised), and targets of a bounded
+        or discrete likelihood, such as counts, keep their units.
     activation : str
         See `pyrobbb.mlp`.
     prior : str or callable
@@ -91,19 +92,19 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
 
     Attributes
     ----------
-    posterior_ : Posterior
-        Fitted to standardised data.
+    posterior_ : Posterior, fitted to standardised data
     calibration_ : Calibration or None
         Calibration of the first fit; `warm_start` and `partial_fit` do not change it.
     hidden_ : tuple of int
+    kl_weight_ : float, or tuple of float if those of the chains differ
     search_ : DataFrame or None
-        The likelihoods that ``likelihood="auto"`` has tried, for at least 60 rows: mean log density
-        of held-out rows, in units of y, and standard error of its difference from the highest.
+        Mean log density of held-out rows, in units of y, with ``likelihood``, ``hidden``,
+        ``epochs`` and ``kl_weight`` (NaN: the mixture of all chains), and the ``standard_error`` of
+        its difference from the highest; first the likelihoods tried, of which one ``is_chosen``,
+        then the fit that calibrates. None if nothing was tried. See `plots.plot_search`.
     likelihood_ : callable
-    input_scaling_, target_scaling_ : Standardizer
-        `target_scaling_` is None for targets that keep their units.
-    seed_ : int
-        Seed drawn from `random_state`.
+    input_scaling_, target_scaling_ : Standardizer; None for targets that keep their units
+    seed_ : int, drawn from `random_state`
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         If X was a DataFrame.
@@ -281,7 +282,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
             self, X, y, reset=reset, multi_output=True, y_numeric=True, dtype=np.float64
         )
         y = np.asarray(y, dtype=np.float64)
-        n_targets = _as_columns(y).shape[1]
+        n_targets = as_columns(y).shape[1]
         if not reset and n_targets != self._n_targets:
             raise ValueError(
                 f"`y` must have {self._n_targets} target(s) as in the first fit, got {n_targets}."
@@ -290,7 +291,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
 
     def _stage_names(self, y: np.ndarray) -> tuple[str, ...]:
         names = ("fit", "refit") if n_calibration_rows(self.calibration, len(y)) else ("fit",)
-        tried = candidate_likelihoods(_as_columns(y)) if self.likelihood == "auto" else ()
+        tried = self._candidates(y)
         return (*tried, *names) if len(tried) > 1 else names
 
     def _set_up(
@@ -299,42 +300,42 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         super()._set_up(X, y, weight, stages)
         n_fitted = len(X) - self._n_held(len(X), stages)
         self._training_options().n_validation_rows(n_fitted)  # raises before the first fit
-        likelihood, self.search_ = self.likelihood, None
-        if likelihood == "auto":
-            likelihood, *others = names = candidate_likelihoods(_as_columns(y))
-            if others:
-                self.search_ = self._choose_likelihood(names, X, y, weight, stages)
-                likelihood = self.search_.likelihood[self.search_.is_chosen].item()
+        self._as_counts = likelihood_choice.are_counts(as_columns(y))
+        likelihood, *others = names = self._candidates(y)
+        if others:
+            candidates = [self._candidate(name, X, y, weight) for name in names]
+            self.search_ = likelihood_choice.choose_likelihood(
+                candidates, as_columns(y), self._training_options(), stages, self.n_draws
+            )
+            likelihood = self.search_.likelihood[self.search_.is_chosen].item()
+        elif self.likelihood == "auto":
+            likelihood_choice.log_without_search(likelihood)
         self.likelihood_ = self._resolve(likelihood)
         self.target_scaling_ = self._target_scaling(self.likelihood_, y, weight)
 
-    def _choose_likelihood(
-        self,
-        names: Sequence[str],
-        X: np.ndarray,
-        y: np.ndarray,
-        weight: np.ndarray | None,
-        stages: Stages,
-    ) -> pd.DataFrame:
-        candidates = {}
-        for name in names:
-            likelihood = self._resolve(name)
-            scaling = self._target_scaling(likelihood, y, weight)
-            rows = prepare(X, _as_columns(y), weight, self.input_scaling_, scaling)
-            candidates[name] = Candidate(self._network(likelihood), rows, scaling)
-        options = self._training_options()
-        return pd.DataFrame(
-            choose_likelihood(candidates, _as_columns(y), options, stages, self.n_draws)
-        )
+    def _candidates(self, y: np.ndarray) -> tuple[Any, ...]:
+        if self.likelihood != "auto":
+            return (self.likelihood,)
+        n_steps = planned_steps(self.epochs, self.batch_size, len(y))
+        return likelihood_choice.candidate_likelihoods(as_columns(y), n_steps)
+
+    def _candidate(
+        self, name: str, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None
+    ) -> likelihood_choice.Candidate:
+        likelihood = self._resolve(name)
+        scaling = self._target_scaling(likelihood, y, weight)
+        rows = prepare(X, as_columns(y), weight, self.input_scaling_, scaling)
+        network = self._network(likelihood)
+        return likelihood_choice.Candidate(name, network, self.hidden_, rows, scaling)
 
     def _target_scaling(
         self, likelihood: likelihoods.Likelihood, y: np.ndarray, weight: np.ndarray | None
     ) -> Standardizer | None:
         network = self._network(likelihood)
-        return target_scaling(network, self.n_features_in_, _as_columns(y), weight)
+        return target_scaling(network, self.n_features_in_, as_columns(y), weight)
 
     def _prepare(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Rows:
-        return prepare(X, _as_columns(y), weight, self.input_scaling_, self.target_scaling_)
+        return prepare(X, as_columns(y), weight, self.input_scaling_, self.target_scaling_)
 
     def _fit_stages(self, rows: Rows, stages: Stages) -> Posterior:
         self.calibration_ = None
@@ -352,14 +353,20 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
 
     def _calibrate(self, posterior: Posterior, held: Rows) -> None:
         self.calibration_ = calibrate_intervals(posterior, held, self.n_draws, self.seed_)
+        densities = likelihood_choice.held_out_densities(
+            posterior, held, self.target_scaling_, self.n_draws, self.seed_, self._as_counts
+        )
+        tried = as_tried(likelihood_name(self.likelihood_), self.hidden_, posterior, densities)
+        self.search_ = add_first_fit(self.search_, tried, held.weight)
 
     def _automatic_kl_weights(self) -> tuple[float, ...]:
         return spread_kl_weights(int(self.restarts))
 
     def _fitted_parameters(self) -> dict[str, Any]:
+        fitted = super()._fitted_parameters()
         if self.likelihood == "auto" or self._resolve(self.likelihood) == self.likelihood_:
-            return super()._fitted_parameters()
-        return {**super()._fitted_parameters(), "likelihood": self.likelihood_}
+            return fitted
+        return {**fitted, "likelihood": self.likelihood_}
 
     def _resolve(self, likelihood: str | likelihoods.Likelihood) -> likelihoods.Likelihood:
         return resolve_likelihood(likelihood, self._n_targets)
@@ -369,13 +376,11 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         return int(np.prod(self._y_shape))
 
     def _n_outputs(self, likelihood: likelihoods.Likelihood) -> int:
-        predicts_scale = isinstance(likelihood, likelihoods.HeteroscedasticGaussian)
-        return 2 * self._n_targets if predicts_scale else self._n_targets
+        has_scale = isinstance(likelihood, likelihoods.HeteroscedasticGaussian)
+        return (1 + has_scale) * self._n_targets
 
     def _predict(self, X: Any, n_draws: int, seed: int) -> RegressionPrediction:
-        prediction = super()._predict(X, n_draws, seed)
-        if self.target_scaling_ is not None:
-            prediction = prediction.rescaled(self.target_scaling_.loc, self.target_scaling_.scale)
+        prediction = in_target_units(super()._predict(X, n_draws, seed), self.target_scaling_)
         prediction = prediction.calibrated(self.calibration_)
         return prediction if self._y_shape else prediction.column(0)
 
@@ -383,18 +388,13 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         return {
             "y_shape": list(self._y_shape),
             "calibration": storage.calibration_to_json(self.calibration_),
-            "search": None if self.search_ is None else self.search_.to_dict("list"),
         }
 
     def _restore(self, description: Mapping[str, Any]) -> None:
         self._y_shape = tuple(description["y_shape"])
         self.calibration_ = calibration_from_json(description.get("calibration"))
-        search = description.get("search")
-        self.search_ = None if search is None else pd.DataFrame(search)
         scaling = self.target_scaling_ = getattr(self, "target_scaling_", None)
         if scaling is not None and scaling.loc.shape != (self._n_targets,):
             raise ValueError("it does not have a scaling for each target")
-
-
-def _as_columns(y: np.ndarray) -> np.ndarray:
-    return y.reshape(len(y), -1)
+        if isinstance(self.likelihood_, likelihoods.LogNormal) != is_log(scaling):
+            raise ValueError("it does not have the scaling that its likelihood needs")

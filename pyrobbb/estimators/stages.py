@@ -52,6 +52,18 @@ def spread_kl_weights(restarts: int) -> tuple[float, ...]:
     return tuple(float(weight) for weight in weights.round(3))
 
 
+def planned_epochs(epochs: int | None, batch_size: int, n_rows: int) -> int:
+    """Return the number of epochs of a fit; for None as `epochs`, see `STEPS`."""
+    if epochs is not None:
+        return epochs
+    return max(min(math.ceil(STEPS / math.ceil(n_rows / batch_size)), MAX_EPOCHS), MIN_EPOCHS)
+
+
+def planned_steps(epochs: int | None, batch_size: int, n_rows: int) -> int:
+    """Return the number of steps of a fit."""
+    return planned_epochs(epochs, batch_size, n_rows) * math.ceil(n_rows / batch_size)
+
+
 @dataclass(frozen=True)
 class Stages:
     """The names of the fits of one call of `fit`, in order.
@@ -112,10 +124,7 @@ class TrainingOptions:
         fraction : float
             Factor on the number of epochs.
         """
-        epochs = self.epochs
-        if epochs is None:
-            epochs = min(math.ceil(STEPS / math.ceil(len(rows) / self.batch_size)), MAX_EPOCHS)
-            epochs = max(epochs, MIN_EPOCHS)
+        epochs = planned_epochs(self.epochs, self.batch_size, len(rows))
         return {
             "epochs": math.ceil(fraction * epochs),
             "batch_size": self.batch_size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,9 @@ from ..model.mlp import mlp_spec
 from ..posterior.posterior import Posterior
 from ..prediction import Calibration, Standardizer
 from ..storage.specs import PARTS, build, custom_names, describe
+from .search import search_from_json, search_to_json
 from .stored_parameters import check_stored_parameters
+from .target_units import LogStandardizer
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +66,7 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
         "seed": estimator.seed_,
         "n_features": estimator.n_features_in_,
         "hidden": list(estimator.hidden_),
+        "search": search_to_json(estimator.search_),
     }
     if hasattr(estimator, "feature_names_in_"):
         description["feature_names"] = estimator.feature_names_in_.tolist()
@@ -70,7 +74,7 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
     for name in SCALINGS:
         scaling = getattr(estimator, name, None)
         if scaling is not None:
-            tensors |= {f"{name}.loc": scaling.loc, f"{name}.scale": scaling.scale}
+            tensors |= {f"{name}.{part}": value for part, value in vars(scaling).items()}
     posterior = estimator.posterior_
     storage.write(
         path,
@@ -147,7 +151,9 @@ def _rebuild(
         estimator.feature_names_in_ = np.array(names, dtype=object)
     for name in SCALINGS:
         if f"{name}.loc" in tensors:
-            scaling = Standardizer(tensors[f"{name}.loc"], tensors[f"{name}.scale"])
+            scaling_of = LogStandardizer if f"{name}.lower" in tensors else Standardizer
+            parts = [field.name for field in dataclasses.fields(scaling_of)]
+            scaling = scaling_of(**{part: tensors[f"{name}.{part}"] for part in parts})
             _check_scaling(name, scaling)
             setattr(estimator, name, scaling)
     _check(estimator.input_scaling_.loc.shape == (n_features,), "a scaling for each feature")
@@ -156,6 +162,7 @@ def _rebuild(
     estimator.posterior_ = posterior
     # A folder holds one likelihood, which all chains share.
     estimator.likelihood_ = posterior.chains[0].network.likelihood
+    estimator.search_ = search_from_json(description.get("search"))
     estimator._restore(description)
     spec = mlp_spec(posterior.chains[0].network.net)
     n_outputs = estimator._n_outputs(estimator.likelihood_)
@@ -167,11 +174,14 @@ def _rebuild(
 
 
 def _check_scaling(name: str, scaling: Standardizer) -> None:
-    loc, scale = scaling.loc, scaling.scale
-    _check(loc.dtype == scale.dtype == torch.float64, f"float64 numbers in {name}")
-    _check(loc.shape == scale.shape, f"a location and a scale for each column in {name}")
-    _check(bool(loc.isfinite().all() and scale.isfinite().all()), f"finite numbers in {name}")
-    _check(bool((scale > 0).all()), f"positive scales in {name}")
+    parts = list(vars(scaling).values())
+    _check(all(t.dtype == torch.float64 for t in parts), f"float64 numbers in {name}")
+    _check(
+        all(t.shape == scaling.loc.shape for t in parts),
+        f"a location and a scale for each column in {name}",
+    )
+    _check(all(bool(t.isfinite().all()) for t in parts), f"finite numbers in {name}")
+    _check(bool((scaling.scale > 0).all()), f"positive scales in {name}")
 
 
 def _check(holds: bool, what: str) -> None:

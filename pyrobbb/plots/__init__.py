@@ -4,6 +4,7 @@ from .calibration import plot_coverage, plot_reliability
 from .datatree import plot_forest, plot_khat, plot_loo_pit, plot_ppc, plot_sbc
 from .nuts import plot_nuts
 from .predictions import plot_band, plot_intervals, plot_parts, plot_uncertainty
+from .search import plot_search
 from .style import ACCENT, INK, SECOND, SOFT
 from .training import plot_history
 from .weights import plot_snr, plot_weights
@@ -25,6 +26,7 @@ __all__ = [
     "plot_ppc",
     "plot_reliability",
     "plot_sbc",
+    "plot_search",
     "plot_snr",
     "plot_uncertainty",
     "plot_weights",

@@ -138,6 +138,13 @@ def history(losses: History) -> str:
     return _to_svg(draw, "history")
 
 
+def search(findings: Findings) -> str:
+    """Draw the held-out log density of what the estimator has tried, by KL weight."""
+    return _to_svg(
+        lambda ax: plots.plot_search(findings.estimator, ax=ax), "search", size=(6.0, 3.6)
+    )
+
+
 def points(findings: Findings) -> np.ndarray:
     """Return the positions of the rows that are drawn as points."""
     rng = np.random.default_rng(findings.seed)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..tables.encoding import Categorical, Column
 from . import figures
-from .content import Cell, Section, Table
+from .content import UNKNOWN, Cell, Section, Table, aligned, number
 from .findings import Findings
 
 MAX_COLUMNS = 30
@@ -20,6 +20,7 @@ LIKELIHOODS = {
     "Gaussian": "constant noise",
     "HeteroscedasticGaussian": "noise that depends on the inputs",
     "StudentT": "noise with outliers",
+    "LogNormal": "positive numbers, on the log scale",
     "Poisson": "counts",
     "NegativeBinomial": "overdispersed counts",
     "Categorical": "one of several classes",
@@ -57,6 +58,39 @@ def training(findings: Findings) -> Section:
         "n_fits": len(chains),
     }
     return Section("training", "Training", content)
+
+
+def search(findings: Findings) -> list[Section]:
+    """Return what the estimator has tried on held-out rows; nothing if it has tried nothing."""
+    table = findings.estimator.search_
+    if table is None:
+        return []
+    mixtures = table[table.kl_weight.isna()]
+    numbers = aligned([*mixtures.log_density, *mixtures.standard_error])
+    headers = [
+        Cell("likelihood", "name"),
+        "hidden units",
+        Cell("epochs", "number"),
+        Cell("log density", "number"),
+        Cell("standard error", "number"),
+        "",
+    ]
+    rows = [
+        [
+            row.likelihood,
+            ", ".join(map(str, row.hidden or ())) or UNKNOWN,
+            number(row.epochs),
+            numbers[i],
+            numbers[len(mixtures) + i],
+            "chosen" if row.is_chosen else "",
+        ]
+        for i, row in enumerate(mixtures.itertuples())
+    ]
+    content = {
+        "table": Table.of(headers, rows),
+        "figure": figures.search(findings) if table.kl_weight.notna().any() else None,
+    }
+    return [Section("search", "Search", content)]
 
 
 def fitted(findings: Findings) -> Section:

@@ -85,6 +85,7 @@ def render(findings: Findings) -> str:
             prediction_sections.uncertainty(findings),
             prediction_sections.rows(findings),
             model_sections.diagnosis(findings),
+            *model_sections.search(findings),
             model_sections.training(findings),
             model_sections.fitted(findings),
         ],

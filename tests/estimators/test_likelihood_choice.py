@@ -8,8 +8,19 @@ import scipy.stats
 from support import QUICK_ESTIMATOR
 
 from pyrobbb import BBBClassifier, BBBRegressor, likelihoods
-from pyrobbb.estimators.likelihood_choice import COUNTS, REAL, are_counts, candidate_likelihoods
+from pyrobbb.estimators import likelihood_choice
+from pyrobbb.estimators.likelihood_choice import (
+    COUNTS,
+    MIN_STEPS,
+    REAL,
+    SKEWED,
+    are_counts,
+    are_skewed,
+    candidate_likelihoods,
+    choose,
+)
 from pyrobbb.estimators.networks import LIKELIHOODS
+from pyrobbb.estimators.search import Tried, search_table
 
 N = 400
 RNG = np.random.default_rng(3)  # a sixth of the draws is expected to be misjudged
@@ -20,25 +31,33 @@ TARGETS = {
     "heteroscedastic": X[:, 0] + np.exp(1.2 * X[:, 1]) * 0.3 * RNG.normal(size=N),
     "student_t": X[:, 0] + 0.1 * RNG.standard_t(1.3, size=N),
     "poisson": RNG.poisson(MEAN),
+    "lognormal": np.exp(3 + X[:, 0] + 0.5 * RNG.normal(size=N)),
     "negative_binomial": RNG.poisson(MEAN * RNG.gamma(0.4, 1 / 0.4, size=N)),
 }
 LONGER = QUICK_ESTIMATOR | {"epochs": 800, "calibration": 0}
 
 
-SLOW = ("heteroscedastic", "poisson")
+SLOW = ("heteroscedastic", "poisson", "student_t")
+
+
+@pytest.fixture
+def short_search(monkeypatch):
+    """Let candidates with few steps be searched."""
+    monkeypatch.setattr(likelihood_choice, "MIN_STEPS", 1)
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in TARGETS]
 )
-def test_the_likelihood_of_the_data_is_chosen(name):
+def test_the_likelihood_of_the_data_is_chosen(name, short_search):
     model = BBBRegressor(**LONGER, likelihood="auto").fit(X, TARGETS[name])
     table = model.search_
     assert table.likelihood[table.is_chosen].tolist() == [name]
+    assert set(table.hidden) == {model.hidden_}
     assert type(model.likelihood_) is type(LIKELIHOODS[name])
 
 
-def test_the_noise_that_depends_on_the_inputs_is_that_of_the_data():
+def test_the_noise_that_depends_on_the_inputs_is_that_of_the_data(short_search):
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (500, 1))
     y = 5 * x[:, 0] + np.where(x[:, 0] > 0, 2.0, 0.2) * rng.normal(size=500)
@@ -63,10 +82,31 @@ def test_the_noise_that_depends_on_the_inputs_is_that_of_the_data():
 def test_counts_are_integers_from_0_or_1(y, expected):
     y = np.array(y, float)[:, None]
     assert are_counts(y) == expected
-    assert candidate_likelihoods(np.resize(y, (60, 1))) == (COUNTS if expected else REAL)
+    assert candidate_likelihoods(np.resize(y, (60, 1)), 1e5) == (COUNTS if expected else REAL)
     only = "negative_binomial" if expected else "gaussian"
-    assert candidate_likelihoods(np.resize(y, (59, 1))) == (only,)
+    assert candidate_likelihoods(np.resize(y, (59, 1)), 1e5) == (only,)
     assert not are_counts(np.hstack([y, y]))
+
+
+Z = np.random.default_rng(0).normal(size=(500, 1))
+
+
+@pytest.mark.parametrize(
+    ("y", "expected"),
+    [
+        (np.exp(Z), True),
+        (1e-300 * np.exp(Z), True),
+        (np.exp(0.1 * Z), False),  # nearly symmetric
+        (np.exp(Z) - 0.1, False),  # not all positive
+        (10 - np.exp(0.5 * Z), False),  # a long left tail
+        (np.ones((500, 1)), False),
+        (np.hstack([np.exp(Z), np.exp(0.1 * Z)]), False),  # the second is not
+    ],
+)
+def test_skewed_targets_are_positive_with_a_long_right_tail(y, expected):
+    assert are_skewed(y) == expected
+    assert candidate_likelihoods(y, 1e5) == (SKEWED if expected else REAL)
+    assert candidate_likelihoods(y, 10) == (("lognormal",) if expected else ("gaussian",))
 
 
 def test_a_likelihood_that_is_given_is_not_searched():
@@ -81,7 +121,44 @@ def test_few_rows_are_not_searched():
     assert isinstance(model.likelihood_, likelihoods.NegativeBinomial)
 
 
-def test_log_densities_are_in_units_of_y():
+def test_without_enough_steps_the_simplest_is_taken(caplog):
+    """400 epochs of 400 rows took constant noise for noise that depends on the inputs."""
+    caplog.set_level(logging.INFO, logger="pyrobbb")
+    options = QUICK_ESTIMATOR | {"epochs": 400}
+    model = BBBRegressor(**options).fit(X, TARGETS["gaussian"])
+    assert isinstance(model.likelihood_, likelihoods.Gaussian)
+    assert model.search_ is None
+    assert caplog.text.count("likelihood='auto': gaussian, without a search") == 1
+    y = TARGETS["gaussian"][:, None]
+    enough = MIN_STEPS * len(REAL) / likelihood_choice.SEARCH_FRACTION
+    assert len(candidate_likelihoods(y, enough + 2)) == len(REAL)
+    assert candidate_likelihoods(y, enough - 2) == ("gaussian",)
+
+
+def table_of(log_density):
+    """Return the table of likelihoods whose candidates have these log densities."""
+    tried = [Tried(name, (5,), 1, None, np.array(d, float)) for name, d in log_density.items()]
+    return choose(search_table(tried))
+
+
+@pytest.mark.parametrize(
+    ("log_density", "expected"),
+    [
+        ({"gaussian": [-1, -3, -2], "student_t": [-3, -1, -2]}, "gaussian"),  # level
+        ({"gaussian": [-2, -2, -2], "student_t": [-1, -1, -1]}, "student_t"),
+        # Within one standard error, but by more than 0.05 nats.
+        ({"gaussian": [-2.0, -1.0, -2.0], "student_t": [-1.0, -1.5, -2.0]}, "student_t"),
+        ({"gaussian": [-1.04, -2.0], "student_t": [-1.0, -2.0]}, "gaussian"),
+        ({"poisson": [-1.04, -2.0], "negative_binomial": [-1.0, -2.0]}, "negative_binomial"),
+        ({"poisson": [-1.01, -2.0], "negative_binomial": [-1.0, -2.0]}, "poisson"),
+    ],
+)
+def test_the_simplest_likelihood_that_is_as_good_as_the_best_is_chosen(log_density, expected):
+    table = table_of(log_density)
+    assert table.likelihood[table.is_chosen].tolist() == [expected]
+
+
+def test_log_densities_are_in_units_of_y(short_search):
     one, other = (
         BBBRegressor(**QUICK_ESTIMATOR).fit(X, scale * TARGETS["gaussian"]).search_
         for scale in (1.0, 1000.0)
@@ -89,7 +166,7 @@ def test_log_densities_are_in_units_of_y():
     np.testing.assert_allclose(one.log_density - other.log_density, np.log(1000), rtol=1e-6)
 
 
-def test_the_probability_of_a_count_under_a_density_is_that_of_its_unit_interval():
+def test_the_probability_of_a_count_under_a_density_is_that_of_its_unit_interval(short_search):
     y = np.where(RNG.random(N) < 0.5, 0, RNG.integers(1, 30, N))
     model = BBBRegressor(**QUICK_ESTIMATOR).fit(X, y)
     table = model.search_.set_index("likelihood")
@@ -106,7 +183,7 @@ def test_the_probability_of_a_count_under_a_density_is_that_of_its_unit_interval
     np.testing.assert_allclose(lower, scipy.stats.norm.cdf(2.5, mean, sd), atol=0.03)
 
 
-def test_the_search_is_saved_and_logged(tmp_path, caplog):
+def test_the_search_is_saved_and_logged(tmp_path, caplog, short_search):
     caplog.set_level(logging.INFO, logger="pyrobbb")
     model = BBBRegressor(**QUICK_ESTIMATOR).fit(X, TARGETS["gaussian"])
     assert caplog.text.count("likelihood='auto': ") == 1

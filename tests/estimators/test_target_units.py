@@ -45,6 +45,55 @@ def test_predictions_of_a_positive_target_do_not_depend_on_its_unit():
     np.testing.assert_allclose(fitted(1e6), fitted(1.0), rtol=1e-6)
 
 
+@pytest.mark.parametrize("likelihood", ["lognormal", likelihoods.LogNormal(scale=0.2)])
+@pytest.mark.parametrize("n_targets", [1, 2])
+def test_the_logarithm_of_a_log_normal_target_is_standardised(likelihood, n_targets, tmp_path):
+    y = np.stack([POSITIVE, 1e-6 * POSITIVE[::-1] ** 2], 1)[:, :n_targets]
+    model = BBBRegressor(**OPTIONS | {"likelihood": likelihood}).fit(X, y)
+    np.testing.assert_allclose(model.target_scaling_.loc, np.log(y).mean(0))
+    np.testing.assert_allclose(model.target_scaling_.scale, np.log(y).std(0))
+    _, z = model.standardised(X, y)
+    np.testing.assert_allclose(model.target_scaling_.inverse(z), y)
+    # The density in units of y is that of z, with the derivative of the transformation.
+    prediction = model.predict_distribution(X)
+    assert prediction.mean.shape == y.shape
+    of_z = model.posterior_.predict(model.standardised(X, y)[0], model.n_draws, model.seed_)
+    bounds = np.log(z).min(0) - 0.25, np.log(z).max(0) + 0.25
+    of_z = of_z.rescaled_log(0.0, 1.0, *bounds)
+    derivative = np.log(z / y / np.log(y).std(0)).sum(1)
+    np.testing.assert_allclose(prediction.log_prob(y), of_z.log_prob(z) + derivative, rtol=1e-8)
+    model.save(tmp_path / "model")
+    loaded = BBBRegressor.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+    assert loaded.likelihood_ == model.likelihood_
+
+
+def test_a_log_normal_prediction_is_sane_far_from_the_data():
+    model = BBBRegressor(**OPTIONS | {"likelihood": "lognormal"}).fit(X, POSITIVE)
+    mean, sd = model.predict(1e6 * X[:5], return_std=True)
+    assert np.isfinite(mean).all()
+    assert np.isfinite(sd).all()
+    assert (mean < 3 * POSITIVE.max()).all()
+
+
+def test_predictions_of_a_log_normal_target_do_not_depend_on_its_unit():
+    one, other = (
+        BBBRegressor(**OPTIONS | {"likelihood": "lognormal"}).fit(X, unit * POSITIVE).predict(X)
+        for unit in (1.0, 1e6)
+    )
+    np.testing.assert_allclose(other, 1e6 * one, rtol=1e-6)
+
+
+@pytest.mark.parametrize("further", [False, True])
+def test_a_log_normal_target_must_be_positive(further):
+    model = BBBRegressor(**OPTIONS | {"likelihood": "lognormal", "epochs": 1})
+    if further:
+        model.partial_fit(X, POSITIVE)
+    y = np.where(np.arange(60) == 7, -2.5, POSITIVE)
+    with pytest.raises(ValueError, match=r"`y` must be positive .*, got -2.5 in row 7: choose"):
+        model.partial_fit(X, y)
+
+
 @pytest.mark.parametrize(
     ("likelihood", "y"),
     [

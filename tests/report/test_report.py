@@ -396,6 +396,28 @@ def test_a_path_that_cannot_be_a_file_raises(quick, tmp_path):
         report.write(tmp_path, *quick)
 
 
+@pytest.mark.parametrize("with_kl_weights", [True, False])
+def test_what_was_tried_is_a_section(quick, tmp_path, with_kl_weights):
+    estimator, schema, frame = quick
+    rows = [
+        [name, (3,), weight, 3] for name in ("gaussian", "<b>") for weight in (np.nan, 0.25, 1.0)
+    ]
+    table = pd.DataFrame(rows, columns=["likelihood", "hidden", "kl_weight", "epochs"])
+    table = table.assign(log_density=[-1.0, -2, -3, -1.5, -4, -5], standard_error=0.25)
+    table["is_chosen"] = table.index == 0
+    estimator.search_ = table if with_kl_weights else table[table.kl_weight.isna()]
+    report.write(tmp_path / "page.html", estimator, schema, frame)
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    page = Page(html)
+    sections = [a["id"] for tag, a in page.tags if tag == "section"]
+    assert sections == [*SECTIONS[:-2], "search", *SECTIONS[-2:]]
+    assert ["gaussian", "3", "3", "\u22121.000", "0.250", "chosen"] in page.rows
+    assert ["<b>", "3", "3", "\u22121.500", "0.250", ""] in page.rows
+    (section,) = re.findall(r'<section id="search">(.*?)</section>', html, re.DOTALL)
+    assert section.count("<figure>") == with_kl_weights
+    assert "<b>" not in re.sub("<figcaption>.*?</figcaption>", "", section, flags=re.DOTALL)
+
+
 def test_numbers_are_formatted_for_comparison():
     assert [number(value) for value in (0.123456, -2.0, 1234567.0, float("nan"))] == [
         "0.1235",

@@ -1,0 +1,171 @@
+"""The table of what was tried by held-out rows: log densities by likelihood and KL weight."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..posterior.posterior import Posterior
+from ..scores import compare_log_densities
+
+logger = logging.getLogger(__name__)
+
+NUMBERS = ("kl_weight", "epochs", "log_density", "standard_error")
+COLUMNS = ("likelihood", "hidden", *NUMBERS, "is_chosen")
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """The chains with one KL weight, or all chains, of a network that was tried.
+
+    Attributes
+    ----------
+    likelihood : str
+    hidden : tuple of int
+    epochs : int
+    kl_weight : float or None
+        None: the mixture of all chains, which have different weights.
+    log_density : ndarray of shape (n_rows,)
+        Log predictive density of each held-out row, in units of y; for counts, log probability.
+    """
+
+    likelihood: str
+    hidden: tuple[int, ...]
+    epochs: int
+    kl_weight: float | None
+    log_density: np.ndarray
+
+
+def by_kl_weight(
+    posterior: Posterior, log_density: Callable[[Posterior], np.ndarray]
+) -> dict[float | None, np.ndarray]:
+    """Return the log density of held-out rows under all chains (None), and by their KL weight.
+
+    If the chains have the same KL weight, only under all.
+    """
+    weights = [float(chain.settings["kl_weight"]) for chain in posterior.chains]
+    found: dict[float | None, np.ndarray] = {None: log_density(posterior)}
+    if len(set(weights)) > 1:
+        for weight in sorted(set(weights)):
+            pairs = zip(weights, posterior.chains, strict=True)
+            chains = tuple(chain for w, chain in pairs if w == weight)
+            found[weight] = log_density(Posterior(chains))
+    return found
+
+
+def as_tried(
+    likelihood: str,
+    hidden: tuple[int, ...],
+    posterior: Posterior,
+    log_density: Mapping[float | None, np.ndarray],
+) -> list[Tried]:
+    """Return what was tried in a fit, from its log densities `by_kl_weight`."""
+    epochs = posterior.chains[0].history.n_epochs
+    return [
+        Tried(likelihood, hidden, epochs, weight, values) for weight, values in log_density.items()
+    ]
+
+
+def search_table(tried: Sequence[Tried], weight: np.ndarray | None = None) -> pd.DataFrame:
+    """Return a row for everything that was tried on the same held-out rows; none is chosen yet.
+
+    The standard errors are those of the difference from the highest mean log density: of mixtures
+    from that of mixtures, of single KL weights from that of single KL weights.
+
+    Parameters
+    ----------
+    tried : sequence of Tried
+    weight : ndarray of shape (n_rows,), optional
+    """
+    mean, error = np.empty(len(tried)), np.empty(len(tried))
+    is_mixture = np.array([one.kl_weight is None for one in tried])
+    for group in (is_mixture, ~is_mixture):
+        if group.any():
+            densities = np.stack([one.log_density for one in tried])[group]
+            mean[group], error[group], _ = compare_log_densities(densities, weight)
+    return pd.DataFrame(
+        {
+            "likelihood": [one.likelihood for one in tried],
+            "hidden": [one.hidden for one in tried],
+            "kl_weight": [np.nan if one.kl_weight is None else one.kl_weight for one in tried],
+            "epochs": [one.epochs for one in tried],
+            "log_density": mean,
+            "standard_error": error,
+            "is_chosen": False,
+        }
+    )
+
+
+def add_first_fit(
+    table: pd.DataFrame | None, tried: Sequence[Tried], weight: np.ndarray | None
+) -> pd.DataFrame | None:
+    """Return a table with the rows of the fit whose held-out rows calibrate, and log them.
+
+    It is as long as the final one, on which the best KL weight depends. If its chains have the same
+    KL weight, the table is returned as it is.
+
+    Parameters
+    ----------
+    table : DataFrame or None
+        Of the likelihoods that were tried before, if any.
+    tried : sequence of Tried
+        All chains, and those with each KL weight.
+    weight : ndarray of shape (n_rows,), optional
+    """
+    mixture, *single = tried
+    if not single:
+        return table
+    rows = search_table(tried, weight)
+    logger.info(
+        "kl_weight='auto': mean log density of %d held-out rows: %.4g with all chains; %s.",
+        len(mixture.log_density),
+        rows.log_density[0],
+        ", ".join(f"{row.log_density:.4g} at {row.kl_weight:g}" for row in rows[1:].itertuples()),
+    )
+    if table is not None:
+        return pd.concat([table, rows], ignore_index=True)
+    return rows.assign(is_chosen=rows.kl_weight.isna())
+
+
+def search_to_json(table: pd.DataFrame | None) -> dict[str, list[Any]] | None:
+    """Return a table as plain data; None for NaN."""
+    if table is None:
+        return None
+    columns = table.astype(object).where(table.notna(), None).to_dict("list")
+    return {name: [_plain(value) for value in values] for name, values in columns.items()}
+
+
+def search_from_json(stored: Mapping[str, Any] | None) -> pd.DataFrame | None:
+    """Return the table from the plain data that `search_to_json` returned, or raise a ValueError.
+
+    Files of earlier versions lack some columns, which are then empty.
+    """
+    if stored is None:
+        return None
+    unknown = stored.keys() - set(COLUMNS)
+    if unknown or not {"log_density", "is_chosen"} <= stored.keys():
+        raise ValueError(f"its search must have the columns {', '.join(COLUMNS)}")
+    table = pd.DataFrame(dict(stored)).reindex(columns=list(COLUMNS))
+    for name in NUMBERS:
+        table[name] = table[name].astype(float)
+    if table.epochs.notna().all():
+        table["epochs"] = table.epochs.astype(int)
+    table["hidden"] = [tuple(h) if isinstance(h, list) else None for h in table.hidden]
+    is_valid = table.is_chosen.map(type).eq(bool).all() and table.likelihood.map(type).eq(str).all()
+    if not is_valid:
+        raise ValueError("its search must hold names of likelihoods, and whether they were chosen")
+    return table
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case np.generic():
+            return value.item()
+        case tuple():
+            return list(value)
+    return value
