@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from ._core.arrays import ArrayLike, check_count, check_same_length
+from ._core import trees
+from ._core.arrays import ArrayLike, check_count
 from ._core.messages import shown
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ which the caller may still hold."""
 N_SAMPLES, SAMPLE_BYTES = 16, 2**16
 """Number and size of the parts of a file that represent its content."""
 
-Pair = tuple[np.ndarray, np.ndarray]
+Pair = tuple[Any, np.ndarray]  # x, an array or nested tuples and dicts of arrays, and y
 
 
 class Rows(Protocol):
@@ -63,17 +63,18 @@ class MappedRows:
 
     Parameters
     ----------
-    x, y : array of shape (n, ...)
+    x, y : array of shape (n, ...); x also nested tuples and dicts of them
         Arrays whose slices are NumPy arrays.
     """
 
     def __init__(self, x: Any, y: Any) -> None:
-        check_same_length(x, y)
-        if not len(x):
+        trees.check_equal_rows("x", x)
+        trees.check_same_length(x, y)
+        if not trees.n_rows(x):
             raise ValueError("`x` is empty: pass at least one row.")
         self.x, self.y = x, y
-        self._n = len(x)
-        row_bytes = max(int(np.prod(x.shape[1:])) * x.dtype.itemsize, 1)
+        self._n = trees.n_rows(x)
+        row_bytes = max(trees.row_bytes(x), 1)
         self._chunk = max(CHUNK_BYTES // row_bytes, 1)
 
     @property
@@ -90,21 +91,25 @@ class MappedRows:
         """Yield the rows of a chunk."""
         first = chunk * self._chunk
         end = min(first + self._chunk, self.n_data)
-        pair = np.array(self.x[first:end]), np.array(self.y[first:end])
+        x = trees.map_arrays(np.array, trees.rows_of(self.x, slice(first, end)))
+        pair = x, np.array(self.y[first:end])
         yield f"rows {first} to {end - 1}", pair
 
     def content(self) -> dict[str, Any]:
         """Return rows of x and y, and the sizes and times of files of which not all rows are."""
-        rows: dict[str, Any] = {"x": self.x, "y": self.y}
         times = []
-        for name, array in rows.items():
-            if isinstance(array, np.memmap):
-                n_rows = max(SAMPLE_BYTES * len(array) // max(array.nbytes, 1), 1)
-                parts = _samples(len(array), n_rows)
-                rows[name] = [np.array(array[part]) for part in parts]
-                if len(parts) > 1 and array.filename is not None:
-                    times.append(_size_and_time(Path(array.filename)))
-        return {**rows, "files of x": times}
+
+        def sampled(array: Any) -> Any:
+            if not isinstance(array, np.memmap):
+                return array
+            size = max(SAMPLE_BYTES * len(array) // max(array.nbytes, 1), 1)
+            parts = _samples(len(array), size)
+            if len(parts) > 1 and array.filename is not None:
+                times.append(_size_and_time(Path(array.filename)))
+            return [np.array(array[part]) for part in parts]
+
+        x, y = trees.map_arrays(sampled, self.x), sampled(self.y)
+        return {"x": x, "y": y, "files of x": times}
 
 
 class Parquet:
@@ -342,13 +347,12 @@ def plan_chunks(x: Any, rows: int | None, max_memory: int) -> tuple[int, int]:
     If `rows` is None, the copies of a chunk take a quarter of the memory, and a chunk has at most
     `CHUNK_ROWS` rows. The size of an iterable is unknown and not accounted for.
     """
-    if isinstance(x, Parquet):
-        per_row, reader, n_data = 8 * len(x.columns), x.reader_bytes, x.n_data
-    elif is_array(x):
-        item = getattr(getattr(x, "dtype", None), "itemsize", 8)  # a frame has one dtype per column
-        per_row, reader, n_data = math.prod(x.shape[1:]) * item, 0, len(x)
-    else:
+    if (n_data := n_known_rows(x)) is None:
         return rows or CHUNK_ROWS, max_memory
+    if isinstance(x, Parquet):
+        per_row, reader = 8 * len(x.columns), x.reader_bytes
+    else:
+        per_row, reader = trees.row_bytes(trees.structured("x", x)), 0
     per_row = CHUNK_COPIES * max(per_row, 1)
     least = max(max_memory // 4, 1)  # always remains for the prediction
     if rows is None:
@@ -366,20 +370,31 @@ def plan_chunks(x: Any, rows: int | None, max_memory: int) -> tuple[int, int]:
     return rows, max(max_memory - used, least)
 
 
-def is_array(x: Any) -> bool:
-    """Return whether x has a shape and can be indexed."""
-    return hasattr(x, "shape") and hasattr(x, "__getitem__")
+def n_known_rows(x: Any) -> int | None:
+    """Return the number of rows of files or arrays; None for an iterable of chunks."""
+    if isinstance(x, Parquet):
+        return x.n_data
+    if trees.is_structured(x) or (hasattr(x, "shape") and hasattr(x, "__getitem__")):
+        trees.check_equal_rows("x", tree := trees.structured("x", x))
+        return trees.n_rows(tree)
+    return None
 
 
-def chunks_of(x: Any, n_rows: int, shard: tuple[int, int] = (0, 1)) -> Iterator[ArrayLike]:
+def chunks_of(x: Any, size: int, shard: tuple[int, int] = (0, 1)) -> Iterator[ArrayLike]:
     """Return chunks of rows in order: of an array, of files, or of an iterable of arrays.
 
     A shard (i, n) contains the i-th of every n chunks.
     """
     part, n_parts = shard
     if isinstance(x, Parquet):
-        return x.in_order(n_rows, shard)
-    if is_array(x):
-        pieces = (x[i : i + n_rows] for i in range(part * n_rows, len(x), n_parts * n_rows))
-        return (np.array(piece) if isinstance(piece, np.memmap) else piece for piece in pieces)
+        return x.in_order(size, shard)
+    if (n_data := n_known_rows(x)) is not None:
+        tree = trees.structured("x", x)
+        starts = range(part * size, n_data, n_parts * size)
+        pieces = (trees.rows_of(tree, slice(start, start + size)) for start in starts)
+        return (trees.map_arrays(_in_memory, piece) for piece in pieces)
     return itertools.islice(x, part, None, n_parts)
+
+
+def _in_memory(array: Any) -> Any:
+    return np.array(array) if isinstance(array, np.memmap) else array

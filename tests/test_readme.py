@@ -1,4 +1,4 @@
-"""The code in the README and in docs/scaling.md runs as it is printed."""
+"""The code in the README, in docs/scaling.md and in docs/inputs.md runs as it is printed."""
 
 import re
 from pathlib import Path
@@ -92,6 +92,13 @@ def test_the_code_on_scaling_runs(tmp_path, monkeypatch, capsys):
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
         *("2000", "2000", "1000")
     ]
+
+
+def test_the_code_on_inputs_runs(capsys):
+    text = (README.parent / "docs" / "inputs.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(block, {})
+    assert capsys.readouterr().out.count("[") == 4  # the probabilities of three rows
 
 
 def test_the_times_of_a_step_are_those_in_the_results_of_the_benchmark():

@@ -157,14 +157,6 @@ def check_count(argument: str, value: int, *, least: int = 1) -> None:
         raise ValueError(f"`{argument}` must be below 2**63, got {shown(value)}.")
 
 
-def check_same_length(x: Any, y: Any) -> None:
-    """Raise unless `x` and `y` have the same number of rows."""
-    if len(x) != len(y):
-        raise ValueError(
-            f"`x` and `y` must have the same number of rows, got {len(x)} and {len(y)}."
-        )
-
-
 def _check_finite(name: str, tensor: Tensor) -> None:
     bad = ~torch.isfinite(tensor)
     if bad.any():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._core.random_state import seeded
+from .._core.trees import Inputs
 from ..likelihoods import base_of
 from ..prediction.distribution_functions import log_density_of_rows
 from ..prediction.drawn_distributions import WORKING_MEMORY, DrawnDistributions
@@ -45,7 +46,7 @@ class LatentVariables:
     sites: Sequence[str]
     functions: Mapping[str, Function]
 
-    def draw(self, sources: Sources, example: Tensor) -> Draws:
+    def draw(self, sources: Sources, example: Inputs) -> Draws:
         """Draw from all sources, and return the variables, each of shape (n_draws, ...)."""
         blocks = chain.from_iterable(source.draws(example) for source in sources)
         n_draws = sum(source.n_draws for source in sources)
@@ -81,7 +82,7 @@ class Outputs:
         return None if probs is None or probs.dim() <= self.y.dim() else probs.shape[-1]
 
 
-def compute_outputs(sources: Sources, rows: Tensor, targets: Tensor | None, seed: int) -> Outputs:
+def compute_outputs(sources: Sources, rows: Inputs, targets: Tensor | None, seed: int) -> Outputs:
     """Compute the outputs of a network for all draws and rows."""
     expected: dict[str, list[Tensor]] = defaultdict(list)
     y, log_likelihood, start = [], [], 0
@@ -108,14 +109,14 @@ def compute_outputs(sources: Sources, rows: Tensor, targets: Tensor | None, seed
 
 
 def sample_stats(
-    sources: Sequence[Source], example: Tensor, log_likelihood: Tensor | None
+    sources: Sequence[Source], example: Inputs, log_likelihood: Tensor | None
 ) -> Draws:
     """Compute the log-densities of each draw, in nats.
 
     Parameters
     ----------
     sources : sequence of Source
-    example : Tensor of shape (1, ...)
+    example : Inputs of shape (1, ...)
     log_likelihood : Tensor of shape (n_draws, n), or None
         None if it is unknown, and with it the joint density.
     """

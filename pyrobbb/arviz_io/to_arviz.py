@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._core.arrays import ArrayLike, check_count
 from .._core.random_state import as_seed
+from .._core.trees import Inputs, InputsLike, labelled_arrays, n_rows, structured
 from ..fitted import FittedChain, HasChains
 from ..fitted.draws import prior_source_of, sources_of
 from ..model.network import BayesianNetwork
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
 
 def to_arviz(
     posterior: HasChains,
-    x: ArrayLike,
+    x: InputsLike,
     y: ArrayLike,
     *,
-    x_new: ArrayLike | None = None,
+    x_new: InputsLike | None = None,
     n_draws: int = 500,
     seed: int | None = None,
     sites: Sequence[str] | None = None,
@@ -49,7 +50,7 @@ def to_arviz(
     Parameters
     ----------
     posterior : Posterior
-    x, y : array-like of shape (n, ...)
+    x, y : array-like of shape (n, ...); x also nested tuples and mappings of them
         All the data that the network was fitted to.
     x_new : array-like of shape (m, ...), optional
         Further inputs to predict at.
@@ -81,7 +82,8 @@ def to_arviz(
         - ``sample_stats``: ``lp``, the log joint density of weights and data; ``logq``, that of the
           guide; ``log_weight``, their difference. In nats, of the constrained sites; after a fit
           with a `sample_weight`, which the posterior does not keep, ``logq`` alone;
-        - ``observed_data``, ``constant_data``: ``y`` and ``x``;
+        - ``observed_data``, ``constant_data``: ``y`` and ``x``, or each of several arrays, such as
+          ``x.mask`` or ``x.0``;
         - ``predictions``, ``predictions_constant_data``: ``mean`` or ``probs``, ``y`` and ``x`` at
           `x_new`.
 
@@ -106,7 +108,7 @@ def to_arviz(
         network,
         variables.sites,
         rows,
-        n_new=0 if new_rows is None else len(new_rows),
+        n_new=0 if new_rows is None else n_rows(new_rows),
         n_draws=n_chains * n_draws,
         n_prior=n_draws,
         max_memory=max_memory,
@@ -126,19 +128,20 @@ def to_arviz(
             sample_stats(sources, example, outputs.log_likelihood if has_joint else None)
         ),
         "observed_data": {"y": drop_single_column(targets)},
-        "constant_data": {"x": drop_single_column(rows)},
+        "constant_data": _variables(rows),
     }
     if new_rows is not None:
         new_outputs = compute_outputs(sources, new_rows, None, seed)
         groups["predictions"] = by_chain({**new_outputs.expected, "y": new_outputs.y})
-        groups["predictions_constant_data"] = {"x": drop_single_column(new_rows)}
+        groups["predictions_constant_data"] = _variables(new_rows)
 
-    features = column_labels("feature_names", feature_names, x, n_columns(rows))
+    dims, labels = _labelled_inputs(x, rows, feature_names)
+    features = labels.get("feature")
     names = column_labels("target_names", target_names, y, n_columns(targets))
     classes = column_labels("class_names", class_names, None, outputs.n_classes)
-    labels = {"feature": features, "target": names, "class": classes}
+    labels |= {"target": names, "class": classes}
     coords = {dim: values for dim, values in labels.items() if values is not None}
-    dims = {"x": data_dims(rows, "feature"), "y": data_dims(targets, "target")}
+    dims["y"] = data_dims(targets, "target")
     for name in outputs.expected:
         dims[name] = dims["y"] if outputs.n_classes is None else ["obs", "class"]
     return build_tree(
@@ -149,6 +152,28 @@ def to_arviz(
         pred_coords=coords,
         attrs=_attrs(chains, seed),
     )
+
+
+def _variables(x: Inputs) -> Variables:
+    """Return the variables for inputs."""
+    return {label: drop_single_column(array) for label, array in labelled_arrays("x", x).items()}
+
+
+def _labelled_inputs(
+    x: InputsLike, rows: Inputs, feature_names: Sequence[str] | None
+) -> tuple[dict[str, list[str]], dict[str, list[str] | None]]:
+    """Return the dimensions of the variables for inputs, and the labels of these dimensions."""
+    given, arrays = labelled_arrays("x", structured("x", x)), labelled_arrays("x", rows)
+    if feature_names is not None and "x" not in arrays:
+        raise ValueError(
+            "`feature_names` needs x as one array: pass data frames, whose columns have names."
+        )
+    dims, labels = {}, {}
+    for label, array in arrays.items():
+        dim = "feature" if label == "x" else f"{label}_feature"
+        dims[label] = data_dims(array, dim)
+        labels[dim] = column_labels("feature_names", feature_names, given[label], n_columns(array))
+    return dims, labels
 
 
 def _latent_variables(
@@ -179,7 +204,7 @@ def _latent_variables(
 def _check_memory(
     network: BayesianNetwork,
     sites: Sequence[str],
-    rows: Tensor,
+    rows: Inputs,
     *,
     n_new: int,
     n_draws: int,
@@ -188,11 +213,11 @@ def _check_memory(
 ) -> None:
     """Raise if the tree would exceed `max_memory`."""
     sizes = {name: p.numel() * p.element_size() for name, p in network.bayesian_parameters()}
-    _, per_row = bytes_per_row(network.net, network.example_of(rows))
+    _, per_row = bytes_per_row(network.net, network.example_of(rows), network.select)
     weight_bytes = sum(sizes.get(name, 0) for name in sites) * (n_draws + n_prior)
     # An expected value and a draw of y for each row, and for the data a log-likelihood in float64.
-    output_bytes = 2 * per_row * ((len(rows) + n_new) * n_draws + len(rows) * n_prior)
-    output_bytes += 8 * len(rows) * n_draws
+    output_bytes = 2 * per_row * ((n_rows(rows) + n_new) * n_draws + n_rows(rows) * n_prior)
+    output_bytes += 8 * n_rows(rows) * n_draws
     if weight_bytes + output_bytes > max_memory:
         raise ValueError(
             f"`max_memory` is {max_memory / 2**30:.1f} GiB, but the tree would hold "

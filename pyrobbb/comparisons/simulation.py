@@ -11,8 +11,9 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .._core.arrays import ArrayLike, check_count, to_numpy
+from .._core.arrays import check_count, to_numpy
 from .._core.random_state import as_seed, child_seed, seeded
+from .._core.trees import Inputs, InputsLike, n_rows, rows_of
 from ..arviz_io.datatree import SAMPLE_DIMS
 from ..model.functional import evaluating
 from ..model.network import BayesianNetwork
@@ -64,10 +65,10 @@ class SBC:
 
 def sbc(
     network: BayesianNetwork,
-    x: ArrayLike,
+    x: InputsLike,
     n_sims: int = 100,
     *,
-    probes: ArrayLike | None = None,
+    probes: InputsLike | None = None,
     n_draws: int = 200,
     seed: int | None = None,
     progress: bool = True,
@@ -110,7 +111,8 @@ def sbc(
     seed = as_seed(seed)
     rows = network.prepare_inputs(x)
     if probes is None:
-        at = rows[torch.linspace(0, len(rows) - 1, min(3, len(rows))).long()]
+        n = n_rows(rows)
+        at = rows_of(rows, torch.linspace(0, n - 1, min(3, n)).long())
     else:
         at = network.prepare_inputs(probes)
     ranks: dict[str, list[np.ndarray]] = {}
@@ -123,7 +125,7 @@ def sbc(
     return SBC({name: np.stack(values) for name, values in ranks.items()}, n_draws, seed)
 
 
-def simulate(network: BayesianNetwork, x: Tensor, seed: int) -> tuple[Draws, Tensor]:
+def simulate(network: BayesianNetwork, x: Inputs, seed: int) -> tuple[Draws, Tensor]:
     """Draw the latent sites from the prior, and y at x given them.
 
     Returns
@@ -142,8 +144,8 @@ def simulate(network: BayesianNetwork, x: Tensor, seed: int) -> tuple[Draws, Ten
 def _ranks(
     posterior: Posterior,
     truth: Draws,
-    x: Tensor,
-    probes: Tensor,
+    x: Inputs,
+    probes: Inputs,
     y: Tensor,
     n_draws: int,
     seed: int,
@@ -161,7 +163,7 @@ def _ranks(
 
 
 def _quantities(
-    network: BayesianNetwork, draws: Draws, x: Tensor, probes: Tensor, y: Tensor
+    network: BayesianNetwork, draws: Draws, x: Inputs, probes: Inputs, y: Tensor
 ) -> dict[str, Tensor]:
     """Return the quantities to rank, each of shape (n_draws, ...)."""
     with evaluating(network), torch.no_grad():
@@ -173,5 +175,5 @@ def _quantities(
         }
 
 
-def _distribution(network: BayesianNetwork, draws: Draws, x: Tensor) -> TorchDistribution:
+def _distribution(network: BayesianNetwork, draws: Draws, x: Inputs) -> TorchDistribution:
     return network.distribution(network.output(draws, x), network.latents_of(draws))

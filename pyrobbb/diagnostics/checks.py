@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .._core.arrays import ArrayLike, check_count, check_positive
 from .._core.messages import shown
 from .._core.random_state import as_seed
+from .._core.trees import InputsLike
 from ..arviz_io.to_arviz import to_arviz
 from ..fitted import HasChains
 from ..fitted.draws import draws_of, predict_from
@@ -122,10 +123,10 @@ class Diagnosis:
 
 def diagnose(
     posterior: HasChains,
-    x: ArrayLike,
+    x: InputsLike,
     y: ArrayLike,
     *,
-    test: tuple[ArrayLike, ArrayLike] | None = None,
+    test: tuple[InputsLike, ArrayLike] | None = None,
     kl_range: tuple[float, float] | None = None,
     n_draws: int = 1000,
     seed: int | None = None,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .._core.arrays import ArrayLike, to_numpy
 from .._core.random_state import as_seed
+from .._core.trees import InputsLike
 from ..fitted import FittedChain, HasChains
 from ..model.guides import FlatGuide, is_flat
 from ..training import FitConfig, fit_chains
@@ -59,7 +60,7 @@ class ElboGain:
 
 def elbo_gain(
     posterior: HasChains,
-    x: ArrayLike,
+    x: InputsLike,
     y: ArrayLike,
     *,
     share: float = 0.2,
@@ -96,7 +97,7 @@ def elbo_gain(
 
 def elbo_gains(
     chains: Sequence[FittedChain],
-    x: ArrayLike,
+    x: InputsLike,
     y: ArrayLike,
     *,
     share: float = 0.2,
@@ -153,7 +154,7 @@ def _continuation(chain: FittedChain, share: float) -> dict[str, Any]:
 
 def _gains_of_group(
     chains: Sequence[FittedChain],
-    x: ArrayLike,
+    x: InputsLike,
     y: ArrayLike,
     *,
     share: float,
@@ -182,7 +183,7 @@ def _gains_of_group(
             ElboGain(
                 float(difference.mean()),
                 error,
-                len(to_numpy(x)),
+                len(to_numpy(y)),
                 options["epochs"],
                 _scale_change(before.guide, after.guide),
             )

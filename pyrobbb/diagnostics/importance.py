@@ -21,6 +21,7 @@ import numpy as np
 from torch import Tensor
 
 from .._core.arrays import ArrayLike, to_numpy
+from .._core.trees import InputsLike
 from ..arviz_io.datatree import SAMPLE_DIMS
 from ..fitted import FittedChain
 from ..fitted.draws import sources_of
@@ -118,7 +119,7 @@ def pareto_khat(log_ratios: ArrayLike) -> ParetoFit:
 
 def log_ratios(
     chains: Sequence[FittedChain],
-    x: ArrayLike,
+    x: InputsLike,
     y: ArrayLike,
     *,
     n_draws: int,

@@ -14,6 +14,7 @@ from torch import Tensor
 from .._core.arrays import check_count
 from .._core.global_state import without_validation
 from .._core.messages import is_one_of, shown
+from .._core.trees import Inputs
 from ..model.flat_guide import FlatGuide
 from ..model.network import BayesianNetwork
 from ..model.observation import check_n_data, check_row_weight
@@ -88,7 +89,7 @@ class FusedELBO(ELBO):
         self,
         model: BayesianNetwork,
         guide: FlatGuide,
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         n_data: int | None = None,
         row_weight: Tensor | None = None,
@@ -104,8 +105,9 @@ class FusedELBO(ELBO):
         """
         fused = self._fuse(model, guide)
         _check_handlers()
-        check_n_data(n_data, len(x))
-        check_row_weight(row_weight, len(x))
+        n_rows = len(y)
+        check_n_data(n_data, n_rows)
+        check_row_weight(row_weight, n_rows)
         values = [param_site(f"guide.{name}", p) for name, p in guide.named_parameters()]
         points = [param_site(f"net.{name}", p) for name, p in model.point_parameters()]
         with torch.no_grad(), without_validation():
@@ -115,7 +117,7 @@ class FusedELBO(ELBO):
                 fused.noise(self.num_particles),
                 x,
                 y,
-                data_weight=(n_data or len(x)) / len(x),
+                data_weight=(n_data or n_rows) / n_rows,
                 row_weight=row_weight,
             )
         gradients = (*loss.d_guide, *loss.d_points)

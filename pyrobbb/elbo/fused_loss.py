@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.distributions import transforms
 from torch.nn.functional import softplus
 
+from .._core.trees import Inputs
 from ..model.flat_guide import MIN_SCALE, FlatGuide, initial_loc_and_scale
 from ..model.guides import is_flat
 from ..model.network import BayesianNetwork
@@ -146,7 +147,7 @@ class FusedLoss:
         values: Sequence[Tensor],
         points: tuple[Tensor, ...],
         noise: Tensor,
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         *,
         data_weight: float | Tensor = 1.0,
@@ -163,7 +164,8 @@ class FusedLoss:
             Of the guide's parameters: loc, rho and any others.
         points : tuple of Tensor of shape (*lead, *parameter)
         noise : Tensor of shape (*lead, n_noise) or (*lead, n_particles, n_noise)
-        x, y : Tensor of shape (*lead, n_rows, ...)
+        x : Inputs of shape (*lead, n_rows, ...)
+        y : Tensor of shape (*lead, n_rows, ...)
         data_weight : float
         kl_weight : float, or Tensor of shape (*lead,)
         row_weight : Tensor of shape (*lead, n_rows), optional

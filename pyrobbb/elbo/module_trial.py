@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._core.random_state import seeded
+from .._core.trees import Inputs, n_rows, rows_of
 from .layer_calls import LayerCall, LayerCalls
 
 N_ROWS = 3
@@ -21,9 +23,9 @@ MARK = 10.0
 
 
 def reused_parameters(
-    make_call: Callable[[], Callable[[Tensor], Tensor]],
+    make_call: Callable[[], Callable[[Any], Tensor]],
     net: nn.Module,
-    x: Tensor,
+    x: Inputs,
     parameters: Mapping[str, Tensor],
     estimator: str,
 ) -> set[str]:
@@ -36,7 +38,7 @@ def reused_parameters(
         `FunctionalCall`: its copy of the module keeps the buffers that it assigns.
     net : nn.Module
         Its buffers are restored.
-    x : Tensor of shape (n, ...)
+    x : Inputs of shape (n, ...)
         Three of its rows are used.
     parameters : mapping of str to Tensor
     estimator : str
@@ -49,21 +51,21 @@ def reused_parameters(
         if the output of a row depends on the draws of other rows.
     """
     names = {id(parameter): name for name, parameter in parameters.items()}
-    x = x[torch.arange(N_ROWS, device=x.device) % len(x)]
+    few = rows_of(x, [i % n_rows(x) for i in range(N_ROWS)])
 
-    def run(n_rows: int, changed_row: int | None = None) -> _Trial:
-        trial = _Trial(estimator, names, n_rows, changed_row)
+    def run(n: int, changed_row: int | None = None) -> _Trial:
+        trial = _Trial(estimator, names, n, changed_row)
         # The same buffers, and the same random numbers for dropout.
         with _restored(net), torch.enable_grad(), seeded(0):
             try:
                 with trial:
-                    output = make_call()(x[:n_rows])
+                    output = make_call()(rows_of(few, slice(n)))
                 if changed_row is None:
                     trial.check_gradient(output, parameters)
             except (RuntimeError, IndexError) as error:
                 reason = str(error).strip().splitlines()[0]
                 raise trial.error(
-                    f"cannot be used with this module: a trial with {n_rows} rows fails ({reason})"
+                    f"cannot be used with this module: a trial with {n} rows fails ({reason})"
                 ) from error
         trial.activations.append(("the output", output.detach()))
         return trial

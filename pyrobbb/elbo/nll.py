@@ -10,6 +10,7 @@ from typing import Protocol
 from torch import Tensor
 from torch.distributions import biject_to
 
+from .._core.trees import Inputs
 from ..likelihoods import Conditional, as_observed, check_shape
 from ..model.flat_guide import FlatGuide
 from ..model.functional import FunctionalCall
@@ -57,7 +58,7 @@ class NllEstimator(Protocol):
         noise: Tensor,
         u: Tensor,
         points: tuple[Tensor, ...],
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         weight: float | Tensor,
         row_weight: Tensor | None,
@@ -71,7 +72,8 @@ class NllEstimator(Protocol):
         u : Tensor
             The draw loc + scale * noise, in the shape of the noise.
         points : tuple of Tensor of shape (*lead, *parameter)
-        x, y : Tensor of shape (*lead, n_rows, ...)
+        x : Inputs of shape (*lead, n_rows, ...)
+        y : Tensor of shape (*lead, n_rows, ...)
         weight : float or Tensor of shape ()
         row_weight : Tensor of shape (*lead, n_rows), optional
         """
@@ -101,19 +103,23 @@ class NetworkNll:
             for name in guide.shapes
             if name not in self.weights and name not in self.scales
         }
-        self._call = FunctionalCall(network.net, [*self.weights, *self.points])
+        self._call = self._new_call()
 
     def with_own_module(self) -> NetworkNll:
         """Return a copy that runs another private copy of the module."""
         other = copy.copy(self)
-        other._call = FunctionalCall(self.network.net, [*self.weights, *self.points])
+        other._call = self._new_call()
         return other
+
+    def _new_call(self) -> FunctionalCall:
+        names = [*self.weights, *self.points]
+        return FunctionalCall(self.network.net, names, select=self.network.select)
 
     def of_one(
         self,
         values: Mapping[str, Tensor],
         points: tuple[Tensor, ...],
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         row_weight: Tensor | None,
     ) -> Tensor:
@@ -121,7 +127,7 @@ class NetworkNll:
         return self.of_output(self.output_of_one(values, points, x), values, y, row_weight)
 
     def output_of_one(
-        self, values: Mapping[str, Tensor], points: tuple[Tensor, ...], x: Tensor
+        self, values: Mapping[str, Tensor], points: tuple[Tensor, ...], x: Inputs
     ) -> Tensor:
         """Compute the output of the network under one draw of its weights."""
         weights = {name: values[name] for name in self.weights}
@@ -152,7 +158,7 @@ class NetworkNll:
         self,
         values: Mapping[str, Tensor],
         points: tuple[Tensor, ...],
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         row_weight: Tensor | None,
         *,

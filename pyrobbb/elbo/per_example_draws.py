@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from .._core.trees import Inputs, n_rows
 from .gradient_estimators import Estimator, PerExampleSampling, UsedAgainError
 from .module_trial import reused_parameters
 from .nll import NetworkNll, NllGradients
@@ -41,7 +42,7 @@ class PerExampleDraws:
         noise: Tensor,
         u: Tensor,
         points: tuple[Tensor, ...],
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         weight: float | Tensor,
         row_weight: Tensor | None,
@@ -69,20 +70,20 @@ class PerExampleDraws:
         locs: dict[str, Tensor],
         scales: dict[str, Tensor],
         points: tuple[Tensor, ...],
-        x: Tensor,
+        x: Inputs,
     ) -> Tensor:
         """Compute the output of the network with a draw of the weights for each row."""
         reused = self._reused_parameters(locs, points, x)
         names = {id(locs[name]): name for name in self._nll.weights}
         while True:
             try:
-                with PerExampleSampling(self._estimator, names, scales, len(x), reused):
+                with PerExampleSampling(self._estimator, names, scales, n_rows(x), reused):
                     return self._nll.output_of_one(locs, points, x)
             except UsedAgainError as error:  # the module uses its layers as the data require
                 reused |= error.names
 
     def _reused_parameters(
-        self, locs: dict[str, Tensor], points: tuple[Tensor, ...], x: Tensor
+        self, locs: dict[str, Tensor], points: tuple[Tensor, ...], x: Inputs
     ) -> set[str]:
         net = self._nll.network.net
         if net.training not in self._reused:

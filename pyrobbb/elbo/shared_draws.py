@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._core.trees import Inputs, map_arrays
 from ..model.sequential import gradients_of_layers, layers_of, run_layers
 from .nll import NetworkNll, NllGradients
 from .output_gradients import OutputGradients, closed_form
@@ -24,7 +25,7 @@ class SharedDraws:
     def __init__(self, nll: NetworkNll) -> None:
         self._nll = nll
         self._network = nll.network
-        self._layers = layers_of(nll.network.net)
+        self._layers = layers_of(nll.network.net, nll.network.select)
 
     def __call__(
         self,
@@ -33,7 +34,7 @@ class SharedDraws:
         noise: Tensor,
         u: Tensor,
         points: tuple[Tensor, ...],
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         weight: float | Tensor,
         row_weight: Tensor | None,
@@ -44,12 +45,14 @@ class SharedDraws:
             u = u.reshape((-1, u.shape[-1]))
             points = tuple(_per_draw(point, draws, n_lead) for point in points)
             if n_lead:
-                x, y = _per_draw(x, draws, n_lead), _per_draw(y, draws, n_lead)
+                x = map_arrays(lambda array: _per_draw(array, draws, n_lead), x)
+                y = _per_draw(y, draws, n_lead)
                 if row_weight is not None:
                     row_weight = _per_draw(row_weight, draws, n_lead)
             else:
                 y = y.expand((len(u), *y.shape))
-        if self._layers and self._network.autocast is None and x.dim() == 2 + n_lead:
+        has_layers = self._layers and self._network.autocast is None
+        if has_layers and isinstance(x, Tensor) and x.dim() == 2 + n_lead:
             gradients = self._of_layers(u, points, x, y, weight, row_weight)
         else:
             gradients = self._by_autograd(u, points, x, y, weight, row_weight, n_lead)
@@ -65,7 +68,7 @@ class SharedDraws:
         self,
         u: Tensor,
         points: tuple[Tensor, ...],
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         weight: float | Tensor,
         row_weight: Tensor | None,

@@ -18,6 +18,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from .._core.global_state import global_state_locked, without_validation
+from .._core.trees import Inputs, named_arrays, row_size, rows_of
 from ..model.network import BayesianNetwork
 
 MAX_GATHERED_SIZE = 2**20
@@ -34,7 +35,8 @@ class Steps:
 
     Attributes
     ----------
-    x, y : Tensor of shape (n, ...)
+    x : Inputs of shape (n, ...)
+    y : Tensor of shape (n, ...)
         Rows that the batches are taken from.
     rows : Tensor of shape (n_steps, [n_chains,] batch_size), or None
         Indices of the rows of each step. None: every step uses all rows.
@@ -53,7 +55,7 @@ class Steps:
         Factor on the nll of each row of x. None: 1.
     """
 
-    x: Tensor
+    x: Inputs
     y: Tensor
     rows: Tensor | None
     n_rows: np.ndarray
@@ -94,17 +96,18 @@ class Steps:
         """Factor on the KL divergence of each step, including the step weight; as `kl_weight`."""
         return (self.kl_weight.T * self.step_weight).T
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int) -> tuple[Any, Tensor]:
         """Return x and y of a step, with a leading dimension of chains if the rows have one."""
         if self.rows is None:
             return self.x, self.y
         n = self._n_gathered(step)
         if self._gathered is None:
             rows = self.rows[step][..., :n]
-            return self.x[rows], self.y[rows]
-        x, y = (tensor[step] for tensor in self._gathered)
+            return rows_of(self.x, rows), self.y[rows]
+        x, y = (rows_of(data, step) for data in self._gathered)
         if n < self.rows.shape[-1]:
-            x, y = (t[:, :n] if self.rows.dim() == 3 else t[:n] for t in (x, y))
+            first = (slice(None), slice(n)) if self.rows.dim() == 3 else slice(n)
+            x, y = rows_of(x, first), y[first]
         return x, y
 
     def weights_of_batch(self, step: int) -> Tensor | None:
@@ -119,12 +122,12 @@ class Steps:
         return max(int(self.n_rows[step]), 1)
 
     @cached_property
-    def _gathered(self) -> tuple[Tensor, Tensor] | None:
+    def _gathered(self) -> tuple[Any, Tensor] | None:
         """The batches of all steps, gathered by one indexing operation if they are small."""
         assert self.rows is not None
-        if self.rows.numel() * self.x[0].numel() > MAX_GATHERED_SIZE:
+        if self.rows.numel() * row_size(self.x) > MAX_GATHERED_SIZE:
             return None
-        return self.x[self.rows], self.y[self.rows]
+        return rows_of(self.x, self.rows), self.y[self.rows]
 
 
 _BY_STEP = ("n_rows", "kl_weight", "step_weight", "lr")
@@ -178,7 +181,7 @@ def non_finite_loss_error(step: int, culprit: str) -> NonFiniteLossError:
 
 
 def find_non_finite(
-    network: BayesianNetwork, draws: Mapping[str, Tensor], x: Tensor, y: Tensor, n_data: int
+    network: BayesianNetwork, draws: Mapping[str, Tensor], x: Inputs, y: Tensor, n_data: int
 ) -> str | None:
     """Return a phrase for what is not finite: the data, the draw of a site, or its log-probability.
 
@@ -187,7 +190,7 @@ def find_non_finite(
     str or None
         None if everything is finite.
     """
-    for name, tensor in (("x", x), ("y", y)):
+    for name, tensor in (*named_arrays("x", x), ("y", y)):
         if not bool(torch.isfinite(tensor).all()):
             row = int(torch.nonzero(~torch.isfinite(tensor))[0, 0])
             return f"row {row} of the batch's `{name}`"

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .._core.global_state import without_validation
+from .._core.trees import Inputs, arrays_of, unflatten
 from ..model.network import BayesianNetwork
 from .base import Steps
 from .compiled_loop import Loop, Step, compile_loop, was_compiled
@@ -163,7 +164,7 @@ class CompiledEngine:
     ) -> tuple[list[Tensor], Tensor]:
         """Compile the loop, check it against the fused engine, and take the steps."""
         step = self._step_function(
-            has_rows=steps.rows is not None, is_weighted=steps.row_weight is not None
+            steps.x, has_rows=steps.rows is not None, is_weighted=steps.row_weight is not None
         )
         loop = compile_loop(step, carry, by_step, data, self.max_steps_per_call, self._model())
         after, parts = loop(carry, by_step, data)
@@ -200,7 +201,7 @@ class CompiledEngine:
                 by_step.append(weights.contiguous())
         return by_step
 
-    def _step_function(self, *, has_rows: bool, is_weighted: bool) -> Step:
+    def _step_function(self, example: Inputs, *, has_rows: bool, is_weighted: bool) -> Step:
         """Return one step as a function of tensors: the state, the inputs of the step, the data."""
         fused = self._fused
         loss, adam, clip_norm = fused.loss, self._adam, fused.clip_norm
@@ -208,6 +209,7 @@ class CompiledEngine:
         lead = int(n_chains > 1)
         n = len(adam.tensors)
         ragged = has_rows and self._ragged
+        n_arrays = len(arrays_of(example))
 
         def step(*tensors: Tensor) -> tuple[Tensor, ...]:
             values, first, second = tensors[:n], tensors[n : 2 * n], tensors[2 * n : 3 * n]
@@ -218,7 +220,8 @@ class CompiledEngine:
                 data = [tensor[rows[0]] for tensor in data]
             elif lead:
                 data = [tensor.expand((n_chains, *tensor.shape)) for tensor in data]
-            x, y, *weights = data
+            x = unflatten(data[:n_arrays], example)
+            y, *weights = data[n_arrays:]
             row_weight = weights[0] if is_weighted else None
             if ragged:
                 row_weight = rows[1] if row_weight is None else rows[1] * row_weight
@@ -310,5 +313,5 @@ def _buffers_kept(networks: Iterable[BayesianNetwork]) -> Iterator[None]:
 
 
 def _data(steps: Steps) -> list[Tensor]:
-    data = [steps.x, steps.y]
+    data = [*arrays_of(steps.x), steps.y]
     return data if steps.row_weight is None else [*data, steps.row_weight]

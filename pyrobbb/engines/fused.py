@@ -15,6 +15,7 @@ from .._core.distributed import Team
 from .._core.global_state import without_validation
 from .._core.random_state import rank_seed
 from .._core.state_dicts import with_prefix
+from .._core.trees import map_arrays, rows_of
 from ..elbo.fused_loss import FusedLoss, LossGradients
 from ..elbo.gradient_estimators import Estimator
 from ..model.flat_guide import FlatGuide
@@ -196,9 +197,13 @@ class FusedEngine:
         x, y = steps.batch(i)
         row_weight = steps.weights_of_batch(i)
         if self._lead and steps.rows is None:
-            x, y = (t.expand((len(self.chains), *t.shape)) for t in (x, y))
+
+            def expand(tensor: Tensor) -> Tensor:
+                return tensor.expand((len(self.chains), *tensor.shape))
+
+            x, y = map_arrays(expand, x), expand(y)
             if row_weight is not None:
-                row_weight = row_weight.expand(x.shape[:2])
+                row_weight = row_weight.expand(y.shape[:2])
         return self.loss(
             self.state[: self.n_guide],
             tuple(self.state[self.n_guide :]),
@@ -218,7 +223,7 @@ class FusedEngine:
             chain_noise = noise[c] if self._lead else noise
             x, y = steps.batch(i)
             if self._lead and steps.rows is not None:
-                x, y = x[c], y[c]
+                x, y = rows_of((x, y), c)
             for draw in chain_noise.reshape((-1, chain_noise.shape[-1])):
                 draws = self.loss.draws(chain.parameters()[: self.n_guide], draw)
                 culprit = find_non_finite(chain.network, draws, x, y, steps.n_data)

@@ -20,6 +20,7 @@ from .._core.distributed import Team
 from .._core.global_state import global_state_locked, without_validation
 from .._core.random_state import RandomState
 from .._core.state_dicts import with_prefix
+from .._core.trees import Inputs
 from ..model.network import BayesianNetwork
 from .base import NonFiniteLossError, Steps, find_non_finite, non_finite_loss_error
 from .optimizer_state import pack_state, unpack_state
@@ -107,7 +108,7 @@ class SVIEngine:
         unpack_state(self._optim.torch_optimizer, with_prefix(state, "optimizer."))
         self._n_steps = int(state["n_steps"])
 
-    def _model(self, x: Tensor, y: Tensor, n_data: int) -> Tensor:
+    def _model(self, x: Inputs, y: Tensor, n_data: int) -> Tensor:
         # The row weights are not an argument of the step, because SVI passes the same arguments to
         # the guide, which does not accept them.
         if self._row_weight is None:
@@ -126,7 +127,7 @@ class SVIEngine:
             warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # `run` raises
             self._svi.step(x, y, steps.n_data)
         n_particles = self._elbo.num_particles
-        nll = -self._model_sites.observed * steps.n_data / len(x) / n_particles
+        nll = -self._model_sites.observed * steps.n_data / len(y) / n_particles
         kl = (self._guide_sites.latent - self._model_sites.latent) / n_particles
         return self._sum_over_processes(torch.stack([nll, kl.to(nll)]), float(steps.step_weight[i]))
 
@@ -139,7 +140,7 @@ class SVIEngine:
         nll, kl, total = self._team.sum([weighted])[0]
         return torch.stack([nll / total, kl]).tolist()
 
-    def _draws(self, x: Tensor, y: Tensor, n_data: int) -> dict[str, Tensor]:
+    def _draws(self, x: Inputs, y: Tensor, n_data: int) -> dict[str, Tensor]:
         with torch.no_grad(), without_validation(), global_state_locked(), poutine.block():
             trace = poutine.trace(self._guide).get_trace(x, y, n_data)
         return {name: site["value"] for name, site in trace.iter_stochastic_nodes()}

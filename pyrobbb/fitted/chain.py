@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..model.network import BayesianNetwork
 from .history import History
@@ -25,7 +25,7 @@ class FittedChain:
         The Pyro guide.
     history : History
         Losses at each step.
-    example : Tensor of shape (1, ...)
+    example : Tensor of shape (1, ...), or nested tuples and dicts of them
         The first row of x, for guides that use the model's arguments; all rows if they interact in
         the network, as in a graph.
     settings : FitSettings
@@ -35,7 +35,7 @@ class FittedChain:
     network: BayesianNetwork
     guide: nn.Module | Callable[..., Any]
     history: History
-    example: Tensor
+    example: Any
     settings: FitSettings = field(default_factory=FitSettings)
 
     def __post_init__(self) -> None:

@@ -8,9 +8,9 @@ from itertools import chain
 
 import numpy as np
 
-from .._core.arrays import ArrayLike
 from .._core.global_state import ordinary_modes
 from .._core.random_state import child_seed
+from .._core.trees import InputsLike, clone
 from ..prediction import (
     ClassificationPrediction,
     RegressionPrediction,
@@ -69,7 +69,7 @@ def draws_of(chains: Sequence[FittedChain], n: int, seed: int) -> Draws:
 @ordinary_modes(grad=False)
 def predict_from(
     chains: Sequence[FittedChain],
-    x: ArrayLike,
+    x: InputsLike,
     n_draws: int,
     seed: int,
     *,
@@ -78,7 +78,7 @@ def predict_from(
 ) -> RegressionPrediction | ClassificationPrediction:
     """Predict y at new rows, or at one of several parts of them; see `Posterior.predict`."""
     # A copy, because results are computed on demand and the caller may have changed x by then.
-    rows = chains[0].network.prepare_inputs(x).clone()
+    rows = clone(chains[0].network.prepare_inputs(x))
     sources = sources_of(chains, n_draws, seed)
     distributions = DrawnDistributions(sources, rows, max_memory=max_memory)
     if is_part and distributions.mixes_rows:

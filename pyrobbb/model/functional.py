@@ -13,6 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._core.trees import Inputs, clone
+from .arguments import call_module
+from .outputs import Selection
+
 OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 OWN_DICTS = ("_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks")
 """Dictionaries of every module in which a copy may hold other items than the module."""
@@ -35,6 +39,8 @@ class FunctionalCall:
         Names of the parameters to replace.
     training : bool, optional
         Mode of the copy; buffers are then not updated. None: that of each module.
+    select : Selection, optional
+        Takes a part of the output. None: all of it.
 
     Attributes
     ----------
@@ -43,8 +49,14 @@ class FunctionalCall:
     """
 
     def __init__(
-        self, net: nn.Module, names: Iterable[str], *, training: bool | None = None
+        self,
+        net: nn.Module,
+        names: Iterable[str],
+        *,
+        training: bool | None = None,
+        select: Selection | None = None,
     ) -> None:
+        self._select = select
         modules = list(net.modules())
         copies: dict[int, Any] = {id(m): object.__new__(type(m)) for m in modules}
         self.module: nn.Module = copies[id(net)]
@@ -62,8 +74,8 @@ class FunctionalCall:
             if id(parameter) in replaced
         ]
 
-    def __call__(self, values: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Call the module on x."""
+    def __call__(self, values: Mapping[str, Tensor], x: Inputs) -> Tensor:
+        """Call the module on x, and return what is selected of its output."""
         originals = [parameters[key] for parameters, key, *_ in self._slots]
         for part in self._parts_with_buffers:
             part.load_buffers()
@@ -71,8 +83,8 @@ class FunctionalCall:
             for parameters, key, name, constrained in self._slots:
                 value = values[name]
                 parameters[key] = value if constrained is None else constrained(value)
-            output: Tensor = self.module(x.clone())
-            return output
+            output: Tensor = call_module(self.module, clone(x))
+            return output if self._select is None else self._select(output)
         finally:
             for (parameters, key, *_), original in zip(self._slots, originals, strict=True):
                 parameters[key] = original

@@ -7,10 +7,11 @@ import weakref
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from .._core.trees import Inputs
 from .network import BayesianNetwork
-from .trunk import Split, find_split, split_at
+from .trunk import Split, find_split, is_varied, split_at
 from .vectorized import VectorizedCall
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ _SPLITS: weakref.WeakKeyDictionary[BayesianNetwork, tuple[nn.Module, Split | Non
 )
 
 
-def split_of(network: BayesianNetwork, x: Tensor) -> Split | None:
+def split_of(network: BayesianNetwork, x: Inputs) -> Split | None:
     """Return the split of a network's module at its trunk for predictions, if it has one.
 
     The trunk is the one named by the network, or is found. The result is remembered.
@@ -28,10 +29,12 @@ def split_of(network: BayesianNetwork, x: Tensor) -> Split | None:
     Parameters
     ----------
     network : BayesianNetwork
-    x : Tensor of shape (n, ...)
+    x : Inputs of shape (n, ...)
     """
     known = _SPLITS.get(network)
     if known is None or known[0] is not network.net:
+        if network.trunk is None and not is_varied(x):
+            return None
         drawn = [name for name, _ in network.bayesian_parameters()]
         split = _split(network, drawn, x)
         known = _SPLITS[network] = network.net, split
@@ -40,7 +43,7 @@ def split_of(network: BayesianNetwork, x: Tensor) -> Split | None:
     return known[1]
 
 
-def frozen_split_of(network: BayesianNetwork, x: Tensor) -> Split:
+def frozen_split_of(network: BayesianNetwork, x: Inputs) -> Split:
     """Return the split of a network's module at a trunk without parameters to fit.
 
     Raises
@@ -69,7 +72,7 @@ def head_network(network: BayesianNetwork, split: Split) -> BayesianNetwork:
     head._modules = dict(network._modules)
     head.net, head.trunk = split.head, None
     head._decisions = {}
-    head._vectorized = VectorizedCall()
+    head._vectorized = VectorizedCall(head.select)
     return head
 
 
@@ -92,8 +95,8 @@ def whole_network(head: BayesianNetwork, network: BayesianNetwork) -> BayesianNe
     return network
 
 
-def _split(network: BayesianNetwork, learnt: list[str], x: Tensor) -> Split | None:
+def _split(network: BayesianNetwork, learnt: list[str], x: Inputs) -> Split | None:
     if network.trunk is not None:
-        return split_at(network.net, network.trunk, learnt, x)
+        return split_at(network.net, network.trunk, learnt, x, network.select)
     with torch.no_grad():
-        return find_split(network.net, learnt, x)
+        return find_split(network.net, learnt, x, network.select)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from .._core.arrays import ArrayLike
+from .._core.trees import Inputs, InputsLike, device_of, rows_of
 from ..likelihoods import Gaussian, Likelihood, as_observed, check_shape, log_density
 from ..priors import ByName, Prior, ScaleMixture, fan_in, scale_family
 from .callables import check_callable
@@ -28,6 +29,7 @@ from .observation import (
     one_per_row,
     weighted,
 )
+from .outputs import OutputOf, Selection
 from .scales import LearnedScale, drawn_prior, learned_scales
 from .sites import LatentSite, param_site, start_of, traced_latents
 from .supported import (
@@ -58,7 +60,8 @@ class BayesianNetwork(nn.Module):
     Parameters
     ----------
     net : nn.Module
-        Any module that maps x, shape (n, ...), to an output of shape (n, ...).
+        Any module that maps x, shape (n, ...), to an output of shape (n, ...). If x is a tuple or a
+        mapping of tensors, these are its positional arguments or keywords; see docs/inputs.md.
     prior : callable
         ``(name, parameter) -> distribution or None``; see `pyrobbb.priors`. A scale that is learnt
         is a latent site before that of its parameter, such as ``"0.weight_scale"``. By default
@@ -66,6 +69,10 @@ class BayesianNetwork(nn.Module):
     likelihood : callable
         ``output -> distribution``; see `pyrobbb.likelihoods`. By default `Gaussian` with learnt
         noise.
+    output : str or callable, optional
+        What the likelihood is applied to, if the module returns several tensors: a key of a
+        mapping, or an attribute of a dataclass, such as ``"logits"``; or a function of what the
+        module returns. It is not stored with a posterior. None: what it returns is a tensor.
     trunk : str or nn.Module, optional
         The submodule whose output is all that the rest of `net` is computed from, or its name. Its
         parameters must have no prior. Predictions run it once for all draws. None: it is found.
@@ -96,6 +103,7 @@ class BayesianNetwork(nn.Module):
         prior: Prior | None = None,
         likelihood: Likelihood | None = None,
         *,
+        output: OutputOf | None = None,
         trunk: str | nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -115,11 +123,12 @@ class BayesianNetwork(nn.Module):
         self.bayesian_parameters()
         self.trunk = trunk_name(net, trunk)
         self.autocast: torch.dtype | None = None
-        self._vectorized = VectorizedCall()
+        self.select = None if output is None else Selection(output)
+        self._vectorized = VectorizedCall(self.select)
 
     def forward(
         self,
-        x: Tensor,
+        x: Inputs,
         y: Tensor | None = None,
         n_data: int | None = None,
         row_weight: Tensor | None = None,
@@ -128,7 +137,7 @@ class BayesianNetwork(nn.Module):
 
         Parameters
         ----------
-        x : Tensor of shape (n, ...)
+        x : Tensor of shape (n, ...), or nested tuples and dicts of them
         y : Tensor of shape (n, ...), optional
             Observations, or None to draw them.
         n_data : int, optional
@@ -212,7 +221,7 @@ class BayesianNetwork(nn.Module):
     def output(
         self,
         draws: Mapping[str, Tensor],
-        x: Tensor,
+        x: Inputs,
         points: Mapping[str, Tensor] | None = None,
         *,
         x_per_draw: bool = False,
@@ -223,7 +232,7 @@ class BayesianNetwork(nn.Module):
         Parameters
         ----------
         draws : mapping of str to Tensor of shape (n_draws, *parameter)
-        x : Tensor of shape (n, ...), or (n_draws, n, ...) with `x_per_draw`
+        x : Inputs of shape (n, ...), or (n_draws, n, ...) with `x_per_draw`
         points : mapping of str to Tensor of shape (n_draws, *parameter), optional
             Values that replace those of point parameters.
         x_per_draw : bool
@@ -241,13 +250,13 @@ class BayesianNetwork(nn.Module):
         )
 
     @contextmanager
-    def autocasting(self, x: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
+    def autocasting(self, x: Inputs) -> Iterator[Callable[[Tensor], Tensor]]:
         """Enable `autocast` within the block; yield a function that restores the output's dtype."""
         if self.autocast is None:
             yield lambda output: output
             return
         dtype = self.bayesian_parameters()[0][1].dtype
-        with torch.autocast(x.device.type, self.autocast):
+        with torch.autocast(device_of(x).type, self.autocast):
             yield lambda output: output.to(dtype)
 
     def distribution(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
@@ -299,13 +308,13 @@ class BayesianNetwork(nn.Module):
         others = self.hyperparameters_of(draws)
         return {name: value for name, value in others.items() if name not in scales}
 
-    def log_prior(self, draws: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    def log_prior(self, draws: Mapping[str, Tensor], x: Inputs) -> Tensor:
         """Compute the log prior density of draws of all latent sites, in nats.
 
         Parameters
         ----------
         draws : mapping of str to Tensor of shape (n_draws, *site)
-        x : Tensor of shape (n, ...)
+        x : Inputs of shape (n, ...)
             Any input. Used only if the likelihood draws sites that it does not list in `latents`.
 
         Returns
@@ -321,14 +330,11 @@ class BayesianNetwork(nn.Module):
             parts += latent_log_densities(self.likelihood, self.output(draws, x), unlisted)
         return torch.stack(parts).sum(0)
 
-    def latent_sites(self, x: ArrayLike | None = None) -> list[LatentSite]:
+    def latent_sites(self, x: InputsLike | None = None) -> list[LatentSite]:
         """Return the latent sites in the order in which the model draws them.
 
-        Parameters
-        ----------
-        x : Tensor of shape (n, ...), optional
-            Any input. Needed only if the likelihood is a custom callable that draws latent sites
-            and does not list them in `latents`.
+        Any input x is needed only if the likelihood is a custom callable that draws latent sites
+        and does not list them in `latents`.
         """
         scales, sites = self.learned_scales(), []
         for name, parameter in self.bayesian_parameters():
@@ -345,31 +351,25 @@ class BayesianNetwork(nn.Module):
             sites.append(LatentSite(name, start_of(prior).to(like), prior.support, 1))
         return sites
 
-    def traits(self, x: Tensor) -> Traits:
+    def traits(self, x: Inputs) -> Traits:
         """Return what running the module on some of the rows of x shows; see `Traits`."""
-        return traits_of(self.net, x)
+        return traits_of(self.net, x, self.select)
 
-    def example_of(self, x: Tensor) -> Tensor:
+    def example_of(self, x: Inputs) -> Any:
         """Return the first row of x, or all rows if they depend on each other in the module."""
-        return x if self.traits(x).mixes_rows else x[:1]
+        return x if self.traits(x).mixes_rows else rows_of(x, slice(1))
 
-    def check_trial(self, x: Tensor) -> None:
-        """Raise a ValueError unless the module's output follows draws of its parameters.
-
-        Parameters
-        ----------
-        x : Tensor of shape (n, ...)
-            As returned by `prepare_inputs`.
-        """
+    def check_trial(self, x: Inputs) -> None:
+        """Raise a ValueError unless the module's output at x follows draws of its parameters."""
         learnt = self.bayesian_parameters() + self.point_parameters()
         check_priors_are_fixed(self.prior, self.bayesian_parameters())
-        check_trial(self.net, [name for name, _ in learnt], x)
+        check_trial(self.net, [name for name, _ in learnt], x, self.select)
 
-    def prepare_inputs(self, x: ArrayLike) -> Tensor:
+    def prepare_inputs(self, x: InputsLike) -> Any:
         """Check inputs against the network and convert them to its device and dtype."""
         return self._prepare_inputs(x)[0]
 
-    def prepare(self, x: ArrayLike, y: ArrayLike) -> tuple[Tensor, Tensor]:
+    def prepare(self, x: InputsLike, y: ArrayLike) -> tuple[Any, Tensor]:
         """Check data against the network and convert them to its device and dtype.
 
         Every error that can be detected before the first step is raised here: no rows, NaN,
@@ -378,7 +378,7 @@ class BayesianNetwork(nn.Module):
 
         Parameters
         ----------
-        x, y : array-like of shape (n, ...)
+        x, y : array-like of shape (n, ...); x also nested tuples and mappings of them
 
         Returns
         -------
@@ -388,11 +388,11 @@ class BayesianNetwork(nn.Module):
         x, output = self._prepare_inputs(x)
         return x, prepare_targets(self.net, self.likelihood, x, output, y)
 
-    def targets_like(self, x: ArrayLike) -> Tensor:
+    def targets_like(self, x: InputsLike) -> Tensor:
         """Return zeros of the shape and dtype that y has for x; see `prepare`."""
         _, output = self._prepare_inputs(x)
         distribution = initial_distribution(self.likelihood, output)
         return as_observed(distribution, output.new_zeros(distribution.shape()), output.dtype)
 
-    def _prepare_inputs(self, x: ArrayLike) -> tuple[Tensor, Tensor]:
-        return prepare_inputs(self.net, self.bayesian_parameters()[0][1], x)
+    def _prepare_inputs(self, x: InputsLike) -> tuple[Any, Tensor]:
+        return prepare_inputs(self.net, self.bayesian_parameters()[0][1], x, self.select)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .outputs import Selection
+
 aten = torch.ops.aten
 
 BACKWARD: dict[type[nn.Module], Callable[[Any, Tensor, Tensor, Tensor], Tensor]] = {
@@ -49,13 +51,14 @@ IN_PLACE: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
 Layers = list[tuple[str, nn.Module]]
 
 
-def layers_of(net: nn.Module) -> Layers | None:
+def layers_of(net: nn.Module, select: Selection | None = None) -> Layers | None:
     """Return the named layers of an `nn.Sequential` of linear and elementwise layers.
 
     Return None for other modules, and also if a layer has hooks, which must be called for one draw
-    at a time, or modifies its input in place, or if two layers share a parameter.
+    at a time, or modifies its input in place, or if two layers share a parameter, or if something
+    is selected of the output.
     """
-    if type(net) is not nn.Sequential or _has_hooks(net):
+    if type(net) is not nn.Sequential or _has_hooks(net) or select is not None:
         return None
     layers = list(net._modules.items())  # a layer that is used twice has two names here
     for _, layer in layers:

@@ -19,7 +19,20 @@ from .._core.messages import first_line
 from .._core.private_generators import ThreadLocalMode
 from .._core.random_state import RandomState, seeded
 from .._core.state_dicts import equal_tensors
+from .._core.trees import (
+    Inputs,
+    arrays_of,
+    clone,
+    describe_rows,
+    device_of,
+    map_arrays,
+    n_rows,
+    row_size,
+    rows_of,
+)
+from .arguments import call_module, forward_arguments
 from .functional import FunctionalCall
+from .outputs import OutputError, Selection, remedy_for
 from .sequential import layers_of
 from .supported import without_graphs
 
@@ -58,13 +71,15 @@ class Traits:
     draws_numbers: bool = False
 
 
-def trial_output(net: nn.Module, x: Tensor) -> Tensor:
+def trial_output(net: nn.Module, x: Inputs, select: Selection | None = None) -> Tensor:
     """Run a module on two rows in evaluation mode, or on all rows if it needs them.
 
     Parameters
     ----------
     net : nn.Module
-    x : Tensor of shape (n, ...)
+    x : Inputs of shape (n, ...)
+    select : Selection, optional
+        Takes a part of the output.
 
     Returns
     -------
@@ -75,16 +90,18 @@ def trial_output(net: nn.Module, x: Tensor) -> Tensor:
     ValueError
         If the module fails, or does not return a row for each row of x.
     """
-    return _run(net, x)[0]
+    return _run(net, x, select=select)[0]
 
 
-def traits_of(net: nn.Module, x: Tensor) -> Traits:
+def traits_of(net: nn.Module, x: Inputs, select: Selection | None = None) -> Traits:
     """Run a module on different numbers of rows, and compare its outputs.
 
     Parameters
     ----------
     net : nn.Module
-    x : Tensor of shape (n, ...)
+    x : Inputs of shape (n, ...)
+    select : Selection, optional
+        Takes a part of the output.
     """
     if layers_of(net) is not None:
         return Traits()
@@ -94,28 +111,30 @@ def traits_of(net: nn.Module, x: Tensor) -> Traits:
             for name, parameter in net.named_parameters()
             if parameter.is_floating_point()
         }
-    output, draws_numbers = _run(net, x, values)
-    if len(x) == 1:
+    output, draws_numbers = _run(net, x, values, select)
+    if n_rows(x) == 1:
         return Traits(draws_numbers=draws_numbers)
     if len(output) > N_ROWS:
         return Traits(True, True, draws_numbers)
     if draws_numbers:
         return Traits(draws_numbers=True)
-    pair = torch.stack([x[0], x[_different_row(x)]])
-    call = FunctionalCall(net, values, training=False)
+    pair = rows_of(x, [0, _different_row(x)])
+    call = FunctionalCall(net, values, training=False, select=select)
     try:
         with ordinary_modes(grad=False), seeded(0):
             together = call(values, pair)
             # To statistics of the rows, such as those of an observer.
             has_changed_buffers = call.has_changed_buffers
         with ordinary_modes(grad=False), seeded(0):
-            alone = call(values, x[:1])
+            alone = call(values, rows_of(x, slice(1)))
     except Exception:  # batch norm without running statistics fails for one row
         return Traits(mixes_rows=True)
     return Traits(mixes_rows=has_changed_buffers or not is_close(together[:1], alone))
 
 
-def check_trial(net: nn.Module, names: Iterable[str], x: Tensor) -> None:
+def check_trial(
+    net: nn.Module, names: Iterable[str], x: Inputs, select: Selection | None = None
+) -> None:
     """Raise unless a module computes its output from the values of its parameters alone.
 
     Parameters
@@ -123,7 +142,9 @@ def check_trial(net: nn.Module, names: Iterable[str], x: Tensor) -> None:
     net : nn.Module
     names : iterable of str
         Names of the parameters whose values are drawn or learnt.
-    x : Tensor of shape (n, ...)
+    x : Inputs of shape (n, ...)
+    select : Selection, optional
+        Takes a part of the output.
 
     Raises
     ------
@@ -133,10 +154,10 @@ def check_trial(net: nn.Module, names: Iterable[str], x: Tensor) -> None:
     """
     if layers_of(net) is not None:
         return
-    rows = x[: len(_run(net, x)[0])]
+    rows = rows_of(x, slice(len(_run(net, x, select=select)[0])))
     parameters = dict(net.named_parameters())
     leaves = {name: parameters[name].detach().clone().requires_grad_() for name in names}
-    call = FunctionalCall(net, leaves, training=False)
+    call = FunctionalCall(net, leaves, training=False, select=select)
     with torch.enable_grad(), isolated_from_pyro(), poutine.trace() as tracer, seeded(0):
         output = call(leaves, rows)
     sites = [
@@ -169,7 +190,7 @@ def check_trial(net: nn.Module, names: Iterable[str], x: Tensor) -> None:
         )
 
 
-def check_rows(net: nn.Module, x: Tensor) -> None:
+def check_rows(net: nn.Module, x: Inputs) -> None:
     """Raise a ValueError that names the first row for which a module fails, such as by its index.
 
     An index that an embedding does not have is found here on the CPU: a GPU would only stop.
@@ -177,35 +198,35 @@ def check_rows(net: nn.Module, x: Tensor) -> None:
     Parameters
     ----------
     net : nn.Module
-    x : Tensor of shape (n, ...)
+    x : Inputs of shape (n, ...)
     """
-    if x.device.type != "cpu":
-        net, x = copy.deepcopy(net, without_graphs(net)).cpu(), x.cpu()
-    size = max(1, N_VALUES // max(1, x[0].numel()))
-    for start in range(0, len(x), size):
-        if _failure(net, x[start : start + size]) is None:
+    if device_of(x).type != "cpu":
+        net, x = copy.deepcopy(net, without_graphs(net)).cpu(), map_arrays(Tensor.cpu, x)
+    size, n = max(1, N_VALUES // max(1, row_size(x))), n_rows(x)
+    for start in range(0, n, size):
+        if _failure(net, x, start, start + size) is None:
             continue
-        row, end = start, min(start + size, len(x))
+        row, end = start, min(start + size, n)
         while end - row > 1:
             middle = (row + end) // 2
-            row, end = (row, middle) if _failure(net, x[row:middle]) else (middle, end)
-        if error := _failure(net, x[row:end]):
+            row, end = (row, middle) if _failure(net, x, row, middle) else (middle, end)
+        if error := _failure(net, x, row, end):
             raise ValueError(
                 f"`x` has a row that the network cannot take, row {row}: {first_line(error)}. An "
                 "index must be at least 0 and below the `num_embeddings` of its layer."
             ) from error
 
 
-def _failure(net: nn.Module, rows: Tensor) -> Exception | None:
+def _failure(net: nn.Module, x: Inputs, start: int, end: int) -> Exception | None:
     try:
-        _call(net, rows)
+        _call(net, rows_of(x, slice(start, end)))
     except Exception as error:
         return error
     return None
 
 
 def _check_unused(
-    call: FunctionalCall, values: Mapping[str, Tensor], names: list[str], rows: Tensor
+    call: FunctionalCall, values: Mapping[str, Tensor], names: list[str], rows: Inputs
 ) -> None:
     """Raise if the output depends on parameters that receive no gradient; log the unused ones."""
     with torch.no_grad():
@@ -227,70 +248,79 @@ def _check_unused(
     )
 
 
-def _counters(net: nn.Module, rows: Tensor) -> list[str]:
+def _counters(net: nn.Module, rows: Inputs) -> list[str]:
     """Return the names of numbers that `forward` changes in training mode."""
-    call = FunctionalCall(net, (), training=True)
+    copied_net = FunctionalCall(net, (), training=True).module
     # Batch norm in training mode fails for one row.
     with seeded(0), torch.no_grad(), contextlib.suppress(Exception):
-        call.module(rows.clone())  # not `call`, which would restore the attributes
+        call_module(copied_net, clone(rows))  # a FunctionalCall would restore the attributes
     return [
         f"{name}.{key}" if name else key
-        for (name, module), copied in zip(net.named_modules(), call.module.modules(), strict=True)
+        for (name, module), copied in zip(net.named_modules(), copied_net.modules(), strict=True)
         for key, value in vars(module).items()
         if key != "training" and isinstance(value, int | float) and vars(copied)[key] != value
     ]
 
 
 def _run(
-    net: nn.Module, x: Tensor, values: Mapping[str, Tensor] = NO_VALUES
+    net: nn.Module,
+    x: Inputs,
+    values: Mapping[str, Tensor] = NO_VALUES,
+    select: Selection | None = None,
 ) -> tuple[Tensor, bool]:
     """Return the output for two rows, or for all, and whether random numbers were drawn."""
     recorder = _RandomnessRecorder()
-    rows = x[:N_ROWS]
+    rows: Inputs = rows_of(x, slice(N_ROWS))
     try:
         with recorder:
-            output = _call(net, rows, values)
+            output = _call(net, rows, values, select)
+    except OutputError:
+        raise
     except Exception as error:
         try:
             rows = x
             with recorder:
-                output = _call(net, rows, values)
+                output = _call(net, rows, values, select)
         except Exception:
-            raise _misfit(x, error) from error
-    if not isinstance(output, Tensor) or output.dim() == 0 or len(output) != len(rows):
+            raise _misfit(net, x, error) from error
+    if not isinstance(output, Tensor) or output.dim() == 0 or len(output) != n_rows(rows):
         got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output)
         raise ValueError(
-            f"`net` must return a tensor with one row for each row of x: for {len(rows)} rows it "
-            f"returned {got}."
+            f"`net` must return a tensor with one row for each row of x: for {n_rows(rows)} rows "
+            f"it returned {got}.{remedy_for(output)}"
         )
     return output, recorder.found
 
 
-def _call(net: nn.Module, rows: Tensor, values: Mapping[str, Tensor] = NO_VALUES) -> Tensor:
-    if not values and layers_of(net) is not None:  # needs neither a copy nor a generator
+def _call(
+    net: nn.Module,
+    rows: Inputs,
+    values: Mapping[str, Tensor] = NO_VALUES,
+    select: Selection | None = None,
+) -> Tensor:
+    if not values and layers_of(net, select) is not None:  # needs neither a copy nor a generator
         with ordinary_modes(grad=False):
-            output: Tensor = net(rows)
+            output: Tensor = call_module(net, rows)
             return output
     with ordinary_modes(grad=False), seeded(0):
-        return FunctionalCall(net, values, training=False)(values, rows)
+        return FunctionalCall(net, values, training=False, select=select)(values, rows)
 
 
-def _misfit(x: Tensor, error: Exception) -> ValueError:
-    if x.dim() == 1:
+def _misfit(net: nn.Module, x: Inputs, error: Exception) -> ValueError:
+    if isinstance(x, Tensor) and x.dim() == 1:
         fix = "Pass x.reshape(-1, 1) if each row is one number"
     else:
-        fix = f"Its error for {min(len(x), N_ROWS)} rows: {first_line(error)}"
-    return ValueError(
-        f"`x` with rows of shape {tuple(x.shape[1:])} and dtype {x.dtype} does not fit the "
-        f"network. {fix}."
-    )
+        fix = f"Its error for {min(n_rows(x), N_ROWS)} rows: {first_line(error)}"
+    if isinstance(error, TypeError) and not isinstance(x, Tensor):
+        fix += f". Its forward takes {forward_arguments(net)}"
+    return ValueError(f"`x` with {describe_rows(x)} does not fit the network. {fix}.")
 
 
-def _different_row(x: Tensor) -> int:
-    """Return the index of a row that differs from the first, or 1."""
-    head = x[:1000].reshape((min(len(x), 1000), -1))
-    differs = (head != head[:1]).any(1)
-    return int(differs.long().argmax()) if bool(differs.any()) else 1
+def _different_row(x: Inputs) -> int:
+    """Return the index of a row that differs from the first, in the most arrays, or 1."""
+    heads = [leaf[:1000].reshape((min(len(leaf), 1000), -1)) for leaf in arrays_of(x)]
+    differs = torch.stack([(head != head[:1]).any(1) for head in heads]).sum(0)
+    return int(differs.argmax()) if bool(differs.any()) else 1
 
 
 def is_close(one: Tensor, other: Tensor) -> bool:

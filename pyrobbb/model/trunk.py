@@ -14,11 +14,14 @@ from torch import Tensor, nn
 from .._core.global_state import ordinary_modes
 from .._core.messages import first_line, shown
 from .._core.random_state import seeded
+from .._core.trees import Inputs, arrays_of, clone, map_arrays, n_rows, rows_of, split
+from .arguments import arguments_of
 from .functional import FunctionalCall
+from .outputs import Selection
 from .supported import without_graphs
 
 N_ROWS = 4
-"""Rows on which trunk and head are compared with the module."""
+"""Rows on which trunk and head are compared with the module, unless they are equal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +38,7 @@ class Split:
     head : nn.Module
         A copy of `net` that takes the features: identities replace the parts of the trunk. It
         shares all tensors with `net`, and its parameters have the same names.
-    example : Tensor of shape (1, ...), optional
+    example : Inputs of shape (1, ...), optional
         A row of x that the head is called with in place of each row, if `net` works on x before the
         trunk; its last part returns the features. None: the head is called with the features.
     """
@@ -44,11 +47,11 @@ class Split:
     parts: tuple[str, ...]
     n_calls: int
     head: nn.Module
-    example: Tensor | None = None
+    example: Inputs | None = None
 
     @classmethod
     def of(
-        cls, net: nn.Module, parts: tuple[str, ...], n_calls: int, example: Tensor | None = None
+        cls, net: nn.Module, parts: tuple[str, ...], n_calls: int, example: Inputs | None = None
     ) -> Split:
         """Return a module split at the last of some submodules, not yet verified."""
         memo: dict[int, Any] = without_graphs(net)
@@ -60,7 +63,8 @@ class Split:
             memo[id(net.get_submodule(parts[-1]))] = features
         head = copy.deepcopy(net, memo)
         if example is not None:
-            head.register_forward_pre_hook(partial(_enter, features, example))
+            enter = partial(_enter, features, example)
+            head.register_forward_pre_hook(enter, with_kwargs=True)
         return cls(net, parts, n_calls, head, example)
 
     def like(self, net: nn.Module) -> Split:
@@ -78,12 +82,12 @@ class Split:
         pairs = zip(mine, others, strict=True)
         return all(a.data_ptr() == b.data_ptr() or torch.equal(a, b) for a, b in pairs)
 
-    def features(self, x: Tensor, *, rows_at_once: int | None = None) -> Tensor:
+    def features(self, x: Inputs, *, rows_at_once: int | None = None) -> Tensor:
         """Run the trunk in evaluation mode.
 
         Parameters
         ----------
-        x : Tensor of shape (n, ...)
+        x : Inputs of shape (n, ...)
         rows_at_once : int, optional
             None: all.
 
@@ -102,7 +106,7 @@ class Split:
         call.module.get_submodule(self.parts[-1])._forward_hooks[-1] = stop
         features = []
         with ordinary_modes(grad=False):
-            for rows in x.split(rows_at_once or len(x)):
+            for rows in split(x, rows_at_once or n_rows(x)):
                 n_left = self.n_calls
                 try:
                     call({}, rows)
@@ -120,10 +124,15 @@ class _Features(nn.Module):
         return self.value
 
 
-def _enter(features: _Features, example: Tensor, head: nn.Module, args: Any) -> Any:
+def _enter(
+    features: _Features, example: Inputs, head: nn.Module, args: Any, kwargs: Any
+) -> tuple[Any, Any]:
     """Pass the input of a head to the end of its trunk, and call it with rows of x."""
     features.value = args[0]
-    return (example.expand((len(args[0]), *example.shape[1:])),)
+    n = len(args[0])
+    return arguments_of(
+        head, map_arrays(lambda array: array.expand((n, *array.shape[1:])), example)
+    )
 
 
 class _ReachedEnd(Exception):  # noqa: N818  # it is a signal
@@ -134,7 +143,13 @@ class _ReachedEnd(Exception):  # noqa: N818  # it is a signal
         self.output = output
 
 
-def split_at(net: nn.Module, trunk: str, learnt: Collection[str], x: Tensor) -> Split:
+def split_at(
+    net: nn.Module,
+    trunk: str,
+    learnt: Collection[str],
+    x: Inputs,
+    select: Selection | None = None,
+) -> Split:
     """Split a module at the output of a submodule.
 
     Parameters
@@ -144,7 +159,9 @@ def split_at(net: nn.Module, trunk: str, learnt: Collection[str], x: Tensor) -> 
         Name of the submodule.
     learnt : collection of str
         Names of the parameters whose values are drawn or learnt.
-    x : Tensor of shape (n, ...)
+    x : Inputs of shape (n, ...)
+    select : Selection, optional
+        Takes a part of the output.
 
     Raises
     ------
@@ -160,15 +177,17 @@ def split_at(net: nn.Module, trunk: str, learnt: Collection[str], x: Tensor) -> 
                 f"`trunk` {trunk!r} must have no parameters that are drawn or learnt, got {name!r}:"
                 " freeze it (requires_grad_(False)), or give it no prior."
             )
-    split, reason = _verified(net, (trunk,), 1, learnt, x)
-    if split is None:
+    found, reason = _verified(net, (trunk,), 1, learnt, x, select)
+    if found is None:
         raise ValueError(
             f"`trunk` {trunk!r} must be all that the network does with x before its head: {reason}."
         )
-    return split
+    return found
 
 
-def find_split(net: nn.Module, learnt: Collection[str], x: Tensor) -> Split | None:
+def find_split(
+    net: nn.Module, learnt: Collection[str], x: Inputs, select: Selection | None = None
+) -> Split | None:
     """Split a module before its first submodule with parameters that are drawn or learnt.
 
     Return None if nothing with parameters is called before it, or if the rest of the module cannot
@@ -189,7 +208,7 @@ def find_split(net: nn.Module, learnt: Collection[str], x: Tensor) -> Split | No
             parts.append(name)
     if not any(any(True for _ in net.get_submodule(part).parameters()) for part in parts):
         return None
-    return _verified(net, tuple(parts), calls[:n_before].count(parts[-1]), learnt, x)[0]
+    return _verified(net, tuple(parts), calls[:n_before].count(parts[-1]), learnt, x, select)[0]
 
 
 def trunk_name(net: nn.Module, trunk: str | nn.Module | None) -> str | None:
@@ -213,32 +232,65 @@ def trunk_name(net: nn.Module, trunk: str | nn.Module | None) -> str | None:
     return found[0]
 
 
-def _calls(net: nn.Module, x: Tensor) -> list[str]:
+def _calls(net: nn.Module, x: Inputs) -> list[str]:
     """Return the names of the submodules in the order in which they are called."""
     call = FunctionalCall(net, (), training=False)
     calls: list[str] = []
     for name, module in call.module.named_modules():
         module._forward_pre_hooks[-1] = lambda *_, name=name: calls.append(name)
     with ordinary_modes(grad=False), seeded(0):
-        call({}, x[:N_ROWS])
+        call({}, rows_of(x, slice(N_ROWS)))
     return calls
 
 
 def _verified(
-    net: nn.Module, parts: tuple[str, ...], n_calls: int, learnt: Collection[str], x: Tensor
+    net: nn.Module,
+    parts: tuple[str, ...],
+    n_calls: int,
+    learnt: Collection[str],
+    x: Inputs,
+    select: Selection | None,
 ) -> tuple[Split | None, str]:
     """Return the split if trunk and head compute what the module does; otherwise why not."""
     reason = ""
-    for example in (None, x[:1].clone()):
-        split = Split.of(net, parts, n_calls, example)
-        reason = _difference(split, learnt, x[:N_ROWS])
+    rows = _varied_rows(x)
+    for example in (None, clone(rows_of(x, slice(1)))):
+        candidate = Split.of(net, parts, n_calls, example)
+        reason = _difference(candidate, learnt, rows, select)
         if not reason:
-            return split, ""
+            return candidate, ""
     return None, reason
 
 
-def _difference(split: Split, learnt: Collection[str], rows: Tensor) -> str:
+def _varied_rows(x: Inputs) -> Inputs:
+    """Return the first rows of x, and more if these are equal in one of the arrays.
+
+    If the head uses a mask, its output tells so only if the masks of the rows differ.
+    """
+    index = list(range(min(N_ROWS, n_rows(x))))
+    for array in arrays_of(x):
+        differs = _differs_from_first(array)
+        if not bool(differs[index].any()) and bool(differs.any()):
+            index.append(int(differs.nonzero()[0, 0]))
+    rows: Inputs = rows_of(x, index)
+    return rows
+
+
+def is_varied(x: Inputs) -> bool:
+    """Return whether each of several arrays has different rows, which show if a head uses them."""
+    arrays = arrays_of(x)
+    return len(arrays) == 1 or all(bool(_differs_from_first(array).any()) for array in arrays)
+
+
+def _differs_from_first(array: Tensor) -> Tensor:
+    return (array != array[:1]).reshape((len(array), -1)).any(1)
+
+
+def _difference(
+    split: Split, learnt: Collection[str], rows: Inputs, select: Selection | None
+) -> str:
     """Return why trunk and head do not compute what the module does; empty if they do."""
+    mode: dict[str, Any] = {"training": False, "select": select}
     with ordinary_modes(grad=False), seeded(0):
         # A last layer that is 0 at first would hide what precedes it.
         values: Mapping[str, Tensor] = {
@@ -248,10 +300,10 @@ def _difference(split: Split, learnt: Collection[str], rows: Tensor) -> str:
         }
         try:
             features = split.features(rows)
-            if not isinstance(features, Tensor) or len(features) != len(rows):
+            if not isinstance(features, Tensor) or len(features) != n_rows(rows):
                 return "its output is not a tensor with a row for each row of x"
-            output = FunctionalCall(split.head, values, training=False)(values, features)
-            expected = FunctionalCall(split.net, values, training=False)(values, rows)
+            output = FunctionalCall(split.head, values, **mode)(values, features)
+            expected = FunctionalCall(split.net, values, **mode)(values, rows)
         except Exception as error:
             return f"the rest fails on its output ({first_line(error)})"
     is_same = output.shape == expected.shape and torch.equal(output, expected)

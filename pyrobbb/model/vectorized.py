@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from .._core.global_state import without_vmap_warnings
+from .._core.trees import Inputs, n_rows, rows_of, split
 from .functional import FunctionalCall
 from .jit import as_constants
+from .outputs import Selection
 from .sequential import layers_of, run_layers
 
 logger = logging.getLogger(__name__)
@@ -23,16 +25,22 @@ class VectorizedCall:
     Draws are mapped by `torch.vmap`, or by matrix products for the layers that
     `pyrobbb.model.sequential` covers. Where vmap fails, they run one at a time; the failure is
     remembered for each mode (training or evaluation) of the module.
+
+    Parameters
+    ----------
+    select : Selection, optional
+        Takes a part of the output. None: all of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, select: Selection | None = None) -> None:
+        self._select = select
         self._modes_without_vmap: set[bool] = set()
 
     def over_draws(
         self,
         net: nn.Module,
         values: Mapping[str, Tensor],
-        x: Tensor,
+        x: Inputs,
         *,
         x_per_draw: bool = False,
         rows_at_once: int | None = None,
@@ -43,7 +51,7 @@ class VectorizedCall:
         ----------
         net : nn.Module
         values : mapping of str to Tensor of shape (n_draws, *parameter)
-        x : Tensor of shape (n, ...), or (n_draws, n, ...) with `x_per_draw`
+        x : Inputs of shape (n, ...), or (n_draws, n, ...) with `x_per_draw`
         x_per_draw, rows_at_once
             As for `BayesianNetwork.output`.
 
@@ -51,23 +59,23 @@ class VectorizedCall:
         -------
         Tensor of shape (n_draws, n, ...)
         """
-        layers = layers_of(net)
-        if layers is not None and x.dim() == 2 + x_per_draw:
+        layers = layers_of(net, self._select)
+        if layers is not None and isinstance(x, Tensor) and x.dim() == 2 + x_per_draw:
             tiles = x.split(rows_at_once or x.shape[-2], -2)
             return torch.cat([run_layers(layers, values, tile) for tile in tiles], -2)
-        call = FunctionalCall(net, values)
+        call = FunctionalCall(net, values, select=self._select)
         if x_per_draw:
             return self._map(net, call, (values, x))
         # The loop over tiles is inside the mapped call, as entering vmap takes as long as a tile.
-        tiles = x.split(rows_at_once or len(x))
-        return self._map(net, lambda draw: join([call(draw, tile) for tile in tiles]), (values,))
+        parts = split(x, rows_at_once or n_rows(x))
+        return self._map(net, lambda draw: join([call(draw, part) for part in parts]), (values,))
 
     def over_batch(
         self,
         net: nn.Module,
         weights: Mapping[str, Tensor],
         points: Mapping[str, Tensor],
-        x: Tensor,
+        x: Inputs,
     ) -> tuple[Tensor, int]:
         """Run the module under weights that Pyro has drawn with batch dimensions.
 
@@ -78,7 +86,7 @@ class VectorizedCall:
             The batch shapes are broadcast.
         points : mapping of str to Tensor
             Values of further parameters, without batch dimensions.
-        x : Tensor of shape (n, ...)
+        x : Inputs of shape (n, ...)
 
         Returns
         -------
@@ -99,7 +107,7 @@ class VectorizedCall:
             for name, value in weights.items()
         }
 
-        functional = FunctionalCall(net, [*points, *weights])
+        functional = FunctionalCall(net, [*points, *weights], select=self._select)
 
         def call(draw: Mapping[str, Tensor]) -> Tensor:
             return functional({**points, **draw}, x)
@@ -113,7 +121,7 @@ class VectorizedCall:
     def _map(
         self, net: nn.Module, call: Callable[..., Tensor], arguments: tuple[Any, ...]
     ) -> Tensor:
-        """Map a call over the first dimension of a mapping of draws, and of further tensors."""
+        """Map a call over the first dimension of a mapping of draws, and of further inputs."""
         error = None
         if net.training not in self._modes_without_vmap:
             buffers = [(b, b.clone()) for b in net.buffers()] if net.training else []
@@ -124,10 +132,9 @@ class VectorizedCall:
                 error = raised
                 for buffer, before in buffers:  # the failed call may have updated some of them
                     buffer.copy_(before)
-        draws, *others = arguments
         looped = [
-            call({name: value[i] for name, value in draws.items()}, *(o[i] for o in others))
-            for i in range(len(next(iter(draws.values()))))
+            call(*(rows_of(argument, i) for argument in arguments))
+            for i in range(n_rows(arguments[0]))
         ]
         if error is not None:
             self._modes_without_vmap.add(net.training)

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from .._core.arrays import ArrayLike
+from .._core.trees import InputsLike
 from ..elbo.gradient_estimators import Estimator
 from ..elbo.objectives import KLWeights, Objective
 from ..engines.optimizers import OptimizerFactory
@@ -27,7 +28,7 @@ from .posterior import Posterior
 
 def fit(
     network: BayesianNetwork,
-    x: ArrayLike | Parquet | DataLoader[Any],
+    x: InputsLike | Parquet | DataLoader[Any],
     y: ArrayLike | None = None,
     *,
     n_data: int | None = None,
@@ -46,7 +47,7 @@ def fit(
     kl_weight: KLWeights = "uniform",
     kl_warmup: float = 0.5,
     guide: GuideName | Callable[..., Any] = "mean_field",
-    validation: tuple[ArrayLike, ArrayLike] | None = None,
+    validation: tuple[InputsLike, ArrayLike] | None = None,
     patience: int | None = None,
     callbacks: Callback | Sequence[Callback] = (),
     checkpoint: str | os.PathLike[str] | None = None,
@@ -79,6 +80,8 @@ def fit(
     network : BayesianNetwork
     x : array-like of shape (n, ...), streams.Parquet, or DataLoader
         Inputs; or files that contain y too; or a loader of batches ``(x, y)``, with `n_data`.
+        Instead of one array, also nested tuples and mappings of arrays, each with a row per
+        observation: the positional arguments or keywords of the module; see docs/inputs.md.
         Memory-mapped arrays (`numpy.memmap`) and parquet files are read chunk by chunk, in constant
         memory, and shuffled through a buffer of 2**17 rows or 128 MiB: see docs/scaling.md.
     y : array-like of shape (n, ...)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from .. import storage
 from .._core.arrays import ArrayLike, check_count
 from .._core.random_state import as_seed
 from .._core.state_dicts import equal_tensors
+from .._core.trees import InputsLike
 from ..fitted import FitSettings, FittedChain, History
 from ..fitted.draws import draws_of, predict_from, prior_source_of, sources_of
 from ..model.network import BayesianNetwork
@@ -21,7 +22,7 @@ from ..prediction import ClassificationPrediction, RegressionPrediction
 from ..prediction.drawn_distributions import WORKING_MEMORY
 from ..prediction.sampling import Draws, FixedDraws, Source
 from ..storage.specs import model_description
-from ..streams import Parquet, check_shard, chunks_of, plan_chunks
+from ..streams import Parquet, check_shard, chunks_of, n_known_rows, plan_chunks
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,7 +50,7 @@ class Posterior:
         The Pyro guide.
     history : History
         Losses at each step.
-    example : Tensor of shape (1, ...)
+    example : Tensor of shape (1, ...), or nested tuples and dicts of them
         The first row of x, for guides that use the model's arguments.
     settings : FitSettings
         Settings of the fit, such as engine, objective, epochs and seed.
@@ -94,7 +95,7 @@ class Posterior:
         return self._only_chain("history").history
 
     @property
-    def example(self) -> Tensor:
+    def example(self) -> Any:
         """The first row of x, of a single chain."""
         return self._only_chain("example").example
 
@@ -143,7 +144,7 @@ class Posterior:
 
     def predict(
         self,
-        x: ArrayLike,
+        x: InputsLike,
         n_draws: int = 200,
         seed: int | None = None,
         *,
@@ -153,7 +154,7 @@ class Posterior:
 
         Parameters
         ----------
-        x : array-like of shape (n, ...)
+        x : array-like of shape (n, ...), or nested tuples and mappings of them
         n_draws : int
             Draws of the weights.
         seed : int, optional
@@ -165,8 +166,8 @@ class Posterior:
         Returns
         -------
         RegressionPrediction or ClassificationPrediction
-            NumPy arrays for NumPy input, tensors for a tensor: on the network's device, or on the
-            CPU if that device has no float64 (Apple's GPUs).
+            NumPy arrays for NumPy input, tensors for a tensor (the first of several): on the
+            network's device, or on the CPU if that device has no float64 (Apple's GPUs).
         """
         check_count("n_draws", n_draws)
         check_count("max_memory", max_memory)
@@ -174,7 +175,7 @@ class Posterior:
 
     def predict_chunks(
         self,
-        x: ArrayLike | Parquet | Iterable[ArrayLike],
+        x: InputsLike | Parquet | Iterable[InputsLike],
         n_draws: int = 200,
         seed: int | None = None,
         *,
@@ -187,7 +188,7 @@ class Posterior:
         Parameters
         ----------
         x : array-like, numpy.memmap, streams.Parquet, or iterable of arrays of shape (m, ...)
-            An iterable yields the chunks itself.
+            Or nested tuples and mappings of arrays. An iterable yields the chunks itself.
         n_draws, seed
             As for `predict`.
         rows : int, optional
@@ -215,7 +216,7 @@ class Posterior:
         seed = as_seed(seed)
         rows, left = plan_chunks(x, rows, max_memory)
         left = max(4 * left // 5, 1)  # the last prediction may hold a quarter of it
-        n_rows = x.n_data if isinstance(x, Parquet) else getattr(x, "shape", (0,))[0]
+        n_rows = n_known_rows(x) or 0
         predict = partial(
             predict_from,
             self.chains,
@@ -275,13 +276,13 @@ class Posterior:
         """
         return cls(storage.read(path, network))
 
-    def diagnose(self, x: ArrayLike, y: ArrayLike, **options: Any) -> Any:
+    def diagnose(self, x: InputsLike, y: ArrayLike, **options: Any) -> Any:
         """Check whether the approximation can be relied on; see `pyrobbb.diagnostics.diagnose`."""
         from ..diagnostics import diagnose
 
         return diagnose(self, x, y, **options)
 
-    def to_arviz(self, x: ArrayLike, y: ArrayLike, **options: Any) -> Any:
+    def to_arviz(self, x: InputsLike, y: ArrayLike, **options: Any) -> Any:
         """Return the posterior as an xarray DataTree for ArviZ; see `pyrobbb.arviz_io.to_arviz`."""
         from ..arviz_io import to_arviz
 

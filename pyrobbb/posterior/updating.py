@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from .._core.arrays import ArrayLike, check_count
 from .._core.random_state import as_seed
+from .._core.trees import InputsLike, arrays_of, structured
 from ..elbo.objectives import kl_weight_per_chain
 from ..fitted import FittedChain
 from ..last_layers import condition, is_last_layer
@@ -34,7 +35,7 @@ UPDATE_STEPS = 2000
 
 def update(
     posterior: Posterior,
-    x: ArrayLike,
+    x: InputsLike,
     y: ArrayLike,
     *,
     epochs: int | None = None,
@@ -131,11 +132,12 @@ def _batches_per_epoch(x: Any, batch_size: int) -> int:
     """Return the number of batches in the rows, or raise if they cannot be counted."""
     if isinstance(x, DataLoader):
         return max(len(x), 1)
-    if not hasattr(x, "__len__"):
+    first = next(iter(arrays_of(structured("x", x))), ())
+    if not hasattr(first, "__len__"):
         raise TypeError(
-            f"`x` must be array-like, with a row per observation, got a {type(x).__name__}."
+            f"`x` must be array-like, with a row per observation, got a {type(first).__name__}."
         )
-    return max(math.ceil(len(x) / batch_size), 1)  # `fit` refuses an empty x
+    return max(math.ceil(len(first) / batch_size), 1)  # `fit` refuses an empty x
 
 
 def _folder_of(i: int, n_chains: int, checkpoint: Any) -> Any:
@@ -166,7 +168,9 @@ def as_prior(chain: FittedChain) -> BayesianNetwork:
         name: dist.LogNormal(loc[name], scale[name]).to_event(loc[name].dim())
         for name in likelihood.latents
     }
-    return BayesianNetwork(network.net, prior, _WithLatents(likelihood, latents))
+    output = None if network.select is None else network.select.part
+    updated = _WithLatents(likelihood, latents)
+    return BayesianNetwork(network.net, prior, updated, output=output, trunk=network.trunk)
 
 
 def _with_sites_of(

@@ -13,6 +13,7 @@ from torch import Tensor
 from .._core.arrays import supports_float64
 from .._core.global_state import ordinary_modes, without_validation
 from .._core.random_state import child_seed, seeded
+from .._core.trees import Inputs, arrays_of, n_rows, rows_of, split
 from ..model.functional import FunctionalCall
 from ..model.head import head_network, split_of
 from ..model.network import BayesianNetwork
@@ -48,7 +49,7 @@ class DrawnDistributions:
     ----------
     sources : sequence of Source or FixedDraws
         Of networks with the same structure, in evaluation mode. Their draws are concatenated.
-    x : Tensor of shape (n, ...)
+    x : Inputs of shape (n, ...)
     max_memory : int
         Bound, in bytes, on the working memory beyond x and the results.
 
@@ -60,23 +61,26 @@ class DrawnDistributions:
     """
 
     def __init__(
-        self, sources: Sequence[Source | FixedDraws], x: Tensor, *, max_memory: int
+        self, sources: Sequence[Source | FixedDraws], x: Inputs, *, max_memory: int
     ) -> None:
         self._sources, self._x = tuple(sources), x
+        n = n_rows(x)
         self.n_draws = n_draws = sum(source.n_draws for source in sources)
         network = self._network = sources[0].network
         weights = dict(network.bayesian_parameters())
         per_draw = sum(p.numel() * p.element_size() for p in weights.values())
         self._traits = _traits_of(network, x)
         self.mixes_rows = self._traits.mixes_rows
-        self._example = x if self.mixes_rows else x[:1]
+        self._example = x if self.mixes_rows else rows_of(x, slice(1))
         self._splits: list[Split | None] = [None] * len(self._sources)
-        per_row, per_output = bytes_per_row(network.net, self._example)
+        per_row, per_output = bytes_per_row(network.net, self._example, network.select)
         if not (self.mixes_rows or self._traits.draws_numbers):
             self._splits = [split_of(source.network, x) for source in self._sources]
         self._trunk_rows = min(max(max_memory // 16 // per_row, 1), MAX_ROWS_PER_CALL)
-        if (split := self._splits[0]) is not None:
-            per_row, per_output = bytes_per_row(split.head, split.features(self._example))
+        if (first := self._splits[0]) is not None:
+            per_row, per_output = bytes_per_row(
+                first.head, first.features(self._example), network.select
+            )
         # A quarter of the bound for each: cached draws, activations of a block, outputs of a chunk
         # (quantiles need a few arrays of that size), and cached distributions.
         quarter = max_memory // 4
@@ -92,27 +96,27 @@ class DrawnDistributions:
             for source in sources:
                 latents += [network.latents_of(block) for block in source.draws(self._example)]
         self._latents = join(latents, n_draws)
-        self._rows_per_chunk = int(min(max(quarter // (16 * n_draws * per_output), 1), len(x)))
+        self._rows_per_chunk = int(min(max(quarter // (16 * n_draws * per_output), 1), n))
         tile = min(quarter // 4, TILE_BYTES)
         self._rows_per_call = min(max(tile // per_row, 1), MAX_ROWS_PER_CALL, self._rows_per_chunk)
         if self.mixes_rows or self._traits.draws_numbers:
-            self._rows_per_chunk = self._rows_per_call = len(x)
-            needed = len(x) * max(16 * n_draws * per_output, 4 * per_row)
+            self._rows_per_chunk = self._rows_per_call = n
+            needed = n * max(16 * n_draws * per_output, 4 * per_row)
             if needed > quarter:
                 logger.info(
                     "Each draw takes all %d rows at once, because the network %s: about %.2g GiB, "
                     "more than `max_memory`.",
-                    len(x),
+                    n,
                     "draws random numbers" if self._traits.draws_numbers else "mixes them",
                     4 * needed / 2**30,
                 )
         self._draws_per_call = int(min(max(tile // (self._rows_per_call * per_row), 1), n_draws))
-        self._keeps_all = n_draws * len(x) * per_output <= quarter
+        self._keeps_all = n_draws * n * per_output <= quarter
         self._cached: dict[int, TorchDistribution] = {}
 
     def __iter__(self) -> Iterator[TorchDistribution]:
         """Yield a distribution of batch shape (n_draws, n_rows) for each chunk of rows."""
-        for i, rows in enumerate(self._x.split(self._rows_per_chunk)):
+        for i, rows in enumerate(split(self._x, self._rows_per_chunk)):
             distribution = self._cached.get(i)
             if distribution is None:
                 distribution = self._compute(rows)
@@ -120,7 +124,7 @@ class DrawnDistributions:
                     self._cached[i] = distribution
             yield distribution
 
-    def _compute(self, rows: Tensor) -> TorchDistribution:
+    def _compute(self, rows: Inputs) -> TorchDistribution:
         with ordinary_modes(grad=False), without_validation():
             outputs = ({"": output} for output in self._outputs(rows))
             output, latents = join(outputs, self.n_draws)[""], self._latents
@@ -128,7 +132,7 @@ class DrawnDistributions:
                 output, latents = output.cpu(), {n: v.cpu() for n, v in latents.items()}
             return self._network.distribution(output, latents)
 
-    def _outputs(self, rows: Tensor) -> Iterator[Tensor]:
+    def _outputs(self, rows: Inputs) -> Iterator[Tensor]:
         """Yield the outputs of some draws at a time, in order."""
         seen: list[tuple[Split, Tensor]] = []
         for i, source in enumerate(self._sources):
@@ -146,7 +150,7 @@ class DrawnDistributions:
                     part = {name: value[here] for name, value in block.items()}
                     yield network.output(part, inputs, rows_at_once=self._rows_per_call)
 
-    def _features(self, split: Split, rows: Tensor, seen: list[tuple[Split, Tensor]]) -> Tensor:
+    def _features(self, split: Split, rows: Inputs, seen: list[tuple[Split, Tensor]]) -> Tensor:
         """Return the features of some rows, which chains with the same trunk share."""
         for other, features in seen:
             if split.has_trunk_of(other):
@@ -157,11 +161,11 @@ class DrawnDistributions:
 
 
 def _outputs_with_noise(
-    network: BayesianNetwork, blocks: Iterable[Draws], rows: Tensor, seed: int
+    network: BayesianNetwork, blocks: Iterable[Draws], rows: Inputs, seed: int
 ) -> Iterator[Tensor]:
     """Yield the output of each draw, with noise of its own from the seed and its number."""
     names = [name for name, _ in network.bayesian_parameters()]
-    call = FunctionalCall(network.net, names)
+    call = FunctionalCall(network.net, names, select=network.select)
     number = itertools.count()
     for block in blocks:
         for i in range(len(block[names[0]])):
@@ -170,11 +174,12 @@ def _outputs_with_noise(
             yield output[None]
 
 
-def _traits_of(network: BayesianNetwork, x: Tensor) -> Traits:
+def _traits_of(network: BayesianNetwork, x: Inputs) -> Traits:
     """Return what is known of a network, which is run on x only the first time."""
     traits = _TRAITS.get(network)
     if traits is None:
         traits = network.traits(x)
-        if bool((x != x[:1]).any()):  # equal rows do not show that they interact
+        # Equal rows do not show that they interact.
+        if any(bool((array != array[:1]).any()) for array in arrays_of(x)):
             _TRAITS[network] = traits
     return traits

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .._core.global_state import isolated_from_pyro, without_validation
 from .._core.random_state import seeded
+from .._core.trees import Inputs
 from ..likelihoods import log_density
 from ..model.guides import FlatGuide, has_sampler
 from ..model.network import BayesianNetwork
@@ -29,7 +30,7 @@ neither on n nor on the memory bound."""
 
 
 def draw_blocks(
-    guide: Callable[..., Any], example: Tensor, n_draws: int, seed: int
+    guide: Callable[..., Any], example: Inputs, n_draws: int, seed: int
 ) -> Iterator[Block]:
     """Draw the latent sites from a guide, block by block.
 
@@ -37,7 +38,7 @@ def draw_blocks(
     ----------
     guide : callable
         A Pyro guide.
-    example : Tensor of shape (1, ...)
+    example : Inputs of shape (1, ...)
         An input, for guides that use the model's arguments.
     n_draws, seed : int
 
@@ -96,7 +97,7 @@ class Block:
         return torch.stack(parts).sum(0)[: self._n_draws]
 
 
-def _vectorised_trace(guide: Callable[..., Any], example: Tensor) -> poutine.Trace:
+def _vectorised_trace(guide: Callable[..., Any], example: Inputs) -> poutine.Trace:
     # Dimension -1 is left to the guide, because the model's plate "data" uses it.
     # A PyroModule writes its parameters into the param store: the caller has isolated it.
     with poutine.trace() as tracer, pyro.plate("draws", BLOCK, dim=-2):
@@ -113,11 +114,11 @@ class Source:
     n_draws: int
     seed: int
 
-    def blocks(self, example: Tensor) -> Iterator[Block]:
+    def blocks(self, example: Inputs) -> Iterator[Block]:
         """Draw the latent sites, block by block."""
         return draw_blocks(self.guide, example, self.n_draws, self.seed)
 
-    def draws(self, example: Tensor) -> Iterator[Draws]:
+    def draws(self, example: Inputs) -> Iterator[Draws]:
         """Draw the latent sites, block by block."""
         if has_sampler(self.guide):
             return self._draws_without_trace(self.guide)
@@ -135,13 +136,13 @@ class Source:
             yield {name: value[:size] for name, value in drawn.items()}
 
 
-def log_densities(sources: Sequence[Source], example: Tensor) -> tuple[Tensor, Tensor]:
+def log_densities(sources: Sequence[Source], example: Inputs) -> tuple[Tensor, Tensor]:
     """Return the log-densities of the latent sites under the prior and the guide, in nats.
 
     Parameters
     ----------
     sources : sequence of Source
-    example : Tensor of shape (1, ...)
+    example : Inputs of shape (1, ...)
 
     Returns
     -------
@@ -161,7 +162,7 @@ def prior_guide(network: BayesianNetwork) -> Callable[..., Any]:
     return poutine.block(network, hide=["y"])
 
 
-def draw_one_by_one(guide: Callable[..., Any], example: Tensor, n_draws: int, seed: int) -> Draws:
+def draw_one_by_one(guide: Callable[..., Any], example: Inputs, n_draws: int, seed: int) -> Draws:
     """Draw the latent sites of a program that cannot be vectorised."""
     with isolated_from_pyro(), seeded(seed), torch.no_grad():
         traces = [poutine.trace(guide).get_trace(example) for _ in range(n_draws)]
@@ -184,7 +185,7 @@ class FixedDraws:
         """Number of draws."""
         return len(next(iter(self.latents.values())))
 
-    def draws(self, example: Tensor) -> Iterator[Draws]:
+    def draws(self, example: Inputs) -> Iterator[Draws]:
         """Yield the draws."""
         yield self.latents
 

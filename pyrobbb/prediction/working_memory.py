@@ -8,18 +8,24 @@ from torch import Tensor, nn
 
 from .._core.global_state import ordinary_modes
 from .._core.random_state import seeded
+from .._core.trees import Inputs, tensors_in
 from ..model.functional import FunctionalCall
+from ..model.outputs import Selection
 from ..model.sequential import layers_of
 
 
-def bytes_per_row(net: nn.Module, example: Tensor) -> tuple[int, int]:
+def bytes_per_row(
+    net: nn.Module, example: Inputs, select: Selection | None = None
+) -> tuple[int, int]:
     """Estimate the bytes of one row under one draw: of all activations, and of the output.
 
     Parameters
     ----------
     net : nn.Module
-    example : Tensor of shape (n, ...)
+    example : Inputs of shape (n, ...)
         One row, or all rows if the network needs them.
+    select : Selection, optional
+        Takes a part of the output.
 
     Returns
     -------
@@ -28,11 +34,10 @@ def bytes_per_row(net: nn.Module, example: Tensor) -> tuple[int, int]:
     sizes: list[int] = []
 
     def record(module: nn.Module, inputs: Any, output: Any) -> None:
-        tensors = output if isinstance(output, tuple) else (output,)
-        sizes.extend(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
+        sizes.extend(t.numel() * t.element_size() for t in tensors_in(output))
 
-    layers = layers_of(net)
-    if layers is not None:  # runs in threads as it is
+    layers = layers_of(net, select)
+    if layers is not None and isinstance(example, Tensor):  # runs in threads as it is
         with ordinary_modes(grad=False):
             output = example
             for _, layer in layers:
@@ -41,7 +46,7 @@ def bytes_per_row(net: nn.Module, example: Tensor) -> tuple[int, int]:
         record(net, (), output)
         return _per_row(sizes, output)
     with ordinary_modes(grad=False), seeded(0):
-        call = FunctionalCall(net, (), training=False)
+        call = FunctionalCall(net, (), training=False, select=select)
         for module in call.module.modules():  # a copy, which no other thread runs
             module._forward_hooks[-1] = record
         output = call({}, example)

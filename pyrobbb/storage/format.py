@@ -12,9 +12,11 @@ from torch import Tensor
 
 from .._core.random_state import seeded
 from .._core.state_dicts import with_prefix
+from .._core.trees import Inputs
 from ..fitted import History
 from ..model.guides import STORED_GUIDES
 from ..model.network import BayesianNetwork
+from .examples import SCHEMA, check_inputs_schema, is_example, row_schema
 from .specs import PARTS, build, describe, parse_mlp_spec
 from .strict_json import check_fields
 
@@ -95,9 +97,9 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
 
 def _check_data(data: dict[str, Any]) -> None:
     check_fields("'data'", data, {"x": dict, "y": (dict, type(None)), "n_data": (int, type(None))})
-    for name in ("x", "y"):
-        if data[name] is not None:
-            check_fields(f"'data.{name}'", data[name], {"shape": list, "dtype": str})
+    check_inputs_schema("'data.x'", data["x"])
+    if data["y"] is not None:
+        check_fields("'data.y'", data["y"], SCHEMA)
     if data["n_data"] is not None and data["n_data"] < 1:
         raise ValueError(f"'n_data' in its 'data' must be at least 1, got {data['n_data']}.")
 
@@ -116,9 +118,10 @@ def build_part(
 def check_chain_tensors(tensors: Mapping[str, Tensor]) -> None:
     """Raise a ValueError unless the tensors of a chain have the names of its parts."""
     for name in tensors:
-        if name != "example" and not name.startswith(("net.", "frozen.", "guide.", "history.")):
+        if not is_example(name) and not name.startswith(("net.", "frozen.", "guide.", "history.")):
             raise ValueError(f"its tensors contain {name!r}, which belongs to no part of a chain.")
-    if "example" not in tensors or tensors["example"].dim() < 1 or not len(tensors["example"]):
+    examples = [tensor for name, tensor in tensors.items() if is_example(name)]
+    if not examples or any(tensor.dim() < 1 or not len(tensor) for tensor in examples):
         raise ValueError("its tensors must contain 'example', a row of x.")
     check_history(with_prefix(tensors, "history."))
     for name, tensor in tensors.items():
@@ -154,12 +157,7 @@ def check_history(values: Mapping[str, Tensor]) -> None:
             raise ValueError(f"its history's {name!r} must hold {kind}, got {value.dtype}.")
 
 
-def row_schema(rows: Tensor) -> dict[str, Any]:
-    """Return the shape and dtype of a row."""
-    return {"shape": list(rows.shape[1:]), "dtype": str(rows.dtype).removeprefix("torch.")}
-
-
-def target_schema(network: BayesianNetwork, example: Tensor) -> dict[str, Any] | None:
+def target_schema(network: BayesianNetwork, example: Inputs) -> dict[str, Any] | None:
     """Return the shape and dtype of a row of y, if the network determines them."""
     try:
         with seeded(0):

@@ -13,18 +13,19 @@ from torch import Tensor, nn
 from .._core.global_state import isolated_from_pyro
 from .._core.random_state import seeded
 from .._core.state_dicts import check_shapes, equal_tensors, load_tensors, with_prefix
+from .._core.trees import Inputs, map_arrays
 from ..fitted import FitSettings, FittedChain, History
 from ..model.frozen import copy_without_frozen
 from ..model.guides import DenseGuide, FlatGuide, named_guide
 from ..model.mlp import mlp, mlp_spec
 from ..model.network import BayesianNetwork
+from .examples import inputs_schema, read_example
 from .folder_reading import read_folder
 from .format import (
     build_part,
     check_chain_tensors,
     check_finite,
     check_header,
-    row_schema,
     target_schema,
 )
 from .frozen import with_frozen
@@ -154,7 +155,7 @@ def _check_same(
             )
     shapes = {name: tuple(tensor.shape) for name, tensor in network.net.state_dict().items()}
     check_shapes("net", shapes, with_prefix(stored, "net."))
-    spec = mlp_spec(network.net)
+    spec = mlp_spec(network.net) if network.select is None else None
     if None not in (spec, header["net"]) and spec != parse_mlp_spec(header["net"]):
         raise ValueError(f"its net is {spec}, the stored one {parse_mlp_spec(header['net'])}.")
 
@@ -170,9 +171,9 @@ def _read_chain(
     for parameter, values in network.net.named_parameters():
         check_finite(f"net.{parameter}", values.detach())  # buffers may hold anything
     network.eval()  # in training mode, building the guide would update the buffers of batch norm
-    example = stored["example"].to(next(network.net.parameters()).device)
-    data = header["data"]
-    schemas = {"x": row_schema(example), "y": target_schema(network, example)}
+    data, device = header["data"], next(network.net.parameters()).device
+    example = map_arrays(lambda array: array.to(device), read_example(data["x"], stored))
+    schemas = {"x": inputs_schema(example), "y": target_schema(network, example)}
     for name, schema in schemas.items():
         if data[name] != schema and (name == "x" or data[name] is not None):
             raise ValueError(
@@ -186,7 +187,7 @@ def _read_chain(
 
 
 def _read_guide(
-    name: str, tensors: Mapping[str, Tensor], network: BayesianNetwork, example: Tensor
+    name: str, tensors: Mapping[str, Tensor], network: BayesianNetwork, example: Inputs
 ) -> Any:
     if name == DenseGuide.kind:
         guide: Any = DenseGuide(network, _number_of_blocks(network, tensors), example)

@@ -15,8 +15,9 @@ from .._core.state_dicts import equal_tensors
 from ..fitted import FittedChain, History
 from ..model.guides import STORED_GUIDES, kind_of
 from ..model.mlp import mlp_spec
+from .examples import example_tensors, inputs_schema
 from .folders import write_folder
-from .format import check_history, row_schema, target_schema
+from .format import check_history, target_schema
 from .frozen import hash_of_tensor, stored_apart
 from .specs import PARTS, describe, name_of
 from .strict_json import as_json
@@ -99,13 +100,13 @@ def _describe_chain(chain: FittedChain) -> tuple[dict[str, Any], dict[str, Tenso
     if not isinstance(history, History):
         raise TypeError(f"`history` must be a History to be saved, got {type(history).__name__}.")
     check_history({name: torch.as_tensor(value) for name, value in vars(history).items()})
-    spec = mlp_spec(network.net)
+    spec = mlp_spec(network.net) if network.select is None else None
     named: dict[str, Tensor] = {}
     described = {
         "net": None if spec is None else as_json("net", dataclasses.asdict(spec)),
         **{part: describe(part, getattr(network, part), named) for part in PARTS},
         "guide": kind,
-        "data": {"x": row_schema(chain.example), "y": target_schema(network, chain.example)},
+        "data": {"x": inputs_schema(chain.example), "y": target_schema(network, chain.example)},
     }
     return described, named
 
@@ -121,7 +122,7 @@ def _tensors_of(chain: FittedChain, frozen: bool) -> dict[str, Tensor]:
     tensors |= {f"frozen.{name}": hash_of_tensor(tensor) for name, tensor in left_out.items()}
     tensors |= {f"guide.{name}": tensor for name, tensor in guide.state_dict().items()}
     tensors |= {f"history.{name}": torch.as_tensor(v) for name, v in vars(chain.history).items()}
-    return tensors | {"example": chain.example}
+    return tensors | example_tensors(chain.example)
 
 
 def _name_callable(where: str, value: Any) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from .._core.arrays import ArrayLike, as_tensor
 from .._core.distributed import Team
 from .._core.messages import shown
+from .._core.trees import Inputs, clone, rows_of
 from .batches import Batches, rows_of_process, sizes_of_process
 
 
@@ -21,11 +22,12 @@ class ArrayBatches:
 
     Parameters
     ----------
-    x, y : Tensor of shape (n, ...)
+    x : Inputs of shape (n, ...)
+    y : Tensor of shape (n, ...)
     batch_size : int
     row_weight : Tensor of shape (n,), optional
     team : Team, optional
-    example : tuple (x, y) of Tensor, optional
+    example : tuple (x, y), optional
         Default: the first row.
     subsets : Tensor of int, shape (n_chains, n_rows), optional
         The rows that each chain is fitted to. Default: all.
@@ -35,29 +37,29 @@ class ArrayBatches:
 
     def __init__(
         self,
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         batch_size: int,
         row_weight: Tensor | None = None,
         team: Team | None = None,
-        example: tuple[Tensor, Tensor] | None = None,
+        example: tuple[Any, Tensor] | None = None,
         subsets: Tensor | None = None,
     ) -> None:
         self._whole = x, y, row_weight
-        self.example = example or (x[:1].clone(), y[:1].clone())
+        self.example = example or (clone(rows_of(x, slice(1))), y[:1].clone())
         if subsets is not None and len(subsets) == 1:
-            x, y = x[subsets[0]], y[subsets[0]]
+            x, y = rows_of(x, subsets[0]), y[subsets[0]]
             row_weight = None if row_weight is None else row_weight[subsets[0]]
         self._x, self._y, self._row_weight, self._subsets = x, y, row_weight, subsets
         self._team = team or Team()
-        self.n_data = len(x) if subsets is None else subsets.shape[1]
+        self.n_data = len(y) if subsets is None else subsets.shape[1]
         self.batch_size = min(batch_size, self.n_data)
         self.n_batches = math.ceil(self.n_data / self.batch_size)
         self._n_ordered = 0  # number of epochs whose order has been drawn
         self._of_chains = None if subsets is None or len(subsets) == 1 else subsets
         if self.n_batches == 1 and self._of_chains is None:
-            rows = rows_of_process(len(x), self._team)
-            self._x, self._y = self._x[rows], self._y[rows]
+            rows = rows_of_process(len(y), self._team)
+            self._x, self._y = rows_of(self._x, rows), self._y[rows]
             self._row_weight = None if row_weight is None else row_weight[rows]
 
     def content(self) -> dict[str, Any]:
@@ -97,7 +99,7 @@ class ArrayBatches:
     def _share(self, rows: Tensor) -> Tensor:
         """Return this process's share of the rows of each batch."""
         rows = rows[..., rows_of_process(self.batch_size, self._team)].contiguous()
-        return rows.to(self._x.device)
+        return rows.to(self._y.device)
 
     def _batches(self, rows: Tensor | None, n_all: np.ndarray, number: np.ndarray) -> Batches:
         n_all = n_all.ravel()

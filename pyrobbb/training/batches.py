@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._core.distributed import Team
+from .._core.trees import Inputs, clone, n_rows
 from ..model.network import BayesianNetwork
 
 
@@ -20,7 +21,8 @@ class Batches:
 
     Attributes
     ----------
-    x, y : Tensor of shape (n, ...)
+    x : Inputs of shape (n, ...)
+    y : Tensor of shape (n, ...)
     rows : Tensor of shape (n_batches, [n_chains,] batch_size), or None
         The rows of x and y in each batch; a smaller batch is padded. None: all rows.
     n_rows : ndarray of shape (n_batches,)
@@ -33,7 +35,7 @@ class Batches:
         Number of rows in each batch, summed over the processes.
     """
 
-    x: Tensor
+    x: Inputs
     y: Tensor
     rows: Tensor | None
     n_rows: np.ndarray
@@ -60,14 +62,14 @@ class BatchSource(Protocol):
         Rows in each batch except the last of an epoch, summed over the processes.
     n_batches : int
         Batches in an epoch.
-    example : tuple (x, y) of Tensor of shape (1, ...)
+    example : tuple (x, y) of shape (1, ...)
         The first row; all rows, or those of a batch, if rows interact in the network.
     """
 
     n_data: int
     batch_size: int
     n_batches: int
-    example: tuple[Tensor, Tensor]
+    example: tuple[Any, Tensor]
 
     @property
     def n_consecutive(self) -> int | None:
@@ -83,10 +85,10 @@ class BatchSource(Protocol):
         ...
 
 
-def example_of(network: BayesianNetwork, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def example_of(network: BayesianNetwork, x: Inputs, y: Tensor) -> tuple[Any, Tensor]:
     """Return the first row, or all rows if the output for one depends on the others."""
     rows = network.example_of(x)
-    return rows.clone(), y[: len(rows)].clone()
+    return clone(rows), y[: n_rows(rows)].clone()
 
 
 def rows_of_process(n_rows: int, team: Team) -> slice:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from .._core.global_state import ordinary_modes
+from .._core.trees import Inputs, clone, n_rows, rows_of
 from ..fitted import FittedChain
 from ..model.frozen import copy_without_frozen
 from ..model.head import frozen_split_of, head_network, whole_network
@@ -50,8 +51,8 @@ def fit_chains_on_features(
             "leave it out."
         )
     split = frozen_split_of(network, rows)
-    logger.info("The trunk %s runs once on %d rows.", ", ".join(split.parts), len(rows))
-    example = rows[:1].clone()
+    logger.info("The trunk %s runs once on %d rows.", ", ".join(split.parts), n_rows(rows))
+    example = clone(rows_of(rows, slice(1)))
 
     def whole(chains: tuple[FittedChain, ...]) -> tuple[FittedChain, ...]:
         return tuple(_whole(chain, network, example) for chain in chains)
@@ -77,7 +78,7 @@ def fit_chains_on_features(
     return whole(fit_chains(head, of_whole))
 
 
-def _whole(chain: FittedChain, network: BayesianNetwork, example: Tensor) -> FittedChain:
+def _whole(chain: FittedChain, network: BayesianNetwork, example: Inputs) -> FittedChain:
     """Return a chain with a whole network, whose head is that of the chain."""
     copied = whole_network(chain.network, copy_without_frozen(network, [network]))
     return replace(chain, network=ready_to_predict(copied), example=example)

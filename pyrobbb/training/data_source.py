@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from .._core.arrays import ArrayLike, check_count
 from .._core.distributed import Team
+from .._core.trees import InputsLike, arrays_of, structured
 from ..model.network import BayesianNetwork
 from ..streams import MappedRows, Parquet, Rows
 from .array_batches import ArrayBatches, check_sample_weight, rows_as_tensors
@@ -21,7 +22,7 @@ from .stream_batches import StreamBatches
 
 def open_batches(
     network: BayesianNetwork,
-    x: ArrayLike | DataLoader[Any],
+    x: InputsLike | DataLoader[Any],
     y: ArrayLike | None,
     n_data: int | None,
     batch_size: int,
@@ -54,7 +55,7 @@ def check_batch_norm(batches: BatchSource, team: Team) -> None:
 
 def batches_of(
     network: BayesianNetwork,
-    x: ArrayLike | DataLoader[Any],
+    x: InputsLike | DataLoader[Any],
     y: ArrayLike | None,
     n_data: int | None,
     batch_size: int,
@@ -88,8 +89,10 @@ def batches_of(
         stream = x
     if y is None and stream is None:
         raise ValueError("`y` is required, got None: pass fit(network, x, y).")
-    if isinstance(x, np.memmap):
-        stream = MappedRows(x, y)
+    if stream is None:
+        x = structured("x", x)
+        if any(isinstance(array, np.memmap) for array in arrays_of(x)):
+            stream = MappedRows(x, y)
     if stream is not None:
         if sample_weight is not None:
             raise ValueError("`sample_weight` needs x and y in memory, not in files.")
@@ -99,12 +102,12 @@ def batches_of(
     rows, targets = network.prepare(x, y)
     if n_data is not None:
         check_count("n_data", n_data)
-    if n_data not in (None, len(rows)):
-        raise ValueError(f"`n_data` is {n_data}, but x has {len(rows)} rows: leave it out.")
+    if n_data not in (None, len(targets)):
+        raise ValueError(f"`n_data` is {n_data}, but x has {len(targets)} rows: leave it out.")
     example = example_of(network, rows, targets)
     weight = None
     if sample_weight is not None:
         like = network.bayesian_parameters()[0][1]
-        weight = check_sample_weight(sample_weight, len(rows)).to(like.device, like.dtype)
-    subsets = rows_as_tensors(rows_of_chains, len(rows)) if rows_of_chains else None
+        weight = check_sample_weight(sample_weight, len(targets)).to(like.device, like.dtype)
+    subsets = rows_as_tensors(rows_of_chains, len(targets)) if rows_of_chains else None
     return ArrayBatches(rows, targets, batch_size, weight, team, example, subsets)

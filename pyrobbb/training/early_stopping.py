@@ -50,7 +50,7 @@ class Validation:
         self._best: list[Tensor] = []
 
     @property
-    def data(self) -> tuple[Tensor, Tensor]:
+    def data(self) -> tuple[Any, Tensor]:
         """The converted x and y."""
         return self._x, self._y
 

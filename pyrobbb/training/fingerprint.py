@@ -33,7 +33,7 @@ def fingerprint_of(
     settings: FitSettings,
     networks: Sequence[BayesianNetwork],
     guides: Sequence[Any],
-    validation: Sequence[Tensor],
+    validation: Sequence[Any],
     data: BatchSource,
     seed: int,
 ) -> dict[str, Any]:
@@ -45,8 +45,8 @@ def fingerprint_of(
     settings : FitSettings
     networks, guides : sequence
         One per chain, with their starting values.
-    validation : sequence of Tensor
-        The validation data; empty without.
+    validation : sequence
+        The validation data, x and y; empty without.
     data : BatchSource
     seed : int
         Of the first chain.
@@ -72,6 +72,7 @@ def fingerprint_of(
         "network": _described(network.net, lambda _: digest(code, with_parameters=False)),
         "prior": _described(network.prior),
         "likelihood": _described(network.likelihood),
+        **({} if network.select is None else {"output": _described(network.select.part)}),
         "start": _described(start) if start else None,
         STARTING_VALUES: _described(list(map(tensors_of, networks, guides))),
         "validation": _described(list(validation)) if validation else None,

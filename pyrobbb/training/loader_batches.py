@@ -17,15 +17,17 @@ from torch.utils.data import (
     SequentialSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
+    default_collate,
 )
 
 from .._core.distributed import Team
 from .._core.random_state import PrivateRandomState, child_seed
+from .._core.trees import Inputs, concatenate, lists_as_tuples, map_arrays, rows_of, structured
 from ..model.network import BayesianNetwork
 from .batches import Batches, example_of
 from .loader_record import LoaderRecord
 
-Pair = tuple[Tensor, Tensor]
+Pair = tuple[Inputs, Tensor]
 
 SAMPLERS_OF_ALL_ROWS = (SequentialSampler, RandomSampler, WeightedRandomSampler)
 """Samplers that may yield any row, whose length is not the number of distinct rows."""
@@ -76,7 +78,7 @@ class MapLoaderBatches:
         self._first = x, y = first_pair(network, loader)
         if not self._counts_rows:
             check_n_data(loader, n_data)
-        self.batch_size = (loader.batch_size or len(x)) * self._team.size
+        self.batch_size = (loader.batch_size or len(y)) * self._team.size
         self.n_batches = len(loader)
         self.example = example_of(network, x, y)
 
@@ -96,7 +98,7 @@ class MapLoaderBatches:
                 pair = next(pairs, None)
                 if pair is None:
                     raise _too_few_rows(self.n_data, n_seen)
-                n_rows = len(pair[0])
+                n_rows = len(pair[1])
                 n_total = n_rows * self._team.size  # a DistributedSampler makes them equal
                 n_seen += n_total
                 if self.record is not None:
@@ -137,7 +139,7 @@ class IterableLoaderBatches:
         self._network, self._loader, self._team = network, loader, team or Team()
         self.n_data = n_data
         self._first = x, y = first_pair(network, loader)
-        self.batch_size = (loader.batch_size or len(x)) * self._team.size
+        self.batch_size = (loader.batch_size or len(y)) * self._team.size
         self.n_batches = math.ceil(n_data / self.batch_size)
         self.example = example_of(network, x, y)
 
@@ -156,8 +158,8 @@ class IterableLoaderBatches:
             for i in range(self.n_batches):
                 # A process that runs out of rows before the others uses a zero-weight dummy row.
                 pair = next(pairs, None)
-                n_rows = 0 if pair is None else len(pair[0])
-                rows = torch.tensor(n_rows, device=self.example[0].device)
+                n_rows = 0 if pair is None else len(pair[1])
+                rows = torch.tensor(n_rows, device=self.example[1].device)
                 n_total = int(self._team.sum([rows])[0])
                 if n_total == 0:
                     raise _too_few_rows(self.n_data, n_seen)
@@ -230,10 +232,15 @@ def pairs_of(
             raise TypeError(
                 f"`x` must be a DataLoader of pairs (x, y), but it yields a {type(batch).__name__}."
             )
+        x, y = batch
+        if loader.collate_fn is default_collate:  # which makes lists of the tuples of a data set
+            x = lists_as_tuples(x)
         if loader.pin_memory and device.type == "cuda":
-            batch = [part.to(device, non_blocking=True) for part in batch]
+            x, y = map_arrays(
+                lambda part: part.to(device, non_blocking=True), (structured("x", x), y)
+            )
         with random_state.active():
-            pair = network.prepare(*batch)
+            pair = network.prepare(x, y)
         yield pair
 
 
@@ -241,25 +248,16 @@ def rebatch(pairs: Iterator[Pair], n_rows: int) -> Iterator[Pair]:
     """Split and join batches of any sizes into batches of one size; the last may be smaller."""
     held: list[Pair] = []
     n_held = 0
-    for x, y in pairs:
-        while n_held + len(x) >= n_rows:
+    for pair in pairs:
+        while n_held + len(pair[1]) >= n_rows:
             n = n_rows - n_held
-            held.append((x[:n], y[:n]))
-            yield joined(held)
-            x, y, held, n_held = x[n:], y[n:], [], 0
-        if len(x):
-            held.append((x, y))
-            n_held += len(x)
+            yield concatenate([*held, rows_of(pair, slice(n))])
+            pair, held, n_held = rows_of(pair, slice(n, None)), [], 0
+        if len(pair[1]):
+            held.append(pair)
+            n_held += len(pair[1])
     if held:
-        yield joined(held)
-
-
-def joined(pairs: Sequence[Pair]) -> Pair:
-    """Concatenate batches."""
-    if len(pairs) == 1:
-        return pairs[0]
-    x, y = zip(*pairs, strict=True)
-    return torch.cat(x), torch.cat(y)
+        yield concatenate(held)
 
 
 def sampler_of(loader: DataLoader[Any]) -> Any:

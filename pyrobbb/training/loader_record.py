@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .._core.digests import digest
+from .._core.trees import Inputs, arrays_of
 
 MAX_HASHED = 2**20
 """Elements of a batch that are hashed; of a larger one, evenly spaced elements."""
@@ -20,7 +21,7 @@ class LoaderRecord:
         self._given: dict[int, list[int]] = {}  # by epoch
         self._expected: dict[tuple[int, int], int] = {}  # by epoch and number in it
 
-    def add(self, epoch: int, number: int, pair: tuple[Tensor, Tensor]) -> None:
+    def add(self, epoch: int, number: int, pair: tuple[Inputs, Tensor]) -> None:
         """Add a batch; raise a ValueError if the loader gave another one before the checkpoint."""
         self._given = {e: given for e, given in self._given.items() if e >= epoch - 1}
         hashed = _hash(pair)
@@ -46,8 +47,9 @@ class LoaderRecord:
         return epoch, len(given)
 
 
-def _hash(pair: tuple[Tensor, Tensor]) -> int:
-    parts = (part.detach().reshape(-1) for part in pair)
+def _hash(pair: tuple[Inputs, Tensor]) -> int:
+    arrays = arrays_of(pair)
+    parts = (array.detach().reshape(-1) for array in arrays)
     sampled = [part[:: part.numel() // MAX_HASHED + 1] for part in parts]
-    shapes = [tuple(part.shape) for part in pair]
+    shapes = [tuple(array.shape) for array in arrays]
     return int.from_bytes(bytes.fromhex(digest([shapes, sampled])), "big", signed=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 from .._core.arrays import ArrayLike
 from .._core.distributed import Team
 from .._core.random_state import PrivateRandomState
+from .._core.trees import Inputs, InputsLike, arrays_of, map_arrays, row_bytes, rows_of
 from ..model.network import BayesianNetwork
 from ..streams import Parquet, Rows, Shuffle
 from .batches import Batches, example_of, rows_of_process, sizes_of_process
@@ -39,8 +40,7 @@ class StreamBatches:
             rows.check_target(like)
         x, y = self._prepare(name, pair)
         self.example = example_of(network, x, y)
-        row_bytes = sum(t[0].numel() * t.element_size() for t in (x, y))
-        buffer_rows = min(BUFFER_ROWS, BUFFER_BYTES // max(row_bytes, 1))
+        buffer_rows = min(BUFFER_ROWS, BUFFER_BYTES // max(row_bytes((x, y)), 1))
         self.n_consecutive = min(max(buffer_rows // self.batch_size, 1), self.n_batches)
 
     def content(self) -> dict[str, Any]:
@@ -57,26 +57,29 @@ class StreamBatches:
         for epoch in epochs:
             shuffle = Shuffle(self._rows, [seed, epoch])
             number, n_held = epoch * self.n_batches, 0
-            x, y = self._buffer(size)
-            for name, pair in shuffle.pieces():
-                new_x, new_y = self._prepare(name, pair)
-                while len(new_x):
-                    n = min(size - n_held, len(new_x))
-                    x[n_held : n_held + n], y[n_held : n_held + n] = new_x[:n], new_y[:n]
-                    new_x, new_y, n_held = new_x[n:], new_y[n:], n_held + n
+            buffer = self._buffer(size)
+            for name, read in shuffle.pieces():
+                pair = self._prepare(name, read)
+                while len(pair[1]):
+                    n = min(size - n_held, len(pair[1]))
+                    for array, new in zip(arrays_of(buffer), arrays_of(pair), strict=True):
+                        array[n_held : n_held + n] = new[:n]
+                    pair, n_held = rows_of(pair, slice(n, None)), n_held + n
                     if n_held == size:
-                        yield self._cut(x, y, n_held, shuffle, number)
+                        yield self._cut(*buffer, n_held, shuffle, number)
                         number, n_held = number + self.n_consecutive, 0
-                        x, y = self._buffer(size)  # the batches yielded are still in use
+                        buffer = self._buffer(size)  # the batches yielded are still in use
             if n_held:
-                yield self._cut(x, y, n_held, shuffle, number)
+                yield self._cut(*buffer, n_held, shuffle, number)
 
-    def _buffer(self, size: int) -> tuple[Tensor, Tensor]:
+    def _buffer(self, size: int) -> tuple[Inputs, Tensor]:
         # Zeros, so that rows that are never filled are finite.
-        x, y = (like.new_zeros((size, *like.shape[1:])) for like in self.example)
-        return x, y
+        zeros: tuple[Inputs, Tensor] = map_arrays(
+            lambda like: like.new_zeros((size, *like.shape[1:])), self.example
+        )
+        return zeros
 
-    def _cut(self, x: Tensor, y: Tensor, n: int, shuffle: Shuffle, number: int) -> Batches:
+    def _cut(self, x: Inputs, y: Tensor, n: int, shuffle: Shuffle, number: int) -> Batches:
         """Split the first n rows of a buffer into batches; the last may be smaller."""
         n_batches = math.ceil(n / self.batch_size)
         n_all = np.full(n_batches, self.batch_size)
@@ -85,9 +88,9 @@ class StreamBatches:
         rows = torch.as_tensor(order.reshape(n_batches, self.batch_size))
         rows = rows[..., rows_of_process(self.batch_size, self._team)].contiguous()
         numbers = np.arange(number, number + n_batches)
-        return Batches(x, y, rows.to(x.device), sizes_of_process(n_all, self._team), numbers, n_all)
+        return Batches(x, y, rows.to(y.device), sizes_of_process(n_all, self._team), numbers, n_all)
 
-    def _prepare(self, name: str, pair: tuple[ArrayLike, ArrayLike]) -> tuple[Tensor, Tensor]:
+    def _prepare(self, name: str, pair: tuple[InputsLike, ArrayLike]) -> tuple[Any, Tensor]:
         with reading(name):
             return self._network.prepare(*pair)
 
