@@ -12,6 +12,7 @@ import torch
 from members import LIKELIHOODS, PRIORS
 from pyro.infer import SVI, Predictive, Trace_ELBO
 from simulated_device import DEVICE, DeviceTensor, simulated_device, to_host
+from structured import arranged, network_of
 from support import small_network
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -30,6 +31,7 @@ from pyrobbb import (
     scores,
     update,
 )
+from pyrobbb._core.trees import arrays_of
 from pyrobbb.elbo.fused_loss import FusedLoss
 
 RNG = np.random.default_rng(0)
@@ -211,6 +213,27 @@ def test_batches_of_a_loader_are_moved_to_the_device():
     loader = DataLoader(TensorDataset(torch.as_tensor(X), torch.as_tensor(Y)), 5)
     posterior = fit(small_network(), loader, n_data=13, epochs=1, progress=False, device=DEVICE)
     assert isinstance(posterior.guide.loc, DeviceTensor)
+
+
+@pytest.mark.usefixtures("_device")
+@pytest.mark.parametrize("options", [{}, {"engine": "svi"}, {"restarts": 2, "batch_size": 13}])
+def test_structured_inputs_are_moved_to_the_device(options, tmp_path):
+    form = "a named output"
+    x = arranged(form, X)
+    posterior = quick_fit(network_of(form), x=x, device=DEVICE, validation=(x, Y), **options)
+    assert {array.device for array in arrays_of(posterior.chains[0].example)} == {DEVICE}
+    on_host = quick_fit(network_of(form), x=x, validation=(x, Y), **options)
+    np.testing.assert_allclose(posterior.predict(x, 5, 1).mean, on_host.predict(x, 5, 1).mean)
+    posterior.save(tmp_path)
+    loaded = Posterior.load(tmp_path, network_of(form))
+    np.testing.assert_allclose(loaded.predict(x, 5, 1).mean, on_host.predict(x, 5, 1).mean)
+    trees = [p.to_arviz(x, Y, n_draws=2, seed=1) for p in (posterior, on_host)]
+    for group in ("log_likelihood", "constant_data"):
+        for name, values in trees[1][group].data_vars.items():
+            np.testing.assert_allclose(trees[0][group][name], values)
+    rows = [({"a": row[:2], "rest": {"b": row[2:]}}, y) for row, y in zip(X, Y, strict=True)]
+    loader = DataLoader(rows, batch_size=5)
+    quick_fit(network_of(form), x=loader, y=None, n_data=13, device=DEVICE)
 
 
 @pytest.mark.usefixtures("_device")

@@ -9,13 +9,15 @@ import re
 
 import numpy as np
 import pandas as pd
+import pyro
 import pytest
 import torch
 from structured import FORMS, arranged, joined, network_of
 from support import Crash, X, Y, assert_equal, assert_same_fit, crash_at, quick_fit
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from pyrobbb import Posterior, compare_with_nuts, crosscheck, fit, sbc, update
+import pyrobbb
+from pyrobbb import MeanFieldGuide, Posterior, compare_with_nuts, crosscheck, fit, sbc, update
 from pyrobbb.prediction import drawn_distributions
 from pyrobbb.training import stream_batches
 
@@ -281,6 +283,9 @@ def test_memory_mapped_arrays_have_the_fit_of_one_array(tmp_path, monkeypatch):
     message = re.escape("`x['b']` has 20 rows where `x['a']` has 23")
     with pytest.raises(ValueError, match=message):
         quick_fit(network_of("keywords"), {"a": a, "b": b[:20]}, y)
+    message = "`rows` needs x and y in memory, got a dict of memory-mapped arrays"
+    with pytest.raises(ValueError, match=message):
+        quick_fit(network_of("keywords"), {"a": a, "b": b}, y, rows=[np.arange(9)])
 
 
 def test_a_non_finite_loss_names_the_array(monkeypatch):
@@ -302,6 +307,24 @@ def test_comparisons_take_mappings():
     ]
     for name, values in ranks[1].items():
         np.testing.assert_array_equal(ranks[0][name], values)
+
+
+def test_stock_pyro_takes_mappings():
+    form, n = "a mapping", 4
+    x, x_joined = arranged(form, torch.tensor(X)), torch.tensor(X)
+    samples = []
+    for network, rows in ((network_of(form), x), (joined(), x_joined)):
+        guide = MeanFieldGuide(network)
+        pyro.set_rng_seed(0)
+        svi = pyro.infer.SVI(network, guide, pyro.optim.Adam({"lr": 0.01}), pyro.infer.Trace_ELBO())
+        losses = [svi.step(rows, torch.tensor(Y)) for _ in range(3)]
+        drawn = pyro.infer.Predictive(network, guide=guide, num_samples=n, parallel=True)(rows)
+        tree = pyrobbb.from_pyro(model=network, guide=guide, args=(rows, torch.tensor(Y)), seed=1)
+        samples.append((losses, drawn["y"], tree["log_likelihood"]["y"].values))
+        pyro.clear_param_store()
+    assert samples[0][0] == samples[1][0]
+    torch.testing.assert_close(samples[0][1], samples[1][1], rtol=0, atol=0)
+    np.testing.assert_array_equal(samples[0][2], samples[1][2])
 
 
 @pytest.mark.slow

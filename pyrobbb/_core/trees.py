@@ -80,6 +80,11 @@ def is_structured(x: InputsLike) -> bool:
     return isinstance(x, Mapping) or (isinstance(x, tuple) and _holds_arrays(x))
 
 
+def is_memory_mapped(x: InputsLike) -> bool:
+    """Return whether an array is that of a file, `numpy.memmap`."""
+    return any(isinstance(array, np.memmap) for array in arrays_of(structured("x", x)))
+
+
 def _holds_arrays(values: tuple[Any, ...]) -> bool:
     return any(is_structured(value) or len(getattr(value, "shape", ())) > 0 for value in values)
 

@@ -311,8 +311,11 @@ def _misfit(net: nn.Module, x: Inputs, error: Exception) -> ValueError:
         fix = "Pass x.reshape(-1, 1) if each row is one number"
     else:
         fix = f"Its error for {min(n_rows(x), N_ROWS)} rows: {first_line(error)}"
-    if isinstance(error, TypeError) and not isinstance(x, Tensor):
-        fix += f". Its forward takes {forward_arguments(net)}"
+    if not isinstance(x, Tensor):
+        if isinstance(error, TypeError):
+            fix += f". Its forward takes {forward_arguments(net)}"
+        elif not all(array.is_floating_point() for array in arrays_of(x)):
+            fix += ". Integers among several arrays stay integers: pass numbers as floats"
     return ValueError(f"`x` with {describe_rows(x)} does not fit the network. {fix}.")
 
 

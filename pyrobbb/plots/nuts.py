@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._core.arrays import to_numpy
+from .._core.trees import is_structured
 from ..prediction import RegressionPrediction
 from .calibration import add_diagonal
 from .inputs import check_type
@@ -28,7 +29,7 @@ def plot_nuts(comparison: NUTSComparison, *, ax: Axes | None = None, level: floa
     ax = prepare_axes(ax)
     if not isinstance(comparison.nuts, RegressionPrediction):
         _plot_probabilities(comparison, ax)
-    elif to_numpy(comparison.x).size != len(comparison.x):
+    elif is_structured(comparison.x) or to_numpy(comparison.x).size != len(comparison.x):
         _plot_epistemic_sd(comparison, ax)
     else:
         _plot_bands(comparison, ax, level)

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from .._core.arrays import check_count, check_number, check_positive
 from .._core.distributed import Team
 from .._core.messages import is_one_of, shown
+from .._core.trees import is_memory_mapped, is_structured
 from ..elbo.gradient_estimators import Estimator
 from ..elbo.objectives import (
     KLWeight,
@@ -187,10 +188,11 @@ class FitConfig:
         self._check_in_memory("kl_weight", "'auto' fits a chain with each weight; pass a number")
 
     def _check_in_memory(self, argument: str, remedy: str) -> None:
-        if isinstance(self.x, DataLoader | Parquet | np.memmap):
-            raise ValueError(
-                f"`{argument}` needs x and y in memory, got a {type(self.x).__name__}: {remedy}."
-            )
+        if isinstance(self.x, DataLoader | Parquet) or is_memory_mapped(self.x):
+            kind = type(self.x).__name__
+            if is_structured(self.x):
+                kind += " of memory-mapped arrays"
+            raise ValueError(f"`{argument}` needs x and y in memory, got a {kind}: {remedy}.")
 
     @cached_property
     def elbo(self) -> ELBO:

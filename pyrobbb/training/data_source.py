@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from .._core.arrays import ArrayLike, check_count
 from .._core.distributed import Team
-from .._core.trees import InputsLike, arrays_of, structured
+from .._core.trees import InputsLike, is_memory_mapped, structured
 from ..model.network import BayesianNetwork
 from ..streams import MappedRows, Parquet, Rows
 from .array_batches import ArrayBatches, check_sample_weight, rows_as_tensors
@@ -89,10 +89,8 @@ def batches_of(
         stream = x
     if y is None and stream is None:
         raise ValueError("`y` is required, got None: pass fit(network, x, y).")
-    if stream is None:
-        x = structured("x", x)
-        if any(isinstance(array, np.memmap) for array in arrays_of(x)):
-            stream = MappedRows(x, y)
+    if stream is None and is_memory_mapped(x):
+        stream = MappedRows(structured("x", x), y)
     if stream is not None:
         if sample_weight is not None:
             raise ValueError("`sample_weight` needs x and y in memory, not in files.")

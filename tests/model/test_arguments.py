@@ -55,6 +55,10 @@ def test_a_forward_that_is_an_attribute_is_called_by_its_own_signature():
             "fit the network. Its error for 2 rows: a mapping of ids, msk is neither its keywords "
             "nor its only argument. Its forward takes (ids, mask).",
         ),
+        (
+            {"ids": A.long(), "mask": A.long()},
+            "Integers among several arrays stay integers: pass numbers as floats.",
+        ),
         ((A, A, A), "a tuple of 3 is neither its arguments nor the only one. Its forward takes"),
     ],
 )
