@@ -134,7 +134,7 @@ def n_rows(x: InputsLike) -> int:
 
 
 def rows_of(x: InputsLike, index: Any) -> Any:
-    """Return each array at an index: a slice, or a tensor of the indices of rows."""
+    """Return each array at an index: a slice, a row, or the indices of rows."""
     return map_arrays(lambda leaf: leaf[index], x)
 
 
@@ -180,8 +180,8 @@ def describe_rows(x: Inputs) -> str:
     """Return the shapes and dtypes of a row in words, for messages."""
     if isinstance(x, Tensor):
         return f"rows of shape {tuple(x.shape[1:])} and dtype {x.dtype}"
-    named = named_arrays("x", x)
-    return "rows of " + ", ".join(f"{n} {tuple(t.shape[1:])} {t.dtype}" for n, t in named)
+    named = [f"{n} {tuple(t.shape[1:])} {t.dtype}" for n, t in named_arrays("x", x)]
+    return "rows of " + ", ".join(named[:4]) + (" and others" if len(named) > 4 else "")
 
 
 def tensors_in(output: Any) -> list[Tensor]:
