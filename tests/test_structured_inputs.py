@@ -327,6 +327,16 @@ def test_stock_pyro_takes_mappings():
     np.testing.assert_array_equal(samples[0][2], samples[1][2])
 
 
+def test_a_last_layer_in_closed_form_is_that_of_one_array():
+    form = "a named output"
+    x, new = arranged(form, X), arranged(form, MORE)
+    got = pyrobbb.last_layer(network_of(form), x, Y)
+    expected = pyrobbb.last_layer(joined(), X, Y)
+    assert_same_predictions(got, new, expected, MORE)
+    y = MORE.sum(1, keepdims=True)
+    assert_same_predictions(update(got, new, y), new, update(expected, MORE, y), MORE)
+
+
 @pytest.mark.slow
 def test_a_diagnosis_is_that_of_one_array():
     x = arranged("a mapping", X)

@@ -298,3 +298,47 @@ def test_classes_are_fitted_on_cached_features(caplog):
         posterior = fit(network, X, labels, epochs=3, progress=False, seed=0, cache_features=True)
     assert "The trunk trunk runs once on 23 rows." in caplog.text
     assert posterior.predict(X, seed=0).probs.shape == (23, 2)
+
+
+class MaskedTrunk(nn.Module):
+    def __init__(self, uses_mask):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+        self.head = nn.Linear(3, 1)
+        self.uses_mask = uses_mask
+
+    def forward(self, ids, mask):
+        features = self.trunk(ids * mask)
+        return {"logits": self.head(features * mask[:, :3] if self.uses_mask else features)}
+
+
+@pytest.mark.parametrize("uses_mask", [False, True])
+def test_the_trunk_of_a_mapping_is_found_unless_the_head_uses_more_of_it(uses_mask):
+    torch.manual_seed(0)
+    net = MaskedTrunk(uses_mask)
+    net.trunk.requires_grad_(False)
+    network = BayesianNetwork(net, HEAD, output="logits")
+    mask = torch.ones(20, 4)
+    mask[7:, 1] = 0  # the first rows, with which trunk and head are tried, have the same mask
+    x, y = {"ids": torch.randn(20, 4), "mask": mask}, torch.randn(20, 1)
+    posterior = fit(network, x, y, epochs=2, seed=0, progress=False)
+    same_masks = {name: array[:5] for name, array in x.items()}
+    posterior.predict(same_masks, 3, seed=1)  # which does not show whether the head uses the mask
+    calls = []
+    handle = posterior.network.net.trunk.register_forward_hook(lambda *_: calls.append(1))
+    mean = posterior.predict(x, 30, seed=1).mean
+    handle.remove()
+    draws = posterior.draws(30, 1)
+    outputs = torch.stack(
+        [
+            torch.func.functional_call(
+                posterior.network.net, {n: draws[n][i] for n in ("head.weight", "head.bias")}, (), x
+            )["logits"]
+            for i in range(30)
+        ]
+    )
+    torch.testing.assert_close(mean, outputs.mean(0).detach(), rtol=1e-5, atol=1e-6)
+    assert (split_of(posterior.network, x) is None) == uses_mask
+    if not uses_mask:
+        cached = fit(network, x, y, epochs=2, seed=0, progress=False, cache_features=True)
+        torch.testing.assert_close(cached.predict(x, 30, seed=1).mean, mean, rtol=1e-4, atol=1e-5)

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from .._core.arrays import ArrayLike, check_positive
 from .._core.messages import shown
+from .._core.trees import Inputs, InputsLike, n_rows, rows_of
 from ..fitted import FitSettings, FittedChain, History
 from ..likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
 from ..model.guides import DenseGuide
 from ..model.inputs import prepare_inputs
 from ..model.network import BayesianNetwork
+from ..model.outputs import Selection
 from ..model.trial import traits_of
 from .classes import Classes, fit_classes
 from .features import MAX_WEIGHTS, ROWS_PER_CALL, LastLayer, copied, last_layer_of
@@ -36,7 +38,7 @@ def is_last_layer(chain: FittedChain) -> bool:
 
 def fit_last_layer(
     network: BayesianNetwork | nn.Module,
-    x: ArrayLike,
+    x: InputsLike,
     y: ArrayLike,
     *,
     likelihood: Likelihood | None = None,
@@ -48,11 +50,13 @@ def fit_last_layer(
     likelihood = _likelihood_of(network, likelihood)
     if prior_scale is not None:
         check_positive("prior_scale", prior_scale)
-    last, rows = _last_layer(module, x)
+    select = network.select if isinstance(network, BayesianNetwork) else None
+    last, rows = _last_layer(module, x, select)
     given = None
     if prior_scale is None and isinstance(network, BayesianNetwork):
         given = given_prior(network, last)
-    trial = BayesianNetwork(last.net, isotropic_prior(last, torch.ones(1)).prior, likelihood)
+    prior = isotropic_prior(last, torch.ones(1)).prior
+    trial = BayesianNetwork(last.net, prior, likelihood, output=select)
     rows, y = trial.prepare(x, y)
     if isinstance(likelihood, Gaussian):
         noise = _noise_of(likelihood, noise_scale, last.layer.out_features)
@@ -61,19 +65,19 @@ def fit_last_layer(
         raise ValueError("`noise_scale` must be left out: it is for a Gaussian likelihood.")
     else:
         result = _fit_classes(last, rows, y, likelihood, prior_scale, given)
-    fitted = BayesianNetwork(last.net, result.prior, result.likelihood).eval()
+    fitted = BayesianNetwork(last.net, result.prior, result.likelihood, output=select).eval()
     fitted.fix_parameters()
     guide = DenseGuide(fitted, len(result.mean))
     guide.set_moments(result.mean, result.covariance)
     settings = FitSettings(
-        engine=ENGINE, objective=result.objective, n_data=len(rows), notes=result.notes
+        engine=ENGINE, objective=result.objective, n_data=len(y), notes=result.notes
     )
-    history = _history(-result.notes["log_evidence"], result.nll, len(rows))
+    history = _history(-result.notes["log_evidence"], result.nll, len(y))
     logger.info("Last layer %r in closed form: %s", last.name, result.notes)
     return FittedChain(fitted, guide, history, fitted.example_of(rows), settings)
 
 
-def condition(chain: FittedChain, x: ArrayLike, y: ArrayLike) -> FittedChain:
+def condition(chain: FittedChain, x: InputsLike, y: ArrayLike) -> FittedChain:
     """Condition the posterior of a last layer on further rows; the scales stay as they are.
 
     Raises
@@ -92,7 +96,7 @@ def condition(chain: FittedChain, x: ArrayLike, y: ArrayLike) -> FittedChain:
     name = network.bayesian_parameters()[0][0].removesuffix("weight").removesuffix(".")
     layer: Any = network.net.get_submodule(name)
     mixes_rows = network.traits(rows).mixes_rows
-    last = LastLayer(network.net, layer, name, len(rows) if mixes_rows else ROWS_PER_CALL)
+    last = LastLayer(network.net, layer, name, len(y) if mixes_rows else ROWS_PER_CALL)
     statistics = Statistics.of(last.features(rows), y)
     mean, covariance = (part.to(statistics.gram) for part in guide.moments())
     belief = NormalBelief(mean, torch.cholesky_inverse(torch.linalg.cholesky(covariance)))
@@ -102,11 +106,11 @@ def condition(chain: FittedChain, x: ArrayLike, y: ArrayLike) -> FittedChain:
     renewed = guide.renewed(network)
     renewed.set_moments(done.mean, done.covariance)
     notes["log_evidence"] = notes["log_evidence"] + done.log_evidence
-    n_data = (chain.settings.n_data or 0) + len(rows)
+    n_data = (chain.settings.n_data or 0) + len(y)
     return dataclasses.replace(
         chain,
         guide=renewed,
-        history=_history(-done.log_evidence, done.nll, len(rows)),
+        history=_history(-done.log_evidence, done.nll, len(y)),
         settings=dataclasses.replace(chain.settings, n_data=n_data, notes=notes),
     )
 
@@ -146,26 +150,28 @@ def _likelihood_of(
     return likelihood
 
 
-def _last_layer(module: nn.Module, x: ArrayLike) -> tuple[LastLayer, Tensor]:
+def _last_layer(
+    module: nn.Module, x: InputsLike, select: Selection | None
+) -> tuple[LastLayer, Inputs]:
     """Return the last layer of a copy of the module, in which it is trainable, and its inputs."""
     net = copied(module).eval()
     like = next((p for p in net.parameters() if p.is_floating_point()), None)
     if like is None:
         raise ValueError("`network` must end in a linear layer, got a module without parameters.")
-    rows, _ = prepare_inputs(net, like, x)
-    traits = traits_of(net, rows)
+    rows, _ = prepare_inputs(net, like, x, select)
+    traits = traits_of(net, rows, select)
     if traits.draws_numbers:
         raise ValueError("`network` must not draw random numbers before its last layer.")
-    name = last_layer_of(net, rows if traits.mixes_rows else rows[:8])
+    name = last_layer_of(net, rows if traits.mixes_rows else rows_of(rows, slice(8)), select)
     layer: Any = net.get_submodule(name)
     for part, parameter in list(layer.named_parameters()):  # which are shared if they are frozen
         setattr(layer, part, nn.Parameter(parameter.detach().clone()))
-    return LastLayer(net, layer, name, len(rows) if traits.mixes_rows else ROWS_PER_CALL), rows
+    return LastLayer(net, layer, name, n_rows(rows) if traits.mixes_rows else ROWS_PER_CALL), rows
 
 
 def _fit_regression(
     last: LastLayer,
-    x: Tensor,
+    x: Inputs,
     y: Tensor,
     prior_scale: float | None,
     given: UnitPrior | None,
@@ -195,7 +201,7 @@ def _fit_regression(
 
 def _fit_classes(
     last: LastLayer,
-    x: Tensor,
+    x: Inputs,
     y: Tensor,
     likelihood: Likelihood,
     prior_scale: float | None,

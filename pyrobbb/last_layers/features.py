@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from .._core.arrays import supports_float64
 from .._core.messages import shown
+from .._core.trees import Inputs, clone, split
+from ..model.arguments import call_module
 from ..model.functional import evaluating
+from ..model.outputs import Selection
 
 ROWS_PER_CALL = 1024
 MAX_WEIGHTS = 2**13
@@ -69,12 +72,12 @@ class LastLayer:
         return mean[:, order], covariance[:, order][:, :, order]
 
     @torch.no_grad()
-    def features(self, x: Tensor) -> Iterator[Tensor]:
+    def features(self, x: Inputs) -> Iterator[Tensor]:
         """Yield the features of some rows at a time, with a column of ones for the bias.
 
         Parameters
         ----------
-        x : Tensor of shape (n, ...)
+        x : Inputs of shape (n, ...)
 
         Yields
         ------
@@ -82,10 +85,10 @@ class LastLayer:
         """
         seen: list[Tensor] = []
         with evaluating(self.net):
-            for rows in x.split(self.rows_at_once):
+            for rows in split(x, self.rows_at_once):
                 handle = self.layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
                 try:
-                    self.net(rows.clone())
+                    call_module(self.net, clone(rows))
                 finally:
                     handle.remove()
                 values = seen.pop()
@@ -103,14 +106,16 @@ def copied(net: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def last_layer_of(net: nn.Module, x: Tensor) -> str:
+def last_layer_of(net: nn.Module, x: Inputs, select: Selection | None = None) -> str:
     """Return the name of the linear layer whose output is that of a module.
 
     Parameters
     ----------
     net : nn.Module
-    x : Tensor of shape (n, ...)
+    x : Inputs of shape (n, ...)
         Some rows.
+    select : Selection, optional
+        Takes a part of the output.
 
     Raises
     ------
@@ -125,7 +130,8 @@ def last_layer_of(net: nn.Module, x: Tensor) -> str:
     ]
     try:
         with evaluating(net):
-            output = net(x.clone())
+            output = call_module(net, clone(x))
+            output = output if select is None else select(output)
     finally:
         for handle in handles:
             handle.remove()

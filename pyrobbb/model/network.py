@@ -123,7 +123,7 @@ class BayesianNetwork(nn.Module):
         self.bayesian_parameters()
         self.trunk = trunk_name(net, trunk)
         self.autocast: torch.dtype | None = None
-        self.select = None if output is None else Selection(output)
+        self.select = None if output is None else Selection.of(output)
         self._vectorized = VectorizedCall(self.select)
 
     def forward(

@@ -36,6 +36,11 @@ class Selection:
                 f"got {shown(self.part)}."
             )
 
+    @classmethod
+    def of(cls, output: OutputOf) -> Selection:
+        """Return the selection for the argument `output` of a network; a selection as it is."""
+        return output if isinstance(output, Selection) else cls(output)
+
     def __call__(self, output: Any) -> Any:
         """Return the part."""
         if not isinstance(self.part, str):

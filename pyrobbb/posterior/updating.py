@@ -168,9 +168,8 @@ def as_prior(chain: FittedChain) -> BayesianNetwork:
         name: dist.LogNormal(loc[name], scale[name]).to_event(loc[name].dim())
         for name in likelihood.latents
     }
-    output = None if network.select is None else network.select.part
     updated = _WithLatents(likelihood, latents)
-    return BayesianNetwork(network.net, prior, updated, output=output, trunk=network.trunk)
+    return BayesianNetwork(network.net, prior, updated, output=network.select, trunk=network.trunk)
 
 
 def _with_sites_of(
