@@ -63,8 +63,29 @@ class Conditional(ABC):
         return self.given(output, drawn)
 
 
+class _LearntNoise(Conditional):
+    """A likelihood with noise of a scale that is given, or learnt as ``"noise_scale"``."""
+
+    scale: float | tuple[float, ...] | None
+    noise_median: float | tuple[float, ...]
+    noise_log_sd: float
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "noise_median", "noise_log_sd"):
+            value: Any = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if name != "scale" or value is not None:
+                    check_positive(name, number)
+
+    @property
+    def latents(self) -> Mapping[str, TorchDistribution]:
+        if self.scale is not None:
+            return NO_LATENTS
+        return {"noise_scale": _log_normal(self.noise_median, self.noise_log_sd)}
+
+
 @dataclass(frozen=True)
-class Gaussian(Conditional):
+class Gaussian(_LearntNoise):
     """Normal noise of constant scale around the network's output.
 
     Parameters
@@ -84,13 +105,6 @@ class Gaussian(Conditional):
     noise_log_sd: float = 1.0
 
     hint: ClassVar[str] = "y must be real numbers in the shape of the network's output"
-
-    def __post_init__(self) -> None:
-        _check_noise(self)
-
-    @property
-    def latents(self) -> Mapping[str, TorchDistribution]:
-        return _noise_latents(self)
 
     def given(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
         return dist.Normal(output, _fixed_or(latents, "noise_scale", self.scale, output))
@@ -121,7 +135,7 @@ class HeteroscedasticGaussian(Conditional):
 
 
 @dataclass(frozen=True)
-class LogNormal(Conditional):
+class LogNormal(_LearntNoise):
     """Positive numbers: the network's output is the mean of log y, whose noise is normal.
 
     The median of y is exp(output), its mean exp(output + scale**2 / 2).
@@ -138,19 +152,12 @@ class LogNormal(Conditional):
 
     hint: ClassVar[str] = "y must be positive numbers in the shape of the network's output"
 
-    def __post_init__(self) -> None:
-        _check_noise(self)
-
-    @property
-    def latents(self) -> Mapping[str, TorchDistribution]:
-        return _noise_latents(self)
-
     def given(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
         return dist.LogNormal(output, _fixed_or(latents, "noise_scale", self.scale, output))
 
 
 @dataclass(frozen=True)
-class StudentT(Conditional):
+class StudentT(_LearntNoise):
     """Student t noise around the network's output, for regression robust to outliers.
 
     Parameters
@@ -174,11 +181,7 @@ class StudentT(Conditional):
             raise ValueError(
                 f"`df` must be above 2, so that the noise has a variance, got {self.df}."
             )
-        _check_noise(self)
-
-    @property
-    def latents(self) -> Mapping[str, TorchDistribution]:
-        return _noise_latents(self)
+        super().__post_init__()
 
     def given(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:
         return dist.StudentT(
@@ -356,12 +359,6 @@ def _hint(likelihood: Likelihood) -> str:
     return f"For `{type(likelihood).__name__}`, {hint}." if hint else ""
 
 
-def _noise_latents(likelihood: Gaussian | LogNormal | StudentT) -> Mapping[str, TorchDistribution]:
-    if likelihood.scale is not None:
-        return NO_LATENTS
-    return {"noise_scale": _log_normal(likelihood.noise_median, likelihood.noise_log_sd)}
-
-
 def _log_normal(median: float | tuple[float, ...], log_sd: float) -> TorchDistribution:
     loc = torch.as_tensor(median, dtype=torch.float64).log()
     return dist.LogNormal(loc, torch.full_like(loc, log_sd)).to_event(loc.dim())
@@ -391,15 +388,3 @@ def _draw(site: str, prior: TorchDistribution, output: Tensor) -> Tensor:
     base = base_of(prior)
     converted = dist.LogNormal(base.loc.to(output), base.scale.to(output))
     return pyro.sample(site, converted.to_event(prior.event_dim))
-
-
-def _check_noise(likelihood: Gaussian | LogNormal | StudentT) -> None:
-    if likelihood.scale is not None:
-        scales: Any = likelihood.scale
-        by_column = isinstance(likelihood, Gaussian) and isinstance(scales, tuple)
-        for scale in scales if by_column else (scales,):
-            check_positive("scale", scale)
-    medians = likelihood.noise_median
-    for median in medians if isinstance(medians, tuple) else (medians,):
-        check_positive("noise_median", median)
-    check_positive("noise_log_sd", likelihood.noise_log_sd)
