@@ -151,7 +151,7 @@ def page(rows: list[dict[str, Any]]) -> str:
             "2019): a split an input. Here uncertainty between the data counts.",
             "",
             *gap_tables(rows),
-            "## Chosen KL weight (median over splits) and hidden layers (most frequent)",
+            f"## Chosen by `{DEFAULT}`, most often over the splits",
             "",
             *choices(rows),
             "",
@@ -237,19 +237,19 @@ def gap_tables(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def choices(rows: list[dict[str, Any]]) -> list[str]:
-    """Return a table of what our models have chosen; a dash where they do not tell."""
-    lines = header(ALL_SETS)
-    for model in (DEFAULT, CONSTANT, VARYING):
+    """Return what the estimator has chosen most often, a row a set; a dash where it does not tell."""
+    names = {"likelihood_": "likelihood", "hidden_": "hidden layers", "kl_weight_": "KL weights"}
+    lines = [f"|  | {' | '.join(names.values())} |", f"|---|{'---|' * len(names)}"]
+    for name in ALL_SETS:
+        told = [
+            row.get("chosen", {}) for row in rows if (row["set"], row["model"]) == (name, DEFAULT)
+        ]
         cells = []
-        for name in ALL_SETS:
-            told = [
-                row.get("chosen", {}) for row in rows if (row["set"], row["model"]) == (name, model)
-            ]
-            weights = [found["kl_weight_"] for found in told if "kl_weight_" in found]
-            hidden = Counter(found["hidden_"] for found in told if "hidden_" in found)
-            weight = f"{np.median(weights):.2g}" if weights else "-"
-            cells.append(f"{weight} {hidden.most_common(1)[0][0] if hidden else '-'}")
-        lines.append(f"| {model} | {' | '.join(cells)} |")
+        for column in names:
+            counts = Counter(found[column] for found in told if column in found)
+            (value, n) = counts.most_common(1)[0] if counts else ("-", 0)
+            cells.append(f"{value} ({n} of {counts.total()})" if len(counts) > 1 else f"{value}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
 

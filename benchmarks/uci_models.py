@@ -86,6 +86,8 @@ def choices_of(estimator: Any) -> dict[str, Any]:
 def _shown(value: Any) -> float | str:
     if isinstance(value, int | float):
         return float(value)
+    if isinstance(value, tuple) and any(isinstance(part, float) for part in value):
+        return f"{min(value):g} to {max(value):g}"
     if isinstance(value, str | tuple | list):
         return str(value)
     return getattr(value, "__name__", type(value).__name__)

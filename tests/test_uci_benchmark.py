@@ -68,6 +68,8 @@ def test_what_an_estimator_has_chosen_is_kept_by_name_and_what_it_has_not_is_abs
     assert choices_of(today) == {"hidden_": "(50,)", "likelihood_": "gaussian"}
     later = SimpleNamespace(hidden_=[50, 50], kl_weight_=np.float64(0.3))
     assert choices_of(later) == {"kl_weight_": 0.3, "hidden_": "[50, 50]"}
+    later.kl_weight_ = (0.25, 0.5, 1.0)
+    assert choices_of(later)["kl_weight_"] == "0.25 to 1"
 
 
 def test_the_page_shows_choices_and_gap_splits_and_a_dash_for_rows_without_them():
@@ -77,15 +79,16 @@ def test_the_page_shows_choices_and_gap_splits_and_a_dash_for_rows_without_them(
     rows = [{"set": "yacht", "split": 0, "model": uci.CONSTANT, **score}]
     for split, weight in enumerate((0.1, 0.3, 1.0)):
         chosen = {"kl_weight_": weight, "hidden_": "(50,)" if split else "(100,)"}
-        new = {"set": "yacht gap", "split": split, "model": uci.CONSTANT, **score}
+        new = {"set": "yacht gap", "split": split, "model": uci.DEFAULT, **score}
         rows.append({**new, "width": 2.0 + split, "chosen": chosen})
     page = uci.page(rows)
-    chosen = page.split("## Chosen")[1].splitlines()[5]
-    assert chosen.endswith("| - - | - - | - - | 0.3 (50,) |")
+    chosen = page.split("## Chosen")[1]
+    assert "| yacht | - | - | - |" in chosen
+    assert "| yacht gap | - | (50,) (2 of 3) | 0.1 (1 of 3) |" in chosen
     widths = page.split("## Mean width")[1].splitlines()[5]
     assert widths == f"| {uci.CONSTANT} |{' - |' * 8}"
     gaps = page.split("## Gap splits")[1]
-    assert f"| {uci.CONSTANT} | - | - | 3.00 +- 0.58 |" in gaps
+    assert f"| {uci.DEFAULT} | - | - | 3.00 +- 0.58 |" in gaps
 
 
 def test_an_interrupted_benchmark_resumes_and_runs_no_job_twice(tmp_path, capsys):
