@@ -237,7 +237,7 @@ def gap_tables(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def choices(rows: list[dict[str, Any]]) -> list[str]:
-    """Return what the estimator has chosen most often, a row a set; a dash where it does not tell."""
+    """Return what the estimator has chosen most often, a row a set; a dash if it does not tell."""
     names = {"likelihood_": "likelihood", "hidden_": "hidden layers", "kl_weight_": "KL weights"}
     lines = [f"|  | {' | '.join(names.values())} |", f"|---|{'---|' * len(names)}"]
     for name in ALL_SETS:
