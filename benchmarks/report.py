@@ -16,6 +16,7 @@ import prediction
 import scaling
 import step
 import target_nll
+import trunks
 
 BENCHMARKS: dict[str, ModuleType] = {
     module.__name__: module
@@ -28,6 +29,7 @@ BENCHMARKS: dict[str, ModuleType] = {
         scaling,
         gradient_variance,
         import_time,
+        trunks,
     )
 }
 RESULTS, REPORT, REMARKS, CHART = "results.json", "RESULTS.md", "remarks.md", "steps.png"

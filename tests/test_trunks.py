@@ -2,6 +2,8 @@
 
 import copy
 import logging
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -342,3 +344,11 @@ def test_the_trunk_of_a_mapping_is_found_unless_the_head_uses_more_of_it(uses_ma
     if not uses_mask:
         cached = fit(network, x, y, epochs=2, seed=0, progress=False, cache_features=True)
         torch.testing.assert_close(cached.predict(x, 30, seed=1).mean, mean, rtol=1e-4, atol=1e-5)
+
+
+def test_the_code_on_trunks_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[1] / "docs" / "trunks.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(block, {})
+    assert len(capsys.readouterr().out.splitlines()) == 5

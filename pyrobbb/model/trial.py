@@ -109,7 +109,7 @@ def traits_of(net: nn.Module, x: Inputs, select: Selection | None = None) -> Tra
         values = {
             name: parameter.detach() + NOISE * torch.randn_like(parameter)
             for name, parameter in net.named_parameters()
-            if parameter.is_floating_point()
+            if parameter.requires_grad and parameter.is_floating_point()  # frozen: may be large
         }
     output, draws_numbers = _run(net, x, values, select)
     if n_rows(x) == 1:
