@@ -35,6 +35,7 @@ EXAMPLES = {
     "paper/bandit.py": ["600 simulated mushrooms", "Bayes by Backprop", "last 10 %"],
     "paper/curve.py": ["interquartile range", "(within the data)", "rmse of the point estimate"],
     "paper/mnist.py": ["sgd", "dropout", "gaussian", "mixture"],
+    "paper/mnist_kl_weight.py": ["chosen KL weight", "'draws': 100"],
     "paper/pruning.py": ["removed  error % at means", "98%", "masked dense outputs agree"],
     "paper/tutorial.py": ["hidden units 32-32", "accuracy with 95% of the weights removed"],
 }

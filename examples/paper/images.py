@@ -31,13 +31,20 @@ def load_mnist(folder: Path | None) -> Images:
 
     Pixels are divided by 126, as in the paper.
     """
-    x, y = datasets.load_mnist("train", folder)
+    training = load_training(folder)
     x_test, y_test = datasets.load_mnist("test", folder)
     x_other, _ = datasets.load_fashion_mnist("test", folder)
+    x_test, x_other = (pixels.astype(np.float32) / 126 for pixels in (x_test, x_other))
+    return Images(*training, x_test, y_test, x_other)
+
+
+def load_training(folder: Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return 50,000 training images and their classes, and 10,000 validation images and theirs."""
+    x, y = datasets.load_mnist("train", folder)
+    x = x.astype(np.float32) / 126
     order = np.random.default_rng(0).permutation(len(x))
     train, valid = order[:50_000], order[50_000:]
-    x, x_test, x_other = (pixels.astype(np.float32) / 126 for pixels in (x, x_test, x_other))
-    return Images(x[train], y[train], x[valid], y[valid], x_test, y_test, x_other)
+    return x[train], y[train], x[valid], y[valid]
 
 
 def load_small() -> Images:
