@@ -18,7 +18,7 @@ from sklearn.linear_model import BayesianRidge
 from torch import nn
 
 from pyrobbb import BBBRegressor, mlp, scores
-from pyrobbb.estimators.networks import LARGE, ROWS_FOR_LARGE, SMALL
+from pyrobbb.estimators.networks import LARGE, MANY_ROWS, SMALL
 
 GP_ROWS = 1000
 """Rows that the Gaussian process is fitted to at most, drawn at random: its cost is cubic."""
@@ -137,7 +137,7 @@ def deep_ensemble(
     for the stopping and without adversarial examples).
     """
     inputs, target = Units.of(x), Units.of(y)
-    hidden = LARGE if len(x) >= ROWS_FOR_LARGE else SMALL
+    hidden = LARGE if len(x) >= MANY_ROWS else SMALL
     members = []
     for member in range(MEMBERS):
         net = mlp(x.shape[1], hidden, 2, seed=100 * seed + member)

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_regressor
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import likelihoods, priors
@@ -22,7 +22,7 @@ from ..prediction import Standardizer
 from ..training.config import EngineName
 from ..training.placement import Device
 from . import storage
-from .networks import build_network, choose_hidden
+from .networks import FEW_ROWS, SMALL, TINY, build_network, choose_hidden
 from .parameters import check_parameters, draw_seed
 from .preparation import Rows, numeric_array, scale_inputs
 from .stages import SINGLE_KL_WEIGHT, Stages, TrainingOptions, fit_once
@@ -31,8 +31,9 @@ from .stages import SINGLE_KL_WEIGHT, Stages, TrainingOptions, fit_once
 class BBBEstimator(BaseEstimator):
     """Base class of the estimators, which fit a posterior to a table and predict from it.
 
-    A call of `fit` validates the data (`_validate`), chooses the scaling of the data and the size
-    of the network (`_set_up`), scales the data (`_prepare`) and fits the posterior (`_fit_stages`).
+    A call of `fit` validates the data (`_validate`), chooses the size of the network and the
+    scaling of the data (`_set_up`), scales them (`_prepare`) and fits the posterior
+    (`_fit_stages`).
     """
 
     def __init__(
@@ -198,6 +199,8 @@ class BBBEstimator(BaseEstimator):
         X, y, weight = self._validate(X, y, sample_weight, reset=not resumes)
         self._y_shape = y.shape[1:]
         if not resumes:
+            smallest = TINY if is_regressor(self) else SMALL
+            self.hidden_ = choose_hidden(self.hidden, len(X), smallest)
             return self._fit_from_scratch(X, y, weight)
         self.posterior_ = fit_once(
             self._network(self.likelihood_),
@@ -217,13 +220,12 @@ class BBBEstimator(BaseEstimator):
     def _set_up(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None, stages: Stages
     ) -> None:
-        """Set the seed, the scaling and the size of the network, which later calls keep."""
+        """Set the seed and the scaling, which later calls keep."""
         self.seed_ = draw_seed(self.random_state)
         if self.random_state is None:  # an interrupted fit continues with its seed
             stored = stages.stored_seed()
             self.seed_ = self.seed_ if stored is None else stored
         self.input_scaling_ = Standardizer.of(X, weight)
-        self.hidden_ = choose_hidden(self.hidden, len(X))
         self.search_: pd.DataFrame | None = None
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, **options: Any) -> Self:
@@ -233,6 +235,8 @@ class BBBEstimator(BaseEstimator):
         X, y, weight = self._validate(X, y, sample_weight, reset=is_first, **options)
         self._y_shape = y.shape[1:]
         if is_first:
+            n_rows = max(len(X), FEW_ROWS)  # there will be more
+            self.hidden_ = choose_hidden(self.hidden, n_rows)
             return self._fit_from_scratch(X, y, weight)
         training = self._training_options()
         rows, early_stopping = training.hold_out(self._prepare(X, y, weight))

@@ -14,6 +14,7 @@ from ..posterior.fitting import fit
 from ..posterior.posterior import Posterior
 from ..prediction import RegressionPrediction, Standardizer
 from .holdout import n_held_out
+from .networks import FEW_ROWS
 from .preparation import Rows
 from .search import as_tried, by_kl_weight, search_table
 from .stages import Stages, TrainingOptions
@@ -25,8 +26,6 @@ REAL = ("gaussian", "heteroscedastic", "student_t")
 SKEWED = ("gaussian", "lognormal", "heteroscedastic", "student_t")
 COUNTS = ("poisson", "negative_binomial", "gaussian", "heteroscedastic")
 """The likelihoods that are tried, the simplest first."""
-FEW_ROWS = 60
-"""With fewer rows, the held-out ones are too few to choose by."""
 MIN_SKEWNESS = 1.0
 """Skewness from which positive targets may be modelled on the log scale."""
 HELD_OUT_FRACTION, MAX_HELD_OUT = 0.2, 2_000
@@ -65,8 +64,9 @@ class Candidate:
 def candidate_likelihoods(y: np.ndarray, n_steps: float) -> tuple[str, ...]:
     """Return the names of the likelihoods to try for targets of shape (n, n_targets).
 
-    For fewer than `FEW_ROWS` rows, or if the candidates would have fewer than `MIN_STEPS` steps:
-    the one to use, of which the negative binomial includes the Poisson distribution as a limit.
+    For fewer than `FEW_ROWS` rows, too few to choose by, or if the candidates would have fewer than
+    `MIN_STEPS` steps: the one to use, of which the negative binomial includes the Poisson
+    distribution as a limit.
 
     Parameters
     ----------

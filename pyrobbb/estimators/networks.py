@@ -26,20 +26,35 @@ LIKELIHOODS: Mapping[str, likelihoods.Conditional] = {
     "poisson": likelihoods.Poisson(),
     "negative_binomial": likelihoods.NegativeBinomial(),
 }
-SMALL, LARGE = (50,), (50, 50)
-ROWS_FOR_LARGE = 5_000
-"""Hidden layers for ``hidden="auto"``: `LARGE` for at least `ROWS_FOR_LARGE` rows, else `SMALL`."""
+TINY, SMALL, LARGE = (10,), (50,), (50, 50)
+FEW_ROWS, MANY_ROWS = 60, 5_000
+"""Numbers of rows from which ``hidden="auto"`` is `SMALL` or `LARGE`; `TINY` is for regressions."""
 
 
-def choose_hidden(hidden: Sequence[int] | Literal["auto"], n_rows: int) -> tuple[int, ...]:
-    """Return the units of the hidden layers; for ``"auto"`` they depend on the number of rows."""
+def choose_hidden(
+    hidden: Sequence[int] | Literal["auto"], n_rows: int, smallest: tuple[int, ...] = SMALL
+) -> tuple[int, ...]:
+    """Return the units of the hidden layers.
+
+    Parameters
+    ----------
+    hidden : sequence of int or "auto"
+    n_rows : int
+        On which ``"auto"`` depends.
+    smallest : tuple of int
+        Units for fewer than `FEW_ROWS` rows. In a regression the noise is learnt too, and so few
+        rows do not tell it from the prior uncertainty of a wider layer: its intervals were up to
+        twice as wide as necessary. For classes, a narrower layer was no better.
+    """
     if not isinstance(hidden, str):
         return tuple(int(n) for n in hidden)
     if hidden != "auto":
         raise ValueError(
             f"`hidden` must be 'auto' or a sequence such as (50, 50), got {shown(hidden)}."
         )
-    return LARGE if n_rows >= ROWS_FOR_LARGE else SMALL
+    if n_rows < FEW_ROWS:
+        return smallest
+    return LARGE if n_rows >= MANY_ROWS else SMALL
 
 
 def build_network(

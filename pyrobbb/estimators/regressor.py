@@ -38,8 +38,8 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     Parameters
     ----------
     hidden : sequence of int or "auto"
-        Units of the hidden layers; empty for a linear model. ``"auto"``: one layer of 50, and from
-        5,000 rows on two layers of 50.
+        Units of the hidden layers; empty for a linear model. ``"auto"``: one layer of 50, of 10 for
+        fewer than 60 rows, and from 5,000 rows on two layers of 50.
     likelihood : str or callable
         ``"gaussian"``: constant, learned noise scale; ``"heteroscedastic"``: noise scale that
         depends on the inputs; ``"student_t"``: heavy-tailed noise; ``"lognormal"``: positive y with

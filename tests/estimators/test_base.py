@@ -32,6 +32,28 @@ def test_column_names_are_kept_and_checked(frame):
         model.predict(frame({f"{name}_": X[name] for name in X.columns}))
 
 
+@pytest.mark.parametrize(
+    ("estimator", "n_rows", "hidden"),
+    [
+        (BBBRegressor, 59, (10,)),
+        (BBBRegressor, 60, (50,)),
+        (BBBRegressor, 5_000, (50, 50)),
+        (BBBClassifier, 59, (50,)),
+    ],
+)
+def test_the_number_of_rows_chooses_the_hidden_layers(estimator, n_rows, hidden):
+    X = np.linspace(0, 1, n_rows)[:, None]
+    y = np.arange(n_rows) % 2 if estimator is BBBClassifier else X[:, 0]
+    quick = {"epochs": 1, "restarts": 1, "calibration": 0, "random_state": 0}
+    assert estimator(**quick).fit(X, y).hidden_ == hidden
+    if n_rows == 59:  # of which more will come
+        assert estimator(**quick).partial_fit(X, y, **classes_of(y)).hidden_ == (50,)
+
+
+def classes_of(y):
+    return {"classes": [0, 1]} if y.dtype.kind == "i" else {}
+
+
 def test_sparse_input_is_rejected_with_a_remedy():
     with pytest.raises(TypeError, match="toarray"):
         BBBRegressor(**QUICK_ESTIMATOR).fit(sparse.eye(5).tocsr(), np.arange(5.0))
