@@ -12,7 +12,7 @@ from pyro.infer import MCMC, NUTS
 from pyro.infer.autoguide import AutoNormal
 
 import pyrobbb
-from pyrobbb import BayesianNetwork, fit, mlp
+from pyrobbb import BayesianNetwork, fit, likelihoods, mlp, priors
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -44,6 +44,34 @@ def test_the_pyro_loop_runs():
     assert names["loss"] > 0
 
 
+class Transformer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(9, 4)
+        self.output = torch.nn.Linear(4, 3)
+
+    def forward(self, input_ids, attention_mask):
+        weight = attention_mask[..., None] / attention_mask.sum(1, keepdim=True)[..., None]
+        return {"logits": self.output((self.embedding(input_ids) * weight).sum(1))}
+
+
+def test_the_code_on_pretrained_networks_and_several_inputs_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pyrobbb.training.run.DEFAULT_STEPS", 40)
+    trunk = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU()).requires_grad_(False).eval()
+    net = torch.nn.Sequential()
+    net.add_module("trunk", trunk)
+    net.add_module("head", torch.nn.Linear(4, 1))
+    x = torch.randn(40, 2)
+    names = {"net": net, "x": x, "y": x[:, :1], "pyrobbb": pyrobbb, "transformer": Transformer()}
+    names |= {"ids": torch.randint(9, (40, 5)), "mask": torch.ones(40, 5), "prior": priors.Normal()}
+    names |= {"likelihood": likelihoods.Categorical(), "labels": torch.randint(3, (40,))}
+    names |= {"fit": fit, "BayesianNetwork": BayesianNetwork, "priors": priors}
+    exec(BLOCKS[3], names)
+    assert pyrobbb.Posterior.load("head", net).predict(x[:2]).mean.shape == (2, 1)
+    assert names["posterior"].predict({k: v[:2] for k, v in names["tokens"].items()}).probs.shape
+
+
 def test_the_thompson_sampler_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seen = []
@@ -52,7 +80,7 @@ def test_the_thompson_sampler_runs(tmp_path, monkeypatch):
         seen.append(action)
         return float(action)
 
-    exec(BLOCKS[3], {"contexts": torch.zeros(3, 117).numpy(), "reward_of": reward_of})
+    exec(BLOCKS[4], {"contexts": torch.zeros(3, 117).numpy(), "reward_of": reward_of})
     assert len(seen) == 3
     assert (tmp_path / "agent").is_dir()
 
@@ -62,7 +90,7 @@ def test_the_diagnosis_runs(capsys):
     network = BayesianNetwork(mlp(2, [3], 1))
     posterior = fit(network, x, x[:, :1], epochs=3, progress=False)
     names = {"posterior": posterior, "x": x, "y": x[:, :1]}
-    exec(BLOCKS[4], names)
+    exec(BLOCKS[5], names)
     assert "ELBO" in capsys.readouterr().out
     assert "log_likelihood" in names["tree"].children
 
@@ -77,11 +105,11 @@ def test_pyro_results_are_converted():
     mcmc = MCMC(NUTS(model), num_samples=5, warmup_steps=5, disable_progbar=True)
     mcmc.run(*data)
     names = {"pyrobbb": pyrobbb, "mcmc": mcmc, "model": model, "x": data[0], "y": data[1]}
-    exec(BLOCKS[5], {**names, "guide": AutoNormal(poutine.block(model, hide=["y"]))})
+    exec(BLOCKS[6], {**names, "guide": AutoNormal(poutine.block(model, hide=["y"]))})
 
 
 def test_every_block_of_code_is_run_by_a_test():
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
 
 
 def test_the_code_on_scaling_runs(tmp_path, monkeypatch, capsys):
