@@ -59,7 +59,7 @@ def fit_chains(config: FitConfig, make_result: MakeResult = tuple) -> tuple[Fitt
     if is_fresh and config.restarts > 1:
         logger.info(
             "Restart 0 starts at the module's weights, the others at new ones, except frozen "
-            "weights and those with a prior Around a trained network."
+            "weights, weights of zeros and those with a prior Around a trained network."
         )
     of_chains = zip(config.initial_chains, config.kl_weights, config.rows_of_chains, strict=True)
     starts = [
@@ -117,7 +117,9 @@ def fresh_start(network: BayesianNetwork, seed: int) -> BayesianNetwork:
 
     Frozen parameters (``requires_grad=False``) are kept, and so are those of a trained network to
     which the prior refers: parameters with a prior `pyrobbb.priors.Around`, and parameters without
-    a prior that it names. Other trained weights are replaced.
+    a prior that it names. Matrices of zeros are kept as well: the factor of an adapter that is 0 at
+    first, so that the network starts as that without the adapter. Other trained weights are
+    replaced.
 
     Restart r > 0 of ``fit(network, ..., restarts=4, seed=s)`` is
     ``fit(fresh_start(network, s + r), ..., seed=s + r)``.
@@ -132,7 +134,9 @@ def fresh_start(network: BayesianNetwork, seed: int) -> BayesianNetwork:
     kept = {
         parameter: parameter.clone()
         for name, parameter in network.net.named_parameters()
-        if not parameter.requires_grad or _is_trained(network.prior, name, arounds)
+        if not parameter.requires_grad
+        or (parameter.dim() > 1 and not parameter.any())
+        or _is_trained(network.prior, name, arounds)
     }
     with seeded(as_seed(seed)), torch.no_grad():
         module: Any
