@@ -16,6 +16,7 @@ EXAMPLES_FOLDER = ROOT / "examples"
 EXAMPLES = {
     "cli_tour.sh": ["regression of progression", "q95", "Diagnosis", "report.html", "before"],
     "loggers.py": ["lines of JSON", "kl_weight", "seconds"],
+    "lora.py": ["adapters: 512 of", "base, without adapters", "adapters as posterior"],
     "arviz_workflow.py": ["Not converged", "posterior_predictive", "noise_scale", "elpd"],
     "pyro_loop.py": ["MeanFieldGuide", "AutoLowRankMultivariateNormal"],
     "sklearn_pipeline.py": [
