@@ -2,8 +2,8 @@
 
 A small encoder is trained on one dialect and frozen. Its adapters are fitted to a few sentences of
 another dialect, as point values and as a posterior, and their predictions are compared. If `peft`
-is installed (`pip install "pyrobbb[peft]"`), the adapters are its own and the encoder is a small BERT
-with random weights; otherwise both are written in torch. Nothing is downloaded.
+is installed (`pip install "pyrobbb[peft]"`), the adapters are its own and the encoder is a small
+BERT with random weights; otherwise both are written in torch. Nothing is downloaded.
 """
 
 import argparse
@@ -128,12 +128,12 @@ def describe(name, probs, labels):
     print(f"{name:24}  {is_right.mean():8.1%}  {log_loss:8.3f}  {error:17.3f}")
 
 
-def main(base_steps=600, epochs=300, n_rows=80):
+def main(base_steps=600, epochs=300, n_rows=80, n_test=2000):
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     torch.manual_seed(0)
     base = train(encoder(), *sentences(4000, 0, seed=0), base_steps).eval()
     ids, labels = sentences(n_rows, 1, seed=1)
-    test_ids, test_labels = sentences(2000, 1, seed=2)
+    test_ids, test_labels = sentences(n_test, 1, seed=2)
     at_first = probabilities(base, test_ids)
 
     net = with_adapters(base).eval()
@@ -155,10 +155,10 @@ def main(base_steps=600, epochs=300, n_rows=80):
         seed=0,
         progress=False,
     )
-    of_posterior = posterior.predict({"input_ids": test_ids}, seed=0).probs
+    of_posterior = posterior.predict({"input_ids": test_ids}, n_draws=100, seed=0).probs
     of_points = probabilities(train(net, ids, labels, 4 * epochs), test_ids)  # changes `net`
 
-    print(f"\n{n_rows} sentences of the new dialect, 2,000 to test")
+    print(f"\n{n_rows} sentences of the new dialect, {n_test} to test")
     print(f"{'':24}  accuracy  log loss  calibration error")
     describe("base, without adapters", at_first, test_labels)
     describe("adapters as points", of_points, test_labels)
@@ -168,4 +168,4 @@ def main(base_steps=600, epochs=300, n_rows=80):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small budget")
-    main(**({"base_steps": 30, "epochs": 3} if parser.parse_args().quick else {}))
+    main(**({"base_steps": 20, "epochs": 2, "n_test": 100} if parser.parse_args().quick else {}))
