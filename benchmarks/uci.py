@@ -125,8 +125,15 @@ def page(rows: list[dict[str, Any]]) -> str:
                 },
             ),
             "",
-            *[verdict(rows, CONSTANT, "log_lik", DVI_CONSTANT, "log-likelihood", "DVI's")],
+            *[
+                verdict(rows, m, "log_lik", DVI_CONSTANT, "log-likelihood", "DVI's")
+                for m in (DEFAULT, CONSTANT)
+            ],
             *[verdict(rows, VARYING, "log_lik", MCVI_VARYING, "log-likelihood", "MCVI's")],
+            "",
+            f"Log-likelihood of `{DEFAULT}` minus that of others, on the splits that both have:",
+            "",
+            *differences(rows),
             "",
             "## RMSE",
             "",
@@ -134,7 +141,7 @@ def page(rows: list[dict[str, Any]]) -> str:
             "",
             *[
                 verdict(rows, m, "rmse", DROPOUT_RMSE, "RMSE", "MC dropout's")
-                for m in (CONSTANT, VARYING)
+                for m in (DEFAULT, CONSTANT, VARYING)
             ],
             "",
             "## Share of test rows within the 90 % interval",
@@ -183,6 +190,23 @@ def verdict(
         f"`{model}`: {what} at least as good as {of} on {len(better)} of {len(means)} sets"
         f"{ending}.\n"
     )
+
+
+def differences(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the mean paired differences of the estimator's log-likelihood from the models'."""
+    lines = header(SETS)
+    for model in MODELS:
+        cells = []
+        for name in SETS:
+            own, other = (
+                {r["split"]: r["log_lik"] for r in rows if (r["set"], r["model"]) == (name, m)}
+                for m in (DEFAULT, model)
+            )
+            difference = np.array([own[split] - other[split] for split in own if split in other])
+            cells.append(cell(difference, DECIMALS.get(name, 2), errors=True))
+        if model != DEFAULT:
+            lines.append(f"| {model} | {' | '.join(cells)} |")
+    return lines
 
 
 def table(
