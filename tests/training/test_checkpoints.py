@@ -356,6 +356,7 @@ def test_estimator_resumes_the_interrupted_fit(tmp_path, monkeypatch, n_steps):
         )
         return model.set_params(**options)
 
+    monkeypatch.setattr("pyrobbb.estimators.likelihood_choice.MIN_STEPS", 0)
     monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
     monkeypatch.setattr(checkpoints, "MAX_WRITING_SHARE", 1e9)
     whole = make_model(random_state=3).fit(X, Y[:, 0])
