@@ -40,6 +40,16 @@ EXAMPLES = {
     "paper/pruning.py": ["removed  error % at means", "98%", "masked dense outputs agree"],
     "paper/tutorial.py": ["hidden units 32-32", "accuracy with 95% of the weights removed"],
 }
+SLOW = {  # run by `make test-all`
+    "cli_tour.sh",
+    "paper/curve.py",
+    "paper/mnist.py",
+    "paper/mnist_kl_weight.py",
+    "paper/pruning.py",
+    "03-vi-against-nuts.ipynb",
+    "04-tabular-uncertainty.ipynb",
+    "05-weight-pruning.ipynb",
+}
 PARTS = {"paper/images.py", "paper/records.py"}  # modules that examples import
 NOTEBOOKS = {
     "01-bayes-by-backprop.ipynb": [
@@ -88,7 +98,11 @@ def test_every_notebook_is_listed():
     assert {file.name for file in (ROOT / "notebooks").glob("*.ipynb")} == set(NOTEBOOKS)
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+def cases(names):
+    return [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in names]
+
+
+@pytest.mark.parametrize("name", cases(EXAMPLES))
 def test_an_example_runs_quickly_and_leaves_no_files(name, tmp_path):
     python = [sys.executable, *WARNINGS] if name.endswith(".py") else []
     command = [*python, str(EXAMPLES_FOLDER / name), "--quick"]
@@ -100,7 +114,7 @@ def test_an_example_runs_quickly_and_leaves_no_files(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", cases(NOTEBOOKS))
 def test_a_notebook_runs_quickly(name, tmp_path, monkeypatch):
     for variable, value in ENVIRONMENT.items():
         monkeypatch.setenv(variable, value)

@@ -36,6 +36,7 @@ def test_nuts_finds_the_exact_posterior_of_a_linear_model(linear):
     assert "NUTS: R-hat" in str(comparison)
 
 
+@pytest.mark.slow
 def test_a_posterior_that_is_too_narrow_is_detected(linear):
     narrow = linear.posterior(width=0.5)
     comparison = compare_with_nuts(

@@ -38,6 +38,7 @@ def test_the_ranks_of_an_exact_posterior_are_uniform(exact_fit):
         assert stats.kstest(values, "uniform").pvalue > 0.001
 
 
+@pytest.mark.slow
 def test_a_posterior_that_is_too_narrow_is_detected(exact_fit):
     exact_fit(0.4)
     result = sbc(NETWORK, X, n_sims=200, n_draws=63, seed=0, progress=False)

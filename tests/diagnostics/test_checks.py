@@ -147,6 +147,7 @@ def test_checks_that_need_the_objective_are_not_measured_if_one_chain_is_weighte
     assert diagnosis["scales"].verdict == "not measured"
 
 
+@pytest.mark.slow
 def test_scales_that_are_still_too_wide_are_detected_and_the_epochs_to_try_are_enough():
     exact = LinearRegression.simulate(n=2000, seed=0)
     scale = torch.linalg.inv(exact.exact()[1]).diagonal().rsqrt()  # the mean-field optimum

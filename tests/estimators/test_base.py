@@ -248,6 +248,7 @@ def test_a_further_fit_refuses_parameters_that_the_posterior_fixes(
     model.set_params(warm_start=False).fit(*friedman)
 
 
+@pytest.mark.slow
 def test_partial_fits_come_close_to_a_single_fit():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(400, 3))
