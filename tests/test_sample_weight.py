@@ -30,7 +30,7 @@ from pyrobbb.engines.svi import SVIEngine
 
 RNG = np.random.default_rng(1)
 COUNTS = RNG.integers(0, 4, size=23)  # 0 among them
-ENGINES = ["svi", "fused", "compiled"]
+ENGINES = ["svi", "fused", pytest.param("compiled", marks=pytest.mark.slow)]
 quick_fit = functools.partial(support.quick_fit, epochs=8, batch_size=1000, engine="auto")
 assert_same_fit = functools.partial(support.assert_same_fit, rtol=1e-9)
 

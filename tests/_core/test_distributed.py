@@ -190,7 +190,14 @@ def test_every_process_ends_with_the_same_posterior(fitted, name):
             np.testing.assert_array_equal(mine.history.nelbo, theirs.history.nelbo)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "different noise"])
+ALONE = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "compiled" else name
+    for name in CASES
+    if name != "different noise"
+]
+
+
+@pytest.mark.parametrize("name", ALONE)
 def test_several_processes_fit_what_one_process_fits_with_the_same_batches(fitted, name):
     folder, n_processes = fitted
     together, alone = Posterior.load(folder / f"{name}-0"), small_fit(**CASES[name])
@@ -413,6 +420,7 @@ import torch._dynamo  # what torch's optimisers do
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Needs /proc/self/task.")
 def test_no_connection_thread_is_left_at_the_end(tmp_path):
     script = tmp_path / "script.py"

@@ -329,6 +329,7 @@ def test_invalid_arguments_raise(arguments, message):
         from_pyro(**arguments)
 
 
+@pytest.mark.slow
 def test_groups_and_values_agree_with_those_of_arviz_for_numpyro():
     numpyro = pytest.importorskip("numpyro", reason="numpyro is not installed")
     import arviz_base

@@ -113,6 +113,7 @@ def test_prediction_does_not_depend_on_the_memory_bound(posterior, max_memory):
     np.testing.assert_allclose(tight.log_prob(Y), wide.log_prob(Y), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_large_prediction_respects_the_memory_bound():
     """1000 draws of 91,801 weights, and 1000 x 20,000 outputs; the bound is 64 MiB."""

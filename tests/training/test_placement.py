@@ -17,7 +17,7 @@ from pyrobbb.elbo.fused_loss import FusedLoss
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(23, 3))
 Y = X.sum(1, keepdims=True) + RNG.normal(size=(23, 1))
-ENGINES = ["svi", "fused", "compiled"]
+ENGINES = ["svi", "fused", pytest.param("compiled", marks=pytest.mark.slow)]
 OPTIONS = {"epochs": 2, "batch_size": 10, "seed": 1, "engine": "fused", "progress": False}
 
 

@@ -73,7 +73,9 @@ def test_a_batch_mixes_rows_of_many_chunks(mapped, small_buffer):
     assert max(first) - min(first) > 5
 
 
-@pytest.mark.parametrize("engine", ["fused", "svi", "compiled"])
+@pytest.mark.parametrize(
+    "engine", ["fused", "svi", pytest.param("compiled", marks=pytest.mark.slow)]
+)
 def test_both_file_formats_have_the_same_fit(mapped, table, engine):
     options = {"engine": engine, "epochs": 2 if engine == "svi" else 6}
     assert_equal(fit_rows(*mapped, **options), fit_rows(Parquet(table, ["y"]), **options))

@@ -17,7 +17,7 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(23, 3))
 Y = X.sum(1, keepdims=True) + RNG.normal(size=(23, 1))
 POINTS = priors.ByName({"2.bias": None}, default=priors.Normal())
-ENGINES = ["auto", "svi", "fused", "compiled"]
+ENGINES = ["auto", "svi", "fused", pytest.param("compiled", marks=pytest.mark.slow)]
 
 
 class Shifted(nn.Module):
