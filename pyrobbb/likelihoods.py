@@ -66,16 +66,21 @@ class Conditional(ABC):
 class _LearntNoise(Conditional):
     """A likelihood with noise of a scale that is given, or learnt as ``"noise_scale"``."""
 
+    scale_by_column: ClassVar[bool] = False
+    """Whether a given scale may be a tuple: one for each output column."""
+
     scale: float | tuple[float, ...] | None
     noise_median: float | tuple[float, ...]
     noise_log_sd: float
 
     def __post_init__(self) -> None:
-        for name in ("scale", "noise_median", "noise_log_sd"):
+        by_column = {"noise_median": True, "noise_log_sd": False}
+        if self.scale is not None:
+            by_column["scale"] = self.scale_by_column
+        for name, may_be_tuple in by_column.items():
             value: Any = getattr(self, name)
-            for number in value if isinstance(value, tuple) else (value,):
-                if name != "scale" or value is not None:
-                    check_positive(name, number)
+            for number in value if may_be_tuple and isinstance(value, tuple) else (value,):
+                check_positive(name, number)
 
     @property
     def latents(self) -> Mapping[str, TorchDistribution]:
@@ -104,6 +109,7 @@ class Gaussian(_LearntNoise):
     noise_median: float | tuple[float, ...] = 0.5
     noise_log_sd: float = 1.0
 
+    scale_by_column: ClassVar[bool] = True
     hint: ClassVar[str] = "y must be real numbers in the shape of the network's output"
 
     def given(self, output: Tensor, latents: Mapping[str, Tensor]) -> TorchDistribution:

@@ -500,3 +500,12 @@ def test_a_gaussian_may_have_a_noise_scale_for_each_column():
         Gaussian((0.1, 0.5)).given(output[:, :1], {})
     with pytest.raises(ValueError, match="`scale` must be"):
         Gaussian((0.1, -0.5))
+
+
+@pytest.mark.parametrize("kind", [LogNormal, StudentT])
+def test_only_the_gaussian_takes_a_scale_for_each_column(kind):
+    assert Gaussian(scale=(1.0, 2.0)).scale == (1.0, 2.0)
+    with pytest.raises((TypeError, ValueError), match=r"`scale` must be .*\(1.0, 2.0\)"):
+        kind(scale=(1.0, 2.0))
+    with pytest.raises((TypeError, ValueError), match=r"`noise_log_sd` must be .*\(1.0, 2.0\)"):
+        kind(noise_log_sd=(1.0, 2.0))
