@@ -26,7 +26,7 @@ from forecasts import Classes
 from net_ensemble import tuned_ensemble
 from pyrobbb import BBBClassifier, scores
 from pyrobbb.datasets import load_mushroom
-from scored import Row, read, resume
+from scored import Row, parser, read, resume
 from table_models import hist_gradient_boosting
 from teaching_tables import Split, load
 
@@ -52,13 +52,10 @@ MODELS: dict[str, Callable[[Split], Classes]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what has not been run, and write the page."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="with the folder mushroom")
-    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--page", action="store_true", help="only write the page anew")
-    options = parser.parse_args(arguments)
+    command = parser(__doc__, MODELS)
+    command.add_argument("--data", type=Path, metavar="FOLDER", help="with the folder mushroom")
+    command.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
+    options = command.parse_args(arguments)
     if not options.page:
         torch.set_num_threads(options.threads)
         resume(SCORES, jobs(options))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from collections.abc import Callable, Iterable
@@ -9,6 +10,16 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+
+
+def parser(doc: str | None, models: Iterable[str]) -> argparse.ArgumentParser:
+    """Return a parser of the options that the benchmarks of models share."""
+    names = list(models)
+    options = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    options.add_argument("--models", nargs="+", choices=names, default=names)
+    options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--page", action="store_true", help="only write the page anew")
+    return options
 
 
 def read(path: Path) -> list[Row]:

@@ -24,7 +24,7 @@ import torch
 from forecasts import Classes, log_mass
 from harness import reason
 from pyrobbb import scores
-from scored import Row, read, resume
+from scored import Row, parser, read, resume
 from table_models import MODELS, PEERS, Model
 from teaching_tables import TABLES, MissingPackageError, Split, Table, halves, load
 from uci_models import choices_of
@@ -157,13 +157,10 @@ def score_of(forecast: Any, split: Split, is_integer: bool) -> Score:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what has not been run, and write the page."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tables", nargs="+", choices=[*HALVES, *TABLES], default=list(HALVES))
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--splits", type=int, help="only the first so many")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--page", action="store_true", help="only write the page anew")
-    options = parser.parse_args(arguments)
+    command = parser(__doc__, MODELS)
+    command.add_argument("--tables", nargs="+", choices=[*HALVES, *TABLES], default=list(HALVES))
+    command.add_argument("--splits", type=int, help="only the first so many")
+    options = command.parse_args(arguments)
     if not options.page:
         torch.set_num_threads(options.threads)
         resume(SCORES, jobs(options))

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from scored import Row, read, resume
+from scored import Row, parser, read, resume
 from uci_models import MODELS
 
 HERE = Path(__file__).parent
@@ -45,14 +45,11 @@ DECIMALS = {"kin8nm": 3, "energy": 3, "energy gap": 3}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what has not been run, and write the page."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="with the folder uci")
-    parser.add_argument("--sets", nargs="+", choices=ALL_SETS, default=ALL_SETS)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--splits", type=int, help="only the first so many")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--page", action="store_true", help="only write the page anew")
-    options = parser.parse_args(arguments)
+    command = parser(__doc__, MODELS)
+    command.add_argument("--data", type=Path, metavar="FOLDER", help="with the folder uci")
+    command.add_argument("--sets", nargs="+", choices=ALL_SETS, default=ALL_SETS)
+    command.add_argument("--splits", type=int, help="only the first so many")
+    options = command.parse_args(arguments)
     if not options.page:
         if options.data is None or not (options.data / "uci").is_dir():
             print("Skipped: name a folder that holds the UCI sets: --data FOLDER.")
