@@ -13,6 +13,7 @@ import numpy as np
 from .. import plots
 from ..fitted import History
 from ..plots import ACCENT, INK, SECOND, SOFT
+from ..tables.encoding import Date
 from .findings import LEVEL, Curve, Findings
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _class_dependence(findings: Findings, curve: Curve, above: Axes, below: Axes
 
 def _format_dates(ax: Axes, curve: Curve) -> None:
     """Show days since 1970 as dates if the column holds dates."""
-    if curve.column.is_date:
+    if isinstance(curve.column, Date):
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
         locator = AutoDateLocator(maxticks=6)

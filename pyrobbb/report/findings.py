@@ -14,7 +14,7 @@ from ..diagnostics import Check
 from ..diagnostics.measurements import Measurement
 from ..likelihoods import NegativeBinomial, Poisson
 from ..tables.cells import count_of
-from ..tables.encoding import Categorical, Column, Numeric
+from ..tables.encoding import Categorical, Column, Date, Numeric
 from .scores import Score, score_classes, score_numbers
 
 if TYPE_CHECKING:
@@ -42,14 +42,14 @@ class Curve:
 
     Attributes
     ----------
-    column : Numeric
+    column : Numeric or Date
     at : ndarray of shape (n,)
         Values of the column.
     prediction : RegressionPrediction or ClassificationPrediction
         Predictions at these values, with typical values of all other columns.
     """
 
-    column: Numeric
+    column: Numeric | Date
     at: np.ndarray
     prediction: Any
 
@@ -202,7 +202,7 @@ class Findings:
         rank = {name: i for i, name in enumerate(self.importance)}
         curves: list[Curve] = []
         for column, inputs in sorted(self._inputs(), key=lambda item: rank[item[0].name]):
-            if len(curves) == n or not isinstance(column, Numeric):
+            if len(curves) == n or isinstance(column, Categorical):
                 continue
             x = np.repeat(self._typical[None], GRID, 0)
             values = self.x[:, inputs.start]
@@ -210,7 +210,6 @@ class Findings:
             at = np.linspace(first, last, GRID)
             if at[0] == at[-1]:
                 continue
-            x[:, inputs] = 0.0  # the second input marks missing values
             x[:, inputs.start] = at
             curves.append(Curve(column, at, self.estimator.predict_distribution(x)))
         return curves
@@ -261,7 +260,7 @@ class Findings:
         """A row of medians and most frequent categories."""
         row = np.median(self.x, axis=0)
         for column, inputs in self._inputs():
-            row[inputs.start + 1 : inputs.stop] = 0.0  # not missing
+            row[inputs.start + 1 : inputs.stop] = 0.0  # not missing; centre of cycles
             if isinstance(column, Categorical):
                 row[inputs] = 0.0
                 shares = self.x[:, inputs].mean(0)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ..tables.encoding import Categorical, Column
+from ..tables.encoding import Categorical, Column, Date
 from . import figures
 from .content import UNKNOWN, Cell, Section, Table, aligned, number
 from .findings import Findings
@@ -153,9 +153,11 @@ def _encoding(column: Column) -> tuple[str, str]:
         names = ", ".join(map(str, column.categories[:MAX_CATEGORIES]))
         names += ", …" if len(column.categories) > MAX_CATEGORIES else ""
         return "categories", f"{n}, one per category: {names}"
-    kind = "date" if column.is_date else "number"
-    unit = ", days since 1970-01-01" if kind == "date" else ""
-    return kind, f"{n}{unit}" + (", the second indicates missing values" if n > 1 else "")
+    missing = ", the last indicates missing values" if column.has_missing else ""
+    if isinstance(column, Date):
+        waves = f", sine and cosine of {', '.join(column.cycles)}" if column.cycles else ""
+        return "date", f"{n}, days since 1970-01-01{waves}{missing}"
+    return "number", f"{n}{missing}"
 
 
 def version_of(package: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tables.encoding import Numeric
+from ..tables.encoding import Categorical
 from . import figures
 from .content import Cell, Section, Table, aligned, cell_text, number, percentage
 from .findings import LEVEL, Findings
@@ -162,4 +162,4 @@ def confusion(findings: Findings) -> dict[str, Any]:
 
 def _is_numeric(findings: Findings, name: str) -> bool:
     columns = findings.schema.columns
-    return any(column.name == name and isinstance(column, Numeric) for column in columns)
+    return any(column.name == name and not isinstance(column, Categorical) for column in columns)

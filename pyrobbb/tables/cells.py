@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,9 +25,6 @@ MAX_MAGNITUDE = 1e100
 """The square of a larger number, which a standard deviation needs, may overflow."""
 MAX_EXACT_INTEGER = 2**53
 """Integers up to this one are exact in floating point."""
-
-ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?")
-OTHER_DATE = re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{1,4}([T ,].*)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +60,12 @@ class Cells:
             return self.column.to_numpy(dtype=np.float64, na_value=np.nan)
         return self._map_distinct(self.number_format.parse, np.float64)
 
+    def map_text(self, function: Callable[[str], float]) -> np.ndarray:
+        """Return the floats that a function returns for the cells; NaN where missing."""
+        return self._map_distinct(
+            lambda cell: np.nan if cell is None else function(cell), np.float64
+        )
+
     def in_format(self, number_format: NumberFormat) -> Cells:
         """Return the cells with another format of numbers."""
         is_same = number_format == self.number_format or not self.has_strings
@@ -83,20 +85,6 @@ class Cells:
         return [cell for cell, _ in pairs], [n for _, n in pairs]
 
     @cached_property
-    def days(self) -> np.ndarray:
-        """The cells as days since 1970-01-01 UTC; NaN where missing or not an ISO 8601 date."""
-        import pandas as pd
-
-        is_iso = self._matches(ISO_DATE)
-        days = np.full(len(self.text), np.nan)
-        stamps = pd.to_datetime(
-            pd.Series(self.text[is_iso], dtype=object), format="ISO8601", utc=True, errors="coerce"
-        )
-        seconds = stamps - pd.Timestamp(0, tz="UTC")
-        days[is_iso] = seconds.dt.total_seconds().to_numpy() / 86_400
-        return days
-
-    @cached_property
     def is_present(self) -> np.ndarray:
         """Whether each cell is not missing."""
         if self._is_numeric:
@@ -107,11 +95,6 @@ class Cells:
     def is_number(self) -> np.ndarray:
         """Whether each cell is a number, possibly infinite."""
         return ~np.isnan(self.numbers)
-
-    @cached_property
-    def is_date(self) -> np.ndarray:
-        """Whether each cell looks like a date, in any order of year, month and day."""
-        return self._matches(ISO_DATE) | self._matches(OTHER_DATE)
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -181,11 +164,6 @@ class Cells:
         for i, cell in enumerate(distinct):
             results[i] = function(cell)
         return results[codes]
-
-    def _matches(self, pattern: re.Pattern[str]) -> np.ndarray:
-        return self._map_distinct(
-            lambda cell: cell is not None and pattern.fullmatch(cell) is not None, np.bool_
-        )
 
 
 def quoted(cell: str | None) -> str:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .cells import Cells, count_of, quoted
+from .dates import CYCLES, LAYOUTS, days_of
 from .notation import unlike_fit
 from .number_format import PLAIN, NumberFormat
 
-__all__ = ["Categorical", "Column", "Dropped", "EncodingReport", "Numeric"]
+__all__ = ["Categorical", "Column", "Date", "Dropped", "EncodingReport", "Numeric"]
 
 
 @dataclass
@@ -55,7 +56,7 @@ class EncodingReport:
 
 @dataclass(frozen=True)
 class Numeric:
-    """A column of numbers, or of dates as days since 1970-01-01.
+    """A column of numbers.
 
     Attributes
     ----------
@@ -65,7 +66,6 @@ class Numeric:
     has_missing : bool
         Whether numbers were missing in the fit. If so, an indicator input is 1 where a number is
         missing and 0 elsewhere.
-    is_date : bool
     number_format : NumberFormat
         How the numbers are written.
     """
@@ -73,7 +73,6 @@ class Numeric:
     name: str
     median: float
     has_missing: bool = False
-    is_date: bool = False
     number_format: NumberFormat = PLAIN
 
     @property
@@ -84,17 +83,11 @@ class Numeric:
     def encode(self, cells: Cells, report: EncodingReport) -> np.ndarray:
         """Return the inputs, an array of shape (n, n_inputs)."""
         cells = cells.in_format(self.number_format)
-        values = (cells.days if self.is_date else cells.numbers).copy()
+        values = cells.numbers.copy()
         is_missing = ~cells.is_present
         is_bad = np.isnan(values) & ~is_missing
         if is_bad.any():
-            if not self.is_date:
-                raise unlike_fit(cells, is_bad)
-            raise cells.first_error(
-                is_bad,
-                "is not a date such as 2024-01-31",
-                ". Correct the cell, or leave it empty.",
-            )
+            raise unlike_fit(cells, is_bad)
         cells.check_range(values)
         values[is_missing] = self.median
         if self.has_missing:
@@ -102,6 +95,55 @@ class Numeric:
         if is_missing.any():
             report.imputed[self.name] += int(is_missing.sum())
         return values[:, None]
+
+
+@dataclass(frozen=True)
+class Date:
+    """A column of dates: days since 1970-01-01, and a sine and a cosine for each cycle.
+
+    Attributes
+    ----------
+    name : str
+    median : float
+        Replacement for missing dates, in days.
+    layout : str
+        Key of `dates.LAYOUTS`.
+    cycles : tuple of str
+        Keys of `dates.CYCLES`.
+    has_missing : bool
+        As for `Numeric`.
+    """
+
+    name: str
+    median: float
+    layout: str
+    cycles: tuple[str, ...] = ()
+    has_missing: bool = False
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs of the network."""
+        names = [f"{self.name} {cycle}, {wave}" for cycle in self.cycles for wave in ("sin", "cos")]
+        return [self.name, *names, *([f"{self.name} is missing"] if self.has_missing else [])]
+
+    def encode(self, cells: Cells, report: EncodingReport) -> np.ndarray:
+        """Return the inputs, an array of shape (n, n_inputs)."""
+        days, is_missing = days_of(cells, self.layout), ~cells.is_present
+        is_bad = np.isnan(days) & ~is_missing
+        if is_bad.any():
+            raise cells.first_error(
+                is_bad,
+                f"is not a date such as {LAYOUTS[self.layout].example}",
+                ". Correct the cell, or leave it empty.",
+            )
+        days[is_missing] = self.median
+        angles = [2 * np.pi * CYCLES[cycle](days) for cycle in self.cycles]
+        waves = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
+        if self.has_missing:
+            return np.column_stack([days, *waves, is_missing])
+        if is_missing.any():
+            report.imputed[self.name] += int(is_missing.sum())
+        return np.column_stack([days, *waves])
 
 
 @dataclass(frozen=True)
@@ -147,7 +189,7 @@ class Categorical:
         return encoded
 
 
-Column = Numeric | Categorical
+Column = Numeric | Date | Categorical
 
 
 @dataclass(frozen=True)

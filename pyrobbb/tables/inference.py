@@ -6,8 +6,9 @@ from collections import Counter
 
 import numpy as np
 
-from .cells import Cells, count_of
-from .encoding import Categorical, Column, Dropped, Numeric
+from .cells import Cells, count_of, quoted
+from .dates import LAYOUTS, cycles_in, days_of, infer_layouts, share_of_dates
+from .encoding import Categorical, Column, Date, Dropped, Numeric
 from .notation import in_inferred_format, notation_error
 
 __all__ = ["NEARLY_ALL", "infer_column", "is_constant"]
@@ -39,7 +40,7 @@ def infer_column(
 
     Returns
     -------
-    column : Numeric, Categorical or Dropped
+    column : Numeric, Date, Categorical or Dropped
     notes : list of str
         Decisions that the user should know about.
 
@@ -61,15 +62,9 @@ def infer_column(
     error = notation_error(cells, decimal, NEARLY_ALL, options)
     if error is not None:
         raise error
-    is_iso_date = ~np.isnan(cells.days)
-    if is_iso_date.sum() == n_present:
-        return _infer_dates(cells)
-    if (cells.is_date | is_iso_date).sum() >= NEARLY_ALL * n_present:
-        raise cells.first_error(
-            cells.is_present & ~is_iso_date,
-            "is not a date in the order year-month-day",
-            f". Write dates as 2024-01-31, or use {options}.",
-        )
+    dates = _infer_dates(cells)
+    if dates is not None:
+        return dates
     column, notes = _infer_categorical(cells, n_present)
     n_numbers = int(cells.is_number.sum())
     if n_numbers and isinstance(column, Categorical):
@@ -122,14 +117,38 @@ def _infer_numeric(cells: Cells, n_present: int) -> tuple[Column | Dropped, list
     return Numeric(name, median, n_missing > 0, number_format=cells.number_format), notes
 
 
-def _infer_dates(cells: Cells) -> tuple[Column | Dropped, list[str]]:
-    days = cells.days[cells.is_present]
+def _infer_dates(cells: Cells) -> tuple[Column | Dropped, list[str]] | None:
+    """Return how a column of dates is encoded, or why it is left out; None if it holds others."""
+    layouts, name = infer_layouts(cells), cells.name
+    if len(layouts) > 1:
+        reason = (
+            f"{quoted(cells.text[cells.is_present][0])} may be {' or '.join(layouts)}; write dates "
+            "as 2024-01-31 to use the column"
+        )
+        return Dropped(name, reason), []
+    if not layouts:
+        layout, is_date = share_of_dates(cells)
+        is_other = cells.is_present & ~is_date
+        n_present = int(cells.is_present.sum())
+        if is_date.sum() < NEARLY_ALL * n_present:
+            return None
+        reason = (
+            f"{is_date.sum()} of {count_of(n_present, 'cell')} are dates such as "
+            f"{LAYOUTS[layout].example}, but {quoted(cells.text[is_other][0])} is not; correct or "
+            "empty such cells to use the column"
+        )
+        return Dropped(name, reason), []
+    days = days_of(cells, layouts[0])[cells.is_present]
     if is_constant(days):
-        return Dropped(cells.name, "constant"), []
-    note = f"Column {cells.name!r} holds dates, encoded as days since 1970-01-01 (UTC)."
+        return Dropped(name, "constant"), []
+    cycles = cycles_in(days)
+    waves = f", and cycles: {', '.join(cycles)}" if cycles else ""
+    note = f"Column {name!r} holds dates, encoded as days since 1970-01-01 (UTC){waves}."
+    if layouts[0] != next(iter(LAYOUTS)):
+        note += f" They are read as {layouts[0]}."
     median, n_missing = float(np.median(days)), len(cells.column) - len(days)
-    notes = [note, *_note_on_missing(cells.name, n_missing, "the median date")]
-    return Numeric(cells.name, median, n_missing > 0, is_date=True), notes
+    notes = [note, *_note_on_missing(name, n_missing, "the median date")]
+    return Date(name, median, layouts[0], cycles, n_missing > 0), notes
 
 
 def _infer_categorical(cells: Cells, n_present: int) -> tuple[Column | Dropped, list[str]]:

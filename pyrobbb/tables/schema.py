@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .cells import Cells, count_of
-from .encoding import Categorical, Column, Dropped, EncodingReport, Numeric
+from .dates import CYCLES, LAYOUTS
+from .encoding import Categorical, Column, Date, Dropped, EncodingReport, Numeric
 from .errors import TableError
 from .inference import infer_column
 from .notation import check_decimal_points, unlike_fit
@@ -39,7 +40,7 @@ class Schema:
     task : {"regression", "classification"}
     classes : tuple of int, float or str
         Sorted labels of a classification; empty for a regression.
-    columns : tuple of Numeric or Categorical
+    columns : tuple of Numeric, Date or Categorical
         Columns that are used, in the order of the table.
     dropped : tuple of Dropped
         Columns that are left out, with the reasons.
@@ -122,8 +123,7 @@ class Schema:
             )
             if isinstance(column, Numeric):
                 cells = cells.in_format(column.number_format)
-                if not column.is_date:
-                    numbers.append(cells)
+                numbers.append(cells)
             if not isinstance(column, Dropped) and _are_equal(cells, target_cells):
                 column, column_notes = Dropped(name, "a copy of the target"), []
             notes += column_notes
@@ -251,8 +251,9 @@ class Schema:
             {"kind": type(column).__name__, **dataclasses.asdict(column)} for column in self.columns
         ]
         for column in columns:
-            if "categories" in column:
-                column["categories"] = list(column["categories"])
+            for name in ("categories", "cycles"):
+                if name in column:
+                    column[name] = list(column[name])
         return {
             "target": self.target_name,
             "task": self.task,
@@ -340,6 +341,10 @@ def _are_equal(cells: Cells, target: Cells) -> bool:
 def _column_from_dict(stored: Mapping[str, Any]) -> Column:
     values = dict(stored)
     kind = values.pop("kind")
+    if kind == "Date" or values.pop("is_date", False):  # Numeric in files of earlier versions
+        values.pop("number_format", None)
+        values.setdefault("layout", next(iter(LAYOUTS)))
+        return Date(**{**values, "cycles": tuple(values.get("cycles", ()))})
     if kind == "Numeric":
         number_format = NumberFormat(**values.pop("number_format", {}))
         return Numeric(**values, number_format=number_format)
@@ -365,6 +370,13 @@ def _is_valid(schema: Schema) -> bool:
 
 
 def _is_valid_column(column: Column) -> bool:
+    if isinstance(column, Date):
+        has_names = column.layout in LAYOUTS and all(name in CYCLES for name in column.cycles)
+        return has_names and _is_finite(column.median)
     if isinstance(column, Numeric):
-        return isinstance(column.median, int | float) and math.isfinite(column.median)
+        return _is_finite(column.median)
     return all(isinstance(category, str) for category in column.categories)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -220,6 +220,7 @@ def test_an_unknown_format_is_rejected(fields):
 
 def test_the_examples_of_the_document_are_numbers():
     text = (Path(__file__).parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
+    text = text[text.index("## Numbers") : text.index("## Dates")]
     rows = [line.split("|")[2] for line in text.splitlines() if line.startswith("|")][2:]
     cells = [cell for row in rows for cell in re.findall("`(.*?)`", row)]
     assert len(cells) > 15

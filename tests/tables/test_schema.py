@@ -192,10 +192,6 @@ def test_columns_are_dropped_and_made_categorical_on_request():
         ([*X[:-1], "inf"], r"line 41, column 'z': 'inf' is infinite"),
         ([*X[:-1], "1e300"], r"line 41, column 'z': '1e300' is beyond 1e\+100. Rescale"),
         (cycle("0x1F", "0x2a"), r"line 2, column 'z': '0x1F' is not a plain number.*--drop 'z'"),
-        (
-            cycle("03/04/2024", "25/04/2024"),
-            "line 2, column 'z': '03/04/2024' is not a date in the",
-        ),
     ],
 )
 def test_the_error_of_a_bad_cell_names_its_line(cells, message):
