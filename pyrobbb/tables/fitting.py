@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from .compressed import MAX_EXPANSION
@@ -70,7 +71,7 @@ def fit_table(
     out : path-like
         Folder for the model. Of several processes started by torchrun, only rank 0 writes.
     task : {"regression", "classification"}, optional
-        None: inferred from the target.
+        None: inferred from the target; a regression if a likelihood is given for numbers.
     likelihood : str
         Likelihood of a regression; see `BBBRegressor`.
     drop, categorical : collection of str
@@ -111,7 +112,13 @@ def fit_table(
     with prefix_errors(table.path):
         check_names(table.columns, target, drop, categorical)
         frame = table.read()
-        schema = Schema.of(frame, target, task, drop=drop, categorical=categorical, decimal=decimal)
+        infer = partial(
+            Schema.of, frame, target, drop=drop, categorical=categorical, decimal=decimal
+        )
+        schema = infer(task)
+        has_numbers = not any(isinstance(label, str) for label in schema.classes)
+        if task is None and likelihood != "auto" and has_numbers:
+            schema = infer("regression")
         rows, _ = schema.with_target(frame)
         x, y = schema.encode(rows), schema.target(rows)
     note(schema.notes)

@@ -24,7 +24,10 @@ OPTION = "--task classification"
 MOST = 0.5
 """If at least this share of the target looks like numbers, the others are regarded as mistakes."""
 FEW_CLASSES = 10
-"""Integers with at most this many distinct values are inferred to be classes."""
+"""Integers with at most this many distinct values are inferred to be classes, unless they look like
+counts: of at least `FEWEST_COUNTS` values, the largest is at most `RARE` times as frequent as the
+most frequent one, which is in the lowest third."""
+FEWEST_COUNTS, RARE = 5, 0.1
 
 
 def infer_target(
@@ -111,11 +114,27 @@ def _infer_task(cells: Cells, n_distinct: int, decimal: str | None) -> tuple[Tas
         if error is not None:
             raise error
         return "classification", f"holds {n_distinct} distinct strings"
+    if _are_counts(cells):
+        largest = int(cells.numbers.max())
+        return "regression", f"holds counts up to {largest} (--task classification overrides this)"
     is_few = n_distinct <= min(FEW_CLASSES, n_rows / 5)
     if n_distinct <= 2 or (cells.has_only_integers and is_few):
         reason = f"has {n_distinct} distinct numbers (--task regression overrides this)"
         return "classification", reason
     return "regression", f"holds {n_distinct} distinct numbers"
+
+
+def _are_counts(cells: Cells) -> bool:
+    """Return whether integers from 0 or 1 up become rarer from the most frequent one on.
+
+    Codes of classes rarely do: the largest would have to be rare, and the smallest frequent.
+    """
+    if not cells.has_only_integers or cells.numbers.min() not in (0, 1):
+        return False
+    values, n = np.unique(cells.numbers, return_counts=True)
+    mode = int(n.argmax())
+    is_skewed = mode <= (len(values) - 1) / 3 and n[-1] <= RARE * n[mode]
+    return bool(len(values) >= FEWEST_COUNTS and is_skewed)
 
 
 def _classes(cells: Cells, counts: Mapping[str, int]) -> tuple[Label, ...]:

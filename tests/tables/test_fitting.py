@@ -59,6 +59,17 @@ def test_a_likelihood_for_a_classification_is_rejected(table, tmp_path):
         fit_table(table, "kind", tmp_path / "model", likelihood="poisson")
 
 
+def test_a_likelihood_makes_a_target_of_few_numbers_a_regression(table, tmp_path):
+    frame = TableFile.of(table).read()
+    frame["few"] = [str(i % 3) for i in range(len(frame))]
+    frame.to_csv(tmp_path / "few.csv", index=False)
+    assert Schema.of(frame, "few").task == "classification"
+    fitted = fit_table(
+        tmp_path / "few.csv", "few", tmp_path / "model", likelihood="poisson", **QUICK
+    )
+    assert fitted.model.schema.task == "regression"
+
+
 def test_errors_name_the_file(table, tmp_path):
     with pytest.raises(TableError, match=r"table\.csv: has no column 'z' \(--target\)"):
         fit_table(table, "z", tmp_path / "model")

@@ -209,14 +209,20 @@ def test_the_error_of_a_bad_cell_names_its_line(cells, message):
         (cycle("0.5", "1"), "classification", (0.5, 1.0)),
         (cycle("True", "False"), "classification", ("False", "True")),
         ([str(i) for i in range(N)], "regression", ()),
+        (sorted("00000000000000000001111111111222233345"), "regression", ()),  # counts
+        (sorted("1111111111111111222222222333334445567"), "regression", ()),
+        (cycle(*"012345"), "classification", tuple(range(6))),
+        (sorted("3334444555555555566666666667778"), "classification", (3, 4, 5, 6, 7, 8)),
+        (sorted("0000000000000000000000111112222"), "classification", (0, 1, 2)),
     ],
 )
 def test_the_task_is_inferred_with_a_note(y, task, classes):
-    schema = Schema.of(frame_of(y=y, x=X), "y")
+    x = X[: len(y)]
+    schema = Schema.of(frame_of(len(y), y=y, x=x), "y")
     assert (schema.task, schema.classes) == (task, classes)
     assert list(map(type, schema.classes)) == list(map(type, classes))
     assert f"The task is inferred to be {task}" in notes_of(schema)
-    target = schema.target(frame_of(y=y, x=X))
+    target = schema.target(frame_of(len(y), y=y, x=x))
     if task == "classification":
         assert np.unique(target).tolist() == list(classes)
 
