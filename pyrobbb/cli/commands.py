@@ -28,6 +28,7 @@ from .options import (
     Model,
     Seed,
     ShowTraceback,
+    Verbose,
     parse_hidden,
     parse_names,
     parse_probabilities,
@@ -90,6 +91,7 @@ def fit(
     decimal: Decimal = None,
     max_expansion: MaxExpansion = MAX_EXPANSION,
     as_json: AsJson = False,
+    verbose: Verbose = False,
     show_traceback: ShowTraceback = False,
 ) -> None:
     """Fit a Bayesian neural network to a table.
@@ -171,6 +173,7 @@ def predict(
     decimal: Decimal = None,
     max_expansion: MaxExpansion = MAX_EXPANSION,
     as_json: AsJson = False,
+    verbose: Verbose = False,
     show_traceback: ShowTraceback = False,
 ) -> None:
     """Predict each row of a table, with aleatoric and epistemic uncertainty.
@@ -237,6 +240,7 @@ def diagnose(
     decimal: Decimal = None,
     max_expansion: MaxExpansion = MAX_EXPANSION,
     as_json: AsJson = False,
+    verbose: Verbose = False,
     show_traceback: ShowTraceback = False,
 ) -> int:
     """Check whether a model is reliable; exit with status 1 if a verdict is bad.
@@ -278,6 +282,7 @@ def report(
     decimal: Decimal = None,
     max_expansion: MaxExpansion = MAX_EXPANSION,
     as_json: AsJson = False,
+    verbose: Verbose = False,
     show_traceback: ShowTraceback = False,
 ) -> None:
     """Write a report, with figures, on a model and the table that it was fitted to."""
@@ -314,6 +319,7 @@ def prune(
     decimal: Decimal = None,
     max_expansion: MaxExpansion = MAX_EXPANSION,
     as_json: AsJson = False,
+    verbose: Verbose = False,
     show_traceback: ShowTraceback = False,
 ) -> None:
     """Set the weights with the lowest signal-to-noise ratio, |mean| / sd, to zero."""

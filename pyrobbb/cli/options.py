@@ -19,6 +19,7 @@ __all__ = [
     "Model",
     "Seed",
     "ShowTraceback",
+    "Verbose",
     "parse_hidden",
     "parse_names",
     "parse_probabilities",
@@ -32,6 +33,12 @@ def _unescape_tab(delimiter: str | None) -> str | None:
 def _set_traceback(context: typer.Context, is_set: bool) -> bool:
     if is_set:
         context.obj.shows_traceback = True
+    return is_set
+
+
+def _set_verbose(context: typer.Context, is_set: bool) -> bool:
+    if is_set:
+        context.obj.max_notes = None
     return is_set
 
 
@@ -62,6 +69,10 @@ ShowTraceback = Annotated[
     typer.Option(
         "--traceback", callback=_set_traceback, help="Also show the traceback of an error."
     ),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", callback=_set_verbose, help="Print all notes, not only ten."),
 ]
 
 

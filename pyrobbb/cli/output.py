@@ -22,6 +22,7 @@ from ..tables.safe_text import printable
 
 __all__ = ["Output", "make_facts", "make_table"]
 
+MAX_NOTES = 10
 STYLES = {"good": "green", "doubtful": "yellow", "bad": "bold red", "not measured": "dim"}
 
 
@@ -39,6 +40,8 @@ class Output:
     Attributes
     ----------
     notes : list of str
+    max_notes : int or None
+        Number of notes that are printed, the first ones. None: all.
     shows_traceback : bool
         Whether the traceback of a user's mistake is printed too.
     """
@@ -46,6 +49,7 @@ class Output:
     def __init__(self, command: str) -> None:
         self.command = command
         self.notes: list[str] = []
+        self.max_notes: int | None = MAX_NOTES
         self.shows_traceback = False
         self._n_printed = 0
 
@@ -53,13 +57,21 @@ class Output:
         """Record what was inferred, assumed or left out, to be printed on stderr."""
         self.notes += lines
         if sys.stderr.isatty():
-            self.flush()
+            self._print_notes()
 
     def flush(self) -> None:
-        """Print the notes that have been held back."""
-        for line in self.notes[self._n_printed :]:
-            self._print_line(f"note: {line}")
+        """Print the notes that have been held back, and how many more there are."""
+        self._print_notes()
+        n_more = len(self.notes) - self._n_printed
+        if n_more:
+            self._print_line(f"note: and {n_more} more; --verbose prints all.")
         self._n_printed = len(self.notes)
+
+    def _print_notes(self) -> None:
+        printed = self.notes[self._n_printed : self.max_notes]
+        for line in printed:
+            self._print_line(f"note: {line}")
+        self._n_printed += len(printed)
 
     def fail(self, message: str, error: Exception | None = None) -> None:
         """Print on stderr, in one line, why the command failed.

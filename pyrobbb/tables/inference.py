@@ -159,10 +159,7 @@ def _infer_categorical(cells: Cells, n_present: int) -> tuple[Column | Dropped, 
     if len(counts) > 1 and len(counts) >= NEARLY_DISTINCT * n_present:
         return Dropped(name, "an identifier: nearly all cells are distinct"), []
     if len(counts) <= MAX_CATEGORIES:
-        number = f"{len(counts)} categor{'y' if len(counts) == 1 else 'ies'}"
-        missing = ", and one for missing cells" if has_missing else ""
-        note = f"Column {name!r} is treated as categorical: {number}{missing}."
-        return Categorical(name, tuple(sorted(counts)), has_missing), [note]
+        return Categorical(name, tuple(sorted(counts)), has_missing), []
     common = sorted(counts, key=lambda category: (-counts[category], category))[:MAX_CATEGORIES]
     n_rare = sum(n for category, n in counts.items() if category not in set(common))
     note = (

@@ -28,6 +28,7 @@ __all__ = ["MAX_INPUTS", "Schema", "check_names"]
 
 MAX_INPUTS = 2000
 MIN_ROWS = 5
+MAX_NAMES = 10
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class Schema:
         notes += target_notes
         columns: list[Column] = []
         dropped: list[Dropped] = []
+        column_notes: list[str] = []
         numbers = [target_cells] if task == "regression" else []
         for name in names:
             if name == target:
@@ -118,22 +120,23 @@ class Schema:
                 dropped.append(Dropped(name, "excluded by --drop"))
                 continue
             cells = Cells(frame[name])
-            column, column_notes = infer_column(
+            column, further = infer_column(
                 cells, is_categorical=name in categorical, decimal=decimal
             )
             if isinstance(column, Numeric):
                 cells = cells.in_format(column.number_format)
                 numbers.append(cells)
             if not isinstance(column, Dropped) and _are_equal(cells, target_cells):
-                column, column_notes = Dropped(name, "a copy of the target"), []
-            notes += column_notes
+                column, further = Dropped(name, "a copy of the target"), []
+            column_notes += further
             if isinstance(column, Dropped):
                 dropped.append(column)
             else:
                 columns.append(column)
         if decimal is None:
             check_decimal_points(numbers)
-        notes += [f"Column {column.name!r} is left out: {column.reason}." for column in dropped]
+        left_out = [f"Column {column.name!r} is left out: {column.reason}." for column in dropped]
+        notes += [*left_out, *column_notes, *_note_on_categories(columns)]
         if not columns:
             reasons = "; ".join(f"{column.name!r} ({column.reason})" for column in dropped[:5])
             raise TableError(
@@ -328,6 +331,20 @@ def _check_width(n_inputs: int) -> None:
 def _rows_with_target(frame: pd.DataFrame, target: str) -> tuple[pd.DataFrame, int]:
     is_present = Cells(frame[target]).is_present
     return (frame, 0) if is_present.all() else (frame[is_present], int((~is_present).sum()))
+
+
+def _note_on_categories(columns: Sequence[Column]) -> list[str]:
+    """Return a note on all columns with an input for each category."""
+    counts = [
+        f"{column.name!r} ({len(column.categories)}{', missing' * column.has_missing})"
+        for column in columns
+        if isinstance(column, Categorical) and not column.is_pooled
+    ]
+    if not counts:
+        return []
+    more = f" and {len(counts) - MAX_NAMES} more" if len(counts) > MAX_NAMES else ""
+    shown = ", ".join(counts[:MAX_NAMES])
+    return [f"Treated as categorical, with the number of categories: {shown}{more}."]
 
 
 def _are_equal(cells: Cells, target: Cells) -> bool:

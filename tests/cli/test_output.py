@@ -108,3 +108,18 @@ def test_predictions_with_formulas_as_labels_are_read_back(model, tmp_path, run)
     assert again.read_bytes() == out.read_bytes()
     assert set(pd.read_csv(again)["label"]) <= {f"'=high{EVIL}", "'-low"}
     assert set(TableFile.of(again).read()["label"]) <= {f"=high{EVIL}", "-low"}
+
+
+@pytest.mark.parametrize("options", [[], ["--verbose"], ["-v"]])
+def test_ten_notes_are_printed_and_all_with_verbose(tmp_path, run, instant_fit, options):
+    frame = pd.DataFrame({f"empty {i}": [None] * 12 for i in range(14)})
+    frame = frame.assign(x=np.arange(12) ** 2, y=np.arange(12) / 2)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    arguments = ["fit", tmp_path / "t.csv", "--target", "y", "--out", tmp_path / "m", *options]
+    lines = run(*arguments).err.splitlines()
+    assert "'empty 0' is left out" in lines[1]
+    if options:
+        assert len(lines) == 15
+    else:
+        assert len(lines) == 11
+        assert lines[-1] == "pyrobbb fit: note: and 5 more; --verbose prints all."

@@ -58,8 +58,7 @@ def test_categories_and_missing_cells_are_one_hot_encoded():
     schema = Schema.of(frame_of(x=x), "y")
     assert schema.inputs == ["x = a", "x = b", "x is missing"]
     assert (
-        "Column 'x' is treated as categorical: 2 categories, and one for missing cells."
-        in schema.notes
+        "Treated as categorical, with the number of categories: 'x' (2, missing)." in schema.notes
     )
     encoded = schema.encode(frame_of(x=x))
     np.testing.assert_array_equal(encoded[:3], [[0, 1, 0], [1, 0, 0], [0, 0, 1]])
