@@ -114,6 +114,7 @@ def fit(
         decimal=decimal,
         max_expansion=max_expansion,
         on_note=output.note,
+        on_start=output.announce,
         hidden=parse_hidden(hidden),
         prior=prior,
         restarts=restarts,

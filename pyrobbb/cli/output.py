@@ -73,6 +73,11 @@ class Output:
             self._print_line(f"note: {line}")
         self._n_printed += len(printed)
 
+    def announce(self, line: str) -> None:
+        """Print at once, on stderr, what the command does in the following seconds or minutes."""
+        self._print_line(f"{line} ...")
+        sys.stderr.flush()
+
     def fail(self, message: str, error: Exception | None = None) -> None:
         """Print on stderr, in one line, why the command failed.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from .cells import count_of
 from .compressed import MAX_EXPANSION
 from .errors import UserError, prefix_errors
 from .reader import TableFile
@@ -58,6 +59,7 @@ def fit_table(
     decimal: Literal[".", ","] | None = None,
     max_expansion: int = MAX_EXPANSION,
     on_note: Callable[[str], None] | None = None,
+    on_start: Callable[[str], None] | None = None,
     **options: Any,
 ) -> TableFit:
     """Read a table, fit a model to it and save the model.
@@ -84,6 +86,8 @@ def fit_table(
         How many times its size a compressed file may expand to; see `TableFile.of`.
     on_note : callable, optional
         Called with each note as soon as it is known, before the fit begins.
+    on_start : callable, optional
+        Called with a line about what is fitted, after all checks.
     **options
         Further parameters of `BBBRegressor` or `BBBClassifier`.
 
@@ -124,6 +128,9 @@ def fit_table(
     note(schema.notes)
     if schema.task == "classification" and likelihood != "auto":
         raise UserError(f"--likelihood {likelihood} is for a regression; leave it out.")
+    if on_start is not None:
+        inputs = count_of(x.shape[1], "input")
+        on_start(f"{schema.task} of {target!r} on {inputs}, {count_of(len(x), 'row')}")
     # Imported after all checks, because torch takes longer than they do.
     from .._core.distributed import Team
     from ..estimators import BBBClassifier, BBBRegressor

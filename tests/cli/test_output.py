@@ -116,7 +116,8 @@ def test_ten_notes_are_printed_and_all_with_verbose(tmp_path, run, instant_fit, 
     frame = frame.assign(x=np.arange(12) ** 2, y=np.arange(12) / 2)
     frame.to_csv(tmp_path / "t.csv", index=False)
     arguments = ["fit", tmp_path / "t.csv", "--target", "y", "--out", tmp_path / "m", *options]
-    lines = run(*arguments).err.splitlines()
+    announced, *lines = run(*arguments).err.splitlines()
+    assert announced == "pyrobbb fit: regression of 'y' on 1 input, 12 rows ..."
     assert "'empty 0' is left out" in lines[1]
     if options:
         assert len(lines) == 15

@@ -99,10 +99,13 @@ def test_an_invalid_option_of_fit_is_rejected_before_the_fit(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_an_error_of_the_fit_is_one_line(houses, tmp_path, rejection):
+def test_an_error_of_the_fit_is_one_line_after_that_of_the_start(houses, tmp_path, run):
     houses.assign(price=lambda frame: -frame["price"]).to_csv(tmp_path / "t.csv", index=False)
     arguments = [tmp_path / "t.csv", "--target", "price", "--out", tmp_path / "model", *QUICK]
-    rejection("fit", *arguments, "--likelihood", "poisson")
+    shown = run("fit", *arguments, "--likelihood", "poisson", code=2)
+    start, error = shown.err.splitlines()
+    assert start.startswith("pyrobbb fit: regression of 'price' on ")
+    assert error.startswith("pyrobbb fit: `y` holds values outside the likelihood's support")
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
 
 
