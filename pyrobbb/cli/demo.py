@@ -16,6 +16,7 @@ from torch.distributions import Independent
 
 from .. import likelihoods, plots, priors, scores
 from ..comparisons import CrossCheck, crosscheck
+from ..fitted import raise_if_interrupted
 from ..model.mlp import mlp
 from ..model.network import BayesianNetwork
 from ..posterior.fitting import fit
@@ -117,6 +118,7 @@ def regression(folder: Path, *, quick: bool = False) -> None:
             seed=seed,
             progress=sys.stderr.isatty(),
         )
+        raise_if_interrupted(posterior.chains)
         plain = _train_plain(net, x, y, likelihood, lr=1e-2, weight_decay=1.0, quick=quick)
         linear = Ridge(alpha=10.0).fit(x, y[:, 0])
         residuals = y[:, 0] - linear.predict(x)
@@ -169,6 +171,7 @@ def classification(folder: Path, *, quick: bool = False) -> None:
             seed=seed,
             progress=sys.stderr.isatty(),
         )
+        raise_if_interrupted(posterior.chains)
         plain = _train_plain(net, x, split.y, likelihood, lr=1e-3, weight_decay=0.3, quick=quick)
         linear = LogisticRegression(C=0.1, max_iter=5000, tol=1e-3).fit(x, split.y)
         predictions: dict[str, Any] = {

@@ -13,6 +13,7 @@ from .errors import UsageError, message_for_user
 from .options import ShowTraceback
 from .output import Output
 
+INTERRUPTED = 130
 HELP = "Bayes by Backprop: predictions from a table, with aleatoric and epistemic uncertainty."
 
 app = typer.Typer(
@@ -58,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with output.warnings_as_notes():
             code = command(args=given, prog_name="pyrobbb", standalone_mode=False, obj=output)
         output.flush()
+        if code == INTERRUPTED:  # typer 0.20 and later return it, earlier ones raise Abort
+            output.fail("stopped.")
     except UsageError as error:
         if error.format_message():  # empty where the help has been printed instead
             remedy = f"See {' '.join(['pyrobbb', *([name] if name else []), '--help'])}."
@@ -68,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             output.report_bug(abort.__cause__)
             return 1
         output.fail("stopped.")
-        return 130
+        return INTERRUPTED
     except SystemExit:  # raised by typer if the reader of stdout, such as head, has closed it
         return 0
     except Exception as error:

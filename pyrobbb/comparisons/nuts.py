@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from .._core.arrays import ArrayLike, check_count, to_numpy
 from .._core.random_state import as_seed, child_seed, globally_seeded
+from ..fitted import raise_if_interrupted
 from ..model.network import BayesianNetwork
 from ..posterior.fitting import fit
 from ..posterior.posterior import Posterior
@@ -158,6 +159,7 @@ def compare_with_nuts(
         )
     if posterior is None:
         posterior = fit(network, x, y, seed=seed, progress=progress, **fit_options)
+        raise_if_interrupted(posterior.chains)
     if any(chain.settings.is_weighted for chain in posterior.chains):
         raise ValueError(
             "`posterior` was fitted with a `sample_weight`, while NUTS weights all rows equally."

@@ -15,6 +15,7 @@ from .._core.arrays import check_count, to_numpy
 from .._core.random_state import as_seed, child_seed, seeded
 from .._core.trees import Inputs, InputsLike, n_rows, rows_of
 from ..arviz_io.datatree import SAMPLE_DIMS
+from ..fitted import raise_if_interrupted
 from ..model.functional import evaluating
 from ..model.network import BayesianNetwork
 from ..posterior.fitting import fit
@@ -120,6 +121,7 @@ def sbc(
         sim_seed = child_seed(seed, sim)
         truth, y = simulate(network, rows, sim_seed)
         posterior = fit(network, rows, y, seed=sim_seed, progress=False, **fit_options)
+        raise_if_interrupted(posterior.chains)
         for name, rank in _ranks(posterior, truth, rows, at, y, n_draws, sim_seed).items():
             ranks.setdefault(name, []).append(rank)
     return SBC({name: np.stack(values) for name, values in ranks.items()}, n_draws, seed)

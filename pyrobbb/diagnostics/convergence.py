@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .._core.arrays import ArrayLike, to_numpy
 from .._core.random_state import as_seed
 from .._core.trees import InputsLike
-from ..fitted import FittedChain, HasChains
+from ..fitted import FittedChain, HasChains, raise_if_interrupted
 from ..model.guides import FlatGuide, is_flat
 from ..training import FitConfig, fit_chains
 from .importance import log_ratios
@@ -176,7 +176,9 @@ def _gains_of_group(
         return log_ratios((chain,), x, y, n_draws=n_draws, seed=seed, kl_weight=kl_weight)
 
     gains = []
-    for before, after in zip(chains, fit_chains(config), strict=True):
+    continued = fit_chains(config)
+    raise_if_interrupted(continued)
+    for before, after in zip(chains, continued, strict=True):
         difference = elbos(after) - elbos(before)
         error = float(difference.std() / math.sqrt(n_draws))
         gains.append(

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, is_regressor
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import likelihoods, priors
+from ..fitted import raise_if_interrupted
 from ..model.mlp import Activation
 from ..model.network import BayesianNetwork
 from ..posterior.posterior import Posterior
@@ -250,6 +251,7 @@ class BBBEstimator(BaseEstimator):
             **early_stopping,
             **arguments,
         )
+        raise_if_interrupted(self.posterior_.chains)
         return self
 
     def _check_parameters(self, *, is_further: bool) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..fitted import raise_if_interrupted
 from ..model.network import BayesianNetwork
 from ..posterior.fitting import fit
 from ..posterior.posterior import Posterior
@@ -155,6 +156,7 @@ def choose_likelihood(
             checkpoint=stages.folder(candidate.name),
             **options.arguments(rows, SEARCH_FRACTION / len(candidates)),
         )
+        raise_if_interrupted(posterior.chains)
         densities = held_out_densities(
             posterior, test, candidate.scaling, n_draws, options.seed, as_counts
         )

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from .._core.arrays import supports_float64
+from ..fitted import raise_if_interrupted
 from ..model.network import BayesianNetwork
 from ..posterior.fitting import fit
 from ..posterior.posterior import Posterior
@@ -183,6 +184,11 @@ def fit_once(
     -------
     Posterior
         In double precision.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If Ctrl-C has ended it.
     """
     rows, early_stopping = options.hold_out(rows)
     device = as_device(options.device)
@@ -203,6 +209,7 @@ def fit_once(
         **early_stopping,
         **arguments,
     )
+    raise_if_interrupted(posterior.chains)
     return _to_double(posterior)
 
 

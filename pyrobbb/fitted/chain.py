@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -41,6 +41,21 @@ class FittedChain:
     def __post_init__(self) -> None:
         if isinstance(self.settings, Mapping):
             object.__setattr__(self, "settings", FitSettings.from_mapping(self.settings))
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether Ctrl-C has ended the fit."""
+        return bool(self.settings.is_interrupted)
+
+
+def raise_if_interrupted(chains: Sequence[FittedChain]) -> None:
+    """Raise a KeyboardInterrupt if Ctrl-C has ended a fit that was only a part of a computation.
+
+    `pyrobbb.fit` returns what there is. A computation of several fits ends with the first that is
+    interrupted.
+    """
+    if any(chain.is_interrupted for chain in chains):
+        raise KeyboardInterrupt
 
 
 class HasChains(Protocol):

@@ -40,6 +40,8 @@ class FitSettings(Mapping[str, Any]):
         Number of processes that fitted together, if more than one.
     processes : str
         ``"same_noise"`` or ``"own_noise"``; see `pyrobbb.fit`.
+    is_interrupted : bool
+        True if Ctrl-C has ended the fit.
     notes : mapping of str to object
         Further items, from a training loop other than `pyrobbb.fit`.
     """
@@ -60,6 +62,7 @@ class FitSettings(Mapping[str, Any]):
     autocast: str | None = None
     n_processes: int | None = None
     processes: str | None = None
+    is_interrupted: bool | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

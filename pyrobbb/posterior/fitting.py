@@ -69,11 +69,12 @@ def fit(
     Each step draws the weights once (or `n_particles` times) and takes a gradient step on
     ``n_data / n_rows * nll + kl`` of a minibatch. The network is not changed: the posterior holds a
     copy. Neither Pyro's param store nor the caller's random state is touched. Ctrl-C ends the fit
-    and returns the posterior so far. Fits in several threads take turns, engine call by engine
-    call, because Pyro's handlers and torch's random state are global to the process; predictions in
-    other threads go on. Modes such as `torch.no_grad` around the call have no effect on it. While
-    ``engine="svi"`` or a module with dropout is fitted, no other thread may draw from torch's
-    default generator or seed it, if the fit is to be repeatable.
+    and returns the posterior so far, whose settings then have ``is_interrupted=True``. Fits in
+    several threads take turns, engine call by engine call, because Pyro's handlers and torch's
+    random state are global to the process; predictions in other threads go on. Modes such as
+    `torch.no_grad` around the call have no effect on it. While ``engine="svi"`` or a module with
+    dropout is fitted, no other thread may draw from torch's default generator or seed it, if the
+    fit is to be repeatable.
 
     Parameters
     ----------

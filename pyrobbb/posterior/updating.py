@@ -69,7 +69,8 @@ def update(
     Returns
     -------
     Posterior
-        Its networks have the original prior, which is the prior of all rows together.
+        Its networks have the original prior, which is the prior of all rows together. After
+        Ctrl-C, the chains updated so far.
 
     Raises
     ------
@@ -125,6 +126,8 @@ def update(
         updated += [
             _with_sites_of(done, network, [chain.guide, done.guide]) for done in later.chains
         ]
+        if later.chains[-1].is_interrupted:
+            break
     return Posterior(tuple(updated))
 
 

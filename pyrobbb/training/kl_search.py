@@ -63,7 +63,7 @@ def is_automatic(config: FitConfig) -> bool:
     return is_one_of(config.kl_weight, ["auto"])
 
 
-def search_kl_weight(config: FitConfig, seed: int, fit: Fit) -> KLSearch:
+def search_kl_weight(config: FitConfig, seed: int, fit: Fit) -> tuple[KLSearch, FittedChain]:
     """Fit a chain with each weight, from the same initial weights and noise, and choose one.
 
     The chains are as long as the fit itself: with fewer steps, lower weights predict better.
@@ -74,6 +74,12 @@ def search_kl_weight(config: FitConfig, seed: int, fit: Fit) -> KLSearch:
     seed : int
     fit : callable
         Fits chains from their starts.
+
+    Returns
+    -------
+    search : KLSearch
+    chain : FittedChain
+        The chain with the weight that was chosen, or one that Ctrl-C has ended.
     """
     rows = config.rows_of_chains[0]
     starts = [  # with new guides, so that one that is given is not fitted
@@ -106,4 +112,5 @@ def search_kl_weight(config: FitConfig, seed: int, fit: Fit) -> KLSearch:
             for weight, value in zip(search.kl_weight, search.log_density, strict=True)
         ),
     )
-    return search
+    ended = [chain for chain in chains if chain.is_interrupted]
+    return search, ended[-1] if ended else chains[search.kl_weight.index(search.chosen)]

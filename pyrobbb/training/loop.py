@@ -36,7 +36,7 @@ def run_chains(
     make_result: MakeResult,
     *,
     is_interrupted: bool = False,
-) -> tuple[tuple[FittedChain, ...], bool]:
+) -> tuple[FittedChain, ...]:
     """Fit a chain from each start, side by side, with the same results as separate fits.
 
     Parameters
@@ -52,9 +52,7 @@ def run_chains(
 
     Returns
     -------
-    chains : tuple of FittedChain
-    is_interrupted : bool
-        Whether Ctrl-C has ended the fit.
+    tuple of FittedChain
     """
     isolated = IsolatedState(starts[0].seed)
     with isolated.active():
@@ -74,7 +72,7 @@ def run_chains(
         run.state.engine.name,
         np.mean([own.per_epoch().nelbo[-1] for own in histories]) if n_steps else math.nan,
     )
-    return chains, run.state.is_interrupted
+    return chains
 
 
 def train(run: Run, isolated: IsolatedState, make_result: MakeResult) -> None:
@@ -104,9 +102,7 @@ def train(run: Run, isolated: IsolatedState, make_result: MakeResult) -> None:
         if config.team.size > 1:
             raise
         state.is_interrupted = True
-        logger.warning(
-            "Interrupted after %d steps; the fit so far is returned.", state.n_steps_taken
-        )
+        logger.warning("Interrupted after %d steps: the fit ends here.", state.n_steps_taken)
         state.engine.sync()
     else:
         if run.checkpoints is not None and not state.is_over:

@@ -61,7 +61,7 @@ class ModeConfig(FitConfig):
 
 def run_from_init(
     config: FitConfig, starts: Sequence[ChainStart], folder: Path | None, make_result: MakeResult
-) -> tuple[tuple[FittedChain, ...], bool]:
+) -> tuple[FittedChain, ...]:
     """Fit a chain from each start, or from the mode near it; see `run_chains`."""
     is_interrupted = False
     if config.init == "map":

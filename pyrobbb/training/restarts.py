@@ -49,11 +49,13 @@ def fit_chains(config: FitConfig, make_result: MakeResult = tuple) -> tuple[Fitt
         seed = stored_seed(folder)
     seed = config.team.broadcast(as_seed(seed))
     if is_automatic(config):
-        search = search_kl_weight(config, seed, _fit_from)
+        search, tried = search_kl_weight(config, seed, _fit_from)
         config = replace(config, kl_weight=search.chosen, seed=seed)
+        # After Ctrl-C, what there is of the posterior is the chain that was tried.
+        chains = (tried,) if tried.is_interrupted else fit_chains(config, make_result)
         return tuple(
             replace(chain, settings=replace(chain.settings, kl_search=search.as_record()))
-            for chain in fit_chains(config, make_result)
+            for chain in chains
         )
     is_fresh = config.start is None
     if is_fresh and config.restarts > 1:
@@ -84,13 +86,12 @@ def _fit_from(
 ) -> tuple[FittedChain, ...]:
     """Fit a chain from each start; fewer after Ctrl-C."""
     if len(starts) == 1 or can_run_side_by_side(config):
-        return run_from_init(config, starts, folder, make_result)[0]
+        return run_from_init(config, starts, folder, make_result)
     chains: tuple[FittedChain, ...] = ()
     for r, start in enumerate(starts):
         subfolder = None if folder is None else folder / f"restart-{r}"
-        fitted, is_interrupted = run_from_init(config, [start], subfolder, make_result)
-        chains += fitted
-        if is_interrupted:
+        chains += run_from_init(config, [start], subfolder, make_result)
+        if chains[-1].is_interrupted:
             break
     return chains
 

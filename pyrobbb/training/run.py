@@ -116,7 +116,13 @@ class Run:
                 guide,
                 history,
                 self.data.example[0],
-                replace(settings, engine=self.state.engine.name, seed=seed, kl_weight=kl_weight),
+                replace(
+                    settings,
+                    engine=self.state.engine.name,
+                    seed=seed,
+                    kl_weight=kl_weight,
+                    is_interrupted=self.state.is_interrupted or None,
+                ),
             )
             for network, guide, history, seed, kl_weight in per_chain
         )
