@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ._core.arrays import ArrayLike, check_count, to_numpy
+from ._core.arrays import ArrayLike, as_count, to_numpy
 from .prediction import ClassificationPrediction, Prediction, RegressionPrediction
 
 CRPS_LEVELS = 200
@@ -46,7 +46,7 @@ def crps(
     ----------
     Gneiting and Raftery (2007), "Strictly Proper Scoring Rules", section 4.2.
     """
-    check_count("n_levels", n_levels)
+    n_levels = as_count("n_levels", n_levels)
     levels = (np.arange(n_levels) + 0.5) / n_levels
     quantiles = _array(prediction.quantile(levels, from_draws=from_draws))
     error = _observed(y, quantiles[0]) - quantiles
@@ -118,7 +118,7 @@ def reliability(
     confidence, gap, share : ndarrays of shape (n_filled_bins,)
         Mean confidence of each non-empty bin, accuracy minus confidence, and fraction of all rows.
     """
-    check_count("n_bins", n_bins)
+    n_bins = as_count("n_bins", n_bins)
     probs, y = _class_probs(prediction, y)
     confidence, correct = probs.max(1), probs.argmax(1) == y
     bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from ._core import trees
-from ._core.arrays import ArrayLike, check_count
+from ._core.arrays import ArrayLike, as_count
 from ._core.messages import shown
 
 logger = logging.getLogger(__name__)
@@ -330,15 +330,16 @@ class Shuffle:
         return self._random.permutation(n)
 
 
-def check_shard(shard: tuple[int, int]) -> None:
-    """Raise unless `shard` is a pair (i, n) with 0 <= i < n."""
+def check_shard(shard: tuple[int, int]) -> tuple[int, int]:
+    """Return `shard` as integers, or raise unless it is a pair (i, n) with 0 <= i < n."""
     if not isinstance(shard, tuple | list) or len(shard) != 2:
         raise ValueError(f"`shard` must be (i, n), the i-th of n parts, got {shown(shard)}.")
     part, n_parts = shard
-    check_count("shard[1]", n_parts)
-    check_count("shard[0]", part, least=0)
+    n_parts = as_count("shard[1]", n_parts)
+    part = as_count("shard[0]", part, least=0)
     if part >= n_parts:
         raise ValueError(f"`shard` must be (i, n) with i below n, got {shard}.")
+    return part, n_parts
 
 
 def plan_chunks(x: Any, rows: int | None, max_memory: int) -> tuple[int, int]:

@@ -147,6 +147,17 @@ def check_probability(argument: str, value: float) -> None:
         raise ValueError(f"`{argument}` must be a probability in (0, 1), got {shown(value)}.")
 
 
+def as_count(argument: str, value: Any, *, least: int = 1) -> int:
+    """Return the value of an argument as an integer, or raise; see `check_count`.
+
+    A whole number of type float is accepted: R has no other kind unless one asks for it.
+    """
+    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
+        value = int(float(value)) if float(value).is_integer() else value
+    check_count(argument, value, least=least)
+    return int(value)
+
+
 def check_count(argument: str, value: int, *, least: int = 1) -> None:
     """Raise unless the value of an argument is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from .messages import first_line, shown
 
+INTEGER_NA = -(2**31)
 MISSING = frozenset({"NoneType", "NAType", "NaTType"})
 """Types of the values that pandas, polars and lists have in place of a missing number."""
 
@@ -38,6 +40,7 @@ def from_container(name: str, value: Any) -> Tensor:
     if isinstance(value, list | tuple) and value and all(isinstance(v, Tensor) for v in value):
         return _stacked(name, value)
     array = _as_array(name, value)
+    check_no_integer_na(name, array if isinstance(value, list | tuple) else value)
     if array.dtype.kind == "O":
         array = _numbers_of_objects(name, array)
     if array.dtype.kind not in "buif":
@@ -50,6 +53,37 @@ def from_container(name: str, value: Any) -> Tensor:
         array = array.astype(np.float64)
     # Copy, because torch does not accept reversed views, read-only memory or other byte orders.
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
+
+
+def check_no_integer_na(name: str, value: Any) -> None:
+    """Raise if integers, in an array or a column of a frame, include the NA of R.
+
+    It arrives as the lowest 32-bit integer. A column of a frame is examined by itself: as a part of
+    an array, next to other columns, it may be a float.
+    """
+    for column, part in _columns_of(value):
+        if isinstance(part, list | tuple):
+            with contextlib.suppress(Exception):  # what cannot be read is refused elsewhere
+                part = np.asarray(part)
+        is_integer = str(getattr(part, "dtype", "")).lower().startswith(("int32", "int64"))
+        if not (is_integer and np.size(part)) or part.min() != INTEGER_NA:
+            continue
+        cells = np.asarray(part, dtype=object)
+        first = next(i for i, v in enumerate(cells.flat) if isinstance(v, int) and v == INTEGER_NA)
+        index = [int(i) for i in np.unravel_index(first, cells.shape)]
+        where = position(index) if column is None else f"row {index[0]}, column {column!r}"
+        raise ValueError(
+            f"`{name}` holds {INTEGER_NA} in {where}, which is how a missing integer (NA) of R "
+            "arrives: drop those rows or fill them in."
+        )
+
+
+def _columns_of(value: Any) -> Iterable[tuple[Any, Any]]:
+    """Return the columns of a frame with their names, or a container itself with None."""
+    names = getattr(value, "columns", None)
+    if names is None or not hasattr(value, "dtypes") or len(set(names)) < len(names):
+        return [(None, value)]
+    return ((name, value[name]) for name in names)
 
 
 def position(index: Iterable[Any]) -> str:

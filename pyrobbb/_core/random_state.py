@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arrays import check_count
+from .arrays import as_count
 from .global_state import global_state_locked, isolated_from_pyro, undone_after_fork
 from .private_generators import PrivateGenerators, without_private_generators
 
@@ -163,5 +163,5 @@ def as_seed(seed: int | None) -> int:
     """Check a seed; if it is None, draw one from the operating system's entropy."""
     if seed is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
-    check_count("seed", seed, least=0)
+    seed = as_count("seed", seed, least=0)
     return int(seed)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyro
 import torch
 
-from .._core.arrays import ArrayLike, check_count
+from .._core.arrays import ArrayLike, as_count
 from .._core.global_state import global_state_locked
 from .._core.random_state import as_seed, seeded
 from . import pyro_groups
@@ -107,8 +107,8 @@ def from_pyro(
     of 0, are left out of the observations, their log-likelihood and their predictions, so that
     ArviZ's scores do not count them; a warning is logged. Plates must not draw a random subsample.
     """
-    check_count("num_draws", num_draws)
-    check_count("num_chains", num_chains)
+    num_draws = as_count("num_draws", num_draws)
+    num_chains = as_count("num_chains", num_chains)
     seed = as_seed(seed)
     source = draw_source(
         posterior, model, guide, args, kwargs, num_draws=num_draws, num_chains=num_chains

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .._core.arrays import ArrayLike, check_count
+from .._core.arrays import ArrayLike, as_count
 from .._core.random_state import as_seed
 from .._core.trees import Inputs, InputsLike, labelled_arrays, n_rows, structured
 from ..fitted import FittedChain, HasChains
@@ -94,8 +94,8 @@ def to_arviz(
     TypeError, ValueError
         If a site is unknown, labels do not match the data, or the tree would exceed `max_memory`.
     """
-    check_count("n_draws", n_draws)
-    check_count("max_memory", max_memory)
+    n_draws = as_count("n_draws", n_draws)
+    max_memory = as_count("max_memory", max_memory)
     seed = as_seed(seed)
     chains = posterior.chains
     network, example, n_chains = chains[0].network, chains[0].example, len(chains)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._core.arrays import ArrayLike, check_count, check_number
+from .._core.arrays import ArrayLike, as_count, check_number
 from .._core.global_state import global_state_locked, ordinary_modes, without_validation
 from .._core.state_dicts import copy_tensors
 from ..engines.auto import limit_threads
@@ -165,7 +165,7 @@ class Agent(ABC):
         """
         config = self._config
         row = config.checked_context(context)
-        check_count("action", action, least=0)
+        action = as_count("action", action, least=0)
         if action >= config.n_actions:
             raise ValueError(
                 f"`action` must be below n_actions={config.n_actions}, got {action}: actions are "

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._core.arrays import ArrayLike, check_count, check_positive, to_numpy
+from .._core.arrays import ArrayLike, as_count, check_positive, to_numpy
 from ..model.mlp import Activation
 
 ACT, LEARN, BATCHES = range(3)
@@ -35,8 +35,8 @@ class AgentConfig:
 
     def __post_init__(self) -> None:
         for name in ("n_features", "replay_size", "batch_size", "update_every", "n_steps"):
-            check_count(name, getattr(self, name))
-        check_count("n_actions", self.n_actions, least=2)
+            object.__setattr__(self, name, as_count(name, getattr(self, name)))
+        object.__setattr__(self, "n_actions", as_count("n_actions", self.n_actions, least=2))
         check_positive("lr", self.lr)
         check_positive("reward_scale", self.reward_scale)
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm.auto import tqdm
 
-from .._core.arrays import ArrayLike, check_count
+from .._core.arrays import ArrayLike, as_count
 
 
 class ActingAgent(Protocol):
@@ -54,7 +54,7 @@ def run(
     ndarray of shape (n_steps,)
         Cumulative regret after each interaction, in the units of the rewards.
     """
-    check_count("n_steps", n_steps)
+    n_steps = as_count("n_steps", n_steps)
     _check_interface("agent", agent, ("act", "observe"))
     _check_interface("environment", environment, ("reset", "step"))
     regret = np.empty(n_steps)

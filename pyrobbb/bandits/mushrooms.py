@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._core.arrays import ArrayLike, as_tensor, check_count
+from .._core.arrays import ArrayLike, as_count, as_tensor
 from .._core.random_state import as_seed
 
 PASS, EAT = 0, 1
@@ -121,7 +121,7 @@ class MushroomBandit:
         """
         if self._row is None:
             raise RuntimeError("There is no mushroom yet: call reset() before step().")
-        check_count("action", action, least=0)
+        action = as_count("action", action, least=0)
         if action >= self.n_actions:
             raise ValueError(f"`action` must be 0 (leave it) or 1 (eat it), got {action}.")
         is_edible = bool(self._is_edible[self._row])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import priors
-from .._core.arrays import check_count, check_positive
+from .._core.arrays import as_count, check_positive
 from .._core.global_state import ordinary_modes
 from .._core.messages import shown
 from .._core.random_state import as_seed, seeded
@@ -147,7 +147,7 @@ class ThompsonSampler(Agent):
             reward_scale=reward_scale,
             seed=as_seed(seed),
         )
-        check_count("n_draws", n_draws)
+        n_draws = as_count("n_draws", n_draws)
         check_positive("kl_weight", kl_weight)
         if engine not in get_args(EngineName):
             raise ValueError(

@@ -18,7 +18,7 @@ from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 
-from .._core.arrays import ArrayLike, check_count, check_positive
+from .._core.arrays import ArrayLike, as_count, check_positive
 from .._core.random_state import as_seed, globally_seeded
 from ..elbo.fused_loss import CannotFuseError
 from ..model.guides import MeanFieldGuide, auto_normal
@@ -140,8 +140,7 @@ def crosscheck(
     CrossCheck
         Prints as a table; ``ok`` is whether all routes agree.
     """
-    for argument, count in (("n_steps", n_steps), ("n_draws", n_draws)):
-        check_count(argument, count, least=2)
+    n_steps, n_draws = as_count("n_steps", n_steps, least=2), as_count("n_draws", n_draws, least=2)
     check_positive("lr", lr)
     network = copy.deepcopy(network).double().eval()
     x, y = network.prepare(x, y)

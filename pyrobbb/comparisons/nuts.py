@@ -13,7 +13,7 @@ import torch
 from pyro.infer import MCMC, NUTS
 from tqdm.auto import tqdm
 
-from .._core.arrays import ArrayLike, check_count, to_numpy
+from .._core.arrays import ArrayLike, as_count, to_numpy
 from .._core.random_state import as_seed, child_seed, globally_seeded
 from ..fitted import raise_if_interrupted
 from ..model.network import BayesianNetwork
@@ -141,8 +141,8 @@ def compare_with_nuts(
     ValueError
         If the network has point parameters, or the fit had a `sample_weight`.
     """
-    for argument, count in (("n_draws", n_draws), ("n_warmup", n_warmup), ("n_chains", n_chains)):
-        check_count(argument, count)
+    n_draws, n_warmup = as_count("n_draws", n_draws), as_count("n_warmup", n_warmup)
+    n_chains = as_count("n_chains", n_chains)
     seed = as_seed(seed)
     points = [name for name, _ in network.point_parameters()]
     is_fitted = posterior is not None and any(c.network is network for c in posterior.chains)

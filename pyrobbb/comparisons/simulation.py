@@ -11,7 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .._core.arrays import check_count, to_numpy
+from .._core.arrays import as_count, to_numpy
 from .._core.random_state import as_seed, child_seed, seeded
 from .._core.trees import Inputs, InputsLike, n_rows, rows_of
 from ..arviz_io.datatree import SAMPLE_DIMS
@@ -107,8 +107,8 @@ def sbc(
     Modrak et al. (2023), "Simulation-based calibration checking for Bayesian computation", on why
     the log joint density is ranked as well.
     """
-    check_count("n_sims", n_sims)
-    check_count("n_draws", n_draws)
+    n_sims = as_count("n_sims", n_sims)
+    n_draws = as_count("n_draws", n_draws)
     seed = as_seed(seed)
     rows = network.prepare_inputs(x)
     if probes is None:

@@ -6,7 +6,7 @@ import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .._core.arrays import ArrayLike, check_count, check_positive
+from .._core.arrays import ArrayLike, as_count, check_positive
 from .._core.messages import shown
 from .._core.random_state import as_seed
 from .._core.trees import InputsLike
@@ -168,7 +168,7 @@ def diagnose(
     Yao, Vehtari, Simpson and Gelman (2018), "Yes, but did it work? Evaluating variational
     inference".
     """
-    check_count("n_draws", n_draws, least=100)
+    n_draws = as_count("n_draws", n_draws, least=100)
     if kl_range is not None:
         _check_range(kl_range)
     seed = as_seed(seed)

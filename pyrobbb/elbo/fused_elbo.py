@@ -11,7 +11,7 @@ from pyro.infer import ELBO
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 
-from .._core.arrays import check_count
+from .._core.arrays import as_count
 from .._core.global_state import without_validation
 from .._core.messages import is_one_of, shown
 from .._core.trees import Inputs
@@ -61,7 +61,7 @@ class FusedELBO(ELBO):
         num_particles: int = 1,
         estimator: Estimator = "reparam",
     ) -> None:
-        check_count("num_particles", num_particles)
+        num_particles = as_count("num_particles", num_particles)
         if not is_one_of(objective, ("trace", "mean_field")):
             raise ValueError(
                 f"`objective` must be 'trace' or 'mean_field', got {shown(objective)}."
@@ -106,7 +106,7 @@ class FusedELBO(ELBO):
         fused = self._fuse(model, guide)
         _check_handlers()
         n_rows = len(y)
-        check_n_data(n_data, n_rows)
+        n_data = check_n_data(n_data, n_rows)
         check_row_weight(row_weight, n_rows)
         values = [param_site(f"guide.{name}", p) for name, p in guide.named_parameters()]
         points = [param_site(f"net.{name}", p) for name, p in model.point_parameters()]

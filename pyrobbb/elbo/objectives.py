@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
 
-from .._core.arrays import check_count, check_positive
+from .._core.arrays import as_count, check_positive
 from .._core.messages import is_one_of, shown
 from .fused_elbo import FusedELBO
 from .gradient_estimators import Estimator
@@ -35,7 +35,7 @@ def make_elbo(objective: Objective, n_particles: int = 1, estimator: Estimator =
     estimator : {"reparam", "local", "flipout"}
         See `FusedELBO`.
     """
-    check_count("n_particles", n_particles)
+    n_particles = as_count("n_particles", n_particles)
     if isinstance(objective, ELBO):
         if estimator != "reparam":
             raise ValueError(
@@ -94,7 +94,7 @@ def kl_weights(kl_weight: KLWeight, n_batches: int) -> np.ndarray:
     ----------
     Blundell et al. (2015), section 3.4.
     """
-    check_count("n_batches", n_batches)
+    n_batches = as_count("n_batches", n_batches)
     if is_one_of(kl_weight, ["uniform"]):
         return np.full(n_batches, 1 / n_batches)
     if isinstance(kl_weight, numbers.Real):

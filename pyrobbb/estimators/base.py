@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import likelihoods, priors
 from ..fitted import raise_if_interrupted
-from ..model.mlp import Activation
+from ..model.mlp import Activation, as_layers
 from ..model.network import BayesianNetwork
 from ..posterior.posterior import Posterior
 from ..posterior.updating import update
@@ -24,7 +24,7 @@ from ..training.config import EngineName
 from ..training.placement import Device
 from . import storage
 from .networks import FEW_ROWS, SMALL, TINY, build_network, choose_hidden
-from .parameters import check_parameters, draw_seed
+from .parameters import check_parameters, draw_seed, whole_numbers
 from .preparation import Rows, numeric_array, scale_inputs
 from .stages import SINGLE_KL_WEIGHT, Stages, TrainingOptions, fit_once
 
@@ -39,7 +39,7 @@ class BBBEstimator(BaseEstimator):
 
     def __init__(
         self,
-        hidden: Sequence[int] | Literal["auto"] = "auto",
+        hidden: int | Sequence[int] | Literal["auto"] = "auto",
         *,
         calibration: float = 0.1,
         activation: Activation = "relu",
@@ -260,7 +260,7 @@ class BBBEstimator(BaseEstimator):
         if is_further:
             for name, fitted in self._fitted_parameters().items():
                 given = getattr(self, name)
-                given = tuple(given) if isinstance(fitted, tuple) else given
+                given = as_layers(name, given) if isinstance(fitted, tuple) else given
                 if given != fitted:
                     raise ValueError(
                         f"`{name}` must stay {fitted!r} when a fit is continued by warm_start or "
@@ -279,18 +279,19 @@ class BBBEstimator(BaseEstimator):
         return self.posterior_.predict(scale_inputs(X, self.input_scaling_), n_draws, seed)
 
     def _training_options(self) -> TrainingOptions:
+        whole = whole_numbers(self.get_params(deep=False))
         return TrainingOptions(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
+            epochs=whole["epochs"],
+            batch_size=whole["batch_size"],
             lr=self.lr,
-            restarts=self.restarts,
+            restarts=whole["restarts"],
             kl_weight=self._kl_weights(),
             engine=self.engine,
             device=self.device,
             seed=self.seed_,
             progress=self.verbose,
             validation_fraction=self.validation_fraction if self.early_stopping else None,
-            patience=self.patience if self.early_stopping else None,
+            patience=whole["patience"] if self.early_stopping else None,
         )
 
     def _kl_weights(self) -> float | tuple[float, ...]:

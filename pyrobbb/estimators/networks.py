@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from .. import likelihoods, priors
 from .._core.messages import shown
-from ..model.mlp import Activation, mlp
+from ..model.mlp import Activation, as_layers, mlp
 from ..model.network import BayesianNetwork
 
 PRIORS: Mapping[str, priors.Prior] = {
@@ -32,13 +32,13 @@ FEW_ROWS, MANY_ROWS = 60, 5_000
 
 
 def choose_hidden(
-    hidden: Sequence[int] | Literal["auto"], n_rows: int, smallest: tuple[int, ...] = SMALL
+    hidden: int | Sequence[int] | Literal["auto"], n_rows: int, smallest: tuple[int, ...] = SMALL
 ) -> tuple[int, ...]:
     """Return the units of the hidden layers.
 
     Parameters
     ----------
-    hidden : sequence of int or "auto"
+    hidden : int, sequence of int or "auto"
     n_rows : int
         On which ``"auto"`` depends.
     smallest : tuple of int
@@ -47,7 +47,7 @@ def choose_hidden(
         twice as wide as necessary. For classes, a narrower layer was no better.
     """
     if not isinstance(hidden, str):
-        return tuple(int(n) for n in hidden)
+        return as_layers("hidden", hidden)
     if hidden != "auto":
         raise ValueError(
             f"`hidden` must be 'auto' or a sequence such as (50, 50), got {shown(hidden)}."

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from .._core.arrays import check_count, check_number, check_positive
+from .._core.arrays import as_count, check_number, check_positive
 from .._core.messages import shown
+from ..model.mlp import as_layers
 from .networks import LIKELIHOODS, PRIORS
 
 FLAGS = ("early_stopping", "warm_start", "verbose")
-COUNTS = ("batch_size", "restarts", "n_draws")
+COUNTS = ("batch_size", "restarts", "n_draws", "epochs", "patience")
+OPTIONAL_COUNTS = ("epochs", "patience")
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
@@ -35,11 +37,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     for name in FLAGS:
         if not isinstance(parameters[name], bool | np.bool_ | numbers.Integral):
             raise TypeError(f"`{name}` must be True or False, got {_short(parameters[name])}.")
-    for name in COUNTS:
-        check_count(name, parameters[name])
-    for name in ("epochs", "patience"):
-        if parameters[name] is not None:
-            check_count(name, parameters[name])
+    whole_numbers(parameters)
     check_positive("lr", parameters["lr"])
     check_kl_weight("kl_weight", parameters["kl_weight"])
     fraction = parameters["validation_fraction"]
@@ -55,6 +53,26 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     checkpoint = parameters["checkpoint"]
     if checkpoint is not None and not isinstance(checkpoint, str | os.PathLike):
         raise TypeError(f"`checkpoint` must be a path or None, got {_short(checkpoint)}.")
+
+
+def whole_numbers(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters with integers where integers are meant, or raise if one is not whole.
+
+    R passes floats. An estimator keeps its parameters as they are given, as scikit-learn requires.
+    """
+    whole = dict(parameters)
+    for name in COUNTS:
+        if whole[name] is not None or name not in OPTIONAL_COUNTS:
+            whole[name] = as_count(name, whole[name])
+    if not isinstance(whole["hidden"], str):
+        whole["hidden"] = as_layers("hidden", whole["hidden"])
+    whole["random_state"] = _whole_seed(whole["random_state"])
+    return whole
+
+
+def _whole_seed(random_state: Any) -> Any:
+    is_whole = isinstance(random_state, float) and random_state.is_integer()
+    return int(random_state) if is_whole else random_state
 
 
 def check_kl_weight(name: str, value: Any) -> None:
@@ -73,6 +91,7 @@ def draw_seed(random_state: Any) -> int:
     ----------
     random_state : int, RandomState, Generator or None
     """
+    random_state = _whole_seed(random_state)
     if isinstance(random_state, np.random.Generator):
         return int(random_state.integers(2**31))
     try:
@@ -88,16 +107,12 @@ def _check_hidden(hidden: Any) -> None:
     if isinstance(hidden, str):
         is_valid = hidden == "auto"
     else:
-        is_valid = isinstance(hidden, Sequence) or (
-            isinstance(hidden, np.ndarray) and hidden.ndim == 1
-        )
+        is_number = isinstance(hidden, numbers.Real) and not isinstance(hidden, bool)
+        is_valid = is_number or isinstance(hidden, Sequence) or np.ndim(hidden) == 1
     if not is_valid:
         raise (ValueError if isinstance(hidden, str) else TypeError)(
             f"`hidden` must be 'auto' or a sequence such as (50, 50), got {_short(hidden)}."
         )
-    if not isinstance(hidden, str):
-        for n_units in hidden:
-            check_count("hidden", n_units)
 
 
 def _check_named(argument: str, value: Any, names: Any) -> None:

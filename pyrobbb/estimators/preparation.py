@@ -10,6 +10,7 @@ from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
 
 from .._core.arrays import to_numpy
+from .._core.containers import check_no_integer_na
 from ..prediction import Standardizer
 from .holdout import choose_held_out
 
@@ -127,7 +128,8 @@ def plain_array(argument: str, value: Any) -> Any:
                 f"`{argument}` must not be masked, got a masked array with {n_masked} masked "
                 f"value(s): fill them in, as in {argument}.filled(0), or drop those rows."
             )
-        return value.data
+        value = value.data
+    check_no_integer_na(argument, value)
     return value
 
 

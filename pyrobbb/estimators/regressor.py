@@ -12,7 +12,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.validation import validate_data
 
 from .. import likelihoods, priors
-from .._core.arrays import check_count
+from .._core.arrays import as_count
 from ..model.mlp import Activation
 from ..posterior.posterior import Posterior
 from ..prediction import Calibration, RegressionPrediction, Standardizer
@@ -37,9 +37,9 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
 
     Parameters
     ----------
-    hidden : sequence of int or "auto"
-        Units of the hidden layers; empty for a linear model. ``"auto"``: one layer of 50, of 10 for
-        fewer than 60 rows, and from 5,000 rows on two layers of 50.
+    hidden : int, sequence of int or "auto"
+        Units of the hidden layers; empty for a linear model, a number for one layer. ``"auto"``:
+        one layer of 50, of 10 for fewer than 60 rows, and from 5,000 rows on two layers of 50.
     likelihood : str or callable
         ``"gaussian"``: constant, learned noise scale; ``"heteroscedastic"``: noise scale that
         depends on the inputs; ``"student_t"``: heavy-tailed noise; ``"lognormal"``: positive y with
@@ -118,7 +118,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
 
     def __init__(
         self,
-        hidden: Sequence[int] | Literal["auto"] = "auto",
+        hidden: int | Sequence[int] | Literal["auto"] = "auto",
         *,
         likelihood: str | likelihoods.Likelihood = "auto",
         calibration: float = 0.1,
@@ -247,7 +247,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         -------
         ndarray of shape (n, [n_targets,] n_samples)
         """
-        check_count("n_samples", n_samples)
+        n_samples = as_count("n_samples", n_samples)
         seed = draw_seed(random_state)
         return np.moveaxis(self._predict(X, n_samples, seed).sample(seed), 0, -1)
 

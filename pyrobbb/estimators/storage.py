@@ -18,6 +18,7 @@ from ..model.mlp import mlp_spec
 from ..posterior.posterior import Posterior
 from ..prediction import Calibration, Standardizer
 from ..storage.specs import PARTS, build, custom_names, describe
+from .parameters import whole_numbers
 from .search import search_from_json, search_to_json
 from .stored_parameters import check_stored_parameters
 from .target_units import LogStandardizer
@@ -42,9 +43,9 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
     TypeError
         If the prior or the likelihood is a custom callable: code is not stored.
     """
-    params = dict(estimator.get_params(deep=False))
+    params = whole_numbers(estimator.get_params(deep=False))
     if not isinstance(params["hidden"], str):
-        params["hidden"] = [int(n) for n in params["hidden"]]
+        params["hidden"] = list(params["hidden"])
     tensors: dict[str, Tensor] = {}
     for name in PARTS:
         if name in params and not isinstance(params[name], str):

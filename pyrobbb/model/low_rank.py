@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from .._core.arrays import ArrayLike, check_count
+from .._core.arrays import ArrayLike, as_count
 from .._core.random_state import seeded
 from .flat_guide import inverse_softplus, scale_of
 from .jit import as_constants
@@ -79,7 +79,7 @@ class LowRankGuide(JointGuide):
             rank = round(math.sqrt(n_latent))
         if rank == 0:
             raise ValueError("`rank` must be at least 1, got 0: that is a MeanFieldGuide.")
-        check_count("rank", rank)
+        rank = as_count("rank", rank)
         if rank > n_latent:
             raise ValueError(
                 f"`rank` must be at most {n_latent}, the number of latent values, got {rank}."

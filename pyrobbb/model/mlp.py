@@ -7,11 +7,12 @@ import numbers
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 from torch import nn
 
-from .._core.arrays import check_count
+from .._core.arrays import as_count
 from .._core.messages import is_one_of, shown
 from .._core.random_state import as_seed, seeded
 
@@ -29,7 +30,7 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 
 def mlp(
     n_in: int,
-    hidden: Sequence[int],
+    hidden: int | Sequence[int],
     n_out: int,
     activation: Activation = "relu",
     *,
@@ -41,8 +42,8 @@ def mlp(
     ----------
     n_in, n_out : int
         Number of inputs and of outputs.
-    hidden : sequence of int
-        Number of units of each hidden layer; empty for a linear model.
+    hidden : int or sequence of int
+        Number of units of each hidden layer; empty for a linear model, a number for one layer.
     activation : str
     seed : int, optional
         Seed of the initial weights. torch's global random state is then neither used nor changed.
@@ -50,16 +51,21 @@ def mlp(
     if not is_one_of(activation, ACTIVATIONS):
         known = ", ".join(ACTIVATIONS)
         raise ValueError(f"`activation` must be one of {known}, got {shown(activation)}.")
-    if hidden is None or isinstance(hidden, numbers.Integral | str):
-        raise TypeError(f"`hidden` must be a sequence such as [50, 50], got {shown(hidden)}.")
-    sizes = [n_in, *hidden, n_out]
-    for argument, size in zip(["n_in", *["hidden"] * len(hidden), "n_out"], sizes, strict=True):
-        check_count(argument, size)
+    sizes = [as_count("n_in", n_in), *as_layers("hidden", hidden), as_count("n_out", n_out)]
     layers: list[nn.Module] = []
     with nullcontext() if seed is None else seeded(as_seed(seed)):
         for n_inputs, n_outputs in itertools.pairwise(sizes):
             layers += [nn.Linear(n_inputs, n_outputs), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers[:-1])
+
+
+def as_layers(argument: str, hidden: Any) -> tuple[int, ...]:
+    """Return the units of hidden layers as integers, or raise; a number stands for one layer."""
+    if isinstance(hidden, numbers.Real) and not isinstance(hidden, bool):
+        hidden = (hidden,)
+    if not (isinstance(hidden, Sequence) or np.ndim(hidden) == 1) or isinstance(hidden, str):
+        raise TypeError(f"`{argument}` must be a sequence such as [50, 50], got {shown(hidden)}.")
+    return tuple(as_count(argument, n_units) for n_units in hidden)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from .._core.arrays import check_count
+from .._core.arrays import as_count
 from .._core.global_state import global_state_locked, isolated_from_pyro
 from .._core.random_state import seeded
 from ..likelihoods import Conditional, Likelihood, log_density
@@ -141,7 +141,7 @@ def data_plate(n_rows: int, n_data: int | None) -> pyro.plate:
     """Return the plate of the rows: a subsample of the data set if `n_data` is given."""
     if n_data is None:
         return pyro.plate("data", n_rows, dim=-1)
-    check_n_data(n_data, n_rows)
+    n_data = check_n_data(n_data, n_rows)
     return pyro.plate("data", n_data, subsample=torch.arange(n_rows), dim=-1)
 
 
@@ -157,16 +157,17 @@ def weighted(row_weight: Tensor | None, n_rows: int) -> Iterator[None]:
         yield
 
 
-def check_n_data(n_data: int | None, n_rows: int) -> None:
-    """Raise unless `n_data` is an integer of at least the number of rows."""
+def check_n_data(n_data: int | None, n_rows: int) -> int | None:
+    """Return `n_data` as an integer, or raise unless it is at least the number of rows."""
     if n_data is None:
-        return
-    check_count("n_data", n_data)
+        return None
+    n_data = as_count("n_data", n_data)
     if n_data < n_rows:
         raise ValueError(
             f"`n_data` must be the size of the whole data set, at least the {n_rows} rows of x, "
             f"got {n_data}."
         )
+    return n_data
 
 
 def check_row_weight(row_weight: Tensor | None, n_rows: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from .._core.arrays import check_count, check_number
+from .._core.arrays import as_count, check_number
 from ..diagnostics.importance import loo
 from .inputs import check_one_column, check_tree, check_type
 
@@ -32,7 +32,7 @@ def plot_ppc(tree: xarray.DataTree, *, n_draws: int = 50) -> Axes:
         Axes of a new figure.
     """
     check_tree(tree, ["posterior_predictive", "observed_data"])
-    check_count("n_draws", n_draws)
+    n_draws = as_count("n_draws", n_draws)
     return _plot("plot_ppc_dist", tree, num_samples=n_draws)
 
 

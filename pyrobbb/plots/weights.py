@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .._core.arrays import check_count
+from .._core.arrays import as_count
 from ..likelihoods import base_of
 from ..posterior.posterior import Posterior
 from .inputs import check_type
@@ -27,7 +27,7 @@ def plot_snr(posterior: Posterior, *, ax: Axes | None = None, n_draws: int = 200
     Blundell et al. (2015), figure 4.
     """
     check_type("posterior", posterior, Posterior)
-    check_count("n_draws", n_draws, least=2)
+    n_draws = as_count("n_draws", n_draws, least=2)
     draws = posterior.draws(n_draws, seed=0)
     network = posterior.chains[0].network
     weights = [draws[name].flatten(1) for name, _ in network.bayesian_parameters()]

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from .. import storage
-from .._core.arrays import ArrayLike, check_count
+from .._core.arrays import ArrayLike, as_count
 from .._core.random_state import as_seed
 from .._core.state_dicts import equal_tensors
 from .._core.trees import InputsLike
@@ -131,7 +131,7 @@ class Posterior:
         -------
         dict of str to Tensor of shape (n, *site)
         """
-        check_count("n", n)
+        n = as_count("n", n)
         return draws_of(self.chains, n, as_seed(seed))
 
     def sources(self, n: int, seed: int) -> list[Source]:
@@ -169,8 +169,8 @@ class Posterior:
             NumPy arrays for NumPy input, tensors for a tensor (the first of several): on the
             network's device, or on the CPU if that device has no float64 (Apple's GPUs).
         """
-        check_count("n_draws", n_draws)
-        check_count("max_memory", max_memory)
+        n_draws = as_count("n_draws", n_draws)
+        max_memory = as_count("max_memory", max_memory)
         return predict_from(self.chains, x, n_draws, as_seed(seed), max_memory=max_memory)
 
     def predict_chunks(
@@ -206,13 +206,13 @@ class Posterior:
         iterator of RegressionPrediction or ClassificationPrediction
             One per chunk, in order, computed when it is requested.
         """
-        check_count("n_draws", n_draws)
-        check_count("max_memory", max_memory)
-        check_shard(shard)
+        n_draws = as_count("n_draws", n_draws)
+        max_memory = as_count("max_memory", max_memory)
+        shard = check_shard(shard)
         if shard[1] > 1 and seed is None:
             raise ValueError("`shard` needs a `seed`, the same in all processes, got None.")
         if rows is not None:
-            check_count("rows", rows)
+            rows = as_count("rows", rows)
         seed = as_seed(seed)
         rows, left = plan_chunks(x, rows, max_memory)
         left = max(4 * left // 5, 1)  # the last prediction may hold a quarter of it

@@ -15,7 +15,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from .._core.arrays import ArrayLike, check_count
+from .._core.arrays import ArrayLike, as_count
 from .._core.random_state import as_seed
 from .._core.trees import InputsLike, arrays_of, structured
 from ..elbo.objectives import kl_weight_per_chain
@@ -82,7 +82,7 @@ def update(
     Broderick et al. (2013), "Streaming Variational Bayes".
     """
     check_posterior(posterior)
-    check_count("batch_size", batch_size)
+    batch_size = as_count("batch_size", batch_size)
     for name in ("start", "restarts", "kl_warmup", "guide"):
         if name in options:
             raise TypeError(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .._core.arrays import ArrayLike, check_count, to_numpy
+from .._core.arrays import ArrayLike, as_count, to_numpy
 from .._core.messages import shown
 
 MAX_LEVEL = 1 - 1e-9
@@ -93,7 +93,7 @@ class Calibration:
         Kuleshov, Fenner and Ermon (2018), "Accurate uncertainties for deep learning using
         calibrated regression", for the interpolation.
         """
-        check_count("prior_rows", prior_rows, least=0)
+        prior_rows = as_count("prior_rows", prior_rows, least=0)
         scores = np.asarray(to_numpy(central_level), dtype=float)
         if len(scores) == 0:
             return cls(np.array([0.0, 1.0]), np.array([0.0, 1.0]))

@@ -14,7 +14,7 @@ import torch
 from pyro.infer import ELBO
 from torch.utils.data import DataLoader
 
-from .._core.arrays import check_count, check_number, check_positive
+from .._core.arrays import as_count, check_number, check_positive
 from .._core.distributed import Team
 from .._core.messages import is_one_of, shown
 from .._core.trees import is_memory_mapped, is_structured
@@ -99,15 +99,16 @@ class FitConfig:
                 "module with BayesianNetwork(net)."
             )
         check_positive("lr", self.lr)
-        check_count("batch_size", self.batch_size)
+        for argument in ("batch_size", "restarts", "n_particles"):
+            self._set(argument, as_count(argument, getattr(self, argument)))
         check_number("kl_warmup", self.kl_warmup)
         if not 0 <= self.kl_warmup < 1:
             raise ValueError(f"`kl_warmup` must lie in [0, 1), got {self.kl_warmup}.")
         if self.clip_norm is not None:
             check_positive("clip_norm", self.clip_norm)
-        for argument in ("epochs", "patience", "every"):
+        for argument in ("epochs", "patience", "every", "n_data", "seed"):
             if (value := getattr(self, argument)) is not None:
-                check_count(argument, value)
+                self._set(argument, as_count(argument, value, least=0 if argument == "seed" else 1))
         if self.patience is not None and self.validation is None:
             raise ValueError("`patience` needs `validation` data.")
         for callback in self.callback_list:
@@ -122,7 +123,6 @@ class FitConfig:
             _check_choice("init", self.init, Init)
             if self.start is not None:
                 raise ValueError("`init` must be left out with `start`, which is a starting point.")
-        check_count("restarts", self.restarts)
         for argument in ("init", "start"):
             if getattr(self, argument) is not None and not isinstance(self.guide, str):
                 self._refuse_guide(argument, "its parameters are already its starting point")
@@ -155,6 +155,9 @@ class FitConfig:
                 "`device` and `dtype` must be left out with a custom `guide`, which is not moved: "
                 "move both before the fit, with network.to(...) and guide.to(...)."
             )
+
+    def _set(self, argument: str, value: Any) -> None:
+        object.__setattr__(self, argument, value)
 
     def _check_known_guide(self, argument: str, reason: str) -> None:
         if not isinstance(self.guide, str) and not is_flat(self.guide):

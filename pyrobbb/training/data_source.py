@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from .._core.arrays import ArrayLike, check_count
+from .._core.arrays import ArrayLike
 from .._core.distributed import Team
 from .._core.trees import InputsLike, is_memory_mapped, structured
 from ..model.network import BayesianNetwork
@@ -69,7 +69,6 @@ def batches_of(
             raise ValueError("`y` must be left out if `x` is a DataLoader of pairs (x, y).")
         if n_data is None:
             raise ValueError("`n_data`, the size of the data set, is required with a DataLoader.")
-        check_count("n_data", n_data)
         if sample_weight is not None:
             raise ValueError(
                 "`sample_weight` needs x and y as arrays: the order of a DataLoader's rows is not "
@@ -98,8 +97,6 @@ def batches_of(
             raise ValueError(f"`n_data` is {n_data}, but x has {stream.n_data} rows: leave it out.")
         return StreamBatches(network, stream, batch_size, team)
     rows, targets = network.prepare(x, y)
-    if n_data is not None:
-        check_count("n_data", n_data)
     if n_data not in (None, len(targets)):
         raise ValueError(f"`n_data` is {n_data}, but x has {len(targets)} rows: leave it out.")
     example = example_of(network, rows, targets)

@@ -106,7 +106,7 @@ def test_later_observations_do_not_change_a_snapshot_of_the_posterior():
         (([[0.0], [1.0, 2.0]], 0, 1.0), ValueError, "`context` must have the shape .* got ragged"),
         ((np.zeros(3), 3, 1.0), ValueError, "`action` must be below n_actions=3, got 3"),
         ((np.zeros(3), -1, 1.0), ValueError, "`action` must be at least 0, got -1"),
-        ((np.zeros(3), 1.0, 1.0), TypeError, "`action` must be a whole number, got 1.0"),
+        ((np.zeros(3), 1.5, 1.0), TypeError, "`action` must be a whole number, got 1.5"),
         ((np.zeros(3), 0, math.inf), ValueError, "`reward` must be finite, got inf"),
         ((np.zeros(3), 0, "5"), TypeError, "`reward` must be a number, got '5'"),
         ((np.zeros(3), 0, 1e60), ValueError, r"`reward` .* reward_scale=1.0, got 1e\+60: choose"),

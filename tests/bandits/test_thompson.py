@@ -107,7 +107,7 @@ def test_a_likelihood_that_predicts_its_scale_has_two_outputs():
             ValueError,
             r"`reward_scale` must be 1 for Poisson\(\)",
         ),
-        ({"hidden": 50}, TypeError, "`hidden` must be a sequence"),
+        ({"hidden": None}, TypeError, "`hidden` must be a sequence"),
     ],
 )
 def test_an_invalid_argument_is_named_in_the_error(options, error, message):
