@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import reprlib
 from collections.abc import Iterable
 from typing import Any
@@ -38,6 +39,28 @@ def shown(value: Any) -> str:
 def is_one_of(value: Any, names: Iterable[str]) -> bool:
     """Return whether a value is one of some names; comparing an array with them would raise."""
     return isinstance(value, str) and value in tuple(names)
+
+
+def not_one_of(argument: str, value: Any, names: Iterable[str], *, or_else: str = "") -> str:
+    """Return the message for a value that is not one of some names, with the nearest of them."""
+    names = tuple(names)
+    message = f"`{argument}` must be one of {', '.join(names)}{or_else}, got {shown(value)}"
+    near = nearest(value, names)
+    return f"{message}." if near is None else f"{message}: did you mean {near!r}?"
+
+
+def nearest(word: Any, names: Iterable[str]) -> str | None:
+    """Return the name that a mistyped word probably stands for, or None."""
+    names = tuple(names)
+    if not isinstance(word, str):
+        return None
+    plain = {_plain(name): name for name in reversed(names)}
+    found = difflib.get_close_matches(_plain(word), plain, n=1, cutoff=0.6)
+    return plain[found[0]] if found else None
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_")
 
 
 def first_line(error: BaseException) -> str:

@@ -12,6 +12,7 @@ import torch
 from .._core.arrays import ArrayLike, as_count
 from .._core.global_state import global_state_locked
 from .._core.random_state import as_seed, seeded
+from .._core.signatures import suggests_arguments
 from . import pyro_groups
 from .datatree import Coords, Dims, build_tree, split_chains
 from .pyro_groups import run_model
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import xarray
 
 
+@suggests_arguments()
 def from_pyro(
     posterior: Any = None,
     *,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._core.arrays import ArrayLike, as_count
 from .._core.random_state import as_seed
+from .._core.signatures import suggests_arguments
 from .._core.trees import Inputs, InputsLike, labelled_arrays, n_rows, structured
 from ..fitted import FittedChain, HasChains
 from ..fitted.draws import prior_source_of, sources_of
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import xarray
 
 
+@suggests_arguments()
 def to_arviz(
     posterior: HasChains,
     x: InputsLike,

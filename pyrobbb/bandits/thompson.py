@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import priors
 from .._core.arrays import as_count, check_positive
 from .._core.global_state import ordinary_modes
-from .._core.messages import shown
+from .._core.messages import not_one_of
 from .._core.random_state import as_seed, seeded
 from ..engines.base import Engine, Steps
 from ..engines.compiled import CompiledEngine
@@ -29,6 +29,7 @@ from ..likelihoods import (
 )
 from ..model.guides import MeanFieldGuide
 from ..model.mlp import Activation, mlp
+from ..model.names import LIKELIHOODS, resolve
 from ..model.network import BayesianNetwork
 from .agent import Agent
 from .config import AgentConfig
@@ -61,9 +62,9 @@ class ThompsonSampler(Agent):
         each action; its output is the expected reward.
     activation : str
         See `pyrobbb.mlp`.
-    prior : callable
-        See `pyrobbb.priors`.
-    likelihood : callable
+    prior : str or callable
+        As for `BayesianNetwork`.
+    likelihood : str or callable
         Distribution of a reward around its expectation, in units of `reward_scale`; see
         `pyrobbb.likelihoods`. `Bernoulli` is for rewards of 0 and 1, `Poisson` for counts.
     n_draws : int
@@ -120,8 +121,8 @@ class ThompsonSampler(Agent):
         *,
         hidden: Sequence[int] = (100, 100),
         activation: Activation = "relu",
-        prior: priors.Prior = DEFAULT_PRIOR,
-        likelihood: Likelihood = DEFAULT_LIKELIHOOD,
+        prior: str | priors.Prior = DEFAULT_PRIOR,
+        likelihood: str | Likelihood = DEFAULT_LIKELIHOOD,
         n_draws: int = 2,
         replay_size: int = 4096,
         batch_size: int = 64,
@@ -150,11 +151,10 @@ class ThompsonSampler(Agent):
         n_draws = as_count("n_draws", n_draws)
         check_positive("kl_weight", kl_weight)
         if engine not in get_args(EngineName):
-            raise ValueError(
-                f"`engine` must be one of {', '.join(get_args(EngineName))}, got {shown(engine)}."
-            )
+            raise ValueError(not_one_of("engine", engine, get_args(EngineName)))
         self._n_draws, self._kl_weight = n_draws, float(kl_weight)
         self._init_scale, self._engine_name = init_scale, engine
+        likelihood = resolve("likelihood", likelihood, LIKELIHOODS)
         n_out = 2 if isinstance(likelihood, HeteroscedasticGaussian) else 1
         net = mlp(config.n_inputs, hidden, n_out, activation, seed=config.seed)
         network = BayesianNetwork(net, prior, likelihood)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .._core.arrays import ArrayLike, as_count, check_positive
 from .._core.random_state import as_seed, globally_seeded
+from .._core.signatures import suggests_arguments
 from ..elbo.fused_loss import CannotFuseError
 from ..model.guides import MeanFieldGuide, auto_normal
 from ..model.network import BayesianNetwork
@@ -104,6 +105,7 @@ class CrossCheck:
         return f"{self.table}\n{verdict}"
 
 
+@suggests_arguments()
 def crosscheck(
     network: BayesianNetwork,
     x: ArrayLike,

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from .._core.arrays import ArrayLike, as_count, to_numpy
 from .._core.random_state import as_seed, child_seed, globally_seeded
+from .._core.signatures import suggests_arguments
 from ..fitted import raise_if_interrupted
 from ..model.network import BayesianNetwork
 from ..posterior.fitting import fit
@@ -94,6 +95,7 @@ class NUTSComparison:
         return f"{self.table.to_string(float_format='{:.3g}'.format)}\n{quality}"
 
 
+@suggests_arguments(of_options=[fit])
 def compare_with_nuts(
     network: BayesianNetwork,
     x: ArrayLike,

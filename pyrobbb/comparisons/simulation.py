@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from .._core.arrays import as_count, to_numpy
 from .._core.random_state import as_seed, child_seed, seeded
+from .._core.signatures import suggests_arguments
 from .._core.trees import Inputs, InputsLike, n_rows, rows_of
 from ..arviz_io.datatree import SAMPLE_DIMS
 from ..fitted import raise_if_interrupted
@@ -64,6 +65,7 @@ class SBC:
         )
 
 
+@suggests_arguments(of_options=[fit])
 def sbc(
     network: BayesianNetwork,
     x: InputsLike,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .._core.arrays import ArrayLike, as_count, check_positive
 from .._core.messages import shown
 from .._core.random_state import as_seed
+from .._core.signatures import suggests_arguments
 from .._core.trees import InputsLike
 from ..arviz_io.to_arviz import to_arviz
 from ..fitted import HasChains
@@ -121,6 +122,7 @@ class Diagnosis:
             return self.table.to_html()
 
 
+@suggests_arguments()
 def diagnose(
     posterior: HasChains,
     x: InputsLike,

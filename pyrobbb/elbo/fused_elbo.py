@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._core.arrays import as_count
 from .._core.global_state import without_validation
-from .._core.messages import is_one_of, shown
+from .._core.messages import is_one_of, not_one_of, shown
 from .._core.trees import Inputs
 from ..model.flat_guide import FlatGuide
 from ..model.network import BayesianNetwork
@@ -68,10 +68,7 @@ class FusedELBO(ELBO):
             )
         super().__init__(num_particles=num_particles, vectorize_particles=True)
         if not is_one_of(estimator, get_args(Estimator)):
-            raise ValueError(
-                f"`estimator` must be one of {', '.join(get_args(Estimator))}, got "
-                f"{shown(estimator)}."
-            )
+            raise ValueError(not_one_of("estimator", estimator, get_args(Estimator)))
         self.objective, self.estimator = objective, estimator
         self._last: tuple[FusedLoss, tuple[Any, ...], Any] | None = None
 

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, is_regressor
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import likelihoods, priors
+from .._core.signatures import suggests_arguments
 from ..fitted import raise_if_interrupted
 from ..model.mlp import Activation, as_layers
 from ..model.network import BayesianNetwork
@@ -24,7 +25,7 @@ from ..training.config import EngineName
 from ..training.placement import Device
 from . import storage
 from .networks import FEW_ROWS, SMALL, TINY, build_network, choose_hidden
-from .parameters import check_parameters, draw_seed, whole_numbers
+from .parameters import RandomStateLike, check_parameters, draw_seed, whole_numbers
 from .preparation import Rows, numeric_array, scale_inputs
 from .stages import SINGLE_KL_WEIGHT, Stages, TrainingOptions, fit_once
 
@@ -37,6 +38,7 @@ class BBBEstimator(BaseEstimator):
     (`_fit_stages`).
     """
 
+    @suggests_arguments()
     def __init__(
         self,
         hidden: int | Sequence[int] | Literal["auto"] = "auto",
@@ -56,7 +58,7 @@ class BBBEstimator(BaseEstimator):
         validation_fraction: float = 0.1,
         patience: int = 20,
         warm_start: bool = False,
-        random_state: int | np.random.RandomState | np.random.Generator | None = None,
+        random_state: RandomStateLike = None,
         checkpoint: str | os.PathLike[str] | None = None,
         verbose: bool = False,
     ) -> None:

@@ -1,31 +1,17 @@
-"""Networks of the estimators, and the names of priors and likelihoods."""
+"""Networks and likelihoods of the estimators."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from .. import likelihoods, priors
 from .._core.messages import shown
 from ..model.mlp import Activation, as_layers, mlp
+from ..model.names import REGRESSIONS, resolve
 from ..model.network import BayesianNetwork
 
-PRIORS: Mapping[str, priors.Prior] = {
-    "mixture": priors.ScaleMixture(0.5, 1.0, 0.1),
-    "normal": priors.Normal(),
-    "fan_in": priors.FanInNormal(),
-    "laplace": priors.Laplace(),
-    "student_t": priors.StudentT(),
-}
-LIKELIHOODS: Mapping[str, likelihoods.Conditional] = {
-    "gaussian": likelihoods.Gaussian(),
-    "heteroscedastic": likelihoods.HeteroscedasticGaussian(),
-    "student_t": likelihoods.StudentT(),
-    "lognormal": likelihoods.LogNormal(),
-    "poisson": likelihoods.Poisson(),
-    "negative_binomial": likelihoods.NegativeBinomial(),
-}
 TINY, SMALL, LARGE = (10,), (50,), (50, 50)
 FEW_ROWS, MANY_ROWS = 60, 5_000
 """Numbers of rows from which ``hidden="auto"`` is `SMALL` or `LARGE`; `TINY` is for regressions."""
@@ -69,14 +55,14 @@ def build_network(
 ) -> BayesianNetwork:
     """Return a multilayer perceptron with a prior, or the name of one, and a likelihood."""
     net = mlp(n_inputs, hidden, n_outputs, activation, seed=seed)
-    return BayesianNetwork(net, _resolve("prior", prior, PRIORS), likelihood)
+    return BayesianNetwork(net, prior, likelihood)
 
 
 def resolve_likelihood(
     likelihood: str | likelihoods.Likelihood, n_targets: int
 ) -> likelihoods.Likelihood:
     """Return a likelihood, looked up if given by name, with one noise scale per target."""
-    resolved = _resolve("likelihood", likelihood, LIKELIHOODS)
+    resolved = resolve("likelihood", likelihood, REGRESSIONS)
     has_noise_scale = isinstance(
         resolved, likelihoods.Gaussian | likelihoods.LogNormal | likelihoods.StudentT
     )
@@ -87,16 +73,7 @@ def resolve_likelihood(
 
 def likelihood_name(likelihood: likelihoods.Likelihood) -> str:
     """Return the name of the estimators for a likelihood, or that of its class or function."""
-    for name, known in LIKELIHOODS.items():
+    for name, known in REGRESSIONS.items():
         if type(likelihood) is type(known):
             return name
     return getattr(likelihood, "__name__", type(likelihood).__name__)
-
-
-def _resolve(argument: str, value: Any, known: Mapping[str, Any]) -> Any:
-    """Return the object with this name; anything but a string is returned unchanged."""
-    if isinstance(value, str):
-        if value not in known:
-            raise ValueError(f"`{argument}` must be one of {', '.join(known)}, got {shown(value)}.")
-        return known[value]
-    return value

@@ -5,16 +5,17 @@ from __future__ import annotations
 import numbers
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from sklearn.utils import check_random_state
 
 from .._core.arrays import as_count, check_number, check_positive
-from .._core.messages import shown
+from .._core.messages import not_one_of, shown
 from ..model.mlp import as_layers
-from .networks import LIKELIHOODS, PRIORS
+from ..model.names import PRIORS, REGRESSIONS
 
+RandomStateLike: TypeAlias = int | np.random.RandomState | np.random.Generator | None
 FLAGS = ("early_stopping", "warm_start", "verbose")
 COUNTS = ("batch_size", "restarts", "n_draws", "epochs", "patience")
 OPTIONAL_COUNTS = ("epochs", "patience")
@@ -33,7 +34,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     _check_hidden(parameters["hidden"])
     _check_named("prior", parameters["prior"], PRIORS)
     if "likelihood" in parameters:
-        _check_named("likelihood", parameters["likelihood"], [*LIKELIHOODS, "auto"])
+        _check_named("likelihood", parameters["likelihood"], [*REGRESSIONS, "auto"])
     for name in FLAGS:
         if not isinstance(parameters[name], bool | np.bool_ | numbers.Integral):
             raise TypeError(f"`{name}` must be True or False, got {_short(parameters[name])}.")
@@ -119,7 +120,7 @@ def _check_named(argument: str, value: Any, names: Any) -> None:
     """Raise unless a value is one of some names, or a callable."""
     if isinstance(value, str):
         if value not in names:
-            raise ValueError(f"`{argument}` must be one of {', '.join(names)}, got {shown(value)}.")
+            raise ValueError(not_one_of(argument, value, names))
     elif not callable(value):
         raise TypeError(
             f"`{argument}` must be one of {', '.join(names)}, or a callable, got {_short(value)}."

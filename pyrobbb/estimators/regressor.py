@@ -13,6 +13,7 @@ from sklearn.utils.validation import validate_data
 
 from .. import likelihoods, priors
 from .._core.arrays import as_count
+from .._core.signatures import suggests_arguments
 from ..model.mlp import Activation
 from ..posterior.posterior import Posterior
 from ..prediction import Calibration, RegressionPrediction, Standardizer
@@ -22,7 +23,7 @@ from . import likelihood_choice, storage
 from .base import BBBEstimator
 from .conformal import calibrate_intervals, fit_and_calibrate, n_calibration_rows
 from .networks import likelihood_name, resolve_likelihood
-from .parameters import draw_seed
+from .parameters import RandomStateLike, draw_seed
 from .preparation import Rows, as_columns, drop_zero_weights, numeric_array, prepare
 from .search import add_first_fit, as_tried
 from .stages import Stages, planned_steps, spread_kl_weights
@@ -116,6 +117,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     >>> lower, upper = model.predict_interval(X_new, 0.9)
     """
 
+    @suggests_arguments()
     def __init__(
         self,
         hidden: int | Sequence[int] | Literal["auto"] = "auto",
@@ -136,7 +138,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         validation_fraction: float = 0.1,
         patience: int = 20,
         warm_start: bool = False,
-        random_state: int | np.random.RandomState | np.random.Generator | None = None,
+        random_state: RandomStateLike = None,
         checkpoint: str | os.PathLike[str] | None = None,
         verbose: bool = False,
     ) -> None:
@@ -229,12 +231,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         quantiles = self.predict_distribution(X).quantile(q)
         return np.moveaxis(quantiles, 0, -1) if np.ndim(q) else quantiles
 
-    def sample_y(
-        self,
-        X: Any,
-        n_samples: int = 1,
-        random_state: int | np.random.RandomState | np.random.Generator | None = 0,
-    ) -> np.ndarray:
+    def sample_y(self, X: Any, n_samples: int = 1, random_state: RandomStateLike = 0) -> np.ndarray:
         """Draw y from its predictive distribution, with new weights for each sample.
 
         Parameters

@@ -18,6 +18,7 @@ from ..fitted import FitSettings, FittedChain, History
 from ..likelihoods import Bernoulli, Categorical, Gaussian, Likelihood
 from ..model.guides import DenseGuide
 from ..model.inputs import prepare_inputs
+from ..model.names import LIKELIHOODS, resolve
 from ..model.network import BayesianNetwork
 from ..model.outputs import Selection
 from ..model.trial import traits_of
@@ -41,7 +42,7 @@ def fit_last_layer(
     x: InputsLike,
     y: ArrayLike,
     *,
-    likelihood: Likelihood | None = None,
+    likelihood: str | Likelihood | None = None,
     prior_scale: float | None = None,
     noise_scale: float | Sequence[float] | None = None,
 ) -> FittedChain:
@@ -129,7 +130,7 @@ class _Result:
 
 
 def _likelihood_of(
-    network: BayesianNetwork | nn.Module, likelihood: Likelihood | None
+    network: BayesianNetwork | nn.Module, likelihood: str | Likelihood | None
 ) -> Likelihood:
     """Return the likelihood, checked."""
     if not isinstance(network, nn.Module):
@@ -142,12 +143,13 @@ def _likelihood_of(
             raise ValueError("`likelihood` must be left out: it is that of the BayesianNetwork.")
         likelihood = network.likelihood
     likelihood = Gaussian() if likelihood is None else likelihood
-    if type(likelihood) not in (Gaussian, Bernoulli, Categorical):
+    resolved: Likelihood = resolve("likelihood", likelihood, LIKELIHOODS)
+    if type(resolved) not in (Gaussian, Bernoulli, Categorical):
         raise ValueError(
             "`likelihood` must be Gaussian, Bernoulli or Categorical for a last layer in closed "
-            f"form, got {shown(likelihood)}: use fit."
+            f"form, got {shown(resolved)}: use fit."
         )
-    return likelihood
+    return resolved
 
 
 def _last_layer(

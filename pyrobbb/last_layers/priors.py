@@ -11,7 +11,8 @@ from pyro.distributions import Normal as NormalDistribution
 from torch import Tensor
 
 from ..likelihoods import base_of
-from ..model.network import DEFAULT_PRIOR, BayesianNetwork
+from ..model.names import DEFAULT_PRIOR
+from ..model.network import BayesianNetwork
 from ..priors import ByName, Given, Normal, scale_family
 from .features import LastLayer
 

@@ -13,8 +13,9 @@ import numpy as np
 from torch import nn
 
 from .._core.arrays import as_count
-from .._core.messages import is_one_of, shown
+from .._core.messages import is_one_of, not_one_of, shown
 from .._core.random_state import as_seed, seeded
+from .._core.signatures import suggests_arguments
 
 Activation = Literal["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "softplus"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
@@ -28,6 +29,7 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 }
 
 
+@suggests_arguments()
 def mlp(
     n_in: int,
     hidden: int | Sequence[int],
@@ -49,8 +51,7 @@ def mlp(
         Seed of the initial weights. torch's global random state is then neither used nor changed.
     """
     if not is_one_of(activation, ACTIVATIONS):
-        known = ", ".join(ACTIVATIONS)
-        raise ValueError(f"`activation` must be one of {known}, got {shown(activation)}.")
+        raise ValueError(not_one_of("activation", activation, ACTIVATIONS))
     sizes = [as_count("n_in", n_in), *as_layers("hidden", hidden), as_count("n_out", n_out)]
     layers: list[nn.Module] = []
     with nullcontext() if seed is None else seeded(as_seed(seed)):

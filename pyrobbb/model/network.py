@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from .._core.arrays import ArrayLike
+from .._core.signatures import suggests_arguments
 from .._core.trees import Inputs, InputsLike, device_of, rows_of
-from ..likelihoods import Gaussian, Likelihood, as_observed, check_shape, log_density
-from ..priors import ByName, Prior, ScaleMixture, fan_in, scale_family
+from ..likelihoods import Likelihood, as_observed, check_shape, log_density
+from ..priors import ByName, Prior, fan_in, scale_family
 from .callables import check_callable
 from .inputs import prepare_inputs, prepare_targets
 from .jit import as_constants
 from .likelihood_trial import initial_distribution
+from .names import DEFAULT_LIKELIHOOD, DEFAULT_PRIOR, LIKELIHOODS, PRIORS, resolve
 from .observation import (
     apply_likelihood,
     data_plate,
@@ -43,11 +45,6 @@ from .trial import Traits, check_trial, traits_of
 from .trunk import trunk_name
 from .vectorized import VectorizedCall
 
-DEFAULT_PRIOR = ScaleMixture(pi=0.5, scale1=1.0, scale2=0.1)
-"""Under a single normal prior, a mean-field posterior pays a high KL cost for every unit that it
-switches off, so a wide network fitted to few data tends to predict a constant (Coker et al. 2022).
-The narrow component of a mixture makes units near 0 cheap; the wide one allows large weights."""
-
 
 class BayesianNetwork(nn.Module):
     """A neural network with priors on its weights, as a Pyro model.
@@ -62,13 +59,16 @@ class BayesianNetwork(nn.Module):
     net : nn.Module
         Any module that maps x, shape (n, ...), to an output of shape (n, ...). If x is a tuple or a
         mapping of tensors, these are its positional arguments or keywords; see docs/inputs.md.
-    prior : callable
+    prior : str or callable
         ``(name, parameter) -> distribution or None``; see `pyrobbb.priors`. A scale that is learnt
-        is a latent site before that of its parameter, such as ``"0.weight_scale"``. By default
-        ``ScaleMixture(0.5, 1.0, 0.1)``.
-    likelihood : callable
-        ``output -> distribution``; see `pyrobbb.likelihoods`. By default `Gaussian` with learnt
-        noise.
+        is a latent site before that of its parameter, such as ``"0.weight_scale"``. Or one of the
+        names ``"mixture"``, which is the default and stands for ``ScaleMixture(0.5, 1.0, 0.1)``,
+        ``"normal"``, ``"fan_in"``, ``"laplace"`` and ``"student_t"``.
+    likelihood : str or callable
+        ``output -> distribution``; see `pyrobbb.likelihoods`. Or one of the names ``"gaussian"``,
+        which is the default and has learnt noise, ``"heteroscedastic"``, ``"student_t"``,
+        ``"lognormal"``, ``"poisson"``, ``"negative_binomial"``, ``"bernoulli"`` and
+        ``"categorical"``.
     output : str or callable, optional
         What the likelihood is applied to, if the module returns several tensors: a key of a
         mapping, or an attribute of a dataclass, such as ``"logits"``; or a function of what the
@@ -80,9 +80,8 @@ class BayesianNetwork(nn.Module):
     Attributes
     ----------
     autocast : torch.dtype or None
-        The dtype of `torch.autocast` for the module while the model runs. Its output is converted
-        back to the dtype of the weights before densities are computed. Predictions do not use it.
-        None: the module runs in the dtype of the weights.
+        The dtype of `torch.autocast` for the module while the model runs, but not for predictions.
+        Densities are computed in the dtype of the weights. None: so is all else.
 
     Raises
     ------
@@ -97,11 +96,12 @@ class BayesianNetwork(nn.Module):
     >>> svi.step(x, y)
     """
 
+    @suggests_arguments()
     def __init__(
         self,
         net: nn.Module,
-        prior: Prior | None = None,
-        likelihood: Likelihood | None = None,
+        prior: str | Prior | None = None,
+        likelihood: str | Likelihood | None = None,
         *,
         output: OutputOf | None = None,
         trunk: str | nn.Module | None = None,
@@ -110,8 +110,10 @@ class BayesianNetwork(nn.Module):
         if not isinstance(net, nn.Module):
             raise TypeError(f"`net` must be a torch.nn.Module, got {type(net).__name__}.")
         self.net = net
-        self.prior: Prior = DEFAULT_PRIOR if prior is None else prior
-        self.likelihood: Likelihood = Gaussian() if likelihood is None else likelihood
+        prior = DEFAULT_PRIOR if prior is None else prior
+        likelihood = DEFAULT_LIKELIHOOD if likelihood is None else likelihood
+        self.prior: Prior = resolve("prior", prior, PRIORS)
+        self.likelihood: Likelihood = resolve("likelihood", likelihood, LIKELIHOODS)
         for argument, value in (("prior", self.prior), ("likelihood", self.likelihood)):
             check_callable(argument, value)
         check_module(net)

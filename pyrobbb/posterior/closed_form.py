@@ -8,19 +8,21 @@ from torch import nn
 
 from .._core.arrays import ArrayLike
 from .._core.global_state import ordinary_modes
+from .._core.signatures import suggests_arguments
 from ..last_layers import fit_last_layer
 from ..likelihoods import Likelihood
 from ..model.network import BayesianNetwork
 from .posterior import Posterior
 
 
+@suggests_arguments()
 @ordinary_modes(grad=False)
 def last_layer(
     network: BayesianNetwork | nn.Module,
     x: ArrayLike,
     y: ArrayLike,
     *,
-    likelihood: Likelihood | None = None,
+    likelihood: str | Likelihood | None = None,
     prior_scale: float | None = None,
     noise_scale: float | Sequence[float] | None = None,
 ) -> Posterior:
@@ -44,7 +46,8 @@ def last_layer(
     x, y : array-like of shape (n, ...)
         As for `fit`, in memory.
     likelihood : Gaussian, Bernoulli or Categorical, optional
-        Only with an `nn.Module`; by default `Gaussian`.
+        Or ``"gaussian"``, ``"bernoulli"``, ``"categorical"``. Only with an `nn.Module`; by default
+        `Gaussian`.
     prior_scale : float, optional
         Standard deviation of centred normal priors of all weights. None: that of the network, if
         its priors of the layer are normal with given scales; otherwise chosen by the evidence.

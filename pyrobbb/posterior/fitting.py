@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from .._core.arrays import ArrayLike
+from .._core.signatures import suggests_arguments
 from .._core.trees import InputsLike
 from ..elbo.gradient_estimators import Estimator
 from ..elbo.objectives import KLWeights, Objective
@@ -26,6 +27,7 @@ from ..training.schedules import Schedule
 from .posterior import Posterior
 
 
+@suggests_arguments()
 def fit(
     network: BayesianNetwork,
     x: InputsLike | Parquet | DataLoader[Any],

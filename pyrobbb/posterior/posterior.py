@@ -13,6 +13,7 @@ from torch import nn
 from .. import storage
 from .._core.arrays import ArrayLike, as_count
 from .._core.random_state import as_seed
+from .._core.signatures import suggests_arguments
 from .._core.state_dicts import equal_tensors
 from .._core.trees import InputsLike
 from ..fitted import FitSettings, FittedChain, History
@@ -117,6 +118,7 @@ class Posterior:
             )
         return self.chains[0]
 
+    @suggests_arguments()
     def draws(self, n: int, seed: int | None = None) -> Draws:
         """Draw weights, and the likelihood's latent sites, from the posterior.
 
@@ -142,6 +144,7 @@ class Posterior:
         """Return the source of n draws from the prior, independent of those of the chains."""
         return prior_source_of(self.chains, n, seed)
 
+    @suggests_arguments()
     def predict(
         self,
         x: InputsLike,
@@ -173,6 +176,7 @@ class Posterior:
         max_memory = as_count("max_memory", max_memory)
         return predict_from(self.chains, x, n_draws, as_seed(seed), max_memory=max_memory)
 
+    @suggests_arguments()
     def predict_chunks(
         self,
         x: InputsLike | Parquet | Iterable[InputsLike],

@@ -10,12 +10,14 @@ import warnings
 import torch
 
 from .._core.arrays import check_number
+from .._core.signatures import suggests_arguments
 from ..fitted import FittedChain
 from ..model.guides import MeanFieldGuide
 from ..model.network import BayesianNetwork
 from .posterior import Posterior, check_posterior
 
 
+@suggests_arguments()
 def prune(posterior: Posterior, fraction: float) -> Posterior:
     """Remove the weights with the lowest signal-to-noise ratio, ``|loc| / scale``.
 

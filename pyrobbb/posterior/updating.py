@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from .._core.arrays import ArrayLike, as_count
 from .._core.random_state import as_seed
+from .._core.signatures import suggests_arguments
 from .._core.trees import InputsLike, arrays_of, structured
 from ..elbo.objectives import kl_weight_per_chain
 from ..fitted import FittedChain
@@ -33,6 +34,7 @@ UPDATE_STEPS = 2000
 """Fewer than for a first fit, because an update starts at the posterior so far."""
 
 
+@suggests_arguments(of_options=[fit])
 def update(
     posterior: Posterior,
     x: InputsLike,

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from .._core.arrays import as_count, check_number, check_positive
 from .._core.distributed import Team
-from .._core.messages import is_one_of, shown
+from .._core.messages import is_one_of, not_one_of
 from .._core.trees import is_memory_mapped, is_structured
 from ..elbo.gradient_estimators import Estimator
 from ..elbo.objectives import (
@@ -278,4 +278,4 @@ class FitConfig:
 def _check_choice(argument: str, value: Any, choices: Any) -> None:
     names = get_args(choices)
     if not is_one_of(value, names):
-        raise ValueError(f"`{argument}` must be one of {', '.join(names)}, got {shown(value)}.")
+        raise ValueError(not_one_of(argument, value, names))

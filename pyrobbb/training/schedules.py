@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-from .._core.messages import is_one_of, shown
+from .._core.messages import is_one_of, not_one_of
 
 Schedule = Literal["one_cycle", "cosine", "constant"] | Callable[[float], float]
 
@@ -31,7 +31,5 @@ def factor_of(schedule: Schedule) -> Callable[[float], float]:
     if callable(schedule):
         return schedule
     if not is_one_of(schedule, named):
-        raise ValueError(
-            f"`schedule` must be one of {', '.join(named)}, or a callable, got {shown(schedule)}."
-        )
+        raise ValueError(not_one_of("schedule", schedule, named, or_else=", or a callable"))
     return named[schedule]

@@ -19,8 +19,8 @@ from pyrobbb.estimators.likelihood_choice import (
     candidate_likelihoods,
     choose,
 )
-from pyrobbb.estimators.networks import LIKELIHOODS
 from pyrobbb.estimators.search import Tried, search_table
+from pyrobbb.model.names import LIKELIHOODS
 
 N = 400
 RNG = np.random.default_rng(3)  # a sixth of the draws is expected to be misjudged
