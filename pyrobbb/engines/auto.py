@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .base import Steps
-from .compiled import CompiledEngine, is_compilable
+from .compiled import CompiledEngine, obstacle_to_compiling
 from .fused import FusedEngine
 
 logger = logging.getLogger(__name__)
@@ -116,15 +116,21 @@ class AutoEngine:
 
     def _pays_to_compile(self, steps: Steps) -> bool:
         seconds, pays = min(self._seconds), False
-        if can_compile(self._fused):
-            is_cached = self._compiled().is_cached(steps)
-            cost = CACHED_COMPILE_SECONDS if is_cached else COMPILE_SECONDS
-            pays = pays_to_compile(seconds, self._n_left, self._n_consecutive, cost)
+        reason = obstacle_here(self._fused)
+        if reason is None:
+            try:
+                is_cached = self._compiled().is_cached(steps)
+            except RuntimeError as error:  # the module draws numbers that are not masks of dropout
+                reason = str(error)
+            else:
+                cost = CACHED_COMPILE_SECONDS if is_cached else COMPILE_SECONDS
+                pays = pays_to_compile(seconds, self._n_left, self._n_consecutive, cost)
         logger.info(
-            "A fused step takes %.2g ms, and %d are left: they will %sbe compiled.",
+            "A fused step takes %.2g ms, and %d are left: they will %sbe compiled%s.",
             1e3 * seconds,
             self._n_left,
             "" if pays else "not ",
+            f" ({reason})" if reason else "",
         )
         return pays
 
@@ -148,11 +154,14 @@ def pays_to_compile(seconds: float, n_steps: int, n_consecutive: int, cost: floa
     return n_steps * (saved - CALL_SECONDS / n_consecutive) > cost
 
 
-def can_compile(fused: FusedEngine) -> bool:
-    """Return whether a compiler exists and no obstacle to compilation is known in advance."""
-    if fused.chains[0].guide.loc.device.type != "cpu" or not is_compilable(fused):
-        return False
-    return any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++"))
+def obstacle_here(fused: FusedEngine) -> str | None:
+    """Return why steps are not compiled on this device or machine, or None."""
+    device = fused.chains[0].guide.loc.device.type
+    if device != "cpu":
+        return f"on the device {device!r}"
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++")):
+        return "there is no C++ compiler"
+    return obstacle_to_compiling(fused)
 
 
 @contextmanager

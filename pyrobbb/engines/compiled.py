@@ -15,21 +15,24 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._core.global_state import without_validation
+from .._core.messages import first_line
+from .._core.random_state import RandomState
 from .._core.trees import Inputs, arrays_of, unflatten
 from ..model.network import BayesianNetwork
 from .base import Steps
-from .compiled_loop import Loop, Step, compile_loop, was_compiled
+from .compiled_loop import Loop, Step, compile_loop, was_compiled, without_compiler_messages
+from .dropout_masks import DropoutMasks, GivenMasks
 from .fused import FusedEngine, clip_gradients
 from .optimizers import FlatAdam
 
 MIN_STEPS_PER_CALL, MAX_STEPS_PER_CALL = 4, 1024
 MAX_NOISE_PER_CALL, MAX_ROWS_PER_CALL = 2**25, 2**21
-"""Maximum number of noise elements (a quarter of a second of steps) and of rows per call, except
-that `MIN_STEPS_PER_CALL` steps are always allowed. The overhead of a call is a millisecond and two
-passes over the state."""
+"""Maximum number of noise elements (a quarter of a second of steps), which is also that of elements
+of dropout masks, and of rows per call, except that `MIN_STEPS_PER_CALL` steps are always allowed.
+The overhead of a call is a millisecond and two passes over the state."""
 TOLERANCE, AUTOCAST_TOLERANCE = 1e-3, 3e-2
 """Relative difference from the fused engine's first loss above which a compiled step is rejected.
 Under autocast, compiled code does not round to bfloat16 between the operations that it fuses."""
@@ -57,13 +60,12 @@ class CompiledEngine:
             MAX_NOISE_PER_CALL // fused.noise_size, MAX_ROWS_PER_CALL // n_rows, MAX_STEPS_PER_CALL
         )
         self.max_steps_per_call = max(most, MIN_STEPS_PER_CALL)
+        self._masks: DropoutMasks | None = None
         self._loop: Loop | None = None
         self._carry: list[Tensor] | None = None
         self._failed = False
-        if not is_compilable(fused):
-            self._fall_back(
-                "only fits by Adam or AdamW of modules that draw no random numbers are compiled"
-            )
+        if reason := obstacle_to_compiling(fused):
+            self._fall_back(reason)
 
     def run(self, steps: Steps, losses: np.ndarray) -> None:
         """Take the steps; write the nll and the KL divergence before each step to `losses`."""
@@ -71,14 +73,17 @@ class CompiledEngine:
             self._fused.run(steps, losses)
             return
         positions = self._fused.advance_noise(len(steps))
+        random_state = RandomState.now()
         try:
             carry, parts = self._take(steps, positions)
         except Exception as error:  # raised by the compiler, the module or the prototype
-            self._fall_back(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+            random_state.restore()
+            self._fall_back(f"{type(error).__name__}: {first_line(error)}")
             self._fused.run_with_noise(steps, losses, positions)
             return
         learnt = carry[: self._fused.n_guide]
         if not np.isfinite(parts).all() or not all(bool(t.isfinite().all()) for t in learnt):
+            random_state.restore()
             self.sync()  # to the state before these steps, so that the fused engine finds the cause
             self._fused.run_with_noise(steps, losses, positions)
             return
@@ -107,10 +112,15 @@ class CompiledEngine:
         """Return whether a loop over steps like these has been compiled in this process.
 
         This is an estimate from shapes and the description of the model; no step is traced.
+
+        Raises
+        ------
+        RuntimeError
+            If it draws random numbers other than masks of dropout.
         """
         positions = self._fused.advance_noise(0)
         positions = positions.new_zeros((1, *positions.shape[1:]))
-        by_step = self._by_step(steps[:1], positions)
+        by_step = self._by_step(steps[:1], positions, self._masks_of(steps).empty(1))
         inputs = [*self._tensors(), *(tensor[0] for tensor in by_step), *_data(steps)]
         return was_compiled(inputs, self.max_steps_per_call, self._model())
 
@@ -143,14 +153,19 @@ class CompiledEngine:
     def _take(self, steps: Steps, positions: Tensor) -> tuple[list[Tensor], np.ndarray]:
         """Take the steps from the current state; return the state after them, and the losses."""
         carry = self._carry or [tensor.clone() for tensor in self._tensors()]
-        by_step, data = self._by_step(steps, positions), _data(steps)
+        masks_of_dropout = self._masks_of(steps)
+        n, parts = self.max_steps_per_call, []  # the masks may have lowered it
         with torch.no_grad(), without_validation():
-            if self._loop is None:
-                with _buffers_kept(chain.network for chain in self._fused.chains):
-                    carry, parts = self._compile(carry, by_step, data, steps, positions)
-            else:
-                carry, parts = self._loop(carry, by_step, data)
-        losses = parts.double().cpu().numpy().reshape((len(steps), 2, -1))
+            for first in range(0, len(steps), n):
+                now = steps[first : first + n]
+                masks = masks_of_dropout.draw(now.n_rows)
+                by_step = self._by_step(now, positions[first : first + n], masks, first)
+                if self._loop is None:
+                    with _buffers_kept(chain.network for chain in self._fused.chains):
+                        self._loop = self._compile(carry, by_step, now, positions, masks)
+                carry, results = self._loop(carry, by_step, _data(now))
+                parts.append(results)
+        losses = torch.cat(parts).double().cpu().numpy().reshape((len(steps), 2, -1))
         losses[:, 0] /= steps.step_weight[:, None]
         return list(carry), losses
 
@@ -158,28 +173,55 @@ class CompiledEngine:
         self,
         carry: list[Tensor],
         by_step: list[Tensor],
-        data: list[Tensor],
         steps: Steps,
         positions: Tensor,
-    ) -> tuple[list[Tensor], Tensor]:
-        """Compile the loop, check it against the fused engine, and take the steps."""
+        masks: list[Tensor],
+    ) -> Loop:
+        """Compile the loop, and check it against the fused engine."""
         step = self._step_function(
-            steps.x, has_rows=steps.rows is not None, is_weighted=steps.row_weight is not None
+            steps.x,
+            has_rows=steps.rows is not None,
+            is_weighted=steps.row_weight is not None,
+            n_masks=len(masks),
         )
-        loop = compile_loop(step, carry, by_step, data, self.max_steps_per_call, self._model())
-        after, parts = loop(carry, by_step, data)
-        noise = self._fused.noise_at(positions[:1])[0]
-        self._check_losses(steps, noise, parts[0])
+        data = _data(steps)
+        with without_compiler_messages():
+            loop = compile_loop(step, carry, by_step, data, self.max_steps_per_call, self._model())
+            _, parts = loop(carry, [tensor[:1] for tensor in by_step], data)
+        self._check_losses(steps, positions, masks, parts[0])
         if self._ragged:
             self._check_padding(step, carry, steps, positions)
-        self._loop = loop
-        return after, parts
+        return loop
 
-    def _by_step(self, steps: Steps, positions: Tensor) -> list[Tensor]:
-        """Return the inputs of each step: noise position, weights, Adam's factors, and rows."""
+    def _masks_of(self, steps: Steps) -> DropoutMasks:
+        """Return the masks of dropout, after a run of a step that shows which are drawn."""
+        if self._masks is None:
+            first = steps[:1]
+            positions = self._fused.advance_noise(0)
+            noise = self._fused.noise_at(positions.new_zeros(positions.shape[1:]))
+
+            def run_step(n_rows: int) -> None:
+                of_rows = replace(first, n_rows=np.array([n_rows]))
+                self._fused.step_at(of_rows, 0, noise)
+
+            n_rows = int(steps.n_rows[0]) if steps.rows is None else steps.rows.shape[-1]
+            networks = [chain.network for chain in self._fused.chains]
+            with torch.no_grad(), without_validation(), _buffers_kept(networks):
+                self._masks = DropoutMasks(run_step, n_rows)
+            most = max(MAX_NOISE_PER_CALL // max(self._masks.size, 1), MIN_STEPS_PER_CALL)
+            self.max_steps_per_call = min(self.max_steps_per_call, most)
+        return self._masks
+
+    def _by_step(
+        self, steps: Steps, positions: Tensor, masks: Sequence[Tensor], n_ahead: int = 0
+    ) -> list[Tensor]:
+        """Return the inputs of each step: noise position, weights, Adam's factors, masks, rows.
+
+        `n_ahead` is the number of steps between the state of the optimizer and the first step.
+        """
         adam = self._adam
         like = adam.tensors[0]
-        count = adam.n_steps + 1 + np.arange(len(steps))
+        count = adam.n_steps + n_ahead + 1 + np.arange(len(steps))
         factors = [
             steps.data_weight,
             steps.lr / (1 - adam.beta1**count),
@@ -190,6 +232,7 @@ class CompiledEngine:
             positions,
             torch.as_tensor(np.stack(factors, 1)).to(like),
             torch.as_tensor(steps.kl_factor).to(like),
+            *masks,
         ]
         if steps.rows is not None:
             by_step.append(steps.rows)
@@ -201,7 +244,9 @@ class CompiledEngine:
                 by_step.append(weights.contiguous())
         return by_step
 
-    def _step_function(self, example: Inputs, *, has_rows: bool, is_weighted: bool) -> Step:
+    def _step_function(
+        self, example: Inputs, *, has_rows: bool, is_weighted: bool, n_masks: int
+    ) -> Step:
         """Return one step as a function of tensors: the state, the inputs of the step, the data."""
         fused = self._fused
         loss, adam, clip_norm = fused.loss, self._adam, fused.clip_norm
@@ -214,6 +259,7 @@ class CompiledEngine:
         def step(*tensors: Tensor) -> tuple[Tensor, ...]:
             values, first, second = tensors[:n], tensors[n : 2 * n], tensors[2 * n : 3 * n]
             position, factors, kl_weight, *rest = tensors[3 * n :]
+            masks, rest = rest[:n_masks], rest[n_masks:]
             rows, data = rest[: has_rows + ragged], rest[has_rows + ragged :]
             data_weight, rate, root_correction, decay = factors.unbind()
             if has_rows:
@@ -225,16 +271,18 @@ class CompiledEngine:
             row_weight = weights[0] if is_weighted else None
             if ragged:
                 row_weight = rows[1] if row_weight is None else rows[1] * row_weight
-            parts = loss(
-                values[: fused.n_guide],
-                values[fused.n_guide :],
-                fused.noise_at(position, functional=True),
-                x,
-                y,
-                data_weight=data_weight,
-                kl_weight=kl_weight,
-                row_weight=row_weight,
-            )
+            noise = fused.noise_at(position, functional=True)
+            with GivenMasks(masks):
+                parts = loss(
+                    values[: fused.n_guide],
+                    values[fused.n_guide :],
+                    noise,
+                    x,
+                    y,
+                    data_weight=data_weight,
+                    kl_weight=kl_weight,
+                    row_weight=row_weight,
+                )
             gradients = [*parts.d_guide, *parts.d_points]
             if clip_norm is not None:
                 gradients = clip_gradients(gradients, clip_norm, lead)
@@ -253,10 +301,18 @@ class CompiledEngine:
 
         return step
 
-    def _check_losses(self, steps: Steps, noise: Tensor, parts: Tensor) -> None:
+    def _fused_losses(self, steps: Steps, positions: Tensor, masks: Sequence[Tensor]) -> Tensor:
+        """Return the nll and the KL divergence of the first step, by the fused engine."""
+        of_step = self._masks_of(steps).of_step(masks, int(steps.n_rows[0]))
+        with GivenMasks(of_step):
+            step = self._fused.step_at(steps, 0, self._fused.noise_at(positions[:1])[0])
+        return torch.stack([step.nll, step.kl])
+
+    def _check_losses(
+        self, steps: Steps, positions: Tensor, masks: Sequence[Tensor], parts: Tensor
+    ) -> None:
         """Raise if the compiled losses of a step are not those of the fused engine."""
-        step = self._fused.step_at(steps, 0, noise)
-        expected = torch.stack([step.nll, step.kl])
+        expected = self._fused_losses(steps, positions, masks)
         tolerance = AUTOCAST_TOLERANCE if self._is_autocast else TOLERANCE
         if not torch.allclose(parts, expected, rtol=tolerance, atol=tolerance, equal_nan=True):
             raise RuntimeError(
@@ -268,25 +324,31 @@ class CompiledEngine:
         self, step: Step, carry: Sequence[Tensor], steps: Steps, positions: Tensor
     ) -> None:
         """Raise if the padding of a smaller batch changes the outputs of its other rows."""
-        fewer = replace(steps, n_rows=(steps.n_rows + 1) // 2)
-        by_step = [tensor[0] for tensor in self._by_step(fewer, positions)]
+        fewer = replace(steps[:1], n_rows=(steps.n_rows[:1] + 1) // 2)
+        random_state = RandomState.now()
+        masks = self._masks_of(steps).draw(fewer.n_rows)
+        random_state.restore()
+        by_step = [tensor[0] for tensor in self._by_step(fewer, positions[:1], masks)]
         parts = step(*carry, *by_step, *_data(steps))[-1]
-        expected = self._fused.step_at(fewer, 0, self._fused.noise_at(positions[:1])[0])
+        expected = self._fused_losses(fewer, positions, masks)
         # Without autocast the two sums differ only in their rounding.
         tolerance = AUTOCAST_TOLERANCE if self._is_autocast else torch.finfo(parts.dtype).eps ** 0.5
-        if not torch.allclose(parts[0], expected.nll, rtol=tolerance, atol=tolerance):
+        if not torch.allclose(parts[0], expected[0], rtol=tolerance, atol=tolerance):
             raise RuntimeError(
                 "the rows of a batch depend on each other, and the last batch is smaller"
             )
 
 
-def is_compilable(fused: FusedEngine) -> bool:
-    """Return whether the steps can be compiled, as far as is known before trying."""
-    draws_numbers = fused.loss.estimator != "reparam" or any(
-        isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.training and module.p > 0
-        for module in fused.chains[0].network.net.modules()
-    )
-    return isinstance(fused.optimizer, FlatAdam) and not draws_numbers
+def obstacle_to_compiling(fused: FusedEngine) -> str | None:
+    """Return why the steps cannot be compiled, as far as is known before trying, or None."""
+    if not isinstance(fused.optimizer, FlatAdam):
+        return "only fits by Adam or AdamW are compiled"
+    if fused.loss.estimator != "reparam":
+        return f"estimator={fused.loss.estimator!r} draws random numbers in the module"
+    for module in fused.chains[0].network.net.modules():
+        if isinstance(module, nn.RNNBase):
+            return f"the module has recurrent layers ({type(module).__name__})"
+    return None
 
 
 @contextmanager

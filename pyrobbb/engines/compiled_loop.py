@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
+import operator
+import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 Step = Callable[..., tuple[Tensor, ...]]
 """``(*carry, *by_step[i], *data) -> (*carry, result)``."""
@@ -179,8 +183,27 @@ def was_compiled(inputs: Iterable[Tensor], max_steps: int, model: str) -> bool:
     return LOOPS.has_similar(LoopSpec.of(inputs, max_steps), model)
 
 
+@contextmanager
+def without_compiler_messages() -> Iterator[None]:
+    """Silence the warnings that torch's compiler logs, unless the user has asked for its log."""
+    loggers = [logging.getLogger(name) for name in ("torch._dynamo", "torch._inductor")]
+    before = [logger.level for logger in loggers]
+    try:
+        if "TORCH_LOGS" not in os.environ:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
 def _trace(step: Step, inputs: Sequence[Tensor]) -> GraphModule:
-    """Trace a step into a graph of torch operations; raise if any is random or in place."""
+    """Trace a step into a graph of torch operations.
+
+    Raise if any is random, or changes an input or a constant: the compiler does not allow changes
+    of the inputs of a loop, and the module's buffers would not follow.
+    """
     from torch.fx.experimental.proxy_tensor import make_fx
 
     traced = make_fx(
@@ -191,13 +214,42 @@ def _trace(step: Step, inputs: Sequence[Tensor]) -> GraphModule:
     )(*inputs)
     for node in traced.graph.nodes:
         if isinstance(node.target, torch._ops.OpOverload):
-            if torch.Tag.nondeterministic_seeded in node.target.tags:
+            if "_rnn" in node.target.name():
+                raise RuntimeError("the module has recurrent layers")
+            if _draws_numbers(node):
                 raise RuntimeError("the module draws random numbers")
-            if node.target._schema.is_mutable:
+            if node.target._schema.is_mutable and _storage(node).op != "call_function":
                 raise RuntimeError("the module changes a tensor in place")
     traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced
+
+
+def _draws_numbers(node: Node) -> bool:
+    """Return whether an operation draws random numbers; attention without dropout does not."""
+    operation: Any = node.target
+    if torch.Tag.nondeterministic_seeded not in operation.tags:
+        return False
+    names = [argument.name for argument in operation._schema.arguments]
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    return "dropout_p" not in names or bool(given.get("dropout_p"))
+
+
+def _storage(node: Node) -> Node:
+    """Return the node whose storage the result of a node shares, through views and changes."""
+    while node.op == "call_function":
+        target, source = node.target, None
+        if target is operator.getitem:
+            source = node.args[0]
+        elif isinstance(target, torch._ops.OpOverload):
+            shared = [a.alias_info is not None for a in target._schema.arguments]
+            source = next(
+                (a for a, is_shared in zip(node.args, shared, strict=False) if is_shared), None
+            )
+        if not isinstance(source, Node):
+            break
+        node = source
+    return node
 
 
 def _copy_constants(traced: GraphModule) -> list[Any]:
