@@ -15,6 +15,7 @@ EXAMPLES_FOLDER = ROOT / "examples"
 # What a run must print. A new example or notebook needs one line here.
 EXAMPLES = {
     "cli_tour.sh": ["regression of progression", "q95", "Diagnosis", "report.html", "before"],
+    "lightning_trainer.py": ["nelbo   mean +- sd of y at", "Lightning", "fit"],
     "loggers.py": ["lines of JSON", "kl_weight", "seconds"],
     "lora.py": ["adapters: 512 of", "base, without adapters", "adapters as posterior"],
     "arviz_workflow.py": ["Not converged", "posterior_predictive", "noise_scale", "elpd"],
@@ -50,6 +51,7 @@ SLOW = {  # run by `make test-all`
     "04-tabular-uncertainty.ipynb",
     "05-weight-pruning.ipynb",
 }
+NEEDS = {"lightning_trainer.py": "lightning"}  # packages that the tests do not install
 PARTS = {"paper/images.py", "paper/records.py"}  # modules that examples import
 NOTEBOOKS = {
     "01-bayes-by-backprop.ipynb": [
@@ -104,6 +106,8 @@ def cases(names):
 
 @pytest.mark.parametrize("name", cases(EXAMPLES))
 def test_an_example_runs_quickly_and_leaves_no_files(name, tmp_path):
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name], reason=f"needs {NEEDS[name]}")
     python = [sys.executable, *WARNINGS] if name.endswith(".py") else []
     command = [*python, str(EXAMPLES_FOLDER / name), "--quick"]
     run = subprocess.run(
