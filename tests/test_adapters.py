@@ -197,3 +197,58 @@ def test_a_restart_begins_at_the_base_network(make):
         for network in (network_of(make), fresh)
     ]
     assert not torch.equal(*starts)
+
+
+def by_transformers():
+    peft = pytest.importorskip("peft", reason="needs the extra peft")
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(
+        vocab_size=N_WORDS,
+        hidden_size=WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=2 * WIDTH,
+        max_position_embeddings=5,
+        num_labels=N_CLASSES,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        base = BertForSequenceClassification(config).double()
+        lora = peft.LoraConfig(r=RANK, target_modules=["query", "word_embeddings"])
+        return peft.get_peft_model(base, lora).double()
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("make", [by_hand, by_peft, by_transformers])
+@pytest.mark.parametrize("estimator", ["local", "flipout"])
+def test_draws_for_each_row_have_the_expected_loss_and_gradients_of_shared_draws(make, estimator):
+    net = make()
+    net.eval()
+    drawn = ("lora_", "embedding.weight", "norm.", "LayerNorm")
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(any(part in name for part in drawn))
+    output = "logits" if make is by_transformers else None
+    network = BayesianNetwork(net, priors.Normal(0.5), Categorical(), output=output)
+    guide = MeanFieldGuide(network, init_scale=0.3)
+    n_rows, n_copies, n_steps = 4, 5, 40
+    x, y = (torch.tensor(data[:n_rows]).repeat(n_copies, *[1] * (data.ndim - 1)) for data in (X, Y))
+
+    def mean_and_error(estimator):
+        is_shared = estimator == "reparam"
+        loss = FusedLoss(network, guide, closed_form_kl=True, estimator=estimator)
+        values, weight = (guide.loc.detach(), guide.rho.detach()), 1 if is_shared else 1 / n_copies
+        rows = n_rows if is_shared else n_rows * n_copies
+        steps = []
+        torch.manual_seed(0)
+        for _ in range(n_steps):
+            noise = loss.noise(n_copies if is_shared else 1)
+            inputs = {"input_ids": x[:rows]} if output else x[:rows]
+            step = loss(values, (), noise, inputs, y[:rows], data_weight=weight)
+            steps.append(torch.cat([step.nll.reshape(1), step.d_loc, step.d_rho]))
+        steps = torch.stack(steps)
+        return steps.mean(0), steps.std(0) / len(steps) ** 0.5
+
+    (ours, our_error), (expected, error) = map(mean_and_error, (estimator, "reparam"))
+    assert ((ours - expected).abs() < 6 * (our_error**2 + error**2).sqrt() + 1e-12).all()
+    assert (our_error[1:] > 0).sum() > 0.5 * len(guide.loc)

@@ -8,7 +8,8 @@ therefore so is the expectation of the loss and of its gradient.
 A row has one draw of a weight in a forward pass, however often the weight is used and however many
 positions (steps of a sequence, pixels) the row has. Outputs of a layer are normal and independent
 only if the layer is used once, at one position, and not differentiated by the module; otherwise
-"local" draws the weights of each row.
+"local" draws the weights of each row. Of an embedding that is used once, it draws the vectors that
+the row looks up, each once. Weights of normalisations are drawn for each row by both estimators.
 
 References
 ----------
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .layer_calls import LayerCall, LayerCalls
+from .layer_calls import EmbeddingCall, LayerCall, LayerCalls, LinearCall, NormalisationCall
 
 Estimator = Literal["reparam", "local", "flipout"]
 
@@ -96,17 +97,31 @@ class PerExampleSampling(LayerCalls):
         return self._draw(call, call())
 
     def _local(self, call: LayerCall, mean: Tensor) -> Tensor:
-        used = {name for name in (call.weight_name, call.bias_name) if name}
-        if again := used & self._drawn_by_output:
+        if again := call.names & self._drawn_by_output:
             raise UsedAgainError(again)
-        if call.is_linear and call.x.dim() == 2 and not used & self._reused:
-            self._drawn_by_output |= used
-            return self._outputs(call, mean)
+        is_lookup = isinstance(call, EmbeddingCall)
+        has_one_position = isinstance(call, LinearCall) and call.x.dim() == 2
+        if (is_lookup or has_one_position) and not call.names & self._reused:
+            self._drawn_by_output |= call.names
+            return self._looked_up(call, mean) if is_lookup else self._outputs(call, mean)
+        return self._by_row(call, mean)
+
+    def _by_row(self, call: LayerCall, mean: Tensor) -> Tensor:
         if name := call.weight_name:
             mean = mean + call.per_row(self._row_draws(name, mean))
         if name := call.bias_name:
             mean = mean + call.aligned(self._row_draws(name, mean), mean)
         return mean
+
+    def _looked_up(self, call: LayerCall, mean: Tensor) -> Tensor:
+        # Only the vectors that a row looks up are drawn: once, even if it does so several times.
+        scale = self._scales[call.weight_name or ""]
+        rows = torch.arange(len(call.x), device=call.x.device)
+        of_row = rows.reshape((-1, *[1] * (call.x.dim() - 1))) * len(scale) + call.x
+        drawn, position = of_row.unique(return_inverse=True)
+        shape = len(drawn), scale.shape[1]
+        noise = torch.randn(shape, dtype=scale.dtype, device=scale.device)
+        return mean + call(call.x, scale, None) * noise[position]
 
     def _outputs(self, call: LayerCall, mean: Tensor) -> Tensor:
         # The outputs of independent normal weights for a row are normal, independent across units.
@@ -134,11 +149,19 @@ class PerExampleSampling(LayerCalls):
         )
 
     def _flipout(self, call: LayerCall, mean: Tensor) -> Tensor:
+        if isinstance(call, NormalisationCall):  # of vectors: a draw for each row costs no more
+            return self._by_row(call, mean)
         name, bias_name = call.weight_name, call.bias_name
         shared = {n: self._deviation(n) for n in (name, bias_name) if n}
-        outgoing = self._signs(name or bias_name or "", "outgoing", call, mean)
+        n, n_out, n_in = len(mean), len(call.weight), call.x.shape[call.features]
+        if isinstance(call, EmbeddingCall):  # a linear function of x as indicators of its indices
+            n_in = call.weight.shape[1]
+        outgoing = self._signs(name or bias_name or "", "outgoing", (n, n_out), mean)
         if name:
-            incoming = self._signs(name, "incoming", call, call.x)
+            incoming = self._signs(name, "incoming", (n, n_in), mean)
+            if isinstance(call, EmbeddingCall):
+                signs = call.per_row(outgoing[..., None]) * call.aligned(incoming, mean)
+                return mean + call(call.x, shared[name], None) * signs
             change = call(call.x * call.aligned(incoming, call.x), shared[name], None)
             mean = mean + change * call.aligned(outgoing, mean)
         if bias_name:
@@ -150,9 +173,8 @@ class PerExampleSampling(LayerCalls):
         scale = self._scales[name]
         return self._once(name, "shared", lambda: scale * torch.randn_like(scale))
 
-    def _signs(self, name: str, side: str, call: LayerCall, like: Tensor) -> Tensor:
+    def _signs(self, name: str, side: str, shape: tuple[int, int], like: Tensor) -> Tensor:
         """Return one sign per row and feature of the input or the output, shape (n, n_features)."""
-        shape = (len(like), like.shape[call.features])
         signs = self._once(
             name,
             side,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .._core.random_state import seeded
 from .._core.trees import Inputs, n_rows, rows_of
-from .layer_calls import LayerCall, LayerCalls
+from .layer_calls import LAYERS, LayerCall, LayerCalls
 
 N_ROWS = 3
 ROUNDING = 1e-4
@@ -46,9 +46,9 @@ def reused_parameters(
 
     Raises
     ------
-    ValueError
-        If a parameter is used by another function than those of linear layers and convolutions, or
-        if the output of a row depends on the draws of other rows.
+    PerExampleError
+        If a parameter is used by another function than those of `layer_calls`, or if the output of
+        a row depends on the draws of other rows.
     """
     names = {id(parameter): name for name, parameter in parameters.items()}
     few = rows_of(x, [i % n_rows(x) for i in range(N_ROWS)])
@@ -56,7 +56,7 @@ def reused_parameters(
     def run(n: int, changed_row: int | None = None) -> _Trial:
         trial = _Trial(estimator, names, n, changed_row)
         # The same buffers, and the same random numbers for dropout.
-        with _restored(net), torch.enable_grad(), seeded(0):
+        with restored_buffers(net), torch.enable_grad(), seeded(0):
             try:
                 with trial:
                     output = make_call()(rows_of(few, slice(n)))
@@ -92,8 +92,9 @@ class _Trial(LayerCalls):
         self.activations: list[tuple[str, Tensor]] = []
 
     def layer(self, call: LayerCall) -> Tensor:
-        self.n_uses.update(name for name in (call.weight_name, call.bias_name) if name)
-        self.activations.append((f"the input of {call}", call.x.detach()))
+        self.n_uses.update(call.names)
+        x = call.x.detach() if call.x.is_floating_point() else call.x.double()
+        self.activations.append((f"the input of {call}", x))
         # Like a draw, the product saves a tensor for backpropagation. So the trial fails if the
         # module calls layers again without this mode, as torch.utils.checkpoint does.
         outputs = call()
@@ -115,7 +116,7 @@ class _Trial(LayerCalls):
         gradients = torch.autograd.grad(output.sum(), list(parameters.values()), allow_unused=True)
         for name, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None and not self.n_uses[name]:
-                raise self.error(f"supports only linear layers and convolutions, unlike {name!r}")
+                raise self.error(f"supports only {LAYERS}, unlike {name!r}")
 
     def check_other_rows(self, row: int, changed: _Trial) -> None:
         """Raise if the change of a row has changed others."""
@@ -131,15 +132,29 @@ class _Trial(LayerCalls):
 
 
 @contextmanager
-def _restored(net: nn.Module) -> Iterator[None]:
-    """Restore the buffers of a module at the end of the block, which may assign new ones."""
+def restored_buffers(net: nn.Module) -> Iterator[Callable[[], bool]]:
+    """Restore the buffers of a module at the end of the block, which may assign new ones.
+
+    Yields
+    ------
+    callable
+        Returns whether a buffer has changed so far.
+    """
     buffers = [
         (part._buffers, name, buffer, None if buffer is None else buffer.clone())
         for part in net.modules()
         for name, buffer in part._buffers.items()
     ]
+
+    def have_changed() -> bool:
+        return any(
+            of_part[name] is not buffer
+            or (buffer is not None and before is not None and not torch.equal(buffer, before))
+            for of_part, name, buffer, before in buffers
+        )
+
     try:
-        yield
+        yield have_changed
     finally:
         with torch.no_grad():
             for of_part, name, buffer, before in buffers:

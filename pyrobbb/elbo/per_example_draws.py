@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -9,15 +11,21 @@ from torch import Tensor
 
 from .._core.trees import Inputs, n_rows
 from .gradient_estimators import Estimator, PerExampleSampling, UsedAgainError
+from .layer_calls import PerExampleError
 from .module_trial import reused_parameters
 from .nll import NetworkNll, NllGradients
+from .single_rows import RowsDifferError, draws_of_rows, mapped, way_of_running_rows
+
+logger = logging.getLogger(__name__)
 
 
 class PerExampleDraws:
     """Estimator of the expected nll with a draw per row: ``"local"`` or ``"flipout"``.
 
     Weights are drawn from torch's random state; latent sites of the likelihood are computed from
-    the given noise. The first call tries the module with a few rows (`module_trial`).
+    the given noise. The first call tries the module with a few rows (`module_trial`). If a weight
+    is used in a way that the estimator does not cover, each row is run alone, with a draw of all
+    weights (`single_rows`).
 
     Parameters
     ----------
@@ -32,8 +40,9 @@ class PerExampleDraws:
 
     def __init__(self, nll: NetworkNll, estimator: Estimator) -> None:
         self._nll, self._estimator = nll, estimator
-        self._reused: dict[bool, set[str]] = {}
-        """Parameters that are used more than once, by the mode (training or evaluation)."""
+        self._ways: dict[bool, set[str] | Callable[..., Tensor]] = {}
+        """By the mode (training or evaluation): the parameters that are used more than once, or a
+        function that runs rows alone."""
 
     def __call__(
         self,
@@ -73,25 +82,42 @@ class PerExampleDraws:
         x: Inputs,
     ) -> Tensor:
         """Compute the output of the network with a draw of the weights for each row."""
-        reused = self._reused_parameters(locs, points, x)
-        names = {id(locs[name]): name for name in self._nll.weights}
+        weights = {name: locs[name] for name in self._nll.weights}
+        mode = self._nll.network.net.training
+        if mode not in self._ways:
+            self._ways[mode] = self._tried(weights, points, x)
+        reused = self._ways[mode]
+        if not isinstance(reused, set):
+            return reused(self._nll, draws_of_rows(weights, scales, n_rows(x)), points, x)
+        names = {id(weight): name for name, weight in weights.items()}
         while True:
             try:
                 with PerExampleSampling(self._estimator, names, scales, n_rows(x), reused):
-                    return self._nll.output_of_one(locs, points, x)
+                    return self._nll.output_of_one(weights, points, x)
             except UsedAgainError as error:  # the module uses its layers as the data require
                 reused |= error.names
 
-    def _reused_parameters(
-        self, locs: dict[str, Tensor], points: tuple[Tensor, ...], x: Inputs
-    ) -> set[str]:
-        net = self._nll.network.net
-        if net.training not in self._reused:
-            self._reused[net.training] = reused_parameters(
-                lambda: partial(self._nll.with_own_module().output_of_one, locs, points),
-                net,
+    def _tried(
+        self, weights: dict[str, Tensor], points: tuple[Tensor, ...], x: Inputs
+    ) -> set[str] | Callable[..., Tensor]:
+        try:
+            return reused_parameters(
+                lambda: partial(self._nll.with_own_module().output_of_one, weights, points),
+                self._nll.network.net,
                 x,
-                {name: locs[name] for name in self._nll.weights},
+                weights,
                 self._estimator,
             )
-        return self._reused[net.training]
+        except PerExampleError as error:
+            try:
+                way = way_of_running_rows(self._nll, weights, points, x)
+            except RowsDifferError as difference:
+                raise error.also(str(difference)) from difference
+            logger.info(
+                "Each row is %s alone with its own draw of all %d weights: `estimator` %r %s",
+                "mapped" if way is mapped else "run",
+                sum(weight.numel() for weight in weights.values()),
+                error.estimator,
+                error.reason,
+            )
+        return way

@@ -128,8 +128,10 @@ def fit(
         Draws of the weights per step.
     estimator : {"reparam", "local", "flipout"}
         ``"reparam"``: one draw per batch. ``"local"`` and ``"flipout"``: one draw per row, which
-        makes gradients less noisy, for networks whose Bayesian layers are linear or convolutions;
-        see `pyrobbb.elbo.gradient_estimators`.
+        makes gradients less noisy; see `pyrobbb.elbo.gradient_estimators`. Where a weight is used
+        by other layers than linear ones, convolutions, embeddings and normalisations, each row is
+        run alone with its own draw of all weights, which needs memory for their copies; modules
+        whose rows affect each other are refused.
     kl_weight : {"uniform", "blundell", "auto"}, float, sequence of float, or callable
         The share of the KL divergence in each batch of an epoch; see
         `pyrobbb.elbo.objectives.kl_weights`. A number is a factor on the whole KL divergence; a

@@ -144,6 +144,86 @@ class Derivative(nn.Module):
             return torch.autograd.grad(self.net(x).sum(), x, create_graph=True)[0]
 
 
+class Tokens(nn.Module):
+    """Words with padding, looked up once, positions that all rows share, and a layer norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.places = nn.Embedding(4, 3, padding_idx=0), nn.Embedding(5, 3)
+        self.norm, self.head = nn.LayerNorm(3), nn.Linear(3, 1)
+
+    def forward(self, x):
+        places = torch.arange(x.shape[1])[None]
+        return self.head(self.norm(self.words(words_of(x)) + self.places(places)).mean(1))
+
+
+class TiedWords(nn.Module):
+    """An embedding that is looked up twice, and whose weight is also the head's."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(4, 3), nn.Linear(3, 4)
+        self.head.weight = self.words.weight
+
+    def forward(self, x):
+        words = words_of(x)
+        return self.head(torch.tanh(self.words(words).mean(1) - self.words(words[:, 0])))
+
+
+class Normalised(nn.Module):
+    """Norms of groups, of instances, by fixed statistics, and by the mean square."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.group = nn.Conv1d(2, 4, 2), nn.GroupNorm(2, 4)
+        self.instance = nn.InstanceNorm1d(4, affine=True)
+        self.batch, self.mean_square = nn.BatchNorm1d(4).eval(), nn.RMSNorm(4)
+
+    def forward(self, x):
+        x = self.instance(torch.relu(self.group(self.conv(x))))
+        return self.mean_square(1 + self.batch(x).square().mean(-1))
+
+
+class Transformer(nn.Module):
+    """An embedding, and an encoder layer with the steps of the sequence first."""
+
+    def __init__(self, dropout=0.0):
+        super().__init__()
+        self.words = nn.Embedding(4, 2)
+        self.encoder = nn.TransformerEncoderLayer(2, 1, 3, dropout=dropout)
+
+    def forward(self, x):
+        return self.encoder(self.words(words_of(x)).transpose(0, 1)).mean(0)
+
+
+class Attending(nn.Module):
+    """Attention of keys and values of other sizes than the queries', with a mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(2, 1, kdim=1, vdim=3, batch_first=True)
+
+    def forward(self, x):
+        is_padding = torch.arange(4) > 1 + (x[:, :1, 0] > 0)
+        query, key = x[..., :2], x[..., 2:]
+        return self.attention(query, key, x, key_padding_mask=is_padding)[0].mean(1)
+
+
+class TransposedWeight(nn.Module):
+    """A weight that is used as it is and transposed."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(3, 2))
+
+    def forward(self, x):
+        return torch.tanh(x @ self.weight) @ self.weight.T
+
+
+def words_of(x):
+    return (2 * x.abs()).long().clamp(max=3)
+
+
 def fixed_rows(*shape):
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -166,12 +246,22 @@ CASES = {
     "conv1d": (lambda: PER_TIME, (12, 2, 4)),
     "conv3d": (lambda: nn.Conv3d(1, 2, 2), (8, 1, 2, 3, 2)),
     "convolved twice": (ConvolvedTwice, (5, 2, 5)),
+    "tokens": (Tokens, (5, 4)),
+    "tied words": (TiedWords, (5, 3)),
+    "normalised": (Normalised, (5, 2, 5)),
 }
+SINGLE = {
+    "transformer": (Transformer, (4, 3)),
+    "attending": (Attending, (4, 4, 3)),
+    "transposed": (TransposedWeight, (5, 3)),
+}
+"""Modules whose rows are run alone."""
+RANDOM = {"dropout": (lambda: Transformer(dropout=0.1), (4, 3))}
 
 
 class Candidate:
     def __init__(self, case):
-        make, shape = CASES[case]
+        make, shape = {**CASES, **SINGLE, **RANDOM}[case]
         torch.manual_seed(0)
         net, self.x = make().double(), fixed_rows(*shape)
         prior = priors.Normal(1.0)
@@ -260,13 +350,65 @@ def test_the_output_of_each_row_has_the_mean_and_variance_of_the_posterior(case,
 
 
 @pytest.mark.parametrize("estimator", ["local", "flipout"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *SINGLE, *RANDOM])
 def test_loss_and_gradients_have_the_same_expectation(case, estimator):
     candidate = Candidate(case)
     ours, expected = candidate.means(estimator), candidate.means("reparam")
     gap = ours.mean(0) - expected.mean(0)
     standard_error = (ours.var(0) / len(ours) + expected.var(0) / len(expected)).sqrt()
     assert (gap.abs() < 5 * standard_error + 1e-12).all()
+
+
+@pytest.mark.parametrize("case", SINGLE)
+def test_rows_that_are_run_alone_have_the_loss_and_gradient_of_a_loop_by_hand(case):
+    candidate = Candidate(case)
+    guide, x, y = candidate.guide, candidate.x, candidate.y
+    take = candidate.step("local")
+    take()  # the trial
+    pyro.set_rng_seed(3)
+    ours = take()
+    pyro.set_rng_seed(3)
+    FusedLoss(candidate.network, guide, estimator="local").noise(1)
+    loc, scale = guide.loc.detach().requires_grad_(), guide.scale.detach().requires_grad_()
+    locs, scales = guide.split(loc), guide.split(scale)
+    noise = {n: torch.empty((len(x), *m.shape), dtype=x.dtype).normal_() for n, m in locs.items()}
+    nll = 0.0
+    for i, row in enumerate(x):
+        draw = {name: mean + scales[name] * noise[name][i] for name, mean in locs.items()}
+        output = torch.func.functional_call(candidate.network.net, draw, row[None])
+        nll = nll - 2.0 * torch.distributions.Normal(output[0], 0.5).log_prob(y[i]).sum()
+    nll.backward()
+    torch.testing.assert_close(ours[0], nll.detach())
+    # Of half the KL divergence from N(0, 1), and through the scale to rho.
+    d_loc, d_scale = loc.grad + 0.5 * loc.detach(), scale.grad + 0.5 * (scale - 1 / scale).detach()
+    d_rho = d_scale * torch.sigmoid(guide.rho.detach())
+    torch.testing.assert_close(ours[2:], torch.cat([d_loc, d_rho]))
+
+
+@pytest.mark.parametrize("estimator", ["local", "flipout"])
+def test_a_row_has_one_draw_of_a_word_that_it_looks_up_several_times(estimator):
+    class Looked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words = nn.Embedding(4, 2)
+
+        def forward(self, x):
+            return self.words(words_of(x))
+
+    CASES["looked"] = Looked, (6, 9)
+    candidate = Candidate("looked")
+    del CASES["looked"]
+    outputs, words = candidate.outputs(estimator), words_of(candidate.x)
+    vectors = candidate.guide.split(candidate.guide.loc)["words.weight"].detach()
+    deviations = (outputs - vectors[words])[:40]
+    for row in range(len(words)):
+        for word in words[row].unique():
+            of_word = deviations[:, row, words[row] == word]
+            assert torch.equal(of_word, of_word[:, :1].expand_as(of_word))
+    first = deviations[:, :, 0].flatten(1)  # of several rows: not the same
+    assert len(first.unique()) > 40
+    if estimator == "local":
+        assert len(first.unique()) == first.numel()
 
 
 @pytest.mark.parametrize("estimator", ["local", "flipout"])
@@ -324,7 +466,7 @@ def test_gradients_with_a_sampled_kl_divergence_are_unbiased():
 
 
 @pytest.mark.parametrize("estimator", ["local", "flipout"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *SINGLE])
 def test_at_a_vanishing_scale_nll_and_gradient_in_loc_are_those_of_a_shared_draw(case, estimator):
     candidate = Candidate(case)
     network, guide = candidate.network, candidate.guide

@@ -1,5 +1,7 @@
 """Layers whose parameters are drawn for each row, and modules that use parameters otherwise."""
 
+import logging
+import re
 import warnings
 
 import pytest
@@ -7,7 +9,7 @@ import torch
 from modules import LastState
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 from torch.utils.checkpoint import checkpoint
 
 from pyrobbb import BayesianNetwork, MeanFieldGuide, fit, priors
@@ -90,8 +92,12 @@ class SquaredFirst(nn.Module):
 
 LINEAR = functional.linear
 OTHER_USES = {
-    "embedding": (
-        lambda: nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(6, 1)),
+    "embedding bag": (
+        lambda: nn.Sequential(nn.EmbeddingBag(5, 3), nn.Linear(3, 1)),
+        "'0.weight' is used by torch.nn.functional.embedding_bag",
+    ),
+    "embedding by frequency": (
+        lambda: nn.Sequential(nn.Embedding(5, 3, scale_grad_by_freq=True), nn.Flatten()),
         "'0.weight' is used by torch.nn.functional.embedding",
     ),
     "transposed": (
@@ -117,12 +123,28 @@ OTHER_USES = {
     ),
     "one bias for all": (lambda: OneBias(), "'bias' is used by torch.nn.functional.linear"),
     "added bias": (lambda: Custom(lambda x, w, b: LINEAR(x, w) + b), "'bias' is used by"),
-    "in a function": (lambda: Custom(lambda x, w, b: Product.apply(x, w) + 0), "torch.Tensor.t:"),
+    "in a function": (lambda: Custom(lambda x, w, b: Product.apply(x, w) + 0), r"torch.Tensor.t\b"),
     "weight norm": (lambda: weight_norm(nn.Linear(3, 1)), "original[01]' is used by"),
     "old weight norm": (lambda: deprecated("weight_norm"), "weight_[gv]' is used by"),
     "old spectral norm": (lambda: deprecated("spectral_norm"), "weight_orig' is used by"),
     "spectral norm": (lambda: spectral_norm(nn.Linear(3, 2)), "original' is used by"),
-    "layer norm": (lambda: nn.LayerNorm(3), "'weight' is used by torch.nn.functional.layer_norm"),
+    "layer norm of images": (
+        lambda: nn.LayerNorm((4, 3)),
+        "'weight' is used by torch.nn.functional.layer_norm",
+    ),
+    "Bayesian batch norm": (
+        lambda: nn.BatchNorm1d(3),
+        "'weight' is used by torch.nn.functional.batch_norm",
+    ),
+    "orthogonal": (lambda: orthogonal(nn.Linear(3, 2)), "original' is used by"),
+    "noise": (
+        lambda: Custom(lambda x, w, b: (x + torch.randn_like(x)) @ w),
+        "'weight' is used by torch.Tensor.matmul",
+    ),
+    "tied to an embedding with padding": (
+        lambda: TiedWithPadding(),
+        "'words.weight' is used by torch.nn.functional.linear",
+    ),
     "bilinear": (lambda: Bilinear(), "'layer.weight' is used by torch.nn.functional.bilinear"),
     "transposed conv": (lambda: nn.ConvTranspose1d(4, 2, 2), "conv_transpose1d"),
     "prelu": (
@@ -159,6 +181,14 @@ OTHER_USES = {
         lambda: Custom(lambda x, w, b: LINEAR(x, w, b) - LINEAR(x, w, b).mean(0)),
         "in the output they do",
     ),
+    "centred after dropout": (
+        lambda: Custom(lambda x, w, b: functional.dropout(x - x.mean(0), 0.5) @ w),
+        "'weight' is used by torch.Tensor.matmul",
+    ),
+    "norm of a batch": (
+        lambda: TwoLayers(nn.BatchNorm1d(4, track_running_stats=False)),
+        "rows that do not affect each other",
+    ),
 }
 
 
@@ -185,19 +215,50 @@ class Bilinear(nn.Module):
         return self.layer(x, x)
 
 
+class TiedWithPadding(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(5, 3, padding_idx=0)
+
+    def forward(self, x):
+        return functional.linear(self.words(x).mean(1), self.words.weight)
+
+
 def deprecated(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return getattr(nn.utils, name)(nn.Linear(3, 2))
 
 
-ROWS = {"embedding": None, "transposed conv": (4, 5), "attention": (4, 3), "LSTM": (4, 2)}
+ROWS = {
+    "tied to an embedding with padding": None,
+    "embedding bag": None,
+    "embedding by frequency": None,
+    "transposed conv": (4, 5),
+}
+ROWS |= {"attention": (4, 3), "LSTM": (4, 2), "layer norm of images": (4, 3)}
 ROWS |= {"time first": (4, 3), "flat time": (4, 3)}
+ALONE = {  # why rows cannot be run alone either; the others can
+    "embedding by frequency": "a row alone has another output or gradient",
+    "Bayesian batch norm": "the module changes its buffers",
+    "orthogonal": "the output jumps at the means of the weights",
+    "noise": "draws random numbers other than those of dropout",
+    "old spectral norm": "the module changes its buffers",
+    "spectral norm": "the module changes its buffers",
+    "batch norm": "the module changes its buffers",
+    "centred": "a row alone has another output or gradient",
+    "flipped": "a row alone has another output or gradient",
+    "cumulative": "a row alone has another output or gradient",
+    "from the end": "a row alone has another output or gradient",
+    "centred output": "a row alone has another output or gradient",
+    "centred after dropout": "a row alone has another output or gradient",
+    "norm of a batch": "a row alone fails .Expected more than 1 value per channel",
+}
 
 
 @pytest.mark.parametrize("estimator", ["local", "flipout"])
 @pytest.mark.parametrize("name", OTHER_USES)
-def test_other_uses_raise_before_the_first_step(name, estimator):
+def test_other_uses_are_of_rows_run_alone_or_raise_before_the_first_step(name, estimator, caplog):
     make, message = OTHER_USES[name]
     row = ROWS.get(name, (3,))
     x = torch.zeros((6, 2), dtype=torch.long) if row is None else torch.randn(6, *row)
@@ -205,7 +266,13 @@ def test_other_uses_raise_before_the_first_step(name, estimator):
     network = BayesianNetwork(net, priors.Normal(1.0))
     with torch.no_grad():
         y = torch.zeros_like(net(x))
-    with pytest.raises(ValueError, match=message) as raised:
+    if name not in ALONE:
+        with caplog.at_level(logging.INFO, "pyrobbb"):
+            fit(network, x, y, epochs=1, estimator=estimator, progress=False)
+        assert re.search("Each row is (run|mapped) alone with its own draw of all", caplog.text)
+        assert re.search(message, caplog.text)
+        return
+    with pytest.raises(ValueError, match=f"{message}.*, and .*{ALONE[name]}") as raised:
         fit(network, x, y, epochs=1, estimator=estimator, progress=False)
     assert f"`estimator` '{estimator}'" in str(raised.value)
     assert "use estimator='reparam'" in str(raised.value)
