@@ -64,7 +64,7 @@ def fit(
     device: Device | None = None,
     dtype: DType | None = None,
     autocast: DType | None = None,
-    cache_features: bool = False,
+    cache_features: bool | str | os.PathLike[str] = False,
 ) -> Posterior:
     """Fit the posterior of a network by Bayes by Backprop.
 
@@ -219,10 +219,12 @@ def fit(
         The parameters of the guide, the KL divergence, all densities and the optimizer stay in
         float32, and so do `validation` and the predictions of the posterior. Faster for wide
         layers, on hardware with bfloat16 arithmetic.
-    cache_features : bool
-        Run the frozen trunk of the network once over x, and fit the rest to its outputs, which are
-        kept in memory. The trunk has no parameters to fit, and its output is all that the rest is
-        computed from; see `BayesianNetwork(trunk=...)` and docs/trunks.md. With x in memory.
+    cache_features : bool or path-like
+        Run the frozen trunk of the network once over x, and fit the rest to its outputs: True keeps
+        them in memory; the path of a folder writes them to a file there, which is read chunk by
+        chunk, and used again by later fits with the same trunk and x. Files of x are run through
+        the trunk chunk by chunk. The trunk has no parameters to fit, and its output is all that the
+        rest is computed from; see `BayesianNetwork(trunk=...)` and docs/trunks.md.
 
     Returns
     -------

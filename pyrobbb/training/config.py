@@ -87,7 +87,7 @@ class FitConfig:
     device: Device | None = None
     dtype: DType | None = None
     autocast: DType | None = None
-    cache_features: bool = False
+    cache_features: bool | str | os.PathLike[str] = False
 
     share_of_epochs: ClassVar[float] = 1.0
     init_scale: ClassVar[float | None] = None
@@ -138,10 +138,13 @@ class FitConfig:
             self._check_known_guide("checkpoint", "it is not stored")
         if not isinstance(self.resume, bool):
             raise TypeError(f"`resume` must be True or False, got {type(self.resume).__name__}.")
-        if not isinstance(self.cache_features, bool):
+        if not isinstance(self.cache_features, bool | str | os.PathLike):
             raise TypeError(
-                f"`cache_features` must be True or False, got {type(self.cache_features).__name__}."
+                "`cache_features` must be True, False or the path of a folder, got "
+                f"{type(self.cache_features).__name__}."
             )
+        if self.features_folder is not None and self.sample_weight is not None:
+            self._check_in_memory("sample_weight", "pass cache_features=True")
         if self.resume and self.checkpoint is None:
             raise ValueError("`resume` needs the folder of the checkpoints, `checkpoint`.")
         if self.restarts > 1:
@@ -191,6 +194,11 @@ class FitConfig:
         self._check_in_memory("kl_weight", "'auto' fits a chain with each weight; pass a number")
 
     def _check_in_memory(self, argument: str, remedy: str) -> None:
+        if self.features_folder is not None:
+            raise ValueError(
+                f"`{argument}` needs x and y in memory, but `cache_features` is the path of a "
+                f"folder: {remedy}."
+            )
         if isinstance(self.x, DataLoader | Parquet) or is_memory_mapped(self.x):
             kind = type(self.x).__name__
             if is_structured(self.x):
@@ -243,6 +251,11 @@ class FitConfig:
         if self.rows is None:
             return (None,) * len(self.initial_chains)
         return check_rows(self.rows, len(self.initial_chains))
+
+    @property
+    def features_folder(self) -> Path | None:
+        """The folder of cached features."""
+        return None if isinstance(self.cache_features, bool) else Path(self.cache_features)
 
     @property
     def checkpoint_folder(self) -> Path | None:
