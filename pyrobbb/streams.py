@@ -334,9 +334,8 @@ def check_shard(shard: tuple[int, int]) -> tuple[int, int]:
     """Return `shard` as integers, or raise unless it is a pair (i, n) with 0 <= i < n."""
     if not isinstance(shard, tuple | list) or len(shard) != 2:
         raise ValueError(f"`shard` must be (i, n), the i-th of n parts, got {shown(shard)}.")
-    part, n_parts = shard
-    n_parts = as_count("shard[1]", n_parts)
-    part = as_count("shard[0]", part, least=0)
+    n_parts = as_count("shard[1]", shard[1])
+    part = as_count("shard[0]", shard[0], least=0)
     if part >= n_parts:
         raise ValueError(f"`shard` must be (i, n) with i below n, got {shard}.")
     return part, n_parts
