@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -82,7 +82,13 @@ class Split:
         pairs = zip(mine, others, strict=True)
         return all(a.data_ptr() == b.data_ptr() or torch.equal(a, b) for a, b in pairs)
 
-    def features(self, x: Inputs, *, rows_at_once: int | None = None) -> Tensor:
+    def features(
+        self,
+        x: Inputs,
+        *,
+        rows_at_once: int | None = None,
+        record: Callable[..., None] | None = None,
+    ) -> Tensor:
         """Run the trunk in evaluation mode.
 
         Parameters
@@ -90,6 +96,8 @@ class Split:
         x : Inputs of shape (n, ...)
         rows_at_once : int, optional
             None: all.
+        record : callable, optional
+            A forward hook for each of the submodules that are run.
 
         Returns
         -------
@@ -103,6 +111,9 @@ class Split:
             if not n_left:
                 raise _ReachedEnd(output)
 
+        if record is not None:
+            for module in call.module.modules():
+                module._forward_hooks[-2] = record
         call.module.get_submodule(self.parts[-1])._forward_hooks[-1] = stop
         features = []
         with ordinary_modes(grad=False):

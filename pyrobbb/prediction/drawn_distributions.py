@@ -20,7 +20,7 @@ from ..model.network import BayesianNetwork
 from ..model.trial import Traits
 from ..model.trunk import Split
 from .sampling import Draws, FixedDraws, Source, join
-from .working_memory import bytes_per_row
+from .working_memory import bytes_per_row, features_and_bytes_per_row
 
 logger = logging.getLogger(__name__)
 
@@ -73,17 +73,18 @@ class DrawnDistributions:
         self.mixes_rows = self._traits.mixes_rows
         self._example = x if self.mixes_rows else rows_of(x, slice(1))
         self._splits: list[Split | None] = [None] * len(self._sources)
-        per_row, per_output = bytes_per_row(network.net, self._example, network.select)
         if not (self.mixes_rows or self._traits.draws_numbers):
             self._splits = [split_of(source.network, x) for source in self._sources]
-        self._trunk_rows = min(max(max_memory // 16 // per_row, 1), MAX_ROWS_PER_CALL)
-        if (first := self._splits[0]) is not None:
-            per_row, per_output = bytes_per_row(
-                first.head, first.features(self._example), network.select
-            )
         # A quarter of the bound for each: cached draws, activations of a block, outputs of a chunk
-        # (quantiles need a few arrays of that size), and cached distributions.
+        # (quantiles need a few arrays of that size), and cached distributions. The trunk runs while
+        # no block does.
         quarter = max_memory // 4
+        per_draw_net, inputs, per_trunk_row = network.net, self._example, 0
+        if (first := self._splits[0]) is not None:
+            per_draw_net = first.head
+            inputs, per_trunk_row = features_and_bytes_per_row(first, inputs)
+        per_row, per_output = bytes_per_row(per_draw_net, inputs, network.select)
+        self._trunk_rows = min(max(quarter // (per_trunk_row or per_row), 1), MAX_ROWS_PER_CALL)
         self._cached_draws: list[Draws] | None = None
         latents = []
         if n_draws * per_draw <= quarter:

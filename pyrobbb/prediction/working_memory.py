@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from .._core.trees import Inputs, tensors_in
 from ..model.functional import FunctionalCall
 from ..model.outputs import Selection
 from ..model.sequential import layers_of
+from ..model.trunk import Split
 
 
 def bytes_per_row(
@@ -31,11 +33,7 @@ def bytes_per_row(
     -------
     per_row, per_output : int
     """
-    sizes: list[int] = []
-
-    def record(module: nn.Module, inputs: Any, output: Any) -> None:
-        sizes.extend(t.numel() * t.element_size() for t in tensors_in(output))
-
+    sizes, record = _recorder()
     layers = layers_of(net, select)
     if layers is not None and isinstance(example, Tensor):  # runs in threads as it is
         with ordinary_modes(grad=False):
@@ -51,6 +49,29 @@ def bytes_per_row(
             module._forward_hooks[-1] = record
         output = call({}, example)
     return _per_row(sizes, output)
+
+
+def features_and_bytes_per_row(split: Split, example: Inputs) -> tuple[Tensor, int]:
+    """Return the features of a row, and the bytes of all activations of the trunk for it.
+
+    Parameters
+    ----------
+    split : Split
+    example : Inputs of shape (1, ...)
+    """
+    sizes, record = _recorder()
+    features = split.features(example, record=record)
+    return features, _per_row(sizes, features)[0]
+
+
+def _recorder() -> tuple[list[int], Callable[..., None]]:
+    """Return a list, and a forward hook that appends the bytes of a module's output to it."""
+    sizes: list[int] = []
+
+    def record(module: nn.Module, inputs: Any, output: Any) -> None:
+        sizes.extend(t.numel() * t.element_size() for t in tensors_in(output))
+
+    return sizes, record
 
 
 def _per_row(sizes: list[int], output: Tensor) -> tuple[int, int]:
