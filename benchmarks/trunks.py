@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from statistics import median
 from typing import Any
 
@@ -34,7 +34,7 @@ BATCH = 128
 
 def cases(options: Options) -> list[Case]:
     """List what is measured."""
-    return [Case({"what": way}) for way in WAYS]
+    return [Case({"what": way}) for way in WAYS if way != "forward"]  # in turns with predictions
 
 
 def measure(way: str, options: Options) -> Iterator[Row]:
@@ -45,15 +45,14 @@ def measure(way: str, options: Options) -> Iterator[Row]:
         return
     network = _network(width, depth)
     x, y = torch.randn(512, width), torch.randn(512, 10)
-    if way == "forward":
-        with torch.no_grad():
-            run: Callable[[], Any] = lambda: network.net[0](x)  # noqa: E731
-            yield {"seconds": _times(run, 1 if options.quick else 3)}
-        return
     if way == "predict":
         posterior = _fit(network, x, y, 1, cache_features=True)
-        run = lambda: posterior.predict(x, n_draws=200, seed=0).mean  # noqa: E731
-        yield {"seconds": _times(run, 1 if options.quick else 3)}
+        ways = {
+            "predict": lambda: posterior.predict(x, n_draws=200, seed=0).mean,
+            "forward": torch.no_grad()(lambda: network.net[0](x)),
+        }
+        for what, seconds in _times_in_turns(ways, 1 if options.quick else 5).items():
+            yield {"what": what, "seconds": seconds}
         return
     is_cached = way == "cached"
     n_epochs = (1, 2) if options.quick else (2, 502) if is_cached else (1, 4)
@@ -94,14 +93,18 @@ def _peak() -> float:
     return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
 
 
-def _times(run: Callable[[], Any], n: int) -> list[float]:
-    """Return the seconds of some calls, after one that is not timed."""
-    run()
-    took = []
-    for _ in range(n):
-        start = time.perf_counter()
-        run()
-        took.append(time.perf_counter() - start)
+def _times_in_turns(ways: Mapping[str, Callable[[], Any]], n: int) -> dict[str, list[float]]:
+    """Return the seconds of some calls of each way, after one that is not timed.
+
+    What slows the machine down for a while slows all of them.
+    """
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(n + 1):
+        for name, run in ways.items():
+            start = time.perf_counter()
+            run()
+            if turn:
+                took[name].append(time.perf_counter() - start)
     return took
 
 
