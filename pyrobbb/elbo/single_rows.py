@@ -19,8 +19,8 @@ from torch.overrides import TorchFunctionMode
 from .._core.global_state import without_vmap_warnings
 from .._core.messages import first_line
 from .._core.random_state import seeded
-from .._core.trees import Inputs, map_arrays, n_rows, rows_of
-from ..model.trial import is_close
+from .._core.trees import Inputs, arrays_of, map_arrays, n_rows, rows_of
+from ..model.trial import different_row, is_close
 from .module_trial import N_ROWS, restored_buffers
 from .nll import NetworkNll
 
@@ -114,8 +114,7 @@ def way_of_running_rows(
     RowsDifferError
         If neither is right.
     """
-    net, n = nll.network.net, n_rows(x)
-    rows = rows_of(x, [i * (n - 1) // (N_ROWS - 1) for i in range(N_ROWS)])
+    net, rows = nll.network.net, _three_rows(x)
     with restored_buffers(net) as have_changed, torch.enable_grad(), seeded(0), _WithoutDropout():
         draw = draws_of_rows(locs, {n: torch.full_like(loc, CHANGE) for n, loc in locs.items()}, 1)
         moved = {name: value[0].detach().requires_grad_() for name, value in draw.items()}
@@ -157,6 +156,22 @@ def way_of_running_rows(
                 return way
         assert reason is not None
         raise reason
+
+
+def _three_rows(x: Inputs) -> Inputs:
+    """Return three rows, not all equal: such rows would not show that they interact."""
+    n = n_rows(x)
+    rows: Inputs = rows_of(x, [0, different_row(x) if n > 1 else 0, n - 1])
+    if any(bool((array != array[:1]).any()) for array in arrays_of(rows)):
+        return rows
+    with seeded(0):
+        changed: Inputs = map_arrays(
+            lambda array: (
+                array + CHANGE * torch.randn_like(array) if array.is_floating_point() else array
+            ),
+            rows,
+        )
+    return changed
 
 
 def _gradient(output: Tensor, values: Mapping[str, Tensor]) -> Tensor:

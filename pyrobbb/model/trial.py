@@ -118,7 +118,7 @@ def traits_of(net: nn.Module, x: Inputs, select: Selection | None = None) -> Tra
         return Traits(True, True, draws_numbers)
     if draws_numbers:
         return Traits(draws_numbers=True)
-    pair = rows_of(x, [0, _different_row(x)])
+    pair = rows_of(x, [0, different_row(x)])
     call = FunctionalCall(net, values, training=False, select=select)
     try:
         with ordinary_modes(grad=False), seeded(0):
@@ -319,7 +319,7 @@ def _misfit(net: nn.Module, x: Inputs, error: Exception) -> ValueError:
     return ValueError(f"`x` with {describe_rows(x)} does not fit the network. {fix}.")
 
 
-def _different_row(x: Inputs) -> int:
+def different_row(x: Inputs) -> int:
     """Return the index of a row that differs from the first, in the most arrays, or 1."""
     heads = [leaf[:1000].reshape((min(len(leaf), 1000), -1)) for leaf in arrays_of(x)]
     differs = torch.stack([(head != head[:1]).any(1) for head in heads]).sum(0)

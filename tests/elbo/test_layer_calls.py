@@ -279,6 +279,14 @@ def test_other_uses_are_of_rows_run_alone_or_raise_before_the_first_step(name, e
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("x", [torch.ones(1, 3), torch.ones(6, 3)])
+def test_equal_rows_show_too_that_they_affect_each_other(x):
+    net = Custom(lambda x, w, b: (x - x.mean(0)) @ w)
+    network = BayesianNetwork(net, priors.Normal(1.0))
+    with pytest.raises(ValueError, match="a row alone has another output or gradient"):
+        FusedELBO(estimator="local").loss(network, MeanFieldGuide(network), x, torch.zeros_like(x))
+
+
 def test_flipout_refuses_a_weight_with_several_numbers_of_groups():
     network = BayesianNetwork(Custom(several_groups, (3, 1, 2)), priors.Normal(1.0))
     guide, x, y = MeanFieldGuide(network), torch.randn(6, 3), torch.randn(6, 3)
