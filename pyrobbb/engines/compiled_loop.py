@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from .._core.messages import first_line
+
 Step = Callable[..., tuple[Tensor, ...]]
 """``(*carry, *by_step[i], *data) -> (*carry, result)``."""
 
@@ -117,6 +119,8 @@ class LoopCache:
         """Return whether there is a loop with this specification and model description."""
         return any(key.spec == spec and key.model == model for key in self._loops)
 
+
+logger = logging.getLogger(__name__)
 
 LOOPS = LoopCache()
 
@@ -304,16 +308,53 @@ def _compile(traced: GraphModule, max_steps: int) -> Loop:
     )
     options = {name: value for name, value in OPTIONS.items() if _is_option(name)}
     compiled = torch.compile(unique, fullgraph=True, dynamic=False, options=options)
+    is_compiled = False
 
     def loop(
         carry: Sequence[Tensor], by_step: Sequence[Tensor], data: Sequence[Tensor]
     ) -> tuple[list[Tensor], Tensor]:
+        nonlocal is_compiled
         n_steps = torch.tensor(len(by_step[0]), device=carry[0].device)
-        padded = [_pad(tensor, max_steps) for tensor in by_step]
-        after, results = compiled(list(carry), padded, list(data), n_steps)
+        arguments = list(carry), [_pad(t, max_steps) for t in by_step], list(data), n_steps
+        call = compiled if is_compiled else lambda *inputs: _without_trial_builds(compiled, inputs)
+        after, results = call(*arguments)
+        is_compiled = True
         return after, results[: len(by_step[0])]
 
     return loop
+
+
+def _without_trial_builds(compiled: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Call a compiled function, without the builds by which torch first tries the C++ compiler.
+
+    For each instruction set of the processor, torch builds and loads a small program: 7 of the 16
+    seconds of processor time of a first compilation. Where the compiler or torch does not support
+    one of them, the build of the function fails, and is repeated after these trials.
+    """
+    import torch._inductor.config as config
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.cpu_vec_isa import valid_vec_isa_list as known
+
+    if known.cache_info().currsize or config.cpp.vec_isa_ok is not None:
+        return compiled(*arguments)
+    try:
+        with config.patch({"cpp.vec_isa_ok": True}):
+            return compiled(*arguments)
+    except TorchDynamoException as error:
+        logger.info("The C++ compiler is tried for each instruction set: %s", first_line(error))
+    finally:
+        forget_instruction_sets()  # other uses of torch's compiler try them
+    return compiled(*arguments)
+
+
+def forget_instruction_sets() -> None:
+    """Clear torch's caches of the instruction sets that the C++ compiler supports."""
+    from torch._inductor import cpu_vec_isa
+
+    cpu_vec_isa.valid_vec_isa_list.cache_clear()
+    for kind in {type(isa) for isa in cpu_vec_isa.supported_vec_isa_list}:
+        if hasattr(kind.__bool__, "cache_clear"):
+            kind.__bool__.cache_clear()
 
 
 def _pad(tensor: Tensor, n: int) -> Tensor:

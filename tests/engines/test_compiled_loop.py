@@ -1,12 +1,17 @@
 """The cache of compiled loops, and when a cached loop is reused."""
 
+import platform
+
 import pytest
 import torch
 from engine_fits import X, Y, assert_same_fit, network, quick_fit
 from torch import nn
+from torch._dynamo.exc import TorchDynamoException
+from torch._inductor import config, cpu_vec_isa
 
 from pyrobbb import BayesianNetwork, likelihoods, mlp, priors
 from pyrobbb.engines import compiled as compiled_engine
+from pyrobbb.engines import compiled_loop
 from pyrobbb.engines import fused as fused_engine
 from pyrobbb.engines.compiled_loop import LoopCache, LoopKey, LoopSpec, compile_loop
 
@@ -145,3 +150,72 @@ def test_the_description_of_the_model_is_not_part_of_the_key():
     assert cache.has_similar(key("a").spec, "<object at 1>")
     assert not cache.has_similar(key("a").spec, "<object at 2>")
     assert not cache.has_similar(key("a", n=4).spec, "<object at 1>")
+
+
+# The C++ compiler
+
+
+@pytest.fixture
+def trial_builds(monkeypatch):
+    """Forget what torch knows of the compiler; return the instruction sets that it then tries."""
+    tried = []
+
+    def check_build(self, code):
+        if code == cpu_vec_isa.VecISA._avx_code:  # others are for flags of an instruction set
+            tried.append(str(self))
+        return True
+
+    monkeypatch.setattr(cpu_vec_isa.VecISA, "check_build", check_build)
+    of_instance = cpu_vec_isa.VecISA._VecISA__bool__impl
+    of_instance.cache_clear()
+    compiled_loop.forget_instruction_sets()
+    with config.patch({"cpp.vec_isa_ok": None}):
+        yield tried
+    of_instance.cache_clear()
+    compiled_loop.forget_instruction_sets()
+
+
+def pick_by_torch(*failures):
+    """Return a function that picks an instruction set, and raises these errors at first."""
+    errors = list(failures)
+
+    def compiled():
+        picked = cpu_vec_isa.pick_vec_isa()
+        if errors:
+            raise errors.pop(0)
+        return picked
+
+    return compiled
+
+
+def test_a_first_compilation_does_not_try_the_compiler_with_small_programs(trial_builds):
+    compiled_loop._without_trial_builds(pick_by_torch(), ())
+    assert trial_builds == []
+    assert cpu_vec_isa.valid_vec_isa_list.cache_info().currsize == 0  # others try it
+    assert config.cpp.vec_isa_ok is None
+
+
+def test_a_build_that_fails_is_repeated_after_these_trials(trial_builds, caplog):
+    caplog.set_level("INFO", logger="pyrobbb")
+    error = TorchDynamoException("unknown option -mamx")
+    compiled_loop._without_trial_builds(pick_by_torch(error), ())
+    known = [str(isa) for isa in cpu_vec_isa.valid_vec_isa_list()]
+    assert trial_builds == (known if platform.machine() == "x86_64" else [])
+    assert "is tried for each instruction set: unknown option -mamx" in caplog.text
+    with pytest.raises(TorchDynamoException, match="unknown option"):
+        compiled_loop._without_trial_builds(pick_by_torch(error), ())
+
+
+def test_an_error_of_the_compiled_code_is_raised_at_once(trial_builds):
+    with pytest.raises(ValueError, match="in the loop"):
+        compiled_loop._without_trial_builds(pick_by_torch(ValueError("in the loop")), ())
+
+
+def test_a_choice_by_the_user_or_by_earlier_trials_is_kept(trial_builds):
+    with config.patch({"cpp.vec_isa_ok": False}):
+        picked = compiled_loop._without_trial_builds(pick_by_torch(), ())
+        assert bool(picked) is (platform.machine() == "aarch64")  # where it is not tried
+    compiled_loop.forget_instruction_sets()
+    known = cpu_vec_isa.valid_vec_isa_list()
+    compiled_loop._without_trial_builds(pick_by_torch(), ())
+    assert cpu_vec_isa.valid_vec_isa_list() is known
