@@ -129,6 +129,129 @@ def reliability(
     return mean_confidence, accuracy - mean_confidence, counts[filled] / len(y)
 
 
+def adaptive_ece(prediction: ClassificationPrediction, y: ArrayLike, n_bins: int = 15) -> float:
+    """Return the expected calibration error of the most probable class, in bins of equal size.
+
+    Bins of equal width hold few rows where confidence is low, and most rows share one bin.
+
+    References
+    ----------
+    Nguyen and O'Connor (2015), "Posterior calibration and exploratory analysis for natural language
+    processing models", section 3.2.
+    """
+    check_count("n_bins", n_bins)
+    probs, y = _class_probs(prediction, y)
+    confidence, correct = probs.max(1), probs.argmax(1) == y
+    gap = (correct - confidence)[np.argsort(confidence, kind="stable")]
+    bins = np.array_split(gap, min(n_bins, len(gap)))
+    return float(sum(abs(part.sum()) for part in bins) / len(gap))
+
+
+def risk_coverage(
+    prediction: Prediction, y: ArrayLike, uncertainty: ArrayLike | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the risk of the most certain rows, for each number of them.
+
+    A model that may abstain predicts these rows only.
+
+    Parameters
+    ----------
+    prediction : Prediction
+    y : array-like of shape (n, ...)
+    uncertainty : array-like of shape (n,), optional
+        By which rows are ordered. None: 1 - the probability of the most probable class, or the
+        predictive standard deviation. For y of several columns: their mean variance.
+
+    Returns
+    -------
+    coverage, risk : ndarrays of shape (n,)
+        Fraction of the rows, k / n, and the error rate of the k most certain ones, or the mean
+        squared error. Equally certain rows count as their mean.
+
+    References
+    ----------
+    El-Yaniv and Wiener (2010), "On the foundations of noise-free selective classification". Geifman
+    and El-Yaniv (2017), "Selective classification for deep neural networks".
+    """
+    if isinstance(prediction, ClassificationPrediction):
+        probs, y = _class_probs(prediction, y)
+        loss, default = (probs.argmax(1) != y).astype(float), 1 - probs.max(1)
+    elif isinstance(prediction, RegressionPrediction):
+        mean = _array(prediction.mean)
+        loss = ((mean - _observed(y, mean)) ** 2).reshape(len(mean), -1).mean(1)
+        default = (_array(prediction.sd) ** 2).reshape(len(mean), -1).mean(1)
+    else:
+        raise TypeError(f"`prediction` must be a Prediction, got {type(prediction).__name__}.")
+    key = default if uncertainty is None else _array(uncertainty)
+    if key.shape != loss.shape:
+        raise ValueError(
+            f"`uncertainty` must have one number for each of the {len(loss)} rows, got shape "
+            f"{key.shape}."
+        )
+    _, group, counts = np.unique(key, return_inverse=True, return_counts=True)
+    expected = (np.bincount(group, loss) / counts)[group]
+    numbers = np.arange(1, len(loss) + 1)
+    return numbers / len(loss), expected[np.argsort(key, kind="stable")].cumsum() / numbers
+
+
+def aurc(prediction: Prediction, y: ArrayLike, uncertainty: ArrayLike | None = None) -> float:
+    """Return the area under the risk-coverage curve: the mean of the risks of all coverages.
+
+    It is low if predictions are right, and if those that are wrong are the uncertain ones.
+
+    Parameters
+    ----------
+    prediction, y, uncertainty
+        As for `risk_coverage`.
+
+    References
+    ----------
+    Geifman, Uziel and El-Yaniv (2019), "Bias-reduced uncertainty estimation for deep neural
+    classifiers".
+    """
+    return float(risk_coverage(prediction, y, uncertainty)[1].mean())
+
+
+def auroc(inside: Prediction | ArrayLike, outside: Prediction | ArrayLike) -> float:
+    """Return the probability that a row from outside is more uncertain than one from inside.
+
+    It is the area under the ROC curve of the uncertainty as a detector of out-of-distribution rows:
+    1 is best, and 0.5 is chance. Higher is better.
+
+    Parameters
+    ----------
+    inside, outside : Prediction, or array-like of shape (n,)
+        Predictions of rows of the distribution of the data and of another one, or their
+        uncertainty. That of predictions is the entropy, or for a regression the epistemic standard
+        deviation.
+
+    References
+    ----------
+    Hendrycks and Gimpel (2017), "A baseline for detecting misclassified and out-of-distribution
+    examples in neural networks".
+    """
+    inner, outer = np.sort(_uncertainty("inside", inside)), _uncertainty("outside", outside)
+    below = np.searchsorted(inner, outer, "left") + np.searchsorted(inner, outer, "right")
+    return float(below.mean() / (2 * len(inner)))
+
+
+def fpr95(inside: Prediction | ArrayLike, outside: Prediction | ArrayLike) -> float:
+    """Return the fraction of rows from inside that a detector of 95 % of those outside rejects.
+
+    The detector rejects rows above a threshold of uncertainty, the highest that detects at least 95
+    % of the rows from outside. 0 is best, and 0.95 is chance.
+
+    Parameters
+    ----------
+    inside, outside
+        As for `auroc`.
+    """
+    inner, outer = _uncertainty("inside", inside), _uncertainty("outside", outside)
+    n_detected = int(np.ceil(0.95 * len(outer) * (1 - 1e-12)))
+    threshold = np.sort(outer)[::-1][n_detected - 1]
+    return float((inner >= threshold).mean())
+
+
 def pit(prediction: RegressionPrediction, y: ArrayLike, n_levels: int = 999) -> np.ndarray:
     """Return the probability integral transform of each observation: uniform if calibrated.
 
@@ -170,6 +293,21 @@ def compare_log_densities(
     variance = np.average((difference - gap[:, None]) ** 2, axis=1, weights=weight)
     error = np.sqrt(variance / max(log_density.shape[1] - 1, 1))
     return mean, error, gap <= error
+
+
+def _uncertainty(name: str, rows: Prediction | ArrayLike) -> np.ndarray:
+    """Return the uncertainty of rows, shape (n,), from their prediction or as it is given."""
+    if isinstance(rows, ClassificationPrediction):
+        values = _array(rows.entropy)
+    elif isinstance(rows, RegressionPrediction):
+        values = _array(rows.epistemic_sd) ** 2
+    else:
+        values = _array(rows)
+        if values.ndim != 1:
+            raise ValueError(f"`{name}` must have one number per row, got shape {values.shape}.")
+    if not values.size or np.isnan(values).any():
+        raise ValueError(f"`{name}` must hold at least one row, and no NaN.")
+    return values.reshape(len(values), -1).mean(1)
 
 
 def _class_probs(prediction: ClassificationPrediction, y: ArrayLike) -> tuple[np.ndarray, Any]:

@@ -7,7 +7,8 @@ import pytest
 import scoringrules
 import torch
 from scipy import stats
-from sklearn.metrics import brier_score_loss, log_loss
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score, roc_curve
 from torch.distributions import Bernoulli, Categorical, Independent, Normal
 
 from pyrobbb import ClassificationPrediction, RegressionPrediction, scores
@@ -145,3 +146,84 @@ def test_the_energy_score_of_several_columns_follows_from_the_distances_of_the_d
     assert scores.energy_score(prediction, far, seed=0) == pytest.approx(8.0, abs=1e-6)
     with pytest.raises(ValueError, match="`prediction` needs at least 2 draws, got 1"):
         scores.energy_score(several_draws(loc[:1], 1.0), far)
+
+
+def probabilities(n=600, seed=0):
+    """Return probabilities of three classes, and classes that they are roughly right about."""
+    rng = np.random.default_rng(seed)
+    probs = rng.dirichlet([1.0, 0.5, 2.0], n)
+    return probs, np.array([rng.choice(3, p=p) for p in probs])
+
+
+def test_adaptive_ece_agrees_with_scikit_learns_quantile_bins():
+    probs, y = probabilities()
+    correct, confidence = probs.argmax(1) == y, probs.max(1)
+    accuracy, mean = calibration_curve(correct, confidence, n_bins=12, strategy="quantile")
+    expected = np.abs(accuracy - mean).mean()  # all bins have 50 rows
+    assert scores.adaptive_ece(classes(probs), y, 12) == pytest.approx(expected)
+    assert scores.adaptive_ece(classes(probs), y, 10**4) == pytest.approx(
+        np.abs(correct - confidence).mean()
+    )
+
+
+@pytest.mark.parametrize("digits", [1, 9])  # with many equal values, and without
+@pytest.mark.parametrize("shift", [0.0, 1.0, 20.0])
+def test_detection_of_other_rows_agrees_with_scikit_learn(digits, shift):
+    inside, outside = RNG.normal(size=301).round(digits), RNG.normal(shift, 2, 97).round(digits)
+    is_outside = np.repeat([0, 1], [301, 97])
+    uncertainty = np.concatenate([inside, outside])
+    assert scores.auroc(inside, outside) == pytest.approx(roc_auc_score(is_outside, uncertainty))
+    fpr, tpr, _ = roc_curve(is_outside, uncertainty, drop_intermediate=False)
+    assert scores.fpr95(inside, outside) == pytest.approx(fpr[np.argmax(tpr >= 0.95)])
+
+
+def test_detection_uses_the_entropy_of_classes_and_the_epistemic_sd_of_numbers():
+    certain, uncertain = np.eye(3) * 0.9 + 0.1 / 3, np.full((3, 3), 1 / 3)
+    assert scores.auroc(classes(certain), classes(uncertain)) == 1
+    assert scores.fpr95(classes(certain), classes(uncertain)) == 0
+
+    def draws(spread):
+        loc = torch.tensor([[-1.0, 0, 2], [1, 0, 1]], dtype=torch.float64) * spread
+        return RegressionPrediction([Normal(loc, torch.full_like(loc, 0.3))], np.empty(0))
+
+    expected = roc_auc_score(np.repeat([0, 1], 3), [1, 0, 0.25, 4, 0, 1])
+    assert scores.auroc(draws(1.0), draws(2.0)) == pytest.approx(expected)
+
+
+def test_the_risk_coverage_curve_is_the_error_rate_of_the_most_certain_rows():
+    probs, y = probabilities()
+    wrong = (probs.argmax(1) != y)[np.argsort(-probs.max(1))]
+    coverage, risk = scores.risk_coverage(classes(probs), y)
+    brute = [wrong[:k].mean() for k in range(1, len(y) + 1)]
+    np.testing.assert_allclose(risk, brute)
+    np.testing.assert_allclose(coverage, np.arange(1, 601) / 600)
+    assert scores.aurc(classes(probs), y) == pytest.approx(np.mean(brute))
+    assert scores.aurc(classes(probs), y, -(probs.max(1) ** 3)) == pytest.approx(np.mean(brute))
+
+
+def test_equally_certain_rows_count_as_their_mean_in_any_order():
+    probs = np.tile([0.6, 0.4], (4, 1))
+    for y in ([0, 0, 1, 1], [1, 0, 1, 0]):
+        np.testing.assert_allclose(scores.risk_coverage(classes(probs), np.array(y))[1], 0.5)
+
+
+def test_the_risk_of_a_regression_is_its_squared_error():
+    rng = np.random.default_rng(3)
+    sd = rng.uniform(0.1, 2, 50)
+    loc = torch.as_tensor(rng.normal(size=(1, 50, 2)))
+    y = loc[0].numpy() + sd[:, None] * rng.normal(size=(50, 2))
+    scale = torch.as_tensor(sd)[None, :, None].expand(1, 50, 2)
+    prediction = RegressionPrediction([Independent(Normal(loc, scale), 1)], np.empty(0))
+    squares = ((y - loc[0].numpy()) ** 2).mean(1)[np.argsort(sd)]
+    expected = squares.cumsum() / np.arange(1, 51)
+    np.testing.assert_allclose(scores.risk_coverage(prediction, y)[1], expected)
+
+
+def test_uncertainties_of_another_shape_are_refused():
+    probs, y = probabilities()
+    with pytest.raises(ValueError, match="`uncertainty` must have one number for each of the 600"):
+        scores.aurc(classes(probs), y, np.ones(3))
+    with pytest.raises(ValueError, match="`inside` must have one number per row, got shape"):
+        scores.auroc(np.ones((3, 2)), np.ones(3))
+    with pytest.raises(ValueError, match="`outside` must hold at least one row, and no NaN"):
+        scores.fpr95(np.ones(3), np.array([np.nan]))

@@ -1,6 +1,6 @@
 """Plots of predictions, weights, training and ArviZ DataTrees, on matplotlib axes."""
 
-from .calibration import plot_coverage, plot_reliability
+from .calibration import plot_coverage, plot_reliability, plot_risk_coverage
 from .datatree import plot_forest, plot_khat, plot_loo_pit, plot_ppc, plot_sbc
 from .nuts import plot_nuts
 from .predictions import plot_band, plot_intervals, plot_parts, plot_uncertainty
@@ -25,6 +25,7 @@ __all__ = [
     "plot_parts",
     "plot_ppc",
     "plot_reliability",
+    "plot_risk_coverage",
     "plot_sbc",
     "plot_search",
     "plot_snr",

@@ -1,4 +1,4 @@
-"""Plots of calibration: the coverage of intervals, and the reliability of class probabilities."""
+"""Plots of calibration: coverage of intervals, reliability of classes, risk when abstaining."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._core.arrays import ArrayLike
-from ..prediction import ClassificationPrediction, RegressionPrediction
-from ..scores import coverage_curve, reliability
+from ..prediction import ClassificationPrediction, Prediction, RegressionPrediction
+from ..scores import coverage_curve, reliability, risk_coverage
 from .inputs import as_class_indices, as_column, check_type
 from .style import ACCENT, INK, prepare_axes
 
@@ -62,6 +62,31 @@ def plot_reliability(
     ax.plot(confidence, accuracy, "-", lw=1.2, color=color, label=label)
     ax.scatter(confidence, accuracy, sizes, color=color, alpha=0.7, lw=0, clip_on=False, zorder=3)
     ax.set(xlabel="probability of the predicted class", ylabel="accuracy")
+    return ax
+
+
+def plot_risk_coverage(
+    prediction: Prediction,
+    y: ArrayLike,
+    uncertainty: ArrayLike | None = None,
+    *,
+    ax: Axes | None = None,
+    label: str = "",
+    color: str = ACCENT,
+) -> Axes:
+    """Plot the risk of the most certain rows against their fraction of all rows.
+
+    The risk is the error rate, or the mean squared error; see `scores.risk_coverage`. Further
+    predictions can be added to the same axes.
+    """
+    check_type("prediction", prediction, Prediction)
+    is_class = isinstance(prediction, ClassificationPrediction)
+    coverage, risk = risk_coverage(prediction, y, uncertainty)
+    ax = prepare_axes(ax)
+    ax.plot(coverage, risk, lw=1.5, color=color, label=label)
+    ax.set(xlabel="fraction of rows predicted", xlim=(0, 1))
+    ax.set(ylabel="error rate of these rows" if is_class else "mean squared error of these rows")
+    ax.set_ylim(bottom=0)
     return ax
 
 

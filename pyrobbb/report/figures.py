@@ -84,6 +84,13 @@ def entropy_by_correctness(findings: Findings) -> str:
     )
 
 
+def risk_coverage(findings: Findings) -> str:
+    """Draw the error rate of the most certain predictions."""
+    return _to_svg(
+        lambda ax: plots.plot_risk_coverage(findings.prediction, findings.y, ax=ax), "risk"
+    )
+
+
 def uncertainty_by_row(findings: Findings) -> str:
     """Draw histograms of the aleatoric and epistemic uncertainty of the rows."""
     aleatoric, epistemic = findings.parts

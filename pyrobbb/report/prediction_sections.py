@@ -44,6 +44,7 @@ def predictions(findings: Findings) -> Section:
         content = {
             "confusion": confusion(findings),
             "entropy": figures.entropy_by_correctness(findings),
+            "risk_coverage": figures.risk_coverage(findings),
         }
     else:
         content = {

@@ -157,6 +157,15 @@ def score_classes(
             "0 is best.",
             is_share=True,
         ),
+        Score(
+            "aurc",
+            "AURC",
+            scores.aurc(prediction, y),
+            scores.aurc(constant, y),
+            "Error rate of the most certain predictions, averaged over their number; lower is "
+            "better.",
+            is_share=True,
+        ),
     )
 
 

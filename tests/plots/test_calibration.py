@@ -28,6 +28,14 @@ def test_reliability_is_the_accuracy_of_each_bin():
     assert ax.lines[1].get_ydata() == pytest.approx([2 / 3])
 
 
+def test_risk_is_plotted_against_coverage():
+    probs = torch.tensor([[[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]]])
+    prediction = make_prediction([dist.Categorical(probs=probs)], np.empty(0))
+    ax = plots.plot_risk_coverage(prediction, [0, 0, 0])
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1 / 3, 0], [2 / 3, 0], [1, 1 / 3]])
+    assert plots.plot_risk_coverage(REGRESSION, Y, ax=ax).get_ylabel().startswith("mean squared")
+
+
 def test_label_and_color_are_those_of_the_curve():
     ax = plots.plot_coverage(REGRESSION, Y, label="network", color=plots.SECOND)
     assert ax.lines[0].get_label() == "calibrated"

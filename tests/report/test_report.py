@@ -209,6 +209,7 @@ def test_the_scores_shown_are_those_of_pyrobbb_scores(made, page):
         gini = 1 - (shares**2).sum()
         assert shown["Brier"] == [f"{scores.brier(prediction, index):.4g}", f"{gini:.4g}"]
         assert shown["ECE"][0] == f"{scores.ece(prediction, index):.1%}"
+        assert shown["AURC"][0] == f"{scores.aurc(prediction, index):.1%}"
 
 
 def test_the_confusion_table_counts_the_rows(made, page):
