@@ -8,6 +8,7 @@ from typing import Any as _Any
 
 if _TYPE_CHECKING:
     from . import (
+        acquisition,
         bandits,
         datasets,
         diagnostics,
@@ -72,9 +73,19 @@ _MODULE_OF = {
     "update": "posterior.updating",
 }
 _MODULES = {
-    *("arviz_io", "bandits", "comparisons", "datasets", "diagnostics", "elbo", "engines"),
+    *(
+        "acquisition",
+        "arviz_io",
+        "bandits",
+        "comparisons",
+        "datasets",
+        "diagnostics",
+        "elbo",
+        "engines",
+    ),
     *(
         "estimators",
+        "export",
         "fitted",
         "last_layers",
         "likelihoods",
@@ -102,6 +113,7 @@ __all__ = [
     "Prediction",
     "RegressionPrediction",
     "Standardizer",
+    "acquisition",
     "auto_normal",
     "bandits",
     "compare_with_nuts",

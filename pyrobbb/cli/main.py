@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import commands
+from . import commands, exporting
 from .errors import UsageError, message_for_user
 from .options import ShowTraceback
 from .output import Output
@@ -30,6 +30,7 @@ for _command, _example in (
     (commands.diagnose, "diagnose houses-model houses.csv"),
     (commands.report, "report houses-model houses.csv --out report.html"),
     (commands.prune, "prune houses-model --fraction 0.75 --out small --data houses.csv"),
+    (exporting.export, "export houses-model houses.onnx"),
     (commands.check, "check --seed 1"),
     (commands.demo, "demo --out demo-output"),
 ):

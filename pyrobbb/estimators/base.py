@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import likelihoods, priors
 from .._core.signatures import suggests_arguments
+from ..export import Format
 from ..fitted import raise_if_interrupted
 from ..model.mlp import Activation, as_layers
 from ..model.network import BayesianNetwork
@@ -23,7 +24,7 @@ from ..posterior.updating import update
 from ..prediction import Standardizer
 from ..training.config import EngineName
 from ..training.placement import Device
-from . import storage
+from . import exporting, storage
 from .networks import FEW_ROWS, SMALL, TINY, build_network, choose_hidden
 from .parameters import RandomStateLike, check_parameters, draw_seed, whole_numbers
 from .preparation import Rows, numeric_array, scale_inputs
@@ -163,6 +164,36 @@ class BBBEstimator(BaseEstimator):
         """
         check_is_fitted(self)
         storage.write(path, self, extra or {})
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        format: Format | None = None,
+        n_draws: int | None = None,
+        *,
+        quantiles: Sequence[float] = (0.05, 0.5, 0.95),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write a file that predicts without pyrobbb; see `Posterior.export`.
+
+        It takes the columns of X in double precision, with any number of rows, and returns what
+        `predict_distribution` returns, in the units of y, with calibrated quantiles.
+
+        Parameters
+        ----------
+        path : path-like
+        format : {"torch", "onnx"}, optional
+            None: by the suffix of the path, `.pt2` or `.onnx`.
+        n_draws : int, optional
+            None: that of the estimator, with which the numbers are those of its predictions.
+        quantiles : sequence of k floats
+            Probabilities of the quantiles of a regression, in (0, 1).
+        metadata : mapping, optional
+            Further plain data to store, as JSON.
+        """
+        check_is_fitted(self)
+        n_draws = self.n_draws if n_draws is None else n_draws
+        exporting.write(path, self, format, n_draws, quantiles, metadata or {})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

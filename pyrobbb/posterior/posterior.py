@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -285,6 +285,57 @@ class Posterior:
         from ..diagnostics import diagnose
 
         return diagnose(self, x, y, **options)
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        format: Literal["torch", "onnx"] | None = None,
+        n_draws: int = 200,
+        seed: int | None = None,
+        *,
+        quantiles: ArrayLike = (0.05, 0.5, 0.95),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write a file that predicts without pyrobbb: a program of `torch.export`, or ONNX.
+
+        It takes x, with any number of rows, and returns what `predict` returns for the same number
+        of draws and seed: ``mean``, ``sd``, ``epistemic_sd``, ``aleatoric_sd`` and ``quantiles``,
+        or ``probs``, ``label``, ``entropy``, ``expected_entropy`` and ``mutual_information``.
+        Metadata has versions, seed and number of draws. See docs/export.md.
+
+        Parameters
+        ----------
+        path : path-like
+            A file that exists is replaced at the end.
+        format : {"torch", "onnx"}, optional
+            None: by the suffix of the path, `.pt2` or `.onnx`. ONNX needs the extra `onnx`.
+        n_draws : int
+            Draws of the weights, all of which the file holds.
+        seed : int, optional
+            Seed of the draws.
+        quantiles : array-like of shape (k,)
+            Probabilities of the quantiles, in (0, 1).
+        metadata : mapping, optional
+            Further plain data to store, as JSON.
+
+        Raises
+        ------
+        ImportError
+            If the packages for ONNX are missing, or torch is too old.
+        ValueError
+            If an argument is invalid, or a module or likelihood cannot be exported: it is named.
+        """
+        from ..export import export_chains
+
+        export_chains(
+            self.chains,
+            path,
+            format,
+            n_draws=n_draws,
+            seed=as_seed(seed),
+            quantiles=quantiles,
+            metadata=metadata,
+        )
 
     def to_arviz(self, x: InputsLike, y: ArrayLike, **options: Any) -> Any:
         """Return the posterior as an xarray DataTree for ArviZ; see `pyrobbb.arviz_io.to_arviz`."""

@@ -56,6 +56,14 @@ class Prediction:
         """
         return self._out(self._sample(as_seed(seed)))
 
+    def chunks(self) -> Iterator[Distribution]:
+        """Yield the distributions of y under each draw, for consecutive chunks of rows.
+
+        Their batch shape is (n_draws, n_rows). They are those of the network, before an estimator's
+        scaling of y and calibration.
+        """
+        return iter(self._distributions)
+
     def _log_prob(self, y: Tensor) -> Tensor:
         (log_prob,) = concatenate_chunks(self._log_prob_by_chunk(y))
         if len(log_prob) != len(y):

@@ -9,14 +9,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from pyrobbb import estimators
 from pyrobbb.cli import commands, demo
 from pyrobbb.cli.main import main
 from pyrobbb.cli.options import parse_names
 from pyrobbb.diagnostics.checks import Check, Diagnosis
+from pyrobbb.export import programs
 from pyrobbb.tables import TableFile, TableModel
 from pyrobbb.tables import writer as table_writer
+from pyrobbb.tables.encoding import EncodingReport
 
 N = 60
 QUICK = ["--epochs", "2", "--restarts", "1", "--hidden", "3"]
@@ -221,7 +224,25 @@ def test_diagnose_computes_its_checks_on_the_table(made, capsys, target):
     assert found["rows"] == N
 
 
-@pytest.mark.parametrize("command", ["fit", "predict", "diagnose", "report", "prune"])
+@pytest.mark.skipif(torch.__version__ < "2.13", reason="export needs torch 2.13")
+def test_export_writes_a_program_with_the_names_of_the_columns(houses, made, tmp_path, run):
+    file = tmp_path / "houses.pt2"
+    found = json.loads(run("export", made / "sold", file, "--draws", "20", "--json").out)
+    model = TableModel.load(made / "sold")
+    assert found == {
+        "file": str(file),
+        "inputs": list(model.schema.inputs),
+        "draws": 20,
+        "notes": [],
+    }
+    x = model.schema.encode(houses, EncodingReport())
+    outputs = programs.run_torch(file.read_bytes(), torch.as_tensor(x))
+    expected = model.estimator._predict(x, 20, model.estimator.seed_)
+    np.testing.assert_allclose(outputs["probs"], expected.probs, rtol=1e-5)
+    assert "must end in .onnx or .pt2" in run("export", made / "sold", "a.bin", code=2).err
+
+
+@pytest.mark.parametrize("command", ["fit", "predict", "diagnose", "report", "prune", "export"])
 def test_every_command_has_an_example(run, command):
     assert f"Example: pyrobbb {command}" in run(command, "--help").out
 

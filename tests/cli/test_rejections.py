@@ -161,7 +161,7 @@ def test_quantiles_of_a_classification_are_rejected(made, rejection):
     assert "--quantiles is for a regression" in rejection("predict", *arguments)
 
 
-@pytest.mark.parametrize("command", ["predict", "diagnose", "report", "prune"])
+@pytest.mark.parametrize("command", ["predict", "diagnose", "report", "prune", "export"])
 @pytest.mark.parametrize(
     "kind", ["none", "empty", "file", "posterior", "estimator", "damaged", "other classes"]
 )
@@ -189,6 +189,7 @@ def test_a_folder_not_written_by_fit_is_rejected(houses, made, tmp_path, rejecti
         "diagnose": [made / "houses.csv"],
         "report": [made / "houses.csv", "--out", tmp_path / "out.html"],
         "prune": ["--out", tmp_path / "pruned"],
+        "export": [tmp_path / "out.onnx"],
     }[command]
     line = rejection(command, model, *arguments)
     assert str(model) in line

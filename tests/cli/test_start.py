@@ -33,6 +33,7 @@ MISTAKES = {
     "no model to diagnose": ["diagnose", "none", "t.csv"],
     "no table to diagnose": ["diagnose", "model", "none.csv"],
     "no model to report": ["report", "none", "t.csv", "--out", "new.html"],
+    "no model to export": ["export", "none", "new.onnx"],
     "no model to prune": ["prune", "none", "--out", "new"],
 }
 RUN_ALL = f"""

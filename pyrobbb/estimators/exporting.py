@@ -1,0 +1,66 @@
+"""Estimators as files that predict without pyrobbb: with their scaling and their calibration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import is_regressor
+
+from ..export import Format, Units, export_chains
+from .preparation import CLIP_SD
+from .target_units import is_log
+
+
+def write(
+    path: str | os.PathLike[str],
+    estimator: Any,
+    format: Format | None,
+    n_draws: int,
+    quantiles: Sequence[float],
+    metadata: Mapping[str, Any],
+) -> None:
+    """Write a fitted estimator; see `BBBEstimator.export`."""
+    names = getattr(estimator, "feature_names_in_", None)
+    stored: dict[str, Any] = {"estimator": type(estimator).__name__}
+    if names is not None:
+        stored["features"] = names.tolist()
+    if not is_regressor(estimator):
+        stored["classes"] = estimator.classes_.tolist()
+
+    def predict(x: np.ndarray) -> Any:
+        table = x if names is None else pd.DataFrame(x, columns=names)
+        return estimator._predict(table, n_draws, estimator.seed_)
+
+    export_chains(
+        estimator.posterior_.chains,
+        path,
+        format,
+        n_draws=n_draws,
+        seed=estimator.seed_,
+        quantiles=quantiles,
+        units=units_of(estimator),
+        predict=predict,
+        metadata={**stored, **metadata},
+    )
+
+
+def units_of(estimator: Any) -> Units:
+    """Return what a fitted estimator does before and after its network."""
+    inputs: dict[str, Any] = {"input_scaling": estimator.input_scaling_, "clip_sd": CLIP_SD}
+    if not is_regressor(estimator):
+        return Units(**inputs, temperature=estimator.temperature_)
+    target: dict[str, Any] = {}
+    if (scaling := estimator.target_scaling_) is not None:
+        target = {"loc": scaling.loc, "scale": scaling.scale}
+        if is_log(scaling):
+            target["log_bounds"] = (scaling.lower, scaling.upper)
+    return Units(
+        **inputs,
+        **target,
+        calibration=estimator.calibration_,
+        is_column=not estimator._y_shape,
+    )
