@@ -78,6 +78,7 @@ NOTEBOOKS = {
         "epistemic sd, edible",
         "same actions after loading: True",
     ],
+    "07-active-learning.ipynb": ["1797 images", "batch_bald labels for", "most informative about"],
 }
 ENVIRONMENT = {
     **os.environ,
