@@ -6,11 +6,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 BIN := .venv/bin
 STAMP := .venv/.installed
 BENCH_STAMP := .venv/.bench-installed
+DOCS_STAMP := .venv/.docs-installed
 ARVIZ_1_STAMP := .venv-arviz-1/.installed
 OLDEST_STAMP := .venv-oldest/.installed
 # All tests of a file run on one worker, so that its fixtures are set up once.
 PARALLEL := -n auto --dist loadgroup --no-loadscope-reorder
 BENCH ?=
+QUICK ?=
 DATA ?=
 FOLDER = $(if $(DATA),--data "$(DATA)")
 
@@ -24,7 +26,7 @@ NEWER ?= $(shell for python in python3.14 python3.13 python3.12 \
 OLDEST ?= python3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-arviz-1 test-oldest coverage lint format examples paper bench bench-uci bench-tables
+.PHONY: help demo test test-all test-arviz-1 test-oldest coverage docs lint format examples paper bench bench-uci bench-tables
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +58,9 @@ test-arviz-1:  ## Run the ArviZ tests with ArviZ 1.x, if Python 3.12 or later is
 # Tests of notebooks and examples need further packages, whose lowest versions are not pinned.
 test-oldest: $(OLDEST_STAMP)  ## Run the tests with the lowest versions, on Python 3.11; installs 6 GB
 	.venv-oldest/bin/python -m pytest $(PARALLEL) -m "not slow" --ignore=tests/test_examples.py
+
+docs: $(DOCS_STAMP)  ## Build the documentation into docs/_build/html; QUICK=1 for a smoke test
+	PYROBBB_QUICK=$(QUICK) $(BIN)/python -m sphinx -W --keep-going -q -j auto docs docs/_build/html
 
 lint: $(STAMP)  ## Check style, formatting and types
 	$(BIN)/python -m ruff check
@@ -118,3 +123,7 @@ $(BENCH_STAMP): $(STAMP)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[dev,bench]"
 	$(BIN)/python -m pip install -c constraints.txt --no-deps ISLP  # for its tables alone
 	@touch $(BENCH_STAMP)
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -c constraints.txt -e ".[dev,docs]"
+	@touch $(DOCS_STAMP)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def plot_snr(posterior: Posterior, *, ax: Axes | None = None, n_draws: int = 200) -> Axes:
-    """Plot a histogram of the signal-to-noise ratio of the weights, |mean| / sd, in decibels.
+    """Plot a histogram of the signal-to-noise ratio of the weights, ``|mean| / sd``, in decibels.
 
     Pruned weights, whose mean and sd are zero, are excluded.
 

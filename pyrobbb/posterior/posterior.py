@@ -36,11 +36,6 @@ class Posterior:
         At least one: the results of independent fits of one model, such as those of
         ``fit(..., restarts=4)``. Draws and predictions come in equal numbers from all of them.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If there are none, or their networks differ in parameters, prior or likelihood.
-
     Attributes
     ----------
     chains : tuple of FittedChain
@@ -55,6 +50,11 @@ class Posterior:
         The first row of x, for guides that use the model's arguments.
     settings : FitSettings
         Settings of the fit, such as engine, objective, epochs and seed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are none, or their networks differ in parameters, prior or likelihood.
 
     Notes
     -----

@@ -115,8 +115,8 @@ class Laplace(ScaleFamily):
     Parameters
     ----------
     scale : float, "learned" or Learned
-        Scale b of the density exp(-|w| / b) / (2 b); the standard deviation is sqrt(2) b. Learned:
-        one for each parameter tensor, as the latent site ``"<parameter>_scale"``.
+        Scale b of the density ``exp(-|w| / b) / (2 b)``; the standard deviation is sqrt(2) b.
+        Learned: one for each parameter tensor, as the latent site ``"<parameter>_scale"``.
     """
 
     scale: Scale = 1.0

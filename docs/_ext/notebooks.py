@@ -1,0 +1,40 @@
+"""Sphinx extension: the notebooks of the repository become pages of the tutorials.
+
+They are copied into the source tree without their stored outputs, except for those that take too
+long, so that a page shows what this build has computed. A copy is written only if it differs, which
+keeps incremental builds fast.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+STORED = {"03-vi-against-nuts.ipynb"}
+"""Notebooks that take longer than the whole build: their pages show the stored outputs."""
+
+
+def copy_notebooks(source: Path, target: Path) -> None:
+    """Copy all notebooks of a folder without outputs, and remove copies of others."""
+    names = {path.name for path in source.glob("*.ipynb")}
+    for stale in target.glob("*.ipynb"):
+        if stale.name not in names:
+            stale.unlink()
+    for name in names:
+        notebook = json.loads((source / name).read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "code" and name not in STORED:
+                cell["outputs"], cell["execution_count"] = [], None
+        text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+        copy = target / name
+        if not copy.exists() or copy.read_text(encoding="utf-8") != text:
+            copy.write_text(text, encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Copy the notebooks before Sphinx looks for pages."""
+    docs = Path(app.srcdir)
+    copy_notebooks(docs.parent / "notebooks", docs / "tutorials")
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

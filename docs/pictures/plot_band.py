@@ -1,0 +1,19 @@
+"""
+Predictive band
+===============
+
+The predictive mean and 90 % interval against one input. The inner band is epistemic
+uncertainty.
+"""
+
+import numpy as np
+
+from pyrobbb import BayesianNetwork, fit, mlp, plots
+
+rng = np.random.default_rng(0)
+x = rng.uniform(-2, 2, (100, 1))
+y = np.sin(2 * x) + 0.1 * rng.normal(size=x.shape)
+network = BayesianNetwork(mlp(1, [20], 1, "tanh", seed=0))
+posterior = fit(network, x, y, epochs=2000, seed=0, progress=False)
+grid = np.linspace(-4, 4, 161)[:, None]
+plots.plot_band(grid, posterior.predict(grid, seed=0), data=(x, y))

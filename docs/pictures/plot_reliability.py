@@ -1,0 +1,18 @@
+"""
+Reliability of a classifier
+===========================
+
+The accuracy against the probability of the predicted class, in bins whose area shows how many
+predictions are in them.
+"""
+
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from pyrobbb import BBBClassifier, plots
+
+x, labels = load_digits(return_X_y=True)
+x_train, x_test, labels_train, labels_test = train_test_split(x, labels, random_state=0)
+model = BBBClassifier(hidden=(30,), epochs=40, restarts=1, random_state=0)
+model.fit(x_train, labels_train)
+plots.plot_reliability(model.predict_distribution(x_test), labels_test)

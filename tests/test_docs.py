@@ -1,0 +1,186 @@
+"""The documentation site: public names are listed, links resolve, and the code of pages runs."""
+
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from inspect import getmembers, ismodule
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import pyrobbb
+
+DOCS = Path(__file__).parents[1] / "docs"
+API = DOCS / "reference" / "api"
+PAGES = sorted(
+    path
+    for path in DOCS.rglob("*.md")
+    if not {"_build", "generated", "pictures"} & set(path.relative_to(DOCS).parts)
+)
+PRIVATE = {"_core", "cli"}
+"""Packages without a page: internals, and the command line, which has a page of another kind."""
+CONSTANTS = {"ACCENT", "INK", "SECOND", "SOFT"}
+
+
+def listed_names():
+    """Return the full names in all lists of the reference."""
+    names = []
+    for page in API.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        for module, block in re.findall(
+            r"currentmodule:: (\S+)(.*?)(?=currentmodule|\Z)", text, re.S
+        ):
+            items = re.findall(r"^   ([A-Za-z]\w+)$", block, re.M)
+            items += re.findall(r"py:data:: (\w+)", block)
+            names += [f"{module}.{item}" for item in items]
+    return names
+
+
+def packages():
+    """Return all packages and modules of pyrobbb that have a page."""
+    folder = Path(pyrobbb.__file__).parent
+    names = {path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()}
+    names = {name for name in names if not name.startswith("_")} - PRIVATE
+    return [importlib.import_module(f"pyrobbb.{name}") for name in sorted(names)]
+
+
+def public_names(module: ModuleType):
+    """Return the public members of a module that are no modules themselves."""
+    own = [
+        name
+        for name, value in getmembers(module)
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+        and (callable(value))
+    ]  # fmt: skip
+    names = getattr(module, "__all__", own)
+    return [name for name in names if not ismodule(getattr(module, name))]
+
+
+def test_every_public_name_is_listed_in_the_reference():
+    listed = {id(resolve(name)): name for name in listed_names()}
+    missing = [
+        f"{module.__name__}.{name}"
+        for module in [pyrobbb, *packages()]
+        for name in public_names(module)
+        if name not in CONSTANTS and id(getattr(module, name)) not in listed
+    ]
+    assert missing == []
+
+
+def test_every_public_name_is_listed_once():
+    names = listed_names()
+    assert len(names) == len(set(names)) > 100
+
+
+def resolve(name):
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def anchors(text):
+    """Return the anchors of the headings of a page, and its explicit targets."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.S), re.M)
+    slugs = [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings]
+    return {*slugs, *re.findall(r"^\(([\w-]+)\)=$", text, re.M)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_links_within_the_documentation_resolve(page):
+    text = page.read_text(encoding="utf-8")
+    prose = re.sub(r"```(?!\{).*?```", "", text, flags=re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if re.match(r"\w+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        path = (page.parent / file).resolve() if file else page
+        if path.parent.name == "tutorials" and path.suffix == ".ipynb":
+            path = DOCS.parent / "notebooks" / path.name  # copied there by the build
+        assert path.is_file(), target
+        if anchor:
+            assert anchor in anchors(path.read_text(encoding="utf-8")), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_every_page_is_in_a_table_of_contents(page):
+    if page == DOCS / "index.md" or page.name == "GALLERY_HEADER.md":
+        return
+    listed = set()
+    for other in PAGES:
+        text = other.read_text(encoding="utf-8")
+        for block in re.findall(r"\{toctree\}\n(.*?)\n```", text, re.S):
+            for line in block.splitlines():
+                if line and not line.startswith(":"):
+                    listed.add((other.parent / line.strip().split("<")[-1].strip(">")).resolve())
+    assert page.with_suffix("") in listed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_every_picture_has_alternative_text(page):
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"!\[\s*\]\(", text) == []
+    for block in re.findall(r"\{(?:image|figure)\} [^\n]*\n(.*?)```", text, re.S):
+        assert re.search(r"^:alt: \S", block, re.M)
+
+
+GUIDES = [
+    path
+    for path in PAGES
+    if path.parent.name in ("start", "how-to", "explanation", "reference")
+    and "```python\n" in path.read_text("utf-8")
+]
+SLOW_GUIDES = {"arviz", "command-line", "kl-weight"}  # run by `make test-all`
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=[pytest.mark.slow] * (page.stem in SLOW_GUIDES))
+        for page in GUIDES
+    ],
+)
+def test_the_code_of_a_guide_runs_as_it_is_printed(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "guide"}
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.S | re.M):
+        exec(compile(block, str(page), "exec"), names)
+
+
+def _has_reticulate():
+    """Return whether R has a reticulate that supports NumPy 2."""
+    if shutil.which("Rscript") is None:
+        return False
+    query = (
+        "quit(status = !(requireNamespace('reticulate') && packageVersion('reticulate') >= '1.39'))"
+    )
+    return (
+        subprocess.run(["Rscript", "-e", query], capture_output=True, check=False).returncode == 0
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _has_reticulate(), reason="needs R with reticulate 1.39 or later")
+def test_the_code_of_the_page_on_r_runs_as_it_is_printed(tmp_path):
+    text = (DOCS / "how-to" / "r.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"^```r\n(.*?)^```", text, re.S | re.M))
+    script = tmp_path / "page.R"
+    script.write_text(code, encoding="utf-8")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(DOCS.parent),
+        "RETICULATE_PYTHON": sys.executable,
+    }
+    run = subprocess.run(
+        ["Rscript", str(script)],
+        capture_output=True,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "cars-model").is_dir()
