@@ -28,10 +28,10 @@ extensions = [
     "numpydoc",
     "notebooks",
     "docstrings",
+    "mathml",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
-    "sphinx.ext.mathjax",
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
@@ -87,6 +87,7 @@ sphinx_gallery_conf = {
     "doc_module": ("pyrobbb",),
     "reference_url": {"pyrobbb": None},
     "image_scrapers": ("matplotlib",),
+    "capture_repr": (),
     "abort_on_example_error": True,
     "show_memory": False,
     "write_computation_times": False,
@@ -120,6 +121,7 @@ intersphinx_mapping = {
 }
 
 html_theme = "pydata_sphinx_theme"
+html_math_renderer = "mathml"
 html_title = f"pyrobbb {version}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
@@ -128,6 +130,7 @@ html_copy_source = False
 html_theme_options = {
     "header_links_before_dropdown": 7,
     "logo": {"text": "pyrobbb"},
+    "navbar_persistent": ["search-button"],
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": True,

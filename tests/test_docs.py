@@ -184,3 +184,21 @@ def test_the_code_of_the_page_on_r_runs_as_it_is_printed(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "cars-model").is_dir()
+
+
+PICTURES = sorted((DOCS / "pictures").glob("*.py"))
+
+
+def test_every_plot_has_a_picture_in_the_gallery():
+    from pyrobbb import plots
+
+    shown = {path.stem for path in PICTURES}
+    assert [name for name in plots.__all__ if name.startswith("plot_") and name not in shown] == []
+
+
+@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.stem)
+def test_a_script_of_the_gallery_is_short_and_calls_what_it_shows(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 30
+    if path.stem.startswith("plot_"):
+        assert f"plots.{path.stem}(" in text

@@ -6,6 +6,7 @@ The predictive mean and 90 % interval against one input. The inner band is epist
 uncertainty.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from pyrobbb import BayesianNetwork, fit, mlp, plots
@@ -16,4 +17,5 @@ y = np.sin(2 * x) + 0.1 * rng.normal(size=x.shape)
 network = BayesianNetwork(mlp(1, [20], 1, "tanh", seed=0))
 posterior = fit(network, x, y, epochs=2000, seed=0, progress=False)
 grid = np.linspace(-4, 4, 161)[:, None]
-plots.plot_band(grid, posterior.predict(grid, seed=0), data=(x, y))
+_, ax = plt.subplots(figsize=(5, 3.6), layout="constrained")
+plots.plot_band(grid, posterior.predict(grid, seed=0), data=(x, y), ax=ax)

@@ -6,6 +6,7 @@ The share of observations within central intervals against the probability of th
 the diagonal, a model is calibrated; below it, overconfident.
 """
 
+import matplotlib.pyplot as plt
 from sklearn.datasets import load_diabetes
 from sklearn.model_selection import train_test_split
 
@@ -15,4 +16,5 @@ x, y = load_diabetes(return_X_y=True)
 x_train, x_test, y_train, y_test = train_test_split(x, y, random_state=0)
 model = BBBRegressor(likelihood="gaussian", epochs=400, restarts=2, random_state=0)
 model.fit(x_train, y_train)
-plots.plot_coverage(model.predict_distribution(x_test), y_test)
+_, ax = plt.subplots(figsize=(5, 3.6), layout="constrained")
+plots.plot_coverage(model.predict_distribution(x_test), y_test, ax=ax)

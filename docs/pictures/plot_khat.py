@@ -5,6 +5,7 @@ k-hat of each row
 Below the dotted line, the leave-one-out score of a row can be trusted.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from pyrobbb import BayesianNetwork, fit, mlp, plots
@@ -15,4 +16,5 @@ y = np.sin(2 * x) + 0.1 * rng.normal(size=x.shape)
 network = BayesianNetwork(mlp(1, [8], 1, "tanh", seed=0))
 posterior = fit(network, x, y, epochs=3000, restarts=2, seed=0, progress=False)
 tree = posterior.to_arviz(x, y, seed=0)
-plots.plot_khat(tree)
+_, ax = plt.subplots(figsize=(5, 3.6), layout="constrained")
+plots.plot_khat(tree, ax=ax)

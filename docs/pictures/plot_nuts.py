@@ -6,6 +6,7 @@ The same model by Bayes by Backprop and by NUTS, whose draws come from the exact
 Between the clusters, independent weights are too certain.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from pyrobbb import BayesianNetwork, compare_with_nuts, likelihoods, mlp, plots, priors
@@ -18,4 +19,5 @@ network = BayesianNetwork(
 )
 options = {"n_draws": 60, "n_warmup": 40, "n_chains": 1, "seed": 0, "progress": False}
 grid = np.linspace(-3, 3, 61)[:, None]
-plots.plot_nuts(compare_with_nuts(network, x, y, x_new=grid, epochs=3000, **options))
+_, ax = plt.subplots(figsize=(5, 3.6), layout="constrained")
+plots.plot_nuts(compare_with_nuts(network, x, y, x_new=grid, epochs=3000, **options), ax=ax)

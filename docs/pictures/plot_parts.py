@@ -6,6 +6,7 @@ The noise of y grows with x, and there are no data right of 2: the aleatoric par
 noise, the epistemic part the lack of data.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from pyrobbb import BayesianNetwork, fit, likelihoods, mlp, plots
@@ -18,4 +19,5 @@ network = BayesianNetwork(
 )
 posterior = fit(network, x, y, epochs=1000, seed=0, progress=False)
 grid = np.linspace(-2, 3.5, 111)[:, None]
-plots.plot_parts(grid, posterior.predict(grid, seed=0))
+_, ax = plt.subplots(figsize=(5, 3.6), layout="constrained")
+plots.plot_parts(grid, posterior.predict(grid, seed=0), ax=ax)

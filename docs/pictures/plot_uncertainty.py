@@ -6,6 +6,7 @@ The predictive entropy of images that are classified correctly and of those that
 Entropy ranks which answers to check.
 """
 
+import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -15,4 +16,5 @@ x, labels = load_digits(return_X_y=True)
 x_train, x_test, labels_train, labels_test = train_test_split(x, labels, random_state=0)
 model = BBBClassifier(hidden=(30,), epochs=40, restarts=1, random_state=0)
 model.fit(x_train, labels_train)
-plots.plot_uncertainty(model.predict_distribution(x_test), labels_test)
+_, ax = plt.subplots(figsize=(5, 3.6), layout="constrained")
+plots.plot_uncertainty(model.predict_distribution(x_test), labels_test, ax=ax)
