@@ -11,6 +11,7 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 sys.path[:0] = [str(DOCS / "_ext"), str(ROOT)]
 
+from examples import read_examples  # noqa: E402
 from notebooks import STORED  # noqa: E402
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the fits are small
@@ -50,6 +51,7 @@ default_role = "py:obj"
 nitpicky = True
 nitpick_ignore_regex = [("py:obj", ".*"), ("py:class", r"torch\.optim\.adam\.Adam")]
 
+autosummary_context = {"examples": read_examples(DOCS / "_examples")}
 autosummary_generate = True
 autosummary_imported_members = True
 autosummary_ignore_module_all = False

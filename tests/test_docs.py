@@ -1,6 +1,7 @@
 """The documentation site: public names are listed, links resolve, and the code of pages runs."""
 
 import importlib
+import importlib.util
 import os
 import re
 import shutil
@@ -10,7 +11,9 @@ from inspect import getmembers, ismodule
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
 
 import pyrobbb
 
@@ -202,3 +205,56 @@ def test_a_script_of_the_gallery_is_short_and_calls_what_it_shows(path):
     assert len(text.splitlines()) <= 30
     if path.stem.startswith("plot_"):
         assert f"plots.{path.stem}(" in text
+
+
+def read_examples():
+    """Return the examples of the reference by the extension that prints them."""
+    path = DOCS / "_ext" / "examples.py"
+    spec = importlib.util.spec_from_file_location("docs_examples", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.read_examples(DOCS / "_examples")
+
+
+EXAMPLES = read_examples()
+PROTOCOLS = {
+    "pyrobbb.fitted.HasChains",
+    "pyrobbb.likelihoods.Likelihood",
+    "pyrobbb.priors.Prior",
+    "pyrobbb.streams.Rows",
+}
+"""Types for annotations."""
+SLOW_EXAMPLES = (  # run by `make test-all`
+    *(f"pyrobbb.{name}" for name in ("BBB", "comparisons", "compare_with", "crosscheck", "sbc")),
+    *(f"pyrobbb.{name}" for name in ("diagnostics", "plots.plot_", "report", "arviz_io", "tables")),
+)
+DOWNLOADS = {
+    f"pyrobbb.datasets.load_{name}" for name in ("mnist", "fashion_mnist", "mushroom")
+}  # fmt: skip
+
+
+def test_every_public_name_has_an_example():
+    assert set(listed_names()) - PROTOCOLS == set(EXAMPLES)
+
+
+@pytest.fixture(scope="module")
+def shared():
+    names = {"__name__": "examples"}
+    exec((DOCS / "_examples" / "setup.py").read_text(encoding="utf-8"), names)
+    return names
+
+
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter")  # large k-hats
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * name.startswith(SLOW_EXAMPLES))
+        for name in sorted(set(EXAMPLES) - DOWNLOADS)
+    ],
+)
+def test_an_example_of_the_reference_runs(name, shared, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = EXAMPLES[name]
+    assert name.rpartition(".")[2] in code
+    torch.manual_seed(0)
+    exec(compile(code, name, "exec"), {**shared, "rng": np.random.default_rng(1)})

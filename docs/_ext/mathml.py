@@ -11,7 +11,6 @@ from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
 
-
 STYLED = re.compile(r'<mi mathvariant="(double-struck|script)">([A-Z])</mi>')
 
 
