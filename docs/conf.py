@@ -15,6 +15,7 @@ from examples import read_examples  # noqa: E402
 from notebooks import STORED  # noqa: E402
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the fits are small
+os.environ.pop("MPLBACKEND", None)  # the kernels set their own, which shows figures
 os.environ["PYTHONPATH"] = str(ROOT)  # for the kernels of the notebooks
 warnings.filterwarnings("ignore", "IProgress not found")
 
@@ -29,6 +30,7 @@ extensions = [
     "numpydoc",
     "notebooks",
     "docstrings",
+    "gallery",
     "mathml",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
@@ -75,6 +77,8 @@ numpydoc_validation_exclude = {
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "cache"
+_CACHE = ".quick-cache" if os.environ.get("PYROBBB_QUICK") else ".jupyter_cache"
+nb_execution_cache_path = str(DOCS / "_build" / _CACHE)
 nb_execution_excludepatterns = [f"tutorials/{name}" for name in STORED]
 nb_execution_timeout = 1200
 nb_execution_raise_on_error = True

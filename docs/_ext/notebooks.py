@@ -8,6 +8,7 @@ keeps incremental builds fast.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -24,13 +25,24 @@ def copy_notebooks(source: Path, target: Path) -> None:
             stale.unlink()
     for name in names:
         notebook = json.loads((source / name).read_text(encoding="utf-8"))
+        heading = ""
         for cell in notebook["cells"]:
-            if cell["cell_type"] == "code" and name not in STORED:
+            if cell["cell_type"] == "markdown":
+                heading = last_heading(cell["source"]) or heading
+            elif name not in STORED:
                 cell["outputs"], cell["execution_count"] = [], None
+            if cell["cell_type"] == "code":
+                cell["metadata"]["mystnb"] = {"image": {"alt": f"Figure: {heading}"}}
         text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
         copy = target / name
         if not copy.exists() or copy.read_text(encoding="utf-8") != text:
             copy.write_text(text, encoding="utf-8")
+
+
+def last_heading(source: list[str]) -> str:
+    """Return the text of the last heading of a cell; empty if it has none."""
+    headings = re.findall(r"^#+ (?:\d+\. )?(.+)$", "".join(source), re.MULTILINE)
+    return re.sub(r"[$\\]", "", headings[-1]) if headings else ""
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
