@@ -139,7 +139,7 @@ def adaptive_ece(prediction: ClassificationPrediction, y: ArrayLike, n_bins: int
     Nguyen and O'Connor (2015), "Posterior calibration and exploratory analysis for natural language
     processing models", section 3.2.
     """
-    check_count("n_bins", n_bins)
+    n_bins = as_count("n_bins", n_bins)
     probs, y = _class_probs(prediction, y)
     confidence, correct = probs.max(1), probs.argmax(1) == y
     gap = (correct - confidence)[np.argsort(confidence, kind="stable")]

@@ -27,6 +27,8 @@ SEED = 0
 FIRST_SPLIT = 5000
 """All settings, those of the baselines included, were chosen by cross-validation within the
 training rows of splits 2000 to 2009; the results shown are of other splits."""
+KL_WEIGHTS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Tried on the digits; 1 as in Bayes' rule."""
 BAYES, PLAIN, LINEAR = "Bayes by Backprop", "same net, no Bayes", "linear model"
 
 
@@ -152,25 +154,22 @@ def classification(folder: Path, *, quick: bool = False) -> None:
 
     n_splits = 1 if quick else 3
     rows: dict[str, list[list[float]]] = {BAYES: [], PLAIN: [], LINEAR: []}
+    chosen: list[float] = []
     for seed in range(FIRST_SPLIT, FIRST_SPLIT + n_splits):
         split = _digits(seed)
         x, x_test = ((part - split.x.mean(0)) / 2.0 for part in (split.x, split.x_test))
         likelihood = likelihoods.Categorical()
         net = mlp(64, [200], 10, "gelu", seed=seed)
-        posterior = fit(
-            BayesianNetwork(net, priors.FanInNormal(1.0), likelihood),
-            x,
-            split.y,
-            epochs=5 if quick else 100,
-            lr=0.02,
-            objective="mean_field",
-            # A cold posterior: with the full KL weight, the predictions of clean digits are far too
-            # uncertain.
-            kl_weight=lambda batch, n_batches: 0.003 / n_batches,
-            restarts=4,
-            seed=seed,
-            progress=sys.stderr.isatty(),
-        )
+        network = BayesianNetwork(net, priors.FanInNormal(1.0), likelihood)
+        options: dict[str, Any] = {
+            "epochs": 5 if quick else 100,
+            "lr": 0.02,
+            "objective": "mean_field",
+            "seed": seed,
+            "progress": sys.stderr.isatty(),
+        }
+        chosen.append(_choose_kl_weight(network, x, split.y, options))
+        posterior = fit(network, x, split.y, kl_weight=chosen[-1], restarts=4, **options)
         raise_if_interrupted(posterior.chains)
         plain = _train_plain(net, x, split.y, likelihood, lr=1e-3, weight_decay=0.3, quick=quick)
         linear = LogisticRegression(C=0.1, max_iter=5000, tol=1e-3).fit(x, split.y)
@@ -192,7 +191,30 @@ def classification(folder: Path, *, quick: bool = False) -> None:
             )
     print(f"\nClassification: digits, {len(x)} images to fit, {len(x_test)} to test")
     _print_table(rows, ["NLL", "Brier", "error %", "ECE %"])
+    weights = ", ".join(f"{weight:g}" for weight in chosen)
+    print(f"KL weights with the lowest NLL of held-out training images: {weights}")
     _draw(folder / "classification.png", posterior, predictions, split.y_test)
+
+
+def _choose_kl_weight(
+    network: BayesianNetwork, x: np.ndarray, y: np.ndarray, options: dict[str, Any]
+) -> float:
+    """Return the KL weight whose chain predicts a seventh of the training rows best.
+
+    With the full weight, the mean-field posterior of a wide network is far too uncertain about
+    clean digits.
+    """
+    order = np.random.default_rng(SEED).permutation(len(x))
+    held_out, fitted = np.split(order, [len(x) // 7])
+    chains = fit(
+        network, x[fitted], y[fitted], kl_weight=KL_WEIGHTS, restarts=len(KL_WEIGHTS), **options
+    ).chains
+    raise_if_interrupted(chains)
+    nll = [
+        scores.nll(Posterior([chain]).predict(x[held_out], n_draws=100, seed=SEED), y[held_out])
+        for chain in chains
+    ]
+    return KL_WEIGHTS[int(np.argmin(nll))]
 
 
 def _diabetes(seed: int) -> Split:

@@ -18,6 +18,7 @@ def test_the_demo_prints_its_tables_and_draws_its_figures(tmp_path, capsys):
         "linear model",
         "NLL",
         "ECE",
+        "KL weights with the lowest NLL",
     ):
         assert words in shown
     assert "DIFFER" not in shown
