@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._core.arrays import check_count
+from .._core.arrays import as_count
 from .._core.random_state import as_seed
 from ..prediction import Prediction
 from .draws import entropy, is_classification, moments, prediction_of, probabilities
@@ -63,8 +63,8 @@ def batch_bald(
     if not is_classification(prediction):
         raise ValueError("`batch_bald` needs classes, got a regression: use `bald` or `epig`.")
     probs = torch.cat([probabilities(chunk) for chunk in prediction.chunks()], 1)
-    check_count("n", n)
-    check_count("n_configurations", n_configurations)
+    n = as_count("n", n)
+    n_configurations = as_count("n_configurations", n_configurations)
     if n > probs.shape[1]:
         raise ValueError(f"`n` must be at most the {probs.shape[1]} rows, got {n}.")
     return greedy_batch(probs, n, n_configurations, as_seed(seed))

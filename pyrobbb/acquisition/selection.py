@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from .._core.arrays import check_count
+from .._core.arrays import as_count
 from .._core.messages import is_one_of, shown
 from .._core.random_state import as_seed, child_seed
 from ..prediction import Prediction
@@ -71,8 +71,8 @@ def select(
     ValueError
         If the pool has fewer than n rows, or an argument is invalid.
     """
-    check_count("n", n)
-    check_count("n_candidates", n_candidates)
+    n = as_count("n", n)
+    n_candidates = as_count("n_candidates", n_candidates)
     if not callable(strategy) and not is_one_of(strategy, STRATEGIES):
         raise ValueError(
             f"`strategy` must be one of {', '.join(STRATEGIES)} or a function of a prediction, got "
@@ -81,7 +81,7 @@ def select(
     if (strategy == "epig") != (target is not None):
         raise ValueError('`target` is for strategy="epig", which needs it: pass both or neither.')
     if rows is not None:
-        check_count("rows", rows)
+        rows = as_count("rows", rows)
     seed = as_seed(seed)
     score = _score_of(model, strategy, target, n_draws, seed)
     is_batch = strategy == "batch_bald"

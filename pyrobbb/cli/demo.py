@@ -211,7 +211,7 @@ def _choose_kl_weight(
     ).chains
     raise_if_interrupted(chains)
     nll = [
-        scores.nll(Posterior([chain]).predict(x[held_out], n_draws=100, seed=SEED), y[held_out])
+        scores.nll(Posterior((chain,)).predict(x[held_out], n_draws=100, seed=SEED), y[held_out])
         for chain in chains
     ]
     return KL_WEIGHTS[int(np.argmin(nll))]

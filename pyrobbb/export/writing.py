@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._core.arrays import ArrayLike, check_count, to_numpy
+from .._core.arrays import ArrayLike, as_count, to_numpy
 from .._core.messages import first_line, is_one_of, shown
 from .._core.scratch_files import replacing
 from .._core.trees import Inputs, clone, map_arrays, n_rows
@@ -84,7 +84,7 @@ def export_chains(
     """
     path = Path(path)
     format = _format_of(path, format)
-    check_count("n_draws", n_draws)
+    n_draws = as_count("n_draws", n_draws)
     levels = _levels(quantiles)
     _check_packages(format)
     units = Units() if units is None else units
