@@ -211,7 +211,8 @@ class FixedNoise(FusedEngine):
     def advance_noise(self, n_steps):
         torch.manual_seed(7)
         n_particles = self.noise_size // sum(self.chains[0].guide.noise_sizes)
-        return torch.stack([self.loss.noise(n_particles) for _ in range(n_steps)])
+        noise = [self.loss.noise(n_particles) for _ in range(max(n_steps, 1))]
+        return torch.stack(noise)[:n_steps]
 
     def noise_at(self, positions, *, functional=False):
         return positions

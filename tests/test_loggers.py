@@ -142,6 +142,8 @@ def test_every_logger_has_the_name_of_its_module():
         for call in re.findall(r"getLogger\(.*?\)", file.read_text(encoding="utf-8")):
             # The command line prints what the whole package logs.
             expected = 'getLogger("pyrobbb")' if file.name == "output.py" else "getLogger(__name__)"
+            if file.name == "global_state.py":  # sets levels of torch's loggers for a while
+                expected = "getLogger(name)"
             assert call == expected, file.name
 
 

@@ -6,6 +6,7 @@ Whoever needs them holds a lock. Predictions by `MeanFieldGuide` do not need the
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -243,3 +244,18 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=_after_fork_in_parent,
         after_in_child=_after_fork_in_child,
     )
+
+
+@contextmanager
+def without_messages_of(*names: str) -> Iterator[None]:
+    """Silence what loggers of torch say below errors, unless the user has asked for its log."""
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    try:
+        if "TORCH_LOGS" not in os.environ:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -6,10 +6,8 @@ import copy
 import hashlib
 import logging
 import operator
-import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -185,21 +183,6 @@ def was_compiled(inputs: Iterable[Tensor], max_steps: int, model: str) -> bool:
         As for `compile_loop`.
     """
     return LOOPS.has_similar(LoopSpec.of(inputs, max_steps), model)
-
-
-@contextmanager
-def without_compiler_messages() -> Iterator[None]:
-    """Silence the warnings that torch's compiler logs, unless the user has asked for its log."""
-    loggers = [logging.getLogger(name) for name in ("torch._dynamo", "torch._inductor")]
-    before = [logger.level for logger in loggers]
-    try:
-        if "TORCH_LOGS" not in os.environ:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-        yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
 
 
 def _trace(step: Step, inputs: Sequence[Tensor]) -> GraphModule:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._core.global_state import ordinary_modes, without_validation
+from .._core.global_state import ordinary_modes, without_messages_of, without_validation
 from .._core.trees import Inputs, labelled_arrays, map_arrays
 from .decompositions import onnx_decompositions
 
@@ -29,19 +28,19 @@ def quiet_exporter() -> Iterator[None]:
 
     That path is an operation that no other runtime has.
     """
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch._export")]
-    levels, fused = [one.level for one in loggers], torch.backends.mha.get_fastpath_enabled()
-    with warnings.catch_warnings(), ordinary_modes(grad=False), without_validation():
+    fused = torch.backends.mha.get_fastpath_enabled()
+    with (
+        warnings.catch_warnings(),
+        without_messages_of("torch.onnx", "torch._export"),
+        ordinary_modes(grad=False),
+        without_validation(),
+    ):
         warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
         torch.backends.mha.set_fastpath_enabled(False)
         try:
             yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fused)
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
 
 
 def exported_program(module: nn.Module, x: Inputs) -> torch.export.ExportedProgram:

@@ -88,7 +88,7 @@ def test_there_must_be_at_least_one_batch(n_batches):
         kl_weights("uniform", n_batches)
 
 
-@pytest.mark.parametrize("n_batches", [2.0, "3", True, None])
+@pytest.mark.parametrize("n_batches", [2.5, "3", True, None])
 def test_the_number_of_batches_must_be_an_integer(n_batches):
     message = f"`n_batches` must be a whole number, got {n_batches!r}"
     with pytest.raises(TypeError, match=re.escape(message)):
@@ -146,5 +146,5 @@ def test_an_unknown_objective_raises(objective):
 def test_the_number_of_particles_must_be_a_positive_integer():
     with pytest.raises(ValueError, match="`n_particles` must be at least 1, got 0"):
         make_elbo("trace", 0)
-    with pytest.raises(TypeError, match=r"`n_particles` must be a whole number, got 2\.0"):
-        make_elbo("trace", 2.0)
+    with pytest.raises(TypeError, match=r"`n_particles` must be a whole number, got 2\.5"):
+        make_elbo("trace", 2.5)

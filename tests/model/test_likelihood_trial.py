@@ -75,7 +75,7 @@ LIKELIHOODS = {
     "no argument": (lambda: dist.Normal(0.0, 1.0), TypeError, "must take 1 argument(s)"),
     "distribution": (dist.Normal(torch.zeros(99), 1.0), TypeError, "must be a callable such as"),
     "class": (likelihoods.StudentT, TypeError, "must be a callable such as"),
-    "text": ("gaussian", TypeError, "must be a callable such as"),
+    "text": ("gausian", ValueError, "must be one of gaussian, heteroscedastic"),
     "scalar": (
         lambda o: dist.Normal(0.0, 1.0),
         ValueError,

@@ -98,8 +98,8 @@ def test_n_data_must_be_an_integer_of_at_least_the_number_of_rows(regression):
     message = "`n_data` must be the size of the whole data set, at least the 12 rows of x, got 11"
     with pytest.raises(ValueError, match=message):
         network(x, y, 11)
-    with pytest.raises(TypeError, match=r"`n_data` must be a whole number, got 12\.0"):
-        network(x, y, 12.0)
+    with pytest.raises(TypeError, match=r"`n_data` must be a whole number, got 12\.5"):
+        network(x, y, 12.5)
 
 
 def test_without_y_the_model_draws_it_from_the_likelihood(regression):

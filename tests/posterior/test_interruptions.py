@@ -17,6 +17,8 @@ from pyrobbb.engines.svi import SVIEngine
 def interrupt_call(monkeypatch):
     """Return a function that makes the n-th call of an engine, from 0, end as by Ctrl-C."""
     calls = []
+    # A shell starts jobs in the background with the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt(number):
         def interrupting(original):
@@ -32,7 +34,8 @@ def interrupt_call(monkeypatch):
             monkeypatch.setattr(kind, "run", interrupting(kind.run))
         return calls
 
-    return interrupt
+    yield interrupt
+    signal.signal(signal.SIGINT, before)
 
 
 def test_fit_returns_a_posterior_that_says_so_and_leaves_one_line(interrupt_call, caplog):
