@@ -274,9 +274,10 @@ def log_density(distribution: TorchDistribution, values: Tensor) -> Tensor:
 
     A sum over many thousands of weights would be inaccurate in float32.
     """
-    parts = base_of(distribution).log_prob(
-        values.double() if values.is_floating_point() else values
-    )
+    base = base_of(distribution)
+    # A low-rank normal multiplies values by its factors, which must have the same dtype.
+    is_mixable = not isinstance(base, torch.distributions.LowRankMultivariateNormal)
+    parts = base.log_prob(values.double() if values.is_floating_point() and is_mixable else values)
     return parts.double().reshape((len(values), -1)).sum(-1)
 
 

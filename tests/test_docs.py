@@ -218,6 +218,8 @@ def read_examples():
 
 EXAMPLES = read_examples()
 PROTOCOLS = {
+    "pyrobbb.acquisition.Strategy",
+    "pyrobbb.export.Format",
     "pyrobbb.fitted.HasChains",
     "pyrobbb.likelihoods.Likelihood",
     "pyrobbb.priors.Prior",

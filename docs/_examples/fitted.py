@@ -7,3 +7,7 @@ print(history.n_epochs, history.per_epoch().kl[-1])
 # %% FitSettings
 settings: pyrobbb.fitted.FitSettings = posterior.settings
 print(settings.engine, settings["epochs"], dict(settings))
+# %% list_chains
+print(pyrobbb.fitted.list_chains("Two fits", [*posterior.chains, *posterior.chains]).text())
+# %% raise_if_interrupted
+pyrobbb.fitted.raise_if_interrupted(posterior.chains)  # a KeyboardInterrupt if one was

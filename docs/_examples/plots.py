@@ -42,3 +42,5 @@ ax = pyrobbb.plots.plot_nuts(pyrobbb.compare_with_nuts(tiny, x, y, **sampling, *
 tiny = BayesianNetwork(mlp(1, [], 1, seed=0), priors.Normal(1.0), likelihoods.Gaussian(0.5))
 result = pyrobbb.sbc(tiny, x, n_sims=5, n_draws=9, seed=0, epochs=20, progress=False)
 axes = pyrobbb.plots.plot_sbc(result)
+# %% plot_risk_coverage
+ax = pyrobbb.plots.plot_risk_coverage(class_prediction, labels)

@@ -24,3 +24,15 @@ print(pyrobbb.scores.coverage_curve(prediction, y, [0.5, 0.8, 0.95]))
 other = fit(network, x, y, kl_weight=0.1, **options).predict(x, seed=0)
 log_density = np.stack([prediction.log_prob(y), other.log_prob(y)])
 mean, standard_error, is_close = pyrobbb.scores.compare_log_densities(log_density)
+# %% adaptive_ece
+print(pyrobbb.scores.adaptive_ece(class_prediction, labels))
+# %% risk_coverage
+coverage, risk = pyrobbb.scores.risk_coverage(class_prediction, labels)
+# %% aurc
+print(pyrobbb.scores.aurc(class_prediction, labels))
+# %% auroc
+far = class_posterior.predict(x + 10, seed=0)
+print(pyrobbb.scores.auroc(class_prediction, far))  # are distant rows more uncertain?
+# %% fpr95
+far = class_posterior.predict(x + 10, seed=0)
+print(pyrobbb.scores.fpr95(class_prediction, far))

@@ -19,6 +19,7 @@ from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 
 from .._core.arrays import ArrayLike, as_count, check_positive
+from .._core.display import Displayed, Listing
 from .._core.random_state import as_seed, globally_seeded
 from .._core.signatures import suggests_arguments
 from ..elbo.fused_loss import CannotFuseError
@@ -64,8 +65,8 @@ class Comparison:
         return bool(self.difference <= self.allowed)
 
 
-@dataclass(frozen=True)
-class CrossCheck:
+@dataclass(frozen=True, repr=False)
+class CrossCheck(Displayed):
     """The result of `crosscheck`.
 
     Attributes
@@ -94,6 +95,22 @@ class CrossCheck:
             for c in self.comparisons
         ]
         return "\n".join([*lines, *self.notes])
+
+    def _listing(self) -> Listing:
+        rows = [
+            (
+                c.quantity,
+                c.route,
+                f"{c.value:.6f}",
+                f"{c.difference:.1e}",
+                f"{c.allowed:.1e}",
+                "ok" if c.ok else "DIFFERS",
+            )
+            for c in sorted(self.comparisons, key=lambda c: c.ok)
+        ]
+        header = ("quantity", "route", "value", "difference", "allowed", "")
+        notes = (*self.notes, str(self).splitlines()[-1])
+        return Listing("CrossCheck", header, rows, notes)
 
     def __str__(self) -> str:
         failed = sum(not comparison.ok for comparison in self.comparisons)

@@ -90,6 +90,9 @@ class NUTSComparison:
         rows["|difference| of probabilities"] = (gap.mean(), gap.max())
         return pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "largest"])
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
         quality = f"NUTS: R-hat {self.rhat:.2f}, {self.n_divergent} divergent transitions"
         return f"{self.table.to_string(float_format='{:.3g}'.format)}\n{quality}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .._core.arrays import ArrayLike, as_count, check_positive
+from .._core.display import Displayed, Listing
 from .._core.messages import shown
 from .._core.random_state import as_seed
 from .._core.signatures import suggests_arguments
@@ -66,8 +67,8 @@ class Check:
         return cls(key, name, measurement.value, words.verdict, meaning, advice, cure)
 
 
-@dataclass(frozen=True, eq=False)
-class Diagnosis:
+@dataclass(frozen=True, eq=False, repr=False)
+class Diagnosis(Displayed):
     """The result of `diagnose`.
 
     A check is found by its key or its name: ``diagnosis["elbo"]`` and ``diagnosis["ELBO"]``.
@@ -115,11 +116,10 @@ class Diagnosis:
             lines += textwrap.wrap(words, 92, initial_indent="    ", subsequent_indent="    ")
         return "\n".join(lines)
 
-    def _repr_html_(self) -> str:
-        import pandas as pd
-
-        with pd.option_context("display.max_colwidth", None):
-            return self.table.to_html()
+    def _listing(self) -> Listing:
+        rows = [(c.name, c.value, c.verdict, c.meaning) for c in self.checks]
+        notes = ("Meaning and advice in full: print(diagnosis), diagnosis.table.",)
+        return Listing("Diagnosis", ("check", "value", "verdict", "meaning"), rows, notes)
 
 
 @suggests_arguments()

@@ -22,6 +22,7 @@ from ..model.network import BayesianNetwork
 from ..posterior.posterior import Posterior
 from ..posterior.updating import update
 from ..prediction import Standardizer
+from ..prediction.frame import index_of
 from ..training.config import EngineName
 from ..training.placement import Device
 from . import exporting, storage
@@ -307,9 +308,11 @@ class BBBEstimator(BaseEstimator):
 
     def _predict(self, X: Any, n_draws: int, seed: int) -> Any:
         check_is_fitted(self)
+        index = index_of(X)
         X = numeric_array("X", X)
         X = validate_data(self, X, reset=False, dtype=np.float64)
-        return self.posterior_.predict(scale_inputs(X, self.input_scaling_), n_draws, seed)
+        scaled = scale_inputs(X, self.input_scaling_)
+        return self.posterior_.predict(scaled, n_draws, seed).indexed(index)
 
     def _training_options(self) -> TrainingOptions:
         whole = whole_numbers(self.get_params(deep=False))

@@ -246,7 +246,8 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
         )
 
     def _predict(self, X: Any, n_draws: int, seed: int) -> ClassificationPrediction:
-        return super()._predict(X, n_draws, seed).tempered(self.temperature_)
+        prediction = super()._predict(X, n_draws, seed).tempered(self.temperature_)
+        return prediction.labelled(self.classes_)
 
     def _uniform(self, X: Any) -> np.ndarray:
         """Return a random number for each row, which depends on its values only."""

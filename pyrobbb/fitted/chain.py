@@ -8,13 +8,15 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from .._core.display import Displayed, Listing, count_of
+from .._core.messages import shown
 from ..model.network import BayesianNetwork
 from .history import History
 from .settings import FitSettings
 
 
-@dataclass(frozen=True, eq=False)
-class FittedChain:
+@dataclass(frozen=True, eq=False, repr=False)
+class FittedChain(Displayed):
     """The result of one fit. A posterior consists of chains, and stores nothing else.
 
     Attributes
@@ -42,10 +44,31 @@ class FittedChain:
         if isinstance(self.settings, Mapping):
             object.__setattr__(self, "settings", FitSettings.from_mapping(self.settings))
 
+    def _listing(self) -> Listing:
+        return list_chains("FittedChain", [self])
+
     @property
     def is_interrupted(self) -> bool:
         """Whether Ctrl-C has ended the fit."""
         return bool(self.settings.is_interrupted)
+
+
+def list_chains(title: str, chains: Sequence[FittedChain]) -> Listing:
+    """Return a table of chains: how they were fitted, and their last losses."""
+    rows = []
+    for i, chain in enumerate(chains):
+        settings, n_steps = chain.settings, len(chain.history.nelbo)
+        nelbo = f"{chain.history.per_epoch().nelbo[-1]:.5g}" if n_steps else "-"
+        end = " (interrupted)" if chain.is_interrupted else ""
+        fit = (settings.engine, chain.history.n_epochs, f"{n_steps:,}{end}", nelbo, settings.seed)
+        guide = getattr(chain.guide, "__name__", type(chain.guide).__name__)
+        rows.append((str(i), guide, *("-" if v is None else str(v) for v in fit)))
+    network = chains[0].network
+    n_weights = sum(weight.numel() for _, weight in network.bayesian_parameters())
+    title = f"{title}: {count_of(len(chains), 'chain')}, {count_of(n_weights, 'weight')}"
+    header = ("chain", "guide", "engine", "epochs", "steps", "nelbo", "seed")
+    notes = (f"prior: {shown(network.prior)}", f"likelihood: {shown(network.likelihood)}")
+    return Listing(title, header, rows, notes)
 
 
 def raise_if_interrupted(chains: Sequence[FittedChain]) -> None:

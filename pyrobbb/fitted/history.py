@@ -6,9 +6,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .._core.display import Displayed, Listing, count_of
 
-@dataclass(frozen=True, eq=False)
-class History:
+SHOWN = 8
+"""Epochs that a history shows."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class History(Displayed):
     """The losses of a fit, in nats at the scale of the whole data set.
 
     Attributes
@@ -36,6 +41,21 @@ class History:
     def n_epochs(self) -> int:
         """Number of epochs started."""
         return int(self.epoch[-1]) + 1 if len(self.epoch) else 0
+
+    def _listing(self) -> Listing:
+        n_steps, n_epochs = len(self.nelbo), self.n_epochs
+        title = f"History: {count_of(n_steps, 'step')} in {count_of(n_epochs, 'epoch')}"
+        if not n_steps:
+            return Listing(title)
+        means = self.per_epoch()
+        epochs = sorted({round(e) for e in np.linspace(0, n_epochs - 1, min(n_epochs, SHOWN))})
+        columns = [means.nelbo, means.nll, means.kl]
+        header = ["epoch", "nelbo", "nll", "kl"]
+        if len(self.validation_nll):
+            header.append("validation nll")
+            columns.append(np.append(self.validation_nll, np.full(n_epochs, np.nan)))
+        rows = [(f"{e + 1}", *(f"{column[e]:.5g}" for column in columns)) for e in epochs]
+        return Listing(title, tuple(header), rows, ("Means of the steps of an epoch, in nats.",))
 
     def per_epoch(self) -> History:
         """Return averages over the steps of each epoch, weighted by the rows of each step."""

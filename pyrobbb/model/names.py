@@ -15,7 +15,6 @@ DEFAULT_PRIOR = priors.ScaleMixture(0.5, 1.0, 0.1)
 """Under a single normal prior, a mean-field posterior pays a high KL cost for every unit that it
 switches off, so a wide network fitted to few data tends to predict a constant (Coker et al. 2022).
 The narrow component of a mixture makes units near 0 cheap; the wide one allows large weights."""
-DEFAULT_LIKELIHOOD = likelihoods.Gaussian()
 
 PRIORS: Mapping[str, priors.Prior] = MappingProxyType(
     {
@@ -28,7 +27,7 @@ PRIORS: Mapping[str, priors.Prior] = MappingProxyType(
 )
 REGRESSIONS: Mapping[str, likelihoods.Conditional] = MappingProxyType(
     {
-        "gaussian": DEFAULT_LIKELIHOOD,
+        "gaussian": likelihoods.Gaussian(),
         "heteroscedastic": likelihoods.HeteroscedasticGaussian(),
         "student_t": likelihoods.StudentT(),
         "lognormal": likelihoods.LogNormal(),
@@ -46,7 +45,9 @@ LIKELIHOODS: Mapping[str, likelihoods.Conditional] = MappingProxyType(
 
 
 def resolve(argument: str, value: Any, known: Mapping[str, Value]) -> Any:
-    """Return what a name stands for, or raise; anything but a string is returned unchanged."""
+    """Return what a name stands for, the first one for None, or raise; others are unchanged."""
+    if value is None:
+        return next(iter(known.values()))
     if not isinstance(value, str):
         return value
     if value not in known:

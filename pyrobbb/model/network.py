@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from .._core.arrays import ArrayLike
+from .._core.display import Displayed, Listing
 from .._core.signatures import suggests_arguments
 from .._core.trees import Inputs, InputsLike, device_of, rows_of
 from ..likelihoods import Likelihood, as_observed, check_shape, log_density
@@ -22,7 +23,8 @@ from .callables import check_callable
 from .inputs import prepare_inputs, prepare_targets
 from .jit import as_constants
 from .likelihood_trial import initial_distribution
-from .names import DEFAULT_LIKELIHOOD, DEFAULT_PRIOR, LIKELIHOODS, PRIORS, resolve
+from .listing import list_sites
+from .names import LIKELIHOODS, PRIORS, resolve
 from .observation import (
     apply_likelihood,
     data_plate,
@@ -46,7 +48,7 @@ from .trunk import trunk_name
 from .vectorized import VectorizedCall
 
 
-class BayesianNetwork(nn.Module):
+class BayesianNetwork(Displayed, nn.Module):
     """A neural network with priors on its weights, as a Pyro model.
 
     The module itself is used, not a copy or a rewritten version: each Bayesian parameter becomes a
@@ -61,14 +63,12 @@ class BayesianNetwork(nn.Module):
         mapping of tensors, these are its positional arguments or keywords; see docs/inputs.md.
     prior : str or callable
         ``(name, parameter) -> distribution or None``; see `pyrobbb.priors`. A scale that is learnt
-        is a latent site before that of its parameter, such as ``"0.weight_scale"``. Or one of the
-        names ``"mixture"``, which is the default and stands for ``ScaleMixture(0.5, 1.0, 0.1)``,
-        ``"normal"``, ``"fan_in"``, ``"laplace"`` and ``"student_t"``.
+        is a latent site before that of its parameter, such as ``"0.weight_scale"``. Or a name of
+        `BBBRegressor`, such as ``"mixture"``, the default: ``ScaleMixture(0.5, 1.0, 0.1)``.
     likelihood : str or callable
-        ``output -> distribution``; see `pyrobbb.likelihoods`. Or one of the names ``"gaussian"``,
-        which is the default and has learnt noise, ``"heteroscedastic"``, ``"student_t"``,
-        ``"lognormal"``, ``"poisson"``, ``"negative_binomial"``, ``"bernoulli"`` and
-        ``"categorical"``.
+        ``output -> distribution``; see `pyrobbb.likelihoods`. Or ``"gaussian"`` (the default, with
+        learnt noise), ``"heteroscedastic"``, ``"student_t"``, ``"lognormal"``, ``"poisson"``,
+        ``"negative_binomial"``, ``"bernoulli"`` or ``"categorical"``.
     output : str or callable, optional
         What the likelihood is applied to, if the module returns several tensors: a key of a
         mapping, or an attribute of a dataclass, such as ``"logits"``; or a function of what the
@@ -86,8 +86,7 @@ class BayesianNetwork(nn.Module):
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong type, a prior does not have its parameter's shape, or no
-        parameter is Bayesian.
+        If an argument is invalid, or no parameter is Bayesian.
 
     Examples
     --------
@@ -110,8 +109,6 @@ class BayesianNetwork(nn.Module):
         if not isinstance(net, nn.Module):
             raise TypeError(f"`net` must be a torch.nn.Module, got {type(net).__name__}.")
         self.net = net
-        prior = DEFAULT_PRIOR if prior is None else prior
-        likelihood = DEFAULT_LIKELIHOOD if likelihood is None else likelihood
         self.prior: Prior = resolve("prior", prior, PRIORS)
         self.likelihood: Likelihood = resolve("likelihood", likelihood, LIKELIHOODS)
         for argument, value in (("prior", self.prior), ("likelihood", self.likelihood)):
@@ -212,6 +209,9 @@ class BayesianNetwork(nn.Module):
                 self.prior, name, parameter, reserved=("y", "data", *latents, *scales)
             )
         return self._decisions[key]
+
+    def _listing(self) -> Listing:
+        return list_sites(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BayesianNetwork:
         memo.update(without_graphs(self))

@@ -112,15 +112,22 @@ def plot_intervals(
 
 
 def plot_uncertainty(
-    prediction: ClassificationPrediction, y: ArrayLike, *, ax: Axes | None = None
+    prediction: ClassificationPrediction, y: ArrayLike | None = None, *, ax: Axes | None = None
 ) -> Axes:
-    """Plot histograms of the predictive entropy of correct and of incorrect predictions."""
+    """Plot histograms of the predictive entropy of correct and of incorrect predictions.
+
+    Without `y`, a single histogram of all predictions.
+    """
     check_type("prediction", prediction, ClassificationPrediction)
-    is_correct = flatten(prediction.label) == as_class_indices(y, prediction)
     entropy = flatten(prediction.entropy)
     ax = prepare_axes(ax)
     bins = np.linspace(0, max(float(entropy.max()), 1e-3), 31).tolist()
-    for rows, color, label in ((is_correct, ACCENT, "correct"), (~is_correct, SECOND, "incorrect")):
+    if y is None:
+        groups = [(np.full(entropy.shape, True), ACCENT, "all")]
+    else:
+        is_correct = flatten(prediction.label) == as_class_indices(y, prediction)
+        groups = [(is_correct, ACCENT, "correct"), (~is_correct, SECOND, "incorrect")]
+    for rows, color, label in groups:
         if rows.any():
             ax.hist(entropy[rows], bins, density=True, color=color, alpha=0.6, label=label)
     ax.set(xlabel="predictive entropy (nats)", ylabel="density")

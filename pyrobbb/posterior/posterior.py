@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 from torch import nn
 
 from .. import storage
 from .._core.arrays import ArrayLike, as_count
+from .._core.display import Displayed, Listing
 from .._core.random_state import as_seed
 from .._core.signatures import suggests_arguments
 from .._core.state_dicts import equal_tensors
-from .._core.trees import InputsLike
-from ..fitted import FitSettings, FittedChain, History
+from .._core.trees import InputsLike, clone
+from ..fitted import FitSettings, FittedChain, History, list_chains
 from ..fitted.draws import draws_of, predict_from, prior_source_of, sources_of
 from ..model.network import BayesianNetwork
 from ..prediction import ClassificationPrediction, RegressionPrediction
 from ..prediction.drawn_distributions import WORKING_MEMORY
-from ..prediction.sampling import Draws, FixedDraws, Source
+from ..prediction.sampling import Draws, FixedDraws, Source, with_present_parameters
 from ..storage.specs import model_description
 from ..streams import Parquet, check_shard, chunks_of, n_known_rows, plan_chunks
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Posterior:
+class Posterior(Displayed):
     """An approximate posterior over the weights of a network.
 
     Parameters
@@ -80,6 +83,41 @@ class Posterior:
         _check_same_model(chains)
         object.__setattr__(self, "chains", chains)
 
+    @classmethod
+    def from_guide(
+        cls, network: BayesianNetwork, guide: Callable[..., Any], x: InputsLike
+    ) -> Posterior:
+        """Return the posterior that a Pyro loop of one's own has fitted.
+
+        Network and guide are copied, so that further steps do not change the posterior; of a guide
+        that is a function, the present values in Pyro's store are kept. The history is empty.
+
+        Parameters
+        ----------
+        network : BayesianNetwork
+        guide : callable
+            Of pyrobbb or Pyro, or a function, that samples the network's sites.
+        x : array-like of shape (n, ...), or nested tuples and mappings of them
+            Inputs, of which the first row is kept.
+
+        Raises
+        ------
+        ValueError
+            If the guide does not sample all sites in their shapes.
+        """
+        rows = network.example_of(network.prepare_inputs(x))
+        fitted, guide, rows = copy.deepcopy((network, guide, clone(rows)))
+        if not isinstance(guide, nn.Module):
+            guide = with_present_parameters(guide, rows)
+        losses, numbers = np.empty((3, 0)), np.empty((2, 0), dtype=int)
+        chain = FittedChain(fitted.eval(), guide, History(*losses, *numbers), rows)
+        drawn = {n: v.shape[1:] for n, v in next(Source(fitted, guide, 1, 0).draws(rows)).items()}
+        for site in fitted.latent_sites(rows):
+            if drawn.get(site.name) != site.start.shape:
+                shape = tuple(site.start.shape)
+                raise ValueError(f"`guide` must sample {site.name!r} of shape {shape}.")
+        return cls((chain,))
+
     @property
     def network(self) -> BayesianNetwork:
         """The fitted network of a single chain."""
@@ -105,10 +143,8 @@ class Posterior:
         """The settings of the fit of a single chain."""
         return self._only_chain("settings").settings
 
-    def __repr__(self) -> str:
-        network = self.chains[0].network
-        n_weights = sum(weight.numel() for _, weight in network.bayesian_parameters())
-        return f"Posterior({len(self.chains)} chain(s), {n_weights} weights)"
+    def _listing(self) -> Listing:
+        return list_chains("Posterior", self.chains)
 
     def _only_chain(self, attribute: str) -> FittedChain:
         if len(self.chains) > 1:

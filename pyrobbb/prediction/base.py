@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from .._core.arrays import ArrayLike, as_tensor, kind_of, like
+from .._core.display import Displayed, Listing, count_of
 from .._core.global_state import ordinary_modes
 from .._core.random_state import as_seed, seeded
 from ..likelihoods import as_observed
 from .distribution_functions import first_tensor, log_density_of_rows
+from .frame import index_of
+from .rows import SelectedRows, as_positions, count_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN, MAX_SHOWN = 5, 8
+"""Rows and columns of a prediction in a session."""
 
 
-class Prediction:
+class Prediction(Displayed):
     """The predictive mixture at some rows: one distribution of y per draw, with equal weights.
 
     Parameters
@@ -27,11 +38,66 @@ class Prediction:
         iterated over once for each quantity that is not cached.
     original : array-like
         Results are tensors if this is a tensor, and NumPy arrays otherwise.
+
+    Attributes
+    ----------
+    index : pandas Index or None
+        Of the rows, if `original` is a pandas frame.
     """
 
     def __init__(self, distributions: Iterable[Distribution], original: ArrayLike) -> None:
         self._distributions = distributions
         self._original = kind_of(original)
+        self.index: Any = index_of(original)
+
+    @cached_property
+    def _n_rows(self) -> int:
+        return count_rows(self._distributions)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self._n_rows
+
+    def _listing(self) -> Listing:
+        first = self[: min(len(self), SHOWN)]
+        frame = first.indexed(None if self.index is None else first.index).to_frame()
+        header = ("row", *map(str, frame.columns[:MAX_SHOWN]))
+        rows = [
+            (str(label), *(_cell(value) for value in values[:MAX_SHOWN]))
+            for label, values in zip(frame.index, frame.to_numpy(dtype=object), strict=True)
+        ]
+        n_draws = next(iter(self._distributions)).batch_shape[0]
+        title = f"{type(self).__name__}: {count_of(len(self), 'row')}, {count_of(n_draws, 'draw')}"
+        n_more = len(self) - len(rows)
+        notes = [f"... and {n_more:,} more rows"] if n_more else []
+        if len(frame.columns) > MAX_SHOWN:
+            notes.append(f"... and {len(frame.columns) - MAX_SHOWN} more columns in to_frame()")
+        return Listing(title, header, rows, tuple(notes))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a DataFrame with a row for each row."""
+        raise NotImplementedError
+
+    def __getitem__(self, index: Any) -> Self:
+        """Return the prediction of some rows: a slice, a boolean mask or integers in any order."""
+        positions = as_positions(index, len(self))
+        labels = None if self.index is None else self.index[positions.numpy()]
+        return self._derived(
+            _distributions=SelectedRows(self._distributions, positions), index=labels
+        )
+
+    def indexed(self, index: Any) -> Self:
+        """Return the prediction with an index of its rows, for `to_frame`; None: 0, 1, 2, ..."""
+        return self._derived(index=index)
+
+    def _derived(self, **changes: Any) -> Self:
+        """Return a copy with other attributes, without what was computed from the earlier ones."""
+        derived = copy.copy(self)
+        for name in list(vars(derived)):
+            if isinstance(getattr(type(self), name, None), cached_property):
+                del vars(derived)[name]
+        vars(derived).update(changes)
+        return derived
 
     def log_prob(self, y: ArrayLike) -> Any:
         """Return the log predictive density of each row's observation.
@@ -100,6 +166,10 @@ class Prediction:
 
     def _out(self, result: Tensor) -> Any:
         return like(self._original, result)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def concatenate_chunks(chunks: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:

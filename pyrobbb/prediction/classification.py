@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from .._core.arrays import ArrayLike, check_positive
+from .._core.arrays import ArrayLike, check_positive, to_numpy
+from .._core.plotting import plot_function
 from ..likelihoods import base_of
 from .base import Prediction, concatenate_chunks
+from .frame import class_names, make_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class ClassificationPrediction(Prediction):
@@ -37,6 +43,7 @@ class ClassificationPrediction(Prediction):
     ) -> None:
         super().__init__(distributions, original)
         self.temperature = temperature
+        self.classes: Sequence[Any] | None = None
 
     def tempered(self, temperature: float) -> ClassificationPrediction:
         """Return the prediction with probabilities proportional to those of the mixture ** (1 / T).
@@ -70,7 +77,47 @@ class ClassificationPrediction(Prediction):
                 "`temperature` needs a Categorical likelihood with one label a row, got "
                 f"{type(base).__name__} of event shape {tuple(first.event_shape)}."
             )
-        return ClassificationPrediction(self._distributions, self._original, float(temperature))
+        return self._derived(temperature=float(temperature))
+
+    def labelled(self, classes: Sequence[Any]) -> ClassificationPrediction:
+        """Return the prediction with labels of its classes, for `to_frame`."""
+        return self._derived(classes=classes)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a DataFrame with a row for each row, and the index of the frame predicted.
+
+        Returns
+        -------
+        DataFrame
+            With the columns ``label``, ``p_<class>`` for each class (for a `Bernoulli` likelihood
+            ``p_1``), ``entropy`` and ``mutual_information``.
+        """
+        label, probs = to_numpy(self.label), to_numpy(self.probs)
+        if self._is_binary:
+            names = ["p_1"]
+            probs = probs[..., None]
+        else:
+            names = class_names(self.classes, probs.shape[-1])
+            label = label if self.classes is None else np.asarray(self.classes)[label]
+        columns = {"label": label, **{name: probs[..., i] for i, name in enumerate(names)}}
+        columns |= {"entropy": self.entropy, "mutual_information": self.mutual_information}
+        return make_frame(columns, self.index)
+
+    def plot(self, y: ArrayLike | None = None, **options: Any) -> Any:
+        """Plot histograms of the entropy, by `plots.plot_uncertainty`.
+
+        Parameters
+        ----------
+        y : array-like of shape (n,), optional
+            Observed classes: correct and incorrect predictions are then shown separately.
+        **options
+            Options of this function, such as ``ax``.
+
+        Returns
+        -------
+        Axes
+        """
+        return plot_function("plot_uncertainty")(self, y, **options)
 
     @property
     def probs(self) -> Any:

@@ -55,7 +55,7 @@ class DrawnDistributions:
 
     Attributes
     ----------
-    n_draws : int
+    n_draws, n_rows : int
     mixes_rows : bool
         Whether the output for a row depends on the other rows.
     """
@@ -64,7 +64,7 @@ class DrawnDistributions:
         self, sources: Sequence[Source | FixedDraws], x: Inputs, *, max_memory: int
     ) -> None:
         self._sources, self._x = tuple(sources), x
-        n = n_rows(x)
+        n = self.n_rows = n_rows(x)
         self.n_draws = n_draws = sum(source.n_draws for source in sources)
         network = self._network = sources[0].network
         weights = dict(network.bayesian_parameters())

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ..likelihoods import base_of
+from .rows import count_rows
 
 
 class LogRescaled:
@@ -36,6 +37,11 @@ class LogRescaled:
     ) -> None:
         self._distributions, self._loc, self._scale = distributions, loc, scale
         self._lower, self._upper = lower, upper
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return count_rows(self._distributions)
 
     def __iter__(self) -> Iterator[Distribution]:
         for distribution in self._distributions:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,14 +15,19 @@ from torch.distributions import Distribution
 from .._core.arrays import ArrayLike, check_probability
 from .._core.global_state import without_validation
 from .._core.messages import shown
+from .._core.plotting import plot_function
 from ..likelihoods import base_of
 from .base import Prediction, concatenate_chunks
 from .calibration import Calibration
 from .columns import Columns
 from .distribution_functions import is_discrete
 from .empirical import EmpiricalMixture, empirical_moments
+from .frame import make_frame, quantile_name
 from .log_units import LogRescaled
 from .quantiles import mixture_cdf, mixture_quantiles
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +68,7 @@ class RegressionPrediction(Prediction):
         loc, scale = _double(loc), _double(scale)
         if not bool((scale > 0).all()):
             raise ValueError(f"`scale` must be positive, got {shown(scale.tolist())}.")
-        return RegressionPrediction(
-            self._distributions,
-            self._original,
-            loc + scale * self._loc,
-            scale * self._scale,
-            self.calibration,
-        )
+        return self._derived(_loc=loc + scale * self._loc, _scale=scale * self._scale)
 
     def rescaled_log(
         self,
@@ -98,7 +97,7 @@ class RegressionPrediction(Prediction):
         distributions = LogRescaled(
             self._distributions, _double(loc), _double(scale), _double(lower), _double(upper)
         )
-        return RegressionPrediction(distributions, self._original, calibration=self.calibration)
+        return self._derived(_distributions=distributions)
 
     def calibrated(self, calibration: Calibration | None) -> RegressionPrediction:
         """Return the prediction with its quantiles corrected by split conformal calibration.
@@ -111,9 +110,7 @@ class RegressionPrediction(Prediction):
         calibration : Calibration, optional
             Computed from held-out rows. None: the quantiles of the mixture itself.
         """
-        return RegressionPrediction(
-            self._distributions, self._original, self._loc, self._scale, calibration
-        )
+        return self._derived(calibration=calibration)
 
     def column(self, j: int) -> RegressionPrediction:
         """Return the marginal prediction of one column of y, for y of shape (n, k).
@@ -128,8 +125,7 @@ class RegressionPrediction(Prediction):
             Of shape (n,).
         """
         loc, scale = (t[j] if t.dim() else t for t in (self._loc, self._scale))
-        columns = Columns(self._distributions, j)
-        return RegressionPrediction(columns, self._original, loc, scale, self.calibration)
+        return self._derived(_distributions=Columns(self._distributions, j), _loc=loc, _scale=scale)
 
     @property
     def mean(self) -> Any:
@@ -208,6 +204,54 @@ class RegressionPrediction(Prediction):
         check_probability("level", level)
         lower, upper = self.quantile([(1 - level) / 2, (1 + level) / 2])
         return lower, upper
+
+    def to_frame(self, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> pd.DataFrame:
+        """Return a DataFrame with a row for each row, and the index of the frame predicted.
+
+        Parameters
+        ----------
+        quantiles : sequence of float
+            Probabilities in (0, 1).
+
+        Returns
+        -------
+        DataFrame
+            With the columns ``mean``, ``sd``, ``aleatoric_sd``, ``epistemic_sd`` and one for each
+            quantile, such as ``q05``; for y of several columns each with its number: ``mean_0``.
+        """
+        columns = {
+            name: getattr(self, name) for name in ("mean", "sd", "aleatoric_sd", "epistemic_sd")
+        }
+        if len(quantiles):
+            names = map(quantile_name, quantiles)
+            columns |= dict(zip(names, self.quantile(list(quantiles)), strict=True))
+        return make_frame(columns, self.index)
+
+    def plot(self, x: ArrayLike | None = None, y: ArrayLike | None = None, **options: Any) -> Any:
+        """Plot the prediction of a single column of y.
+
+        Parameters
+        ----------
+        x : array-like of shape (n,), optional
+            The only input, or one of them: mean and interval against it, by `plots.plot_band`.
+            None: against the number of the row.
+        y : array-like, optional
+            Observations, as points; without x, with their intervals by `plots.plot_intervals`.
+        **options
+            Options of these functions, such as ``level`` and ``ax``.
+
+        Returns
+        -------
+        Axes
+        """
+        if x is None and y is not None:
+            return plot_function("plot_intervals")(self, y, **options)
+        if x is not None and y is not None:
+            options["data"] = x, y
+        axes = plot_function("plot_band")(range(len(self)) if x is None else x, self, **options)
+        if x is None:
+            axes.set_xlabel("row")
+        return axes
 
     @cached_property
     def is_discrete(self) -> bool:

@@ -15,7 +15,7 @@ import torch
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from .._core.global_state import isolated_from_pyro, without_validation
+from .._core.global_state import global_state_locked, isolated_from_pyro, without_validation
 from .._core.random_state import seeded
 from .._core.trees import Inputs
 from ..likelihoods import log_density
@@ -51,6 +51,17 @@ def draw_blocks(
         with isolated_from_pyro(), seeded(child), torch.no_grad():
             trace = _vectorised_trace(guide, example)
         yield Block(trace, size)
+
+
+def with_present_parameters(guide: Callable[..., Any], example: Inputs) -> Callable[..., Any]:
+    """Return a guide that is a function with the values that its parameters have in Pyro's store.
+
+    Draws are made apart from the store, where the parameters would be at their initial values.
+    """
+    with global_state_locked(), torch.no_grad(), poutine.block():
+        sites = poutine.trace(guide).get_trace(example).nodes
+    values = {n: s["value"].detach().clone() for n, s in sites.items() if s["type"] == "param"}
+    return poutine.substitute(guide, data=values)
 
 
 def _seeds_of_blocks(n_draws: int, seed: int) -> Iterator[tuple[int, int]]:

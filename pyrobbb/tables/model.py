@@ -14,6 +14,7 @@ from .. import scores
 from ..estimators import BBBClassifier, BBBRegressor
 from ..estimators import storage as estimator_storage
 from ..posterior.posterior import Posterior
+from ..prediction.frame import quantile_name
 from .errors import TableError, prefix_errors
 from .schema import Schema
 
@@ -98,7 +99,7 @@ class TableModel:
                 "sd": prediction.sd,
                 "aleatoric_sd": prediction.aleatoric_sd,
                 "epistemic_sd": prediction.epistemic_sd,
-                **{_quantile_name(q): column for q, column in zip(levels, quantiles, strict=True)},
+                **{quantile_name(q): column for q, column in zip(levels, quantiles, strict=True)},
             }
         classes, probs = self.estimator.classes_, prediction.probs
         return {
@@ -123,8 +124,3 @@ class TableModel:
             "Brier": scores.brier(prediction, index),
             "error": scores.error_rate(prediction, index),
         }
-
-
-def _quantile_name(level: float) -> str:
-    whole, _, decimals = f"{100 * level:.10g}".partition(".")
-    return f"q{whole:0>2}" + (f".{decimals}" if decimals else "")

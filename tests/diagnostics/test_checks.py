@@ -1,6 +1,7 @@
 """The diagnosis detects each kind of failure, and reports what it has not measured."""
 
 import copy
+import html
 import math
 
 import numpy as np
@@ -89,7 +90,7 @@ def test_the_table_has_one_verdict_per_row(short):
     assert all(table["meaning"].str.endswith((".", "only.")))
     for name in table.index:
         assert name in str(diagnosis)
-        assert name in diagnosis._repr_html_()
+        assert html.escape(name) in diagnosis._repr_html_()
 
 
 def test_a_seed_makes_the_diagnosis_repeatable(short):

@@ -14,8 +14,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from pyrobbb import BayesianNetwork
+from pyrobbb._core.global_state import without_messages_of
 from pyrobbb.engines import compiled as compiled_engine
-from pyrobbb.engines.compiled_loop import without_compiler_messages
 from pyrobbb.engines.dropout_masks import DropoutMasks, GivenMasks
 
 RNG = np.random.default_rng(0)
@@ -328,7 +328,7 @@ def test_the_compiler_logs_no_warnings_unless_asked(monkeypatch, caplog, environ
         monkeypatch.setenv(name, value)
     logger = logging.getLogger("torch._inductor")
     level = logger.level
-    with without_compiler_messages():
+    with without_messages_of("torch._dynamo", "torch._inductor"):
         logging.getLogger("torch._inductor.ir").warning("missing a c-shim")
     assert logger.level == level
     assert bool(caplog.records) is bool(environment)
