@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .._core.arrays import as_count, to_numpy
+from .._core.display import Displayed, Listing, count_of
 from .._core.random_state import as_seed, child_seed, seeded
 from .._core.signatures import suggests_arguments
 from .._core.trees import Inputs, InputsLike, n_rows, rows_of
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     import xarray
 
 
-@dataclass(frozen=True, eq=False)
-class SBC:
+@dataclass(frozen=True, eq=False, repr=False)
+class SBC(Displayed):
     """Ranks of the true values among the draws of posteriors fitted to simulated data.
 
     Attributes
@@ -44,6 +45,12 @@ class SBC:
     ranks: dict[str, np.ndarray]
     n_draws: int
     seed: int
+
+    def _listing(self) -> Listing:
+        rows = [(name, str(ranks.shape)) for name, ranks in self.ranks.items()]
+        n_sims = len(next(iter(self.ranks.values())))
+        title = f"SBC: {count_of(n_sims, 'simulation')}, ranks among {self.n_draws} draws"
+        return Listing(title, ("quantity", "shape"), rows, ("Plot it with plots.plot_sbc.",))
 
     @property
     def pit(self) -> dict[str, np.ndarray]:

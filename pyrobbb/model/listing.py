@@ -6,7 +6,7 @@ from typing import Any
 
 from .._core.display import Listing, count_of
 from .._core.messages import shown
-from ..priors import ByName, scale_family
+from ..priors import ByName
 
 
 def list_sites(network: Any) -> Listing:
@@ -36,9 +36,7 @@ def _prior(network: Any, name: str) -> str:
     prior = network.prior
     while isinstance(prior, ByName):
         prior = prior.choice(name)
-    words = shown(prior)
-    family = scale_family(network.prior, name)
-    return words if family is None else f"{words}, its scale is learnt"
+    return shown(prior)
 
 
 def _shape(tensor: Any) -> str:
