@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 from torch import nn
 
 from .. import storage
@@ -18,15 +16,16 @@ from .._core.display import Displayed, Listing
 from .._core.random_state import as_seed
 from .._core.signatures import suggests_arguments
 from .._core.state_dicts import equal_tensors
-from .._core.trees import InputsLike, clone
+from .._core.trees import InputsLike
 from ..fitted import FitSettings, FittedChain, History, list_chains
 from ..fitted.draws import draws_of, predict_from, prior_source_of, sources_of
 from ..model.network import BayesianNetwork
 from ..prediction import ClassificationPrediction, RegressionPrediction
 from ..prediction.drawn_distributions import WORKING_MEMORY
-from ..prediction.sampling import Draws, FixedDraws, Source, with_present_parameters
+from ..prediction.sampling import Draws, FixedDraws, Source
 from ..storage.specs import model_description
 from ..streams import Parquet, check_shard, chunks_of, n_known_rows, plan_chunks
+from .own_guides import chain_of_guide
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -102,21 +101,10 @@ class Posterior(Displayed):
 
         Raises
         ------
-        ValueError
-            If the guide does not sample all sites in their shapes.
+        TypeError, ValueError
+            If the guide has not been fitted, or does not sample all sites in their shapes.
         """
-        rows = network.example_of(network.prepare_inputs(x))
-        fitted, guide, rows = copy.deepcopy((network, guide, clone(rows)))
-        if not isinstance(guide, nn.Module):
-            guide = with_present_parameters(guide, rows)
-        losses, numbers = np.empty((3, 0)), np.empty((2, 0), dtype=int)
-        chain = FittedChain(fitted.eval(), guide, History(*losses, *numbers), rows)
-        drawn = {n: v.shape[1:] for n, v in next(Source(fitted, guide, 1, 0).draws(rows)).items()}
-        for site in fitted.latent_sites(rows):
-            if drawn.get(site.name) != site.start.shape:
-                shape = tuple(site.start.shape)
-                raise ValueError(f"`guide` must sample {site.name!r} of shape {shape}.")
-        return cls((chain,))
+        return cls((chain_of_guide(network, guide, x),))
 
     @property
     def network(self) -> BayesianNetwork:

@@ -15,7 +15,7 @@ import torch
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from .._core.global_state import global_state_locked, isolated_from_pyro, without_validation
+from .._core.global_state import isolated_from_pyro, without_validation
 from .._core.random_state import seeded
 from .._core.trees import Inputs
 from ..likelihoods import log_density
@@ -57,10 +57,22 @@ def with_present_parameters(guide: Callable[..., Any], example: Inputs) -> Calla
     """Return a guide that is a function with the values that its parameters have in Pyro's store.
 
     Draws are made apart from the store, where the parameters would be at their initial values.
+
+    Raises
+    ------
+    ValueError
+        If the store does not have a parameter of the guide.
     """
-    with global_state_locked(), torch.no_grad(), poutine.block():
+    store = pyro.get_param_store().get_state()
+    known = set(store["params"])
+    with isolated_from_pyro(store), seeded(0), torch.no_grad():  # the caller's are not changed
         sites = poutine.trace(guide).get_trace(example).nodes
     values = {n: s["value"].detach().clone() for n, s in sites.items() if s["type"] == "param"}
+    if missing := sorted(values.keys() - known):
+        raise ValueError(
+            f"`guide` has not been fitted: its parameter {missing[0]!r} is not in Pyro's param "
+            "store. Call from_guide after the loop, before pyro.clear_param_store()."
+        )
     return poutine.substitute(guide, data=values)
 
 
