@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -170,6 +171,16 @@ class Prediction(Displayed):
 
 def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def plot_function(name: str) -> Callable[..., Any]:
+    """Return a function of `pyrobbb.plots`, such as ``"plot_band"``.
+
+    That package depends on what is plotted, so that it cannot be imported here. It is found by name
+    when a plot is drawn, as pandas finds its plotting backend.
+    """
+    function: Callable[..., Any] = getattr(importlib.import_module("pyrobbb.plots"), name)
+    return function
 
 
 def concatenate_chunks(chunks: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:

@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from .._core.arrays import ArrayLike, check_positive, to_numpy
-from .._core.plotting import plot_function
 from ..likelihoods import base_of
-from .base import Prediction, concatenate_chunks
+from .base import Prediction, concatenate_chunks, plot_function
 from .frame import class_names, make_frame
 
 if TYPE_CHECKING:

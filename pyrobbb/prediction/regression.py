@@ -15,9 +15,8 @@ from torch.distributions import Distribution
 from .._core.arrays import ArrayLike, check_probability
 from .._core.global_state import without_validation
 from .._core.messages import shown
-from .._core.plotting import plot_function
 from ..likelihoods import base_of
-from .base import Prediction, concatenate_chunks
+from .base import Prediction, concatenate_chunks, plot_function
 from .calibration import Calibration
 from .columns import Columns
 from .distribution_functions import is_discrete
