@@ -149,7 +149,7 @@ def _predictions(
     start = 0
     for prediction in predictions:
         yield start, prediction
-        start += sum(chunk.batch_shape[1] for chunk in prediction.chunks())
+        start += len(prediction)
 
 
 def _score_of(
@@ -163,9 +163,7 @@ def _score_of(
         return lambda prediction: information_about(prediction, of_targets)
     if strategy == "random":
         random = np.random.default_rng(seed)
-        return lambda prediction: random.random(
-            sum(chunk.batch_shape[1] for chunk in prediction.chunks())
-        )
+        return lambda prediction: random.random(len(prediction))
     return variance if strategy == "variance" else bald
 
 
