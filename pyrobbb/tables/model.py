@@ -14,7 +14,6 @@ from .. import scores
 from ..estimators import BBBClassifier, BBBRegressor
 from ..estimators import storage as estimator_storage
 from ..posterior.posterior import Posterior
-from ..prediction.frame import quantile_name
 from .errors import TableError, prefix_errors
 from .schema import Schema
 
@@ -93,21 +92,10 @@ class TableModel:
         """
         prediction: Any = self.estimator.predict_distribution(x)
         if isinstance(self.estimator, BBBRegressor):
-            quantiles = prediction.quantile(list(levels))
-            return {
-                "mean": prediction.mean,
-                "sd": prediction.sd,
-                "aleatoric_sd": prediction.aleatoric_sd,
-                "epistemic_sd": prediction.epistemic_sd,
-                **{quantile_name(q): column for q, column in zip(levels, quantiles, strict=True)},
-            }
-        classes, probs = self.estimator.classes_, prediction.probs
-        return {
-            "label": classes[probs.argmax(1)],
-            **{f"p_{label}": probs[:, i] for i, label in enumerate(classes)},
-            "entropy": prediction.entropy,
-            "mutual_information": prediction.mutual_information,
-        }
+            frame = prediction.to_frame(levels)
+        else:
+            frame = prediction.to_frame()
+        return {name: column.to_numpy() for name, column in frame.items()}
 
     def scores(self, x: np.ndarray, y: np.ndarray) -> Mapping[str, float]:
         """Return scores of the predictions for rows whose target is known."""
