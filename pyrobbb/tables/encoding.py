@@ -90,11 +90,7 @@ class Numeric:
             raise unlike_fit(cells, is_bad)
         cells.check_range(values)
         values[is_missing] = self.median
-        if self.has_missing:
-            return np.column_stack([values, is_missing])
-        if is_missing.any():
-            report.imputed[self.name] += int(is_missing.sum())
-        return values[:, None]
+        return _with_missing(self, [values], is_missing, report)
 
 
 @dataclass(frozen=True)
@@ -139,11 +135,18 @@ class Date:
         days[is_missing] = self.median
         angles = [2 * np.pi * CYCLES[cycle](days) for cycle in self.cycles]
         waves = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
-        if self.has_missing:
-            return np.column_stack([days, *waves, is_missing])
-        if is_missing.any():
-            report.imputed[self.name] += int(is_missing.sum())
-        return np.column_stack([days, *waves])
+        return _with_missing(self, [days, *waves], is_missing, report)
+
+
+def _with_missing(
+    column: Numeric | Date, inputs: list[np.ndarray], is_missing: np.ndarray, report: EncodingReport
+) -> np.ndarray:
+    """Return the inputs of imputed cells, with the indicator if the column has one."""
+    if column.has_missing:
+        inputs = [*inputs, is_missing]
+    elif is_missing.any():
+        report.imputed[column.name] += int(is_missing.sum())
+    return np.column_stack(inputs)
 
 
 @dataclass(frozen=True)
