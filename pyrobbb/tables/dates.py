@@ -11,7 +11,16 @@ import numpy as np
 
 from .cells import Cells
 
-__all__ = ["CYCLES", "LAYOUTS", "Layout", "cycles_in", "days_of", "infer_layouts", "share_of_dates"]
+__all__ = [
+    "CYCLES",
+    "LAYOUTS",
+    "Layout",
+    "cycles_in",
+    "days_by_layout",
+    "days_of",
+    "infer_layouts",
+    "nearest_layout",
+]
 
 TIME = (
     r"(?:(?:T|,? +)(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2}(?:\.\d+)?))?"
@@ -99,22 +108,25 @@ CYCLES = {
 """Phases in [0, 1) as functions of the days since 1970-01-01; weeks begin on Monday."""
 
 
-def infer_layouts(cells: Cells) -> tuple[str, ...]:
-    """Return the names of the layouts in which all cells are dates.
+def days_by_layout(cells: Cells) -> dict[str, np.ndarray]:
+    """Return the `days_of` the cells in each layout."""
+    return {name: days_of(cells, name) for name in LAYOUTS}
+
+
+def infer_layouts(days: Mapping[str, np.ndarray], is_present: np.ndarray) -> tuple[str, ...]:
+    """Return the names of the layouts in which all cells that are present are dates.
 
     More than one if only the order of day and month is unknown, as in 03/04/2024.
     """
-    is_date = {name: _are_dates(cells, name) for name in LAYOUTS}
-    names = tuple(name for name, found in is_date.items() if found[cells.is_present].all())
-    if len(names) > 1:
-        days = np.stack([days_of(cells, name)[cells.is_present] for name in names])
-        names = names[:1] if (days == days[0]).all() else names
-    return names
+    present = {name: values[is_present] for name, values in days.items()}
+    names = tuple(name for name, values in present.items() if not np.isnan(values).any())
+    are_equal = all((present[name] == present[names[0]]).all() for name in names)
+    return names[:1] if are_equal else names
 
 
-def share_of_dates(cells: Cells) -> tuple[str, np.ndarray]:
+def nearest_layout(days: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray]:
     """Return the layout in which most cells are dates, and which of the cells are."""
-    is_date = {name: _are_dates(cells, name) for name in LAYOUTS}
+    is_date = {name: ~np.isnan(values) for name, values in days.items()}
     most = max(is_date, key=lambda name: is_date[name].sum())
     return most, is_date[most]
 
@@ -137,10 +149,6 @@ def cycles_in(days: np.ndarray) -> tuple[str, ...]:
         "season": np.ptp(days) >= MIN_DAYS_OF_SEASON,
     }
     return tuple(name for name, is_found in found.items() if is_found)
-
-
-def _are_dates(cells: Cells, layout: str) -> np.ndarray:
-    return ~np.isnan(days_of(cells, layout))
 
 
 def _date(parts: Mapping[str, str | None]) -> date:

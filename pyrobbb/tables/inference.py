@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from .cells import Cells, count_of, quoted
-from .dates import LAYOUTS, cycles_in, days_of, infer_layouts, share_of_dates
+from .dates import LAYOUTS, cycles_in, days_by_layout, infer_layouts, nearest_layout
 from .encoding import Categorical, Column, Date, Dropped, Numeric
 from .notation import in_inferred_format, notation_error
 
@@ -119,7 +119,8 @@ def _infer_numeric(cells: Cells, n_present: int) -> tuple[Column | Dropped, list
 
 def _infer_dates(cells: Cells) -> tuple[Column | Dropped, list[str]] | None:
     """Return how a column of dates is encoded, or why it is left out; None if it holds others."""
-    layouts, name = infer_layouts(cells), cells.name
+    days_in, name = days_by_layout(cells), cells.name
+    layouts = infer_layouts(days_in, cells.is_present)
     if len(layouts) > 1:
         reason = (
             f"{quoted(cells.text[cells.is_present][0])} may be {' or '.join(layouts)}; write dates "
@@ -127,7 +128,7 @@ def _infer_dates(cells: Cells) -> tuple[Column | Dropped, list[str]] | None:
         )
         return Dropped(name, reason), []
     if not layouts:
-        layout, is_date = share_of_dates(cells)
+        layout, is_date = nearest_layout(days_in)
         is_other = cells.is_present & ~is_date
         n_present = int(cells.is_present.sum())
         if is_date.sum() < NEARLY_ALL * n_present:
@@ -138,7 +139,7 @@ def _infer_dates(cells: Cells) -> tuple[Column | Dropped, list[str]] | None:
             "empty such cells to use the column"
         )
         return Dropped(name, reason), []
-    days = days_of(cells, layouts[0])[cells.is_present]
+    days = days_in[layouts[0]][cells.is_present]
     if is_constant(days):
         return Dropped(name, "constant"), []
     cycles = cycles_in(days)

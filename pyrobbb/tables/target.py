@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from .cells import MAX_EXACT_INTEGER, Cells
-from .dates import share_of_dates
+from .dates import days_by_layout, nearest_layout
 from .errors import TableError
 from .inference import NEARLY_ALL, is_constant
 from .notation import in_inferred_format, notation_error
@@ -104,7 +104,7 @@ def label_of(value: Label) -> str:
 def _infer_task(cells: Cells, n_distinct: int, decimal: str | None) -> tuple[Task, str]:
     n_rows, n_numbers = len(cells.column), int(cells.is_number.sum())
     if n_numbers < n_rows:
-        _, is_date = share_of_dates(cells)
+        _, is_date = nearest_layout(days_by_layout(cells))
         if is_date.sum() >= NEARLY_ALL * n_rows:
             raise cells.error(
                 int(is_date.argmax()),
