@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
 from .._core.arrays import as_count
-from .._core.messages import is_one_of, shown
+from .._core.messages import is_one_of, not_one_of
 from .._core.random_state import as_seed, child_seed
 from ..prediction import Prediction
 from ..prediction.drawn_distributions import WORKING_MEMORY
@@ -19,7 +19,7 @@ from .joint_information import greedy_batch, information_about
 from .marginal_information import bald, variance
 
 Strategy = Literal["bald", "batch_bald", "epig", "variance", "random"]
-STRATEGIES = ("bald", "batch_bald", "epig", "variance", "random")
+STRATEGIES = get_args(Strategy)
 N_CONFIGURATIONS = 10_000
 
 
@@ -74,10 +74,8 @@ def select(
     n = as_count("n", n)
     n_candidates = as_count("n_candidates", n_candidates)
     if not callable(strategy) and not is_one_of(strategy, STRATEGIES):
-        raise ValueError(
-            f"`strategy` must be one of {', '.join(STRATEGIES)} or a function of a prediction, got "
-            f"{shown(strategy)}."
-        )
+        or_else = " or a function of a prediction"
+        raise ValueError(not_one_of("strategy", strategy, STRATEGIES, or_else=or_else))
     if (strategy == "epig") != (target is not None):
         raise ValueError('`target` is for strategy="epig", which needs it: pass both or neither.')
     if rows is not None:
