@@ -69,9 +69,7 @@ def fit(
             "poisson",
             "negative_binomial",
         ],
-        typer.Option(
-            help="Likelihood of a regression; auto compares gaussian and heteroscedastic."
-        ),
+        typer.Option(help="Likelihood of a regression; auto compares those that suit the target."),
     ] = "auto",
     restarts: Annotated[int, typer.Option(min=1, help="Independent fits to average over.")] = 4,
     epochs: Annotated[
