@@ -247,7 +247,8 @@ def clip_gradients(gradients: Sequence[Tensor], bound: float, lead: int) -> list
     lead : int
         Number of leading dimensions.
     """
-    squares = [(g * g).flatten(lead).sum(-1) for g in gradients]
+    # flatten(lead) fails for one number a fit.
+    squares = [(g * g).reshape(*g.shape[:lead], -1).sum(-1) for g in gradients]
     norm = torch.stack(squares).sum(0).sqrt()
     factor = (bound / (norm + 1e-6)).clamp(max=1.0)
     return [g * factor.reshape((*factor.shape, *(1,) * (g.dim() - lead))) for g in gradients]

@@ -34,9 +34,24 @@ network = support.small_network
 quick_fit = functools.partial(support.quick_fit, x=X, y=Y, epochs=5, seed=5)
 
 
-def network_of(*layers):
+class Swish(nn.Module):
+    """x sigmoid(slope x), whose slope is a single number."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(0.0))
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        nn.init.constant_(self.slope, 2.0)
+
+    def forward(self, x):
+        return x * torch.sigmoid(self.slope * x)
+
+
+def network_of(*layers, prior=None):
     torch.manual_seed(0)
-    return BayesianNetwork(nn.Sequential(*layers).double())
+    return BayesianNetwork(nn.Sequential(*layers).double(), prior or priors.Normal())
 
 
 def assert_chains_are_fits(make, tolerance, n=3, **options):
@@ -81,6 +96,15 @@ SIDE_BY_SIDE = {
     "full batch": (network, {"batch_size": 23}),
     "two draws, closed-form KL": (network, {"n_particles": 2, "objective": "mean_field"}),
     "clipped separately": (network, {"clip_norm": 20.0}),
+    "a number as a point, clipped": (
+        lambda: network_of(
+            nn.Linear(3, 4),
+            Swish(),
+            nn.Linear(4, 1),
+            prior=priors.ByName({"1.*": None}),
+        ),
+        {"clip_norm": 20.0},
+    ),
     "weight decay": (
         network,
         {"optimizer": functools.partial(torch.optim.AdamW, weight_decay=0.5)},
