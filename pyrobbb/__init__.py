@@ -95,7 +95,7 @@ _MODULES = {
         "prediction",
         "priors",
     ),
-    *("reference", "report", "scores", "storage", "streams", "tables", "training"),
+    *("columns", "reference", "report", "scores", "storage", "streams", "tables", "training"),
 }
 
 __all__ = [

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 # A package, or a module at the top level, imports only from those before it.
 FLOORS = [
-    "_core",
+    "_core columns",
     "priors likelihoods datasets reference streams",
     "model",
     "elbo",

@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..columns.errors import TableError, UserError, prefix_errors
 from ..tables.compressed import MAX_EXPANSION
-from ..tables.errors import TableError, UserError, prefix_errors
 from ..tables.reader import CHUNK_ROWS, TableFile
 from ..tables.writer import SUFFIXES, check_file, check_model, check_model_folder, open_writer
 from .errors import UsageError
@@ -194,7 +194,7 @@ def predict(
         raise TableError(f"has no column {unknown[0]!r} (--keep).", data)
     from tqdm import tqdm
 
-    from ..tables.encoding import EncodingReport
+    from ..columns.encoding import EncodingReport
     from ..tables.model import TableModel
 
     fitted = TableModel.load(model)

@@ -9,7 +9,7 @@ try:  # Newer versions of typer include click; older ones depend on it.
 except ImportError:
     from click import UsageError  # type: ignore[no-redef]
 
-from ..tables.errors import UserError
+from ..columns.errors import UserError
 
 __all__ = ["UsageError", "message_for_user"]
 

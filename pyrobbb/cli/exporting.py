@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..tables.errors import UserError
+from ..columns.errors import UserError
 from ..tables.writer import check_file, check_model
 from .commands import DEFAULT_QUANTILES
 from .options import AsJson, Model, ShowTraceback, parse_probabilities

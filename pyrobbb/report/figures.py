@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import plots
+from ..columns.encoding import Date
 from ..fitted import History
 from ..plots import ACCENT, INK, SECOND, SOFT
-from ..tables.encoding import Date
 from .findings import LEVEL, Curve, Findings
 
 if TYPE_CHECKING:

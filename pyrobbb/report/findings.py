@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..columns.cells import count_of
+from ..columns.encoding import Categorical, Column, Date, Numeric
 from ..diagnostics import Check
 from ..diagnostics.measurements import Measurement
 from ..likelihoods import NegativeBinomial, Poisson
-from ..tables.cells import count_of
-from ..tables.encoding import Categorical, Column, Date, Numeric
 from .scores import Score, score_classes, score_numbers
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ..tables.encoding import Categorical, Column, Date
+from ..columns.encoding import Categorical, Column, Date
 from . import figures
 from .content import UNKNOWN, Cell, Section, Table, aligned, number
 from .findings import Findings

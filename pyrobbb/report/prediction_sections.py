@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tables.encoding import Categorical
+from ..columns.encoding import Categorical
 from . import figures
 from .content import Cell, Section, Table, aligned, cell_text, number, percentage
 from .findings import LEVEL, Findings

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import TableError, UserError
+from ..columns.errors import TableError, UserError
 from .reader import TableFile
 from .schema import Schema
 

@@ -6,7 +6,7 @@ import gzip
 import io
 from typing import IO, Any
 
-from .errors import TableError
+from ..columns.errors import TableError
 
 __all__ = ["MAX_CHUNK_BYTES", "MAX_EXPANSION", "GzipReader", "check_expansion", "skip_to_check"]
 

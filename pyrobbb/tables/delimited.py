@@ -17,9 +17,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TextIO, cast
 
-from .cells import count_of
+from ..columns.cells import count_of
+from ..columns.errors import TableError, translate_os_errors
 from .compressed import MAX_EXPANSION, GzipReader, skip_to_check
-from .errors import TableError, translate_os_errors
 from .safe_text import unescape_formula
 
 __all__ = ["UNSUPPORTED_FORMATS", "DelimitedText"]

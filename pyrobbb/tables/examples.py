@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .cells import count_of
-from .encoding import EncodingReport
-from .errors import TableError, prefix_errors
+from ..columns.cells import count_of
+from ..columns.encoding import EncodingReport
+from ..columns.errors import TableError, prefix_errors
 from .reader import TableFile
 from .schema import Schema
 

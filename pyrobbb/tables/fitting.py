@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from .cells import count_of
+from ..columns.cells import count_of
+from ..columns.errors import UserError, prefix_errors
 from .compressed import MAX_EXPANSION
-from .errors import UserError, prefix_errors
 from .reader import TableFile
 from .schema import Schema, check_names
 from .target import Task

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from .. import scores
+from ..columns.errors import TableError, prefix_errors
 from ..estimators import BBBClassifier, BBBRegressor
 from ..estimators import storage as estimator_storage
 from ..posterior.posterior import Posterior
-from .errors import TableError, prefix_errors
 from .schema import Schema
 
 __all__ = ["TableModel"]

@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..columns.errors import TableError, prefix_errors, translate_os_errors
 from .compressed import MAX_CHUNK_BYTES, MAX_EXPANSION, check_expansion
 from .delimited import UNSUPPORTED_FORMATS, DelimitedText
-from .errors import TableError, prefix_errors, translate_os_errors
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .number_format import CURRENCY, is_plain, split
+from ..columns.number_format import CURRENCY, is_plain, split
 
 __all__ = ["escape_controls", "escape_formula", "printable", "unescape_formula"]
 

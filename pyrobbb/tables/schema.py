@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .cells import Cells, count_of
-from .dates import CYCLES, LAYOUTS
-from .encoding import Categorical, Column, Date, Dropped, EncodingReport, Numeric
-from .errors import TableError
-from .inference import infer_column
-from .notation import check_decimal_points, unlike_fit
-from .number_format import PLAIN, NumberFormat
+from ..columns.cells import Cells, count_of
+from ..columns.encoder import (
+    MAX_INPUTS,
+    ColumnEncoder,
+    check_decimal,
+    check_stored,
+    check_width,
+    refused_if_damaged,
+)
+from ..columns.encoding import Column, Dropped, EncodingReport
+from ..columns.errors import TableError
+from ..columns.notation import unlike_fit
+from ..columns.number_format import PLAIN, NumberFormat
+from ..columns.remedies import COMMAND_LINE
 from .target import Label, Task, infer_target, label_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MAX_INPUTS", "Schema", "check_names"]
+__all__ = ["Schema", "check_names"]
 
-MAX_INPUTS = 2000
 MIN_ROWS = 5
-MAX_NAMES = 10
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,10 @@ class Schema:
     task : {"regression", "classification"}
     classes : tuple of int, float or str
         Sorted labels of a classification; empty for a regression.
-    columns : tuple of Numeric, Date or Categorical
-        Columns that are used, in the order of the table.
-    dropped : tuple of Dropped
-        Columns that are left out, with the reasons.
-    notes : tuple of str
-        All decisions that the user should know about, including dropped columns.
+    encoder : ColumnEncoder
+        How the other columns become inputs.
+    target_notes : tuple of str
+        Decisions about the target.
     target_format : NumberFormat
         How the numbers of the target are written.
     """
@@ -54,9 +55,8 @@ class Schema:
     target_name: str
     task: Task
     classes: tuple[Label, ...]
-    columns: tuple[Column, ...]
-    dropped: tuple[Dropped, ...] = ()
-    notes: tuple[str, ...] = ()
+    encoder: ColumnEncoder
+    target_notes: tuple[str, ...] = ()
     target_format: NumberFormat = PLAIN
 
     @classmethod
@@ -93,10 +93,9 @@ class Schema:
         TableError
             If no model can be fitted to the table.
         """
-        _check_decimal(decimal)
+        check_decimal(decimal)
         names = [str(name) for name in frame.columns]
         check_names(names, target, drop, categorical)
-        drop, categorical = set(drop), set(categorical)
         frame, n_left_out = _rows_with_target(frame, target)
         notes = []
         if n_left_out:
@@ -105,70 +104,48 @@ class Schema:
             raise TableError(
                 f"has {count_of(len(frame), 'row')} with a target; a fit needs at least {MIN_ROWS}."
             )
-        target_cells = Cells(frame[target])
-        task, classes, target_notes, target_format = infer_target(target_cells, task, decimal)
-        target_cells = target_cells.in_format(target_format)
-        notes += target_notes
-        columns: list[Column] = []
-        dropped: list[Dropped] = []
-        column_notes: list[str] = []
-        numbers = [target_cells] if task == "regression" else []
-        for name in names:
-            if name == target:
-                continue
-            if name in drop:
-                dropped.append(Dropped(name, "excluded by --drop"))
-                continue
-            cells = Cells(frame[name])
-            column, further = infer_column(
-                cells, is_categorical=name in categorical, decimal=decimal
-            )
-            if isinstance(column, Numeric):
-                cells = cells.in_format(column.number_format)
-                numbers.append(cells)
-            if not isinstance(column, Dropped) and _are_equal(cells, target_cells):
-                column, further = Dropped(name, "a copy of the target"), []
-            column_notes += further
-            if isinstance(column, Dropped):
-                dropped.append(column)
-            else:
-                columns.append(column)
-        if decimal is None:
-            check_decimal_points(numbers)
-        left_out = [f"Column {column.name!r} is left out: {column.reason}." for column in dropped]
-        notes += [*left_out, *column_notes, *_note_on_categories(columns)]
-        if not columns:
-            reasons = "; ".join(f"{column.name!r} ({column.reason})" for column in dropped[:5])
-            raise TableError(
-                f"has no column to predict {target!r} from. Left out: {reasons or 'none'}."
-            )
-        n_inputs = sum(len(column.inputs) for column in columns)
-        _check_width(n_inputs)
-        if n_inputs > len(frame):
-            notes.append(f"There are more inputs ({n_inputs}) than rows ({len(frame)}).")
-        return cls(
-            target, task, classes, tuple(columns), tuple(dropped), tuple(notes), target_format
+        cells = Cells(frame[target])
+        task, classes, further, target_format = infer_target(cells, task, decimal)
+        cells = cells.in_format(target_format)
+        encoder = ColumnEncoder.of(
+            frame,
+            drop=dict.fromkeys(drop, "excluded by --drop"),
+            categorical=categorical,
+            decimal=decimal,
+            target=cells,
+            beside=[cells] if task == "regression" else [],
+            remedies=COMMAND_LINE,
         )
+        return cls(target, task, classes, encoder, (*notes, *further), target_format)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Columns that are used as inputs, in the order of the table."""
+        return self.encoder.columns
+
+    @property
+    def dropped(self) -> tuple[Dropped, ...]:
+        """Columns that are left out, with the reasons."""
+        return self.encoder.dropped
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """All decisions that the user should know about, including dropped columns."""
+        return (*self.target_notes, *self.encoder.notes)
 
     @property
     def inputs(self) -> list[str]:
         """Names of the columns of the input matrix."""
-        return [name for column in self.columns for name in column.inputs]
+        return self.encoder.inputs
 
     def with_decimal(self, decimal: Literal[".", ","] | None) -> Schema:
         """Return the schema for a table with another decimal separator; None: that of the fit."""
-        _check_decimal(decimal)
+        check_decimal(decimal)
         if decimal is None:
             return self
-        columns = [
-            dataclasses.replace(column, number_format=column.number_format.with_decimal(decimal))
-            if isinstance(column, Numeric)
-            else column
-            for column in self.columns
-        ]
         return dataclasses.replace(
             self,
-            columns=tuple(columns),
+            encoder=self.encoder.with_decimal(decimal),
             target_format=self.target_format.with_decimal(decimal),
         )
 
@@ -198,19 +175,7 @@ class Schema:
         TableError
             If a column is missing, or a cell cannot be encoded.
         """
-        missing = [column.name for column in self.columns if column.name not in frame.columns]
-        if missing:
-            names = ", ".join(map(repr, missing[:10])) + (", ..." if len(missing) > 10 else "")
-            raise TableError(
-                f"has no column {names}, which the model was fitted with. Add "
-                f"{'it' if len(missing) == 1 else 'them'}, with empty cells where unknown."
-            )
-        counted = EncodingReport() if report is None else report
-        parts = [column.encode(Cells(frame[column.name]), counted) for column in self.columns]
-        if report is None:
-            for message in counted.messages():
-                warnings.warn(message, stacklevel=2)
-        return np.concatenate(parts, axis=1, dtype=np.float64)
+        return self.encoder.encode(frame, report, remedies=COMMAND_LINE)
 
     def target(self, frame: pd.DataFrame) -> np.ndarray:
         """Return the target of rows without missing targets; see `with_target`.
@@ -245,25 +210,17 @@ class Schema:
 
     def unused(self, names: Sequence[str]) -> list[str]:
         """Return the columns of another table that were not in the table of the fit."""
-        known = {self.target_name, *(column.name for column in (*self.columns, *self.dropped))}
+        known = {self.target_name, *self.encoder.names}
         return [name for name in names if name not in known]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the schema as plain data for strict JSON."""
-        columns = [
-            {"kind": type(column).__name__, **dataclasses.asdict(column)} for column in self.columns
-        ]
-        for column in columns:
-            for name in ("categories", "cycles"):
-                if name in column:
-                    column[name] = list(column[name])
         return {
             "target": self.target_name,
             "task": self.task,
             "classes": list(self.classes),
-            "columns": columns,
-            "dropped": [dataclasses.asdict(column) for column in self.dropped],
-            "notes": list(self.notes),
+            **self.encoder.to_dict(),
+            "target_notes": list(self.target_notes),
             "target_format": dataclasses.asdict(self.target_format),
         }
 
@@ -276,24 +233,27 @@ class Schema:
         ValueError
             If the data is damaged.
         """
-        try:
+        with refused_if_damaged():
+            encoder = ColumnEncoder.from_dict(stored)
             schema = cls(
                 stored["target"],
                 stored["task"],
                 tuple(stored["classes"]),
-                tuple(_column_from_dict(column) for column in stored["columns"]),
-                tuple(Dropped(**column) for column in stored["dropped"]),
-                tuple(stored["notes"]),
+                encoder,
+                tuple(stored.get("target_notes", ())),  # among the others in earlier versions
                 NumberFormat(**stored.get("target_format", {})),
             )
-            is_valid = _is_valid(schema)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"The stored schema of the table is damaged ({type(error).__name__}: {error})."
-            ) from error
-        if not is_valid:
-            raise ValueError("The stored schema of the table is damaged.")
+            check_stored(schema._is_valid())
         return schema
+
+    def _is_valid(self) -> bool:
+        return (
+            self.task in ("regression", "classification")
+            and (len(self.classes) >= 2) == (self.task == "classification")
+            and all(isinstance(label, int | float | str) for label in self.classes)
+            and isinstance(self.target_name, str)
+            and self.target_name not in self.encoder.names
+        )
 
 
 def check_names(
@@ -312,88 +272,9 @@ def check_names(
                 raise TableError(f"has no column {name!r} (--{option}); {hint}")
     if target in drop:
         raise TableError(f"column {target!r} is the target and cannot be dropped with --drop.")
-    _check_width(len(names) - 1 - len(set(drop)))
-
-
-def _check_decimal(decimal: str | None) -> None:
-    if decimal not in (None, ".", ","):
-        raise TableError(f"`decimal` must be '.' or ',', got {decimal!r}.")
-
-
-def _check_width(n_inputs: int) -> None:
-    if n_inputs > MAX_INPUTS:
-        raise TableError(
-            f"has {n_inputs} inputs, but a fit takes at most {MAX_INPUTS}: with more, a Bayesian "
-            "network learns too slowly. Leave columns out with --drop."
-        )
+    check_width(len(names) - 1 - len(set(drop)))
 
 
 def _rows_with_target(frame: pd.DataFrame, target: str) -> tuple[pd.DataFrame, int]:
     is_present = Cells(frame[target]).is_present
     return (frame, 0) if is_present.all() else (frame[is_present], int((~is_present).sum()))
-
-
-def _note_on_categories(columns: Sequence[Column]) -> list[str]:
-    """Return a note on all columns with an input for each category."""
-    counts = [
-        f"{column.name!r} ({len(column.categories)}{', missing' * column.has_missing})"
-        for column in columns
-        if isinstance(column, Categorical) and not column.is_pooled
-    ]
-    if not counts:
-        return []
-    more = f" and {len(counts) - MAX_NAMES} more" if len(counts) > MAX_NAMES else ""
-    shown = ", ".join(counts[:MAX_NAMES])
-    return [f"Treated as categorical, with the number of categories: {shown}{more}."]
-
-
-def _are_equal(cells: Cells, target: Cells) -> bool:
-    if not cells.is_present.all():
-        return False
-    if target.is_number.all() and cells.is_number.all():
-        return bool((cells.numbers == target.numbers).all())
-    return bool((cells.labels == target.labels).all())
-
-
-def _column_from_dict(stored: Mapping[str, Any]) -> Column:
-    values = dict(stored)
-    kind = values.pop("kind")
-    if kind == "Date" or values.pop("is_date", False):  # Numeric in files of earlier versions
-        values.pop("number_format", None)
-        values.setdefault("layout", next(iter(LAYOUTS)))
-        return Date(**{**values, "cycles": tuple(values.get("cycles", ()))})
-    if kind == "Numeric":
-        number_format = NumberFormat(**values.pop("number_format", {}))
-        return Numeric(**values, number_format=number_format)
-    if kind == "Categorical":
-        return Categorical(**{**values, "categories": tuple(values["categories"])})
-    raise ValueError(f"unknown kind of column {kind!r}")
-
-
-def _is_valid(schema: Schema) -> bool:
-    names = [
-        schema.target_name,
-        *(column.name for column in (*schema.columns, *schema.dropped)),
-    ]
-    return (
-        schema.task in ("regression", "classification")
-        and (len(schema.classes) >= 2) == (schema.task == "classification")
-        and all(isinstance(label, int | float | str) for label in schema.classes)
-        and bool(schema.columns)
-        and all(isinstance(name, str) for name in names)
-        and len(set(names)) == len(names)
-        and all(_is_valid_column(column) for column in schema.columns)
-    )
-
-
-def _is_valid_column(column: Column) -> bool:
-    if isinstance(column, Date):
-        has_names = column.layout in LAYOUTS and all(name in CYCLES for name in column.cycles)
-        return has_names and _is_finite(column.median)
-    if isinstance(column, Numeric):
-        return _is_finite(column.median)
-    return all(isinstance(category, str) for category in column.categories)
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

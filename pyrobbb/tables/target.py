@@ -8,12 +8,12 @@ from typing import Literal
 
 import numpy as np
 
-from .cells import MAX_EXACT_INTEGER, Cells
-from .dates import days_by_layout, nearest_layout
-from .errors import TableError
-from .inference import NEARLY_ALL, is_constant
-from .notation import in_inferred_format, notation_error
-from .number_format import NumberFormat
+from ..columns.cells import MAX_EXACT_INTEGER, Cells
+from ..columns.dates import days_by_layout, nearest_layout
+from ..columns.errors import TableError
+from ..columns.inference import NEARLY_ALL, is_constant
+from ..columns.notation import in_inferred_format, notation_error
+from ..columns.number_format import NumberFormat
 
 __all__ = ["Label", "Task", "infer_target", "label_of"]
 

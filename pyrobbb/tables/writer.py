@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from .._core.scratch_files import replacing
-from .errors import TableError
+from ..columns.errors import TableError
 from .safe_text import escape_controls, escape_formula
 
 if TYPE_CHECKING:

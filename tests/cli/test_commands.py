@@ -15,11 +15,11 @@ from pyrobbb import estimators
 from pyrobbb.cli import commands, demo
 from pyrobbb.cli.main import main
 from pyrobbb.cli.options import parse_names
+from pyrobbb.columns.encoding import EncodingReport
 from pyrobbb.diagnostics.checks import Check, Diagnosis
 from pyrobbb.export import programs
 from pyrobbb.tables import TableFile, TableModel
 from pyrobbb.tables import writer as table_writer
-from pyrobbb.tables.encoding import EncodingReport
 
 N = 60
 QUICK = ["--epochs", "2", "--restarts", "1", "--hidden", "3"]

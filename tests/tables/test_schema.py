@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pyrobbb.tables.encoding import EncodingReport
-from pyrobbb.tables.errors import TableError
-from pyrobbb.tables.schema import MAX_INPUTS, Schema, check_names
+from pyrobbb.columns.encoder import MAX_INPUTS
+from pyrobbb.columns.encoding import EncodingReport
+from pyrobbb.columns.errors import TableError
+from pyrobbb.tables.schema import Schema, check_names
 
 N = 40
 Y = [f"{0.5 * i}" for i in range(N)]

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pyrobbb.columns.encoding import Categorical
 from pyrobbb.tables import Schema, TableError
-from pyrobbb.tables.encoding import Categorical
 
 N = 40
 STAMPS = pd.date_range("2009-12-25 22:30", periods=N, freq="29h")

@@ -58,7 +58,7 @@ def in_inferred_format(
         first, second = (f"{value:.15g}" for value in error.values[:2])
         raise cells.error(
             cells.text.tolist().index(error.cell),
-            f"may be {first} or {second}: set --decimal . or --decimal , to decide{remedy}.",
+            f"may be {first} or {second}: {cells.remedies.decide_decimal}{remedy}.",
         ) from error
     if number_format is None:
         return None, []
@@ -107,7 +107,7 @@ def unlike_fit(cells: Cells, is_bad: np.ndarray) -> TableError:
     return cells.first_error(
         is_bad,
         f"is not a number {cells.number_format}, as in the fit",
-        f"{remedy} Set --decimal if all of the table has another decimal separator.",
+        f"{remedy}{cells.remedies.other_decimal}",
     )
 
 
@@ -131,8 +131,8 @@ def check_decimal_points(columns: Sequence[Cells]) -> None:
             raise cells.error(
                 cells.text.tolist().index(pointed[0]),
                 f"may be {PLAIN.parse(pointed[0]):.15g} or {values[0]:.15g}, as column "
-                f"{comma.name!r} has decimal commas. Set --decimal , if it is {values[0]:.15g}, or "
-                "rewrite one of the columns.",
+                f"{comma.name!r} has decimal commas. "
+                + cells.remedies.comma.format(f"{values[0]:.15g}"),
             )
 
 

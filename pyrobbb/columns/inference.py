@@ -52,9 +52,9 @@ def infer_column(
     n_present = int(cells.is_present.sum())
     if not n_present:
         return Dropped(cells.name, "all cells are missing"), []
-    if is_categorical:
+    if is_categorical or cells.are_categories:
         return _infer_categorical(cells, n_present)
-    options = f"--categorical {cells.name!r} or --drop {cells.name!r}"
+    options = cells.remedies.either(cells.name)
     numbers, notes = in_inferred_format(cells, decimal, f", or use {options}")
     if numbers is not None:
         column, further = _infer_numeric(numbers, n_present)
@@ -83,6 +83,7 @@ def is_constant(values: np.ndarray) -> bool:
 
 def _infer_numeric(cells: Cells, n_present: int) -> tuple[Column | Dropped, list[str]]:
     name, values = cells.name, cells.numbers[cells.is_number]
+    remedies = cells.remedies
     cells.check_range(cells.numbers)
     # Counted as strings, because large integers may become equal as floats.
     n_distinct = len(set(cells.text[cells.is_present]))
@@ -104,13 +105,13 @@ def _infer_numeric(cells: Cells, n_present: int) -> tuple[Column | Dropped, list
         if _is_named_like_id(name):
             return Dropped(name, "an identifier: it numbers the rows"), []
         notes.append(
-            f"Column {name!r} numbers the rows, and is treated as a number; --drop {name!r} "
-            "leaves it out."
+            f"Column {name!r} numbers the rows, and is treated as a number; "
+            f"{remedies.drop.format(repr(name))} leaves it out."
         )
     elif has_only_integers and 2 < n_distinct <= FEW_VALUES:
         notes.append(
             f"Column {name!r} has {n_distinct} distinct integers, and is treated as a number; "
-            f"--categorical {name!r} makes it categorical."
+            f"{remedies.categories.format(repr(name))} makes it categorical."
         )
     median, n_missing = float(np.median(values)), len(cells.column) - n_present
     notes += _note_on_missing(name, n_missing, f"the median, {median:g}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import TableError
 from .number_format import PLAIN, NumberFormat
+from .remedies import COMMAND_LINE, Remedies
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,10 +39,13 @@ class Cells:
         file, as described in `TableFile.chunks`.
     number_format : NumberFormat
         How numbers are written in cells that are strings.
+    remedies : Remedies
+        Words of the messages about the column.
     """
 
     column: pd.Series
     number_format: NumberFormat = PLAIN
+    remedies: Remedies = COMMAND_LINE
 
     @property
     def name(self) -> str:
@@ -70,6 +74,11 @@ class Cells:
         """Return the cells with another format of numbers."""
         is_same = number_format == self.number_format or not self.has_strings
         return self if is_same else replace(self, number_format=number_format)
+
+    @property
+    def are_categories(self) -> bool:
+        """Whether the type of the column says that it is categorical."""
+        return str(self.column.dtype) == "category"
 
     @cached_property
     def has_strings(self) -> bool:

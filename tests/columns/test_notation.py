@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pyrobbb.columns.number_format import PLAIN, NumberFormat
 from pyrobbb.tables import Schema, TableError, TableFile, fit_table
-from pyrobbb.tables.number_format import PLAIN, NumberFormat
 
 N = 9
 X = [f"{i * i}.5" for i in range(N)]

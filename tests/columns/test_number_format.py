@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyrobbb.tables.number_format import (
+from pyrobbb.columns.number_format import (
     PLAIN,
     AmbiguousNumberError,
     NumberFormat,
