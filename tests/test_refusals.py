@@ -14,6 +14,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -94,6 +95,8 @@ def make_names(folder):
         (folder / name).write_text(text)
     (folder / "cut.csv.gz").write_bytes(gzip.compress(table.encode())[:-9])
     (folder / "bomb.csv.gz").write_bytes(gzip.compress(b"price,size\n" + b"1,2\n" * 17_000_000))
+    towns, days = ["Bonn", "Ulm"] * 20, pd.date_range("2024-01-01", periods=40)
+    houses = pd.DataFrame({"size": x[:, 0], "town": towns, "sold": days})
     agent = bandits.ThompsonSampler(3, 2, hidden=(4,), seed=0)
     batch_norm = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).double()
     return {
@@ -110,6 +113,7 @@ def make_names(folder):
         **{"likelihoods": likelihoods, "bandits": bandits, "datasets": datasets, "loo": loo},
         **{"fit_table": fit_table, "BBBClassifier": BBBClassifier, "BBBRegressor": BBBRegressor},
         **{"x": x, "y": y, "X": x, "Y": y[:, 0], "labels": labels, "network": network},
+        "houses": houses,
         **{"classifier": classifier, "counts": counts, "batch_norm": batch_norm},
         **{"posterior": posterior, "pruned": pyrobbb.prune(posterior, 0.5), "agent": agent},
         **{"prediction": posterior.predict(x, 5, seed=0), "regressor": regressor},

@@ -331,7 +331,8 @@ def _is_valid_column(column: Column) -> bool:
         return has_names and _is_finite(column.median)
     if isinstance(column, Numeric):
         return _is_finite(column.median)
-    return all(isinstance(category, str) for category in column.categories)
+    are_distinct = len(set(column.categories)) == len(column.categories)
+    return are_distinct and all(isinstance(category, str) for category in column.categories)
 
 
 def _is_finite(value: object) -> bool:

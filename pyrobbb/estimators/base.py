@@ -11,10 +11,11 @@ from typing import Any, Literal, Self
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, is_regressor
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from .. import likelihoods, priors
 from .._core.signatures import suggests_arguments
+from ..columns import ColumnEncoder
 from ..export import Format
 from ..fitted import raise_if_interrupted
 from ..model.mlp import Activation, as_layers
@@ -26,9 +27,10 @@ from ..prediction.frame import index_of
 from ..training.config import EngineName
 from ..training.placement import Device
 from . import exporting, storage
+from .inputs import n_inputs, validate_inputs
 from .networks import FEW_ROWS, SMALL, TINY, build_network, choose_hidden
-from .parameters import RandomStateLike, check_parameters, draw_seed, whole_numbers
-from .preparation import Rows, numeric_array, scale_inputs
+from .parameters import Columns, RandomStateLike, check_parameters, draw_seed, whole_numbers
+from .preparation import Rows, scale_inputs
 from .stages import SINGLE_KL_WEIGHT, Stages, TrainingOptions, fit_once
 
 
@@ -59,6 +61,7 @@ class BBBEstimator(BaseEstimator):
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         patience: int = 20,
+        columns: Columns = "auto",
         warm_start: bool = False,
         random_state: RandomStateLike = None,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -79,12 +82,14 @@ class BBBEstimator(BaseEstimator):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.patience = patience
+        self.columns = columns
         self.warm_start = warm_start
         self.random_state = random_state
         self.checkpoint = checkpoint
         self.verbose = verbose
 
     posterior_: Posterior
+    columns_: ColumnEncoder | None
     likelihood_: likelihoods.Likelihood
     input_scaling_: Standardizer
     hidden_: tuple[int, ...]
@@ -97,7 +102,8 @@ class BBBEstimator(BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, n_features)
-            Numeric array, or DataFrame of pandas or polars, whose column names are kept.
+            Numeric array, or DataFrame of pandas or polars, whose column names are kept. Columns of
+            strings, categories, booleans and dates, and missing values, are encoded; see `columns`.
         y : array-like of shape (n,), or (n, n_targets) for regression
         sample_weight : array-like of shape (n,), optional
             Weights of the rows, not normalised: a row of weight 2 counts as two equal rows.
@@ -177,7 +183,8 @@ class BBBEstimator(BaseEstimator):
     ) -> None:
         """Write a file that predicts without pyrobbb; see `Posterior.export`.
 
-        It takes the columns of X in double precision, with any number of rows, and returns what
+        It takes the columns of X in double precision, or what ``columns_.encode`` returns for a
+        frame whose columns are encoded, with any number of rows, and returns what
         `predict_distribution` returns, in the units of y, with calibrated quantiles.
 
         Parameters
@@ -308,11 +315,11 @@ class BBBEstimator(BaseEstimator):
 
     def _predict(self, X: Any, n_draws: int, seed: int) -> Any:
         check_is_fitted(self)
-        index = index_of(X)
-        X = numeric_array("X", X)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
-        scaled = scale_inputs(X, self.input_scaling_)
-        return self.posterior_.predict(scaled, n_draws, seed).indexed(index)
+        return self._predict_inputs(validate_inputs(self, X), n_draws, seed).indexed(index_of(X))
+
+    def _predict_inputs(self, x: np.ndarray, n_draws: int, seed: int) -> Any:
+        """Predict rows whose columns are encoded and checked."""
+        return self.posterior_.predict(scale_inputs(x, self.input_scaling_), n_draws, seed)
 
     def _training_options(self) -> TrainingOptions:
         whole = whole_numbers(self.get_params(deep=False))
@@ -341,7 +348,7 @@ class BBBEstimator(BaseEstimator):
 
     def _network(self, likelihood: likelihoods.Likelihood) -> BayesianNetwork:
         return build_network(
-            self.n_features_in_,
+            n_inputs(self),
             self.hidden_,
             self._n_outputs(likelihood),
             activation=self.activation,

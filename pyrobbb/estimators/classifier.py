@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from .. import likelihoods
 from .._core.arrays import check_positive, check_probability
@@ -22,8 +22,9 @@ from .conformal import (
     n_calibration_rows,
     uniform_by_row,
 )
+from .inputs import validate_inputs, validate_rows
 from .labels import as_labels, class_indices, known_classes, list_labels
-from .preparation import Rows, drop_zero_weights, numeric_array, plain_array, prepare
+from .preparation import Rows, drop_zero_weights, plain_array, prepare
 from .stages import Stages
 from .stored_parameters import calibration_from_json, labels_from_json
 
@@ -44,7 +45,8 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
         `predict_set`; at most 1,000 rows. A second fit to all rows then continues from the first,
         with a quarter of the epochs and of `lr`. With 0, probabilities and sets are those of the
         predictive mixture. With too few rows (fewer than 90 for 0.1), none are held out.
-    early_stopping, validation_fraction, patience, warm_start, random_state, checkpoint, verbose
+    early_stopping, validation_fraction, patience, columns, warm_start, random_state, checkpoint, \
+verbose
         As for `BBBRegressor`.
 
     Attributes
@@ -60,6 +62,8 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
     calibration_ : Calibration or None
         Calibration of the sets. None with ``calibration=0``. Temperature and calibration are those
         of the first fit; `warm_start` and `partial_fit` do not change them.
+    columns_ : ColumnEncoder or None
+        As for `BBBRegressor`.
     hidden_ : tuple of int
     likelihood_ : callable
     input_scaling_ : Standardizer
@@ -143,7 +147,10 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
         Romano, Sesia and Candes (2020), "Classification with valid and adaptive coverage".
         """
         check_probability("level", level)
-        levels = set_levels(super()._predict(X, self.n_draws, self.seed_).probs, self._uniform(X))
+        check_is_fitted(self)
+        x = validate_inputs(self, X)
+        probs = super()._predict_inputs(x, self.n_draws, self.seed_).probs
+        levels = set_levels(probs, uniform_by_row(x, self.seed_))
         return levels <= (
             level if self.calibration_ is None else self.calibration_.threshold(level)
         )
@@ -194,9 +201,8 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
         classes: Any = None,
         **options: Any,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        X, y = numeric_array("X", X), plain_array("y", y)
-        labels = None if y is None else as_labels("y", y)
-        X, y = validate_data(self, X, labels, reset=reset, dtype=np.float64)
+        y = plain_array("y", y)
+        X, y = validate_rows(self, X, None if y is None else as_labels("y", y), reset=reset)
         check_classification_targets(y)
         X, y, weight = drop_zero_weights(X, column_or_1d(y), sample_weight)
         if classes is not None:
@@ -245,14 +251,9 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
             posterior, held, self.n_draws, self.seed_
         )
 
-    def _predict(self, X: Any, n_draws: int, seed: int) -> ClassificationPrediction:
-        prediction = super()._predict(X, n_draws, seed).tempered(self.temperature_)
+    def _predict_inputs(self, x: np.ndarray, n_draws: int, seed: int) -> ClassificationPrediction:
+        prediction = super()._predict_inputs(x, n_draws, seed).tempered(self.temperature_)
         return prediction.labelled(self.classes_)
-
-    def _uniform(self, X: Any) -> np.ndarray:
-        """Return a random number for each row, which depends on its values only."""
-        X = validate_data(self, numeric_array("X", X), reset=False, dtype=np.float64)
-        return uniform_by_row(X, self.seed_)
 
     def _n_outputs(self, likelihood: likelihoods.Likelihood) -> int:
         return len(self.classes_)

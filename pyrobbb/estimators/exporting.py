@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from sklearn.base import is_regressor
 
 from ..export import Format, Units, export_chains
@@ -24,16 +23,16 @@ def write(
     metadata: Mapping[str, Any],
 ) -> None:
     """Write a fitted estimator; see `BBBEstimator.export`."""
-    names = getattr(estimator, "feature_names_in_", None)
     stored: dict[str, Any] = {"estimator": type(estimator).__name__}
-    if names is not None:
-        stored["features"] = names.tolist()
+    if estimator.columns_ is not None:
+        stored["features"] = estimator.columns_.inputs
+    elif hasattr(estimator, "feature_names_in_"):
+        stored["features"] = estimator.feature_names_in_.tolist()
     if not is_regressor(estimator):
         stored["classes"] = estimator.classes_.tolist()
 
     def predict(x: np.ndarray) -> Any:
-        table = x if names is None else pd.DataFrame(x, columns=names)
-        return estimator._predict(table, n_draws, estimator.seed_)
+        return estimator._predict_inputs(x, n_draws, estimator.seed_)
 
     export_chains(
         estimator.posterior_.chains,

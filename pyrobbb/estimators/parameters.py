@@ -5,17 +5,18 @@ from __future__ import annotations
 import numbers
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from sklearn.utils import check_random_state
 
 from .._core.arrays import as_count, check_number, check_positive
-from .._core.messages import not_one_of, shown
+from .._core.messages import is_one_of, not_one_of, shown
 from ..model.mlp import as_layers
 from ..model.names import PRIORS, REGRESSIONS
 
 RandomStateLike: TypeAlias = int | np.random.RandomState | np.random.Generator | None
+Columns: TypeAlias = Literal["auto", "passthrough"]
 FLAGS = ("early_stopping", "warm_start", "verbose")
 COUNTS = ("batch_size", "restarts", "n_draws", "epochs", "patience")
 OPTIONAL_COUNTS = ("epochs", "patience")
@@ -35,6 +36,8 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     _check_named("prior", parameters["prior"], PRIORS)
     if "likelihood" in parameters:
         _check_named("likelihood", parameters["likelihood"], [*REGRESSIONS, "auto"])
+    if not is_one_of(parameters["columns"], get_args(Columns)):
+        raise ValueError(not_one_of("columns", parameters["columns"], get_args(Columns)))
     for name in FLAGS:
         if not isinstance(parameters[name], bool | np.bool_ | numbers.Integral):
             raise TypeError(f"`{name}` must be True or False, got {_short(parameters[name])}.")

@@ -140,14 +140,19 @@ def numeric_array(argument: str, value: Any) -> Any:
     the estimator predicts.
     """
     value = plain_array(argument, value)
+    refuse_times(argument, value, ("date", "timedelta", "duration"))
+    return value
+
+
+def refuse_times(argument: str, value: Any, kinds: tuple[str, ...]) -> None:
+    """Raise if an array or a column of a frame has a type that begins like one of `kinds`."""
     for dtype in getattr(value, "dtypes", None), getattr(value, "dtype", None):
         for kind in [dtype] if not np.iterable(dtype) else dtype:
-            if str(kind).lower().startswith(("date", "timedelta", "duration")):
+            if str(kind).lower().startswith(kinds):
                 raise TypeError(
                     f"`{argument}` must hold numbers, got {kind}: convert dates and durations, for "
                     "instance to days since a fixed date."
                 )
-    return value
 
 
 def drop_zero_weights(

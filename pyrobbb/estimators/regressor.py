@@ -9,7 +9,6 @@ from typing import Any, Literal, Self
 import numpy as np
 import pandas as pd
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import validate_data
 
 from .. import likelihoods, priors
 from .._core.arrays import as_count
@@ -22,8 +21,9 @@ from ..training.placement import Device
 from . import likelihood_choice, storage
 from .base import BBBEstimator
 from .conformal import calibrate_intervals, fit_and_calibrate, n_calibration_rows
+from .inputs import n_inputs, validate_rows
 from .networks import likelihood_name, resolve_likelihood
-from .parameters import RandomStateLike, draw_seed
+from .parameters import Columns, RandomStateLike, draw_seed
 from .preparation import Rows, as_columns, drop_zero_weights, numeric_array, prepare
 from .search import add_first_fit, as_tried
 from .stages import Stages, planned_steps, spread_kl_weights
@@ -61,7 +61,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     lr : float
         Peak learning rate.
     restarts : int
-        Number of independent fits; predictions are averaged over them.
+        Number of independent fits; predictions average over them.
     n_draws : int
         Draws of the weights per prediction.
     calibration : float
@@ -79,8 +79,11 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     early_stopping : bool
         Hold out `validation_fraction` of the rows, keep the parameters of the epoch that predicts
         them best, and stop after `patience` epochs without improvement.
-    validation_fraction : float
-    patience : int
+    validation_fraction, patience : float, int
+    columns : {"auto", "passthrough"}
+        ``"auto"``: columns of a DataFrame that are not numbers, and missing values, are encoded as
+        on the command line, and new frames are read by the names of their columns; arrays and
+        frames of numbers alone are used as they are. ``"passthrough"``: all must be numbers.
     warm_start : bool
         Whether a further call of `fit` continues from the last posterior, in the same units.
     random_state : int, RandomState, Generator or None
@@ -96,6 +99,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     posterior_ : Posterior, fitted to standardised data
     calibration_ : Calibration or None
         Calibration of the first fit; `warm_start` and `partial_fit` do not change it.
+    columns_ : ColumnEncoder, with notes that are logged; None for an array or a frame of numbers
     hidden_ : tuple of int
     kl_weight_ : float, or tuple of float if those of the chains differ
     search_ : DataFrame or None
@@ -107,8 +111,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     input_scaling_, target_scaling_ : Standardizer; None for targets that keep their units
     seed_ : int, drawn from `random_state`
     n_features_in_ : int
-    feature_names_in_ : ndarray of str
-        If X was a DataFrame.
+    feature_names_in_ : ndarray of str, if X was a DataFrame
 
     Examples
     --------
@@ -137,6 +140,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         patience: int = 20,
+        columns: Columns = "auto",
         warm_start: bool = False,
         random_state: RandomStateLike = None,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -158,6 +162,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
             early_stopping=early_stopping,
             validation_fraction=validation_fraction,
             patience=patience,
+            columns=columns,
             warm_start=warm_start,
             random_state=random_state,
             checkpoint=checkpoint,
@@ -274,10 +279,8 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     def _validate(
         self, X: Any, y: Any, sample_weight: Any, *, reset: bool, **options: Any
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        X, y = numeric_array("X", X), numeric_array("y", y)
-        X, y = validate_data(
-            self, X, y, reset=reset, multi_output=True, y_numeric=True, dtype=np.float64
-        )
+        y = numeric_array("y", y)
+        X, y = validate_rows(self, X, y, reset=reset, multi_output=True, y_numeric=True)
         y = np.asarray(y, dtype=np.float64)
         n_targets = as_columns(y).shape[1]
         if not reset and n_targets != self._n_targets:
@@ -328,8 +331,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     def _target_scaling(
         self, likelihood: likelihoods.Likelihood, y: np.ndarray, weight: np.ndarray | None
     ) -> Standardizer | None:
-        network = self._network(likelihood)
-        return target_scaling(network, self.n_features_in_, as_columns(y), weight)
+        return target_scaling(self._network(likelihood), n_inputs(self), as_columns(y), weight)
 
     def _prepare(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Rows:
         return prepare(X, as_columns(y), weight, self.input_scaling_, self.target_scaling_)
@@ -376,8 +378,9 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         has_scale = isinstance(likelihood, likelihoods.HeteroscedasticGaussian)
         return (1 + has_scale) * self._n_targets
 
-    def _predict(self, X: Any, n_draws: int, seed: int) -> RegressionPrediction:
-        prediction = in_target_units(super()._predict(X, n_draws, seed), self.target_scaling_)
+    def _predict_inputs(self, x: np.ndarray, n_draws: int, seed: int) -> RegressionPrediction:
+        prediction = super()._predict_inputs(x, n_draws, seed)
+        prediction = in_target_units(prediction, self.target_scaling_)
         prediction = prediction.calibrated(self.calibration_)
         return prediction if self._y_shape else prediction.column(0)
 

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from .. import storage
 from .._core.arrays import check_count
+from ..columns import ColumnEncoder
 from ..model.mlp import mlp_spec
 from ..posterior.posterior import Posterior
 from ..prediction import Calibration, Standardizer
 from ..storage.specs import PARTS, build, custom_names, describe
+from .inputs import n_inputs
 from .parameters import whole_numbers
 from .search import search_from_json, search_to_json
 from .stored_parameters import check_stored_parameters
@@ -69,6 +71,8 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
         "hidden": list(estimator.hidden_),
         "search": search_to_json(estimator.search_),
     }
+    if estimator.columns_ is not None:
+        description["columns"] = estimator.columns_.to_dict()
     if hasattr(estimator, "feature_names_in_"):
         description["feature_names"] = estimator.feature_names_in_.tolist()
     description |= estimator._description()
@@ -142,6 +146,10 @@ def _rebuild(
     check_count("seed", description["seed"], least=0)
     for size in (*hidden, *description.get("y_shape", ())):
         check_count("hidden` and `y_shape", size)
+    estimator.columns_ = None
+    if (columns := description.get("columns")) is not None:
+        estimator.columns_ = ColumnEncoder.from_dict(columns)
+        _check(len(estimator.columns_.names) == n_features, "as many columns as features")
     estimator.n_features_in_ = n_features
     estimator.seed_ = description["seed"]
     estimator.hidden_ = tuple(hidden)
@@ -157,9 +165,10 @@ def _rebuild(
             scaling = scaling_of(**{part: tensors[f"{name}.{part}"] for part in parts})
             _check_scaling(name, scaling)
             setattr(estimator, name, scaling)
-    _check(estimator.input_scaling_.loc.shape == (n_features,), "a scaling for each feature")
+    shape = (n_inputs(estimator),)
+    _check(estimator.input_scaling_.loc.shape == shape, "a scaling for each feature")
     for chain in posterior.chains:
-        _check(chain.example.shape[1:] == (n_features,), "a network with an input for each feature")
+        _check(chain.example.shape[1:] == shape, "a network with an input for each feature")
     estimator.posterior_ = posterior
     # A folder holds one likelihood, which all chains share.
     estimator.likelihood_ = posterior.chains[0].network.likelihood

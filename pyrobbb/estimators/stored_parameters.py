@@ -12,7 +12,7 @@ from .._core.arrays import check_count, check_number, check_positive
 from ..model.mlp import ACTIVATIONS
 from ..prediction import Calibration
 from ..training.config import EngineName
-from .parameters import check_kl_weight
+from .parameters import Columns, check_kl_weight
 
 MAX_DRAWS = 10**6
 MAX_LABEL_BYTES = 2**26
@@ -70,6 +70,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(("early_stopping", "warm_start", "verbose"), _check_flag),
     **dict.fromkeys(("calibration", "validation_fraction"), check_number),
     "activation": _one_of(*ACTIVATIONS),
+    "columns": _one_of(*get_args(Columns)),
     "engine": _one_of(*get_args(EngineName)),
     "epochs": _check_count_or_none,
     "hidden": _check_hidden,

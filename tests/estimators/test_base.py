@@ -115,8 +115,9 @@ def test_an_array_whose_mask_is_empty_is_plain(friedman):
 @pytest.mark.parametrize("kind", ["datetime64[us]", "timedelta64[us]"])
 def test_dates_are_refused_rather_than_read_as_numbers(frame, kind):
     days = np.arange(10).astype(kind)
+    model = BBBRegressor(**QUICK_ESTIMATOR, columns="passthrough")
     with pytest.raises(TypeError, match=r"`X` must hold numbers, got .*: convert dates"):
-        BBBRegressor(**QUICK_ESTIMATOR).fit(frame({"a": np.arange(10.0), "b": days}), np.arange(10))
+        model.fit(frame({"a": np.arange(10.0), "b": days}), np.arange(10))
     with pytest.raises(TypeError, match="`y` must hold numbers, got"):
         BBBRegressor(**QUICK_ESTIMATOR).fit(np.arange(10.0)[:, None], days)
     fitted = BBBRegressor(**QUICK_ESTIMATOR).fit(np.arange(10.0)[:, None], np.arange(10))

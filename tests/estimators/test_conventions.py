@@ -55,7 +55,7 @@ OPTIONS = {
         STOPPED,
     ),
     "continued regressor": (BBBRegressor, {"warm_start": True, "device": "cpu"}, CONTINUED),
-    "svi": (BBBClassifier, {"engine": "svi", "epochs": 12}, {}),
+    "svi": (BBBClassifier, {"engine": "svi", "epochs": 12, "columns": "passthrough"}, {}),
     "checkpoints": (BBBClassifier, {"checkpoint": NewFolder(), "hidden": (), "verbose": True}, {}),
     "stopped classifier": (BBBClassifier, {"early_stopping": True, "epochs": 15}, STOPPED),
     "continued classifier": (BBBClassifier, {"warm_start": True}, CONTINUED),
