@@ -15,6 +15,7 @@ from .._core.trees import InputsLike
 from ..arviz_io.to_arviz import to_arviz
 from ..fitted import HasChains
 from ..fitted.draws import draws_of, predict_from
+from ..prediction import Prediction
 from . import cures, measurements
 from .measurements import Measurement
 from .weights import layers
@@ -129,6 +130,7 @@ def diagnose(
     y: ArrayLike,
     *,
     test: tuple[InputsLike, ArrayLike] | None = None,
+    scored: tuple[Prediction, ArrayLike] | None = None,
     kl_range: tuple[float, float] | None = None,
     n_draws: int = 1000,
     seed: int | None = None,
@@ -144,6 +146,10 @@ def diagnose(
     test : tuple (x, y), optional
         Data not used in the fit, for scores and calibration. None: these are computed on the
         training data, where they are optimistic.
+    scored : tuple (prediction, y), optional
+        Calibrated predictions of the test data or else of the training data, for scores and
+        calibration, and the observations, both in any units. None: those of the posterior. The
+        estimators pass what they predict.
     kl_range : tuple (lowest, highest), optional
         The KL weights from which that of the fit was chosen. None: it was not chosen by a search.
     n_draws : int
@@ -179,27 +185,30 @@ def diagnose(
     latents = list(chains[0].network.latents_of(draws_of(chains, 1, seed)))
     tree = to_arviz(posterior, x, y, sites=latents, n_draws=n_draws, seed=seed)
     by_layer = layers(posterior)
-    x_scored, y_scored = (x, y) if test is None else test
-    prediction = predict_from(chains, x_scored, n_draws, seed)
+    if scored is None:
+        x_scored, y_scored = (x, y) if test is None else test
+        prediction = predict_from(chains, x_scored, n_draws, seed)
+    else:
+        prediction, y_scored = scored
+    is_seen = scored is not None and test is None and data_name is None
     data = data_name or ("training data" if test is None else "test data")
     convergence = list(measurements.convergence(chains, x, y, seed))
     cure = cures.smaller_kl_weight(chains)
     if convergence[0].outcome == "rising":
         cure = {**cure, **convergence[0].cure}
     skill = measurements.skill(tree, cure)
-    has_learnt = skill.outcome in ("learnt", "weak")
     weights = [] if kl_range is None else cures.kl_weights_of(chains)
     searches = [measurements.kl_range(min(weights), kl_range)] if kl_range and weights else []
     results = [
         *convergence,
         skill,
-        measurements.weights_at_prior(by_layer, has_learnt, cure),
-        measurements.idle_units(posterior, has_learnt, cure),
+        measurements.weights_at_prior(by_layer, skill, cure),
+        measurements.idle_units(posterior, skill, cure),
         *searches,
-        *measurements.importance(chains, tree),
+        *measurements.importance(chains, tree, is_deep=len(by_layer) > 2),
         measurements.restarts(tree),
         *measurements.prior_scale(tree),
-        measurements.calibration(prediction, y_scored, data, chains),
+        measurements.calibration(prediction, y_scored, data, chains, is_seen=is_seen),
         measurements.predictive_scores(prediction, y_scored, data),
     ]
     return Diagnosis(tuple(map(Check.of, results)), by_layer, tree)

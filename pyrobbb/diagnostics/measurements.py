@@ -18,7 +18,7 @@ from ..fitted import FittedChain, HasChains
 from ..last_layers import is_last_layer
 from ..prediction import ClassificationPrediction, RegressionPrediction
 from . import cures
-from .convergence import ElboGain, elbo_gains, ess, rhat
+from .convergence import MIN_GAIN_PER_ROW, ElboGain, elbo_gains, ess, rhat
 from .importance import khat_of_chains, loo
 from .weights import dead_units
 from .wording import LEVEL
@@ -108,7 +108,7 @@ def skill(tree: xarray.DataTree, cure: cures.Cure) -> Measurement:
     if "mean" in tree["posterior"]:
         mean = tree["posterior"]["mean"].mean(SAMPLE_DIMS).values
         explained = 1 - ((y - mean) ** 2).mean() / max(y.var(0).mean(), 1e-300)
-        what = "variance of y explained"
+        what = "of the variance of y explained"
     else:
         log_likelihood = tree["log_likelihood"]["y"].values.reshape((-1, len(y)))
         nll = -(np.logaddexp.reduce(log_likelihood, 0) - math.log(len(log_likelihood))).mean()
@@ -134,37 +134,50 @@ def _lacks_mean(tree: xarray.DataTree) -> bool:
     return bool(np.isfinite(tree["log_likelihood"]["y"].values).all())
 
 
-def weights_at_prior(by_layer: pd.DataFrame, has_learnt: bool, cure: cures.Cure) -> Measurement:
-    """Measure the share of weights that have learnt nothing."""
+def weights_at_prior(by_layer: pd.DataFrame, skill: Measurement, cure: cures.Cure) -> Measurement:
+    """Measure the share of weights that have learnt nothing, beside what the network has."""
     share = float((by_layer["at_prior"] * by_layer["n"]).sum() / by_layer["n"].sum())
     noisy = float((by_layer["below_1"] * by_layer["n"]).sum() / by_layer["n"].sum())
     if by_layer["at_prior"].isna().any():
         reason = "The prior does not factorise over the weights."
         return Measurement("weights_at_prior", "not measured", reason=reason)
     value = f"{share:.0%}, {noisy:.0%} with more noise than signal"
-    return Measurement("weights_at_prior", _outcome_of_idle(share, has_learnt), value, cure=cure)
+    return Measurement("weights_at_prior", _outcome_of_idle(share, skill), value, cure=cure)
 
 
-def idle_units(posterior: HasChains, has_learnt: bool, cure: cures.Cure) -> Measurement:
-    """Measure the share of hidden units that contribute nothing."""
+def idle_units(posterior: HasChains, skill: Measurement, cure: cures.Cure) -> Measurement:
+    """Measure the share of hidden units that contribute nothing, beside what the network does."""
     share = dead_units(posterior)
     if share is None:
         reason = "There are no consecutive linear layers."
         return Measurement("dead_units", "not measured", reason=reason)
-    outcome = _outcome_of_idle(share, has_learnt)
+    outcome = _outcome_of_idle(share, skill)
     return Measurement("dead_units", outcome, f"{share:.0%}", cure=cure)
 
 
-def _outcome_of_idle(share: float, has_learnt: bool) -> str:
+def _outcome_of_idle(share: float, skill: Measurement) -> str:
     # Many weights that are each dominated by their own noise may still predict well together:
-    # a network that has learnt has not collapsed.
-    if share > 0.9 and not has_learnt:
-        return "collapsed"
-    return "most" if share > 0.5 else "few"
+    # a network that has learnt has not collapsed, and what it does not need does no harm.
+    if share <= 0.5:
+        return "few"
+    if skill.outcome == "learnt":
+        return "spare"
+    return "collapsed" if share > 0.9 and skill.outcome != "weak" else "most"
 
 
-def importance(chains: Sequence[FittedChain], tree: xarray.DataTree) -> Iterator[Measurement]:
-    """Measure k-hat of the weights, and the leave-one-out score."""
+def importance(
+    chains: Sequence[FittedChain], tree: xarray.DataTree, *, is_deep: bool
+) -> Iterator[Measurement]:
+    """Measure k-hat of the weights, and the leave-one-out score.
+
+    Parameters
+    ----------
+    chains : sequence of FittedChain
+    tree : DataTree
+    is_deep : bool
+        Whether the network has several layers. Its exact posterior then has many modes, and every
+        k-hat of it is large: that is no doubt about this fit.
+    """
     if any(chain.settings.is_weighted for chain in chains):
         reason = "The fit had a `sample_weight`, which is not stored."
         yield Measurement("khat", "not measured", reason=reason)
@@ -184,7 +197,8 @@ def importance(chains: Sequence[FittedChain], tree: xarray.DataTree) -> Iterator
         yield needs_finite
         return
     worst = max(fit.khat for fit in fits)
-    yield Measurement("khat", "close" if worst < threshold else "far", value)
+    is_far = worst >= threshold
+    yield Measurement("khat", ("far, deep" if is_deep else "far") if is_far else "close", value)
     with warnings.catch_warnings():
         # The next measurement reports large k-hats.
         warnings.filterwarnings("ignore", "Estimated shape parameter of Pareto", UserWarning)
@@ -194,7 +208,8 @@ def importance(chains: Sequence[FittedChain], tree: xarray.DataTree) -> Iterator
     value = (
         f"elpd {estimate.elpd:.4g} +- {estimate.se:.2g}; {n_bad} of {khat.size} k-hats too large"
     )
-    yield Measurement("loo", "unreliable" if n_bad else "reliable", value)
+    outcome = "unusable" if is_far and is_deep else "unreliable"
+    yield Measurement("loo", outcome if n_bad else "reliable", value)
 
 
 def restarts(tree: xarray.DataTree) -> Measurement:
@@ -208,13 +223,29 @@ def restarts(tree: xarray.DataTree) -> Measurement:
     share = float((values > MAX_RHAT).mean())
     sizes = ess(tree)
     least = min(float(sizes[v].min()) for v in sizes.data_vars)
+    gain = _gain_of_averaging(tree)
     value = (
         f"R-hat {np.median(values):.2f}, above {MAX_RHAT} at {share:.0%} of rows; "
-        f"ESS from {least:.0f}"
+        f"ESS from {least:.0f}; averaging gains {gain:.2g} nats a row"
     )
     if not np.isfinite(values).all():
         return Measurement("restarts", "not finite", value)
-    return Measurement("restarts", "differ" if share > 0.1 else "agree", value)
+    if share <= 0.1:
+        return Measurement("restarts", "agree", value)
+    return Measurement("restarts", "differ" if gain > MIN_GAIN_PER_ROW else "close", value)
+
+
+def _gain_of_averaging(tree: xarray.DataTree) -> float:
+    """Return by how much the log density of y rises if the predictions of all fits are averaged.
+
+    That is the mean log predictive density under the mixture of all fits, less its mean under a
+    single one, in nats per row: at least 0, and small where fits differ by less than the noise.
+    """
+    values = tree["log_likelihood"]["y"].values
+    by_row = values.reshape(*values.shape[:3], -1).sum(-1)  # of shape (chains, draws, rows)
+    of_fits = np.logaddexp.reduce(by_row, 1) - math.log(by_row.shape[1])
+    of_mixture = np.logaddexp.reduce(of_fits, 0) - math.log(len(of_fits))
+    return float((of_mixture - of_fits.mean(0)).mean())
 
 
 def prior_scale(tree: xarray.DataTree) -> Iterator[Measurement]:
@@ -249,8 +280,20 @@ def calibration(
     y: ArrayLike,
     data: str,
     chains: Sequence[FittedChain],
+    *,
+    is_seen: bool = False,
 ) -> Measurement:
-    """Measure the coverage of intervals, or the calibration error of classes."""
+    """Measure the coverage of intervals, or the calibration error of classes.
+
+    Parameters
+    ----------
+    prediction, y : as for `diagnose`
+    data : str
+    chains : sequence of FittedChain
+    is_seen : bool
+        Whether predictions that were calibrated on other rows are scored on rows of the fit, which
+        are predicted better than new ones: their uncertainty is then more than these rows need.
+    """
     n = len(to_numpy(y))
     if not isinstance(prediction, RegressionPrediction):
         error = scores.ece(prediction, y)
@@ -260,7 +303,7 @@ def calibration(
             return Measurement("class_calibration", "calibrated", value)
         accuracy = 1 - scores.error_rate(prediction, y)
         if float(to_numpy(prediction.probs).max(-1).mean()) < accuracy:
-            return Measurement("class_calibration", "off", value)
+            return Measurement("class_calibration", "off, seen" if is_seen else "off", value)
         remedy = cures.against_overconfidence(chains)
         return Measurement("class_calibration", "overconfident", value, cure=remedy)
     share = scores.coverage(prediction, y, LEVEL)
@@ -271,7 +314,7 @@ def calibration(
     elif share < LEVEL:
         outcome, cure = "narrow", cures.against_overconfidence(chains)
     else:
-        outcome, cure = "wide", cures.more_epochs(chains)
+        outcome, cure = ("wide, seen", {}) if is_seen else ("wide", cures.more_epochs(chains))
     return Measurement("intervals", outcome, f"cover {share:.1%} of {n} ({data})", cure=cure)
 
 

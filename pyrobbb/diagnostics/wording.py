@@ -107,6 +107,10 @@ WORDING: dict[str, Wording] = {
                 "Most weights have learnt nothing: the network is wider than the data support.",
                 "A narrower network may be enough; see `layers`.",
             ),
+            "spare": Phrase(
+                "info",
+                "The network is wider than these data need: the other weights do the work.",
+            ),
             "collapsed": Phrase(
                 "bad",
                 "Collapsed: nearly all weights have learnt nothing.",
@@ -123,6 +127,10 @@ WORDING: dict[str, Wording] = {
                 "doubtful",
                 "Most units contribute nothing: the network is wider than the data support.",
                 "A narrower network may be enough; see `layers`.",
+            ),
+            "spare": Phrase(
+                "info",
+                "The network is wider than these data need: the other units do the work.",
             ),
             "collapsed": Phrase(
                 "bad",
@@ -158,8 +166,13 @@ WORDING: dict[str, Wording] = {
             "close": Phrase("good", "Close to the exact joint posterior of all weights."),
             "far": Phrase(
                 "doubtful",
-                "Far from the exact joint posterior of the weights, which is usual for neural "
-                "networks. This says nothing about the predictions.",
+                "Far from the exact joint posterior of the weights.",
+                "Do not read single weights; compare the predictions with `compare_with_nuts`.",
+            ),
+            "far, deep": Phrase(
+                "info",
+                "Far from the exact joint posterior of the weights, as for nearly every network "
+                "with hidden layers. This says nothing about the predictions.",
                 "For small networks, use `compare_with_nuts`.",
             ),
             "not finite": Phrase(
@@ -178,12 +191,20 @@ WORDING: dict[str, Wording] = {
                 "In those rows, the leave-one-out score depends on a few draws.",
                 "Use the score of a test set instead.",
             ),
+            "unusable": Phrase(
+                "info",
+                "With a large k-hat of the weights, draws cannot be weighted to leave a row out.",
+                "Use the score of a test set instead.",
+            ),
         },
     ),
     "restarts": Wording(
         "agreement of restarts",
         {
             "agree": Phrase("good", "Independent fits give nearly the same predictions."),
+            "close": Phrase(
+                "good", "Independent fits differ, but by little beside the uncertainty of each."
+            ),
             "differ": Phrase(
                 "doubtful",
                 "Independent fits give different predictions: a single fit is overconfident.",
@@ -224,6 +245,12 @@ WORDING: dict[str, Wording] = {
                 "Another likelihood may help.",
                 remedy="Fit longer: {cure}.",
             ),
+            "wide, seen": Phrase(
+                "info",
+                "Wider than the rows of the fit need: they are calibrated for new rows, which are "
+                "predicted less well.",
+                "Rows that were not used in the fit show their coverage.",
+            ),
         },
     ),
     "class_calibration": Wording(
@@ -232,6 +259,12 @@ WORDING: dict[str, Wording] = {
             "calibrated": Phrase("good", "Probabilities are close to observed frequencies."),
             "off": Phrase(
                 "doubtful", "Probabilities are closer to equal than the observed frequencies."
+            ),
+            "off, seen": Phrase(
+                "info",
+                "Less certain than the rows of the fit need: probabilities are calibrated for new "
+                "rows, which are predicted less well.",
+                "Rows that were not used in the fit show their calibration.",
             ),
             "overconfident": Phrase(
                 "doubtful",

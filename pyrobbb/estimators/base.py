@@ -126,18 +126,30 @@ class BBBEstimator(BaseEstimator):
         check_is_fitted(self)
         return self._predict(X, self.n_draws, self.seed_)  # the same draws in every call
 
-    def diagnose(self, X: Any, y: Any, **options: Any) -> Any:
+    def diagnose(
+        self, X: Any, y: Any, *, test: tuple[Any, Any] | None = None, **options: Any
+    ) -> Any:
         """Run the checks of `pyrobbb.diagnostics`, which show whether the posterior is reliable.
+
+        Scores and calibration are those of what the estimator predicts: in units of y, with its
+        calibration. The other checks are of ``posterior_``, in the units of the network.
 
         Parameters
         ----------
         X, y : array-like
             The data that the estimator was fitted to.
+        test : tuple (X, y), optional
+            Data not used in the fit, for scores and calibration. None: X and y.
         **options
-            Options of `pyrobbb.diagnostics.diagnose`.
+            Further options of `pyrobbb.diagnostics.diagnose`.
         """
-        x, y = self.standardised(X, y)
-        return self.posterior_.diagnose(x, y, **options)
+        x, target = self.standardised(X, y)
+        scored = (X, y) if test is None else test
+        prediction = self.predict_distribution(scored[0])
+        _, observed, _ = self._validate(*scored, None, reset=False)
+        options = {"scored": (prediction, observed), **options}
+        standardised = None if test is None else self.standardised(*test)
+        return self.posterior_.diagnose(x, target, test=standardised, **options)
 
     def to_arviz(self, X: Any, y: Any, **options: Any) -> Any:
         """Convert the posterior into a DataTree for ArviZ, with the standardised data.

@@ -7,14 +7,16 @@ import math
 import numpy as np
 import pyro.distributions as dist
 import pytest
+import scipy.stats
 import torch
+import xarray
 from conjugate import LinearRegression
 from support import noisy_sine
 from torch.distributions import SigmoidTransform
 
-from pyrobbb import BayesianNetwork, Posterior, fit, likelihoods, mlp, priors
+from pyrobbb import BayesianNetwork, Calibration, Posterior, fit, likelihoods, mlp, priors, scores
 from pyrobbb.diagnostics import Check, Diagnosis, diagnose
-from pyrobbb.diagnostics.measurements import Measurement
+from pyrobbb.diagnostics.measurements import Measurement, restarts
 from pyrobbb.diagnostics.wording import FOR_ANY_CHECK, WORDING
 
 pytestmark = pytest.mark.arviz
@@ -34,8 +36,9 @@ def test_a_good_fit_has_good_verdicts(good):
     assert diagnosis["ELBO"].verdict == "good"
     assert diagnosis["scales of the weights"].verdict == "good"
     assert diagnosis["fit against a constant"].verdict == "good"
-    assert diagnosis["agreement of restarts"].verdict in ("good", "doubtful")
-    assert diagnosis["k-hat of the weights"].verdict == "doubtful"
+    for key in ("restarts", "dead_units", "weights_at_prior"):
+        assert diagnosis[key].verdict in ("good", "info")
+    assert diagnosis["k-hat of the weights"].verdict == "info"
     assert diagnosis["90% intervals"].verdict in ("good", "doubtful")
 
 
@@ -113,6 +116,73 @@ def test_a_classification_is_diagnosed():
     assert diagnosis["fit against a constant"].verdict == "good"
     assert "Brier" in diagnosis["scores"].value
     assert "calibration of classes" in diagnosis.table.index
+
+
+def separable(n, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    return rng.normal(3 * np.eye(3)[labels], 0.5), labels
+
+
+@pytest.mark.parametrize("hidden", [pytest.param((5,), marks=pytest.mark.slow), (50,)])
+def test_a_classifier_without_an_error_has_no_doubtful_verdict(hidden):
+    x, labels = separable(90)
+    network = BayesianNetwork(mlp(3, hidden, 3, seed=0), likelihood=likelihoods.Categorical())
+    options = {"epochs": 1500, "restarts": 2, "engine": "fused"}
+    posterior = fit(network, x, labels, **options, seed=0, progress=False)
+    diagnosis = diagnose(posterior, x, labels, test=separable(300, 1), n_draws=200, seed=0)
+    assert "error 0" in diagnosis["scores"].value
+    verdicts = {check.key: check.verdict for check in diagnosis.checks}
+    assert {verdicts[key] for key in ("skill", "restarts", "class_calibration")} == {"good"}
+    assert "doubtful" not in verdicts.values(), verdicts
+
+
+@pytest.mark.parametrize(("distance", "verdict"), [(0.2, "good"), (1.5, "doubtful")])
+def test_fits_disagree_if_averaging_them_gains_more_than_a_twentieth_of_a_nat(distance, verdict):
+    rng = np.random.default_rng(0)
+    y, sign = rng.normal(size=30), np.array([1, -1]).reshape(2, 1, 1)
+    mean = sign * distance + 1e-3 * rng.normal(size=(2, 100, 30))  # of two fits, with sd 1 of y
+    dims = ("chain", "draw", "row")
+    log_density = scipy.stats.norm.logpdf(y, mean)
+    tree = xarray.DataTree.from_dict(
+        {
+            "posterior": xarray.Dataset({"mean": (dims, mean)}),
+            "log_likelihood": xarray.Dataset({"y": (dims, log_density)}),
+        }
+    )
+    check = Check.of(restarts(tree))
+    assert check.verdict == verdict
+    densities = [scipy.stats.norm.logpdf(y, sign * distance) for sign in (1, -1)]
+    gain = (np.logaddexp(*densities) - np.log(2) - np.mean(densities, 0)).mean()
+    assert f"averaging gains {gain:.2g} nats a row" in check.value
+    assert "above 1.1 at 100% of rows" in check.value
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_a_large_khat_is_doubtful_for_a_single_layer_only(n_layers):
+    x = np.random.default_rng(0).normal(size=(60, 1)) * np.ones((60, 4))  # weights are correlated
+    hidden = [4] * (n_layers - 1)
+    network = BayesianNetwork(mlp(4, hidden, 1, seed=0), likelihood=likelihoods.Gaussian(0.1))
+    posterior = fit(network, x, x[:, :1], epochs=400, seed=0, engine="fused", progress=False)
+    diagnosis = diagnose(posterior, x, x[:, :1], n_draws=200, seed=0)
+    assert diagnosis["khat"].verdict == ("doubtful" if n_layers == 1 else "info")
+
+
+def test_predictions_of_others_are_scored_in_their_units(short):
+    narrow = Calibration.of([1e-6] * 99)
+    prediction = short.predict(X, 100, 0).rescaled(5.0, 10.0).calibrated(narrow)
+    y = 5 + 10 * Y
+    diagnosis = diagnose(short, X, Y, scored=(prediction, y), n_draws=100, seed=0)
+    assert f"RMSE {scores.rmse(prediction, y):.4g}" in diagnosis["scores"].value
+    assert f"cover {scores.coverage(prediction, y):.1%}" in diagnosis["intervals"].value
+    assert diagnosis["intervals"].verdict == "bad"
+
+
+@pytest.mark.parametrize("name", [None, "other rows"])
+def test_calibrated_intervals_wider_than_the_rows_of_the_fit_need_are_no_doubt(short, name):
+    wide = short.predict(X, 100, 0).calibrated(Calibration.of([0.999] * 99))
+    diagnosis = diagnose(short, X, Y, scored=(wide, Y), data_name=name, n_draws=100, seed=0)
+    assert diagnosis["intervals"].verdict == ("info" if name is None else "doubtful")
 
 
 def test_a_check_is_found_by_its_key_and_by_its_name():
