@@ -29,6 +29,7 @@ FLOORS = [
     "arviz_io",
     "diagnostics",
     "export",
+    "surrogates",
     "posterior",
     "acquisition comparisons",
     "plots",

@@ -135,6 +135,16 @@ GUIDES = [
     if path.parent.name in ("start", "how-to", "explanation", "reference")
     and "```python\n" in path.read_text("utf-8")
 ]
+NEEDS = {"pyrobbb.surrogates.to_botorch": "botorch", "bayesian-optimization": "botorch"}
+"""Guides, and examples of the reference, that need the package of an extra."""
+
+
+def skip_without_extra(name):
+    """Skip an example or a guide whose package is not installed."""
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name], reason=f"needs {NEEDS[name]}, of an extra")
+
+
 SLOW_GUIDES = {"arviz", "command-line", "kl-weight"}  # run by `make test-all`
 
 
@@ -146,6 +156,7 @@ SLOW_GUIDES = {"arviz", "command-line", "kl-weight"}  # run by `make test-all`
     ],
 )
 def test_the_code_of_a_guide_runs_as_it_is_printed(page, tmp_path, monkeypatch):
+    skip_without_extra(page.stem)
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "guide"}
     for block in re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.S | re.M):
@@ -255,6 +266,7 @@ def shared():
     ],
 )
 def test_an_example_of_the_reference_runs(name, shared, tmp_path, monkeypatch):
+    skip_without_extra(name)
     monkeypatch.chdir(tmp_path)
     code = EXAMPLES[name]
     assert name.rpartition(".")[2] in code

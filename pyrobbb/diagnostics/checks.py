@@ -15,7 +15,7 @@ from .._core.trees import InputsLike
 from ..arviz_io.to_arviz import to_arviz
 from ..fitted import HasChains
 from ..fitted.draws import draws_of, predict_from
-from ..prediction import Prediction
+from ..prediction import ClassificationPrediction, RegressionPrediction
 from . import cures, measurements
 from .measurements import Measurement
 from .weights import layers
@@ -130,7 +130,7 @@ def diagnose(
     y: ArrayLike,
     *,
     test: tuple[InputsLike, ArrayLike] | None = None,
-    scored: tuple[Prediction, ArrayLike] | None = None,
+    scored: tuple[RegressionPrediction | ClassificationPrediction, ArrayLike] | None = None,
     kl_range: tuple[float, float] | None = None,
     n_draws: int = 1000,
     seed: int | None = None,
@@ -185,12 +185,10 @@ def diagnose(
     latents = list(chains[0].network.latents_of(draws_of(chains, 1, seed)))
     tree = to_arviz(posterior, x, y, sites=latents, n_draws=n_draws, seed=seed)
     by_layer = layers(posterior)
+    is_seen = scored is not None and test is None and data_name is None
     if scored is None:
         x_scored, y_scored = (x, y) if test is None else test
-        prediction = predict_from(chains, x_scored, n_draws, seed)
-    else:
-        prediction, y_scored = scored
-    is_seen = scored is not None and test is None and data_name is None
+        scored = predict_from(chains, x_scored, n_draws, seed), y_scored
     data = data_name or ("training data" if test is None else "test data")
     convergence = list(measurements.convergence(chains, x, y, seed))
     cure = cures.smaller_kl_weight(chains)
@@ -208,8 +206,8 @@ def diagnose(
         *measurements.importance(chains, tree, is_deep=len(by_layer) > 2),
         measurements.restarts(tree),
         *measurements.prior_scale(tree),
-        measurements.calibration(prediction, y_scored, data, chains, is_seen=is_seen),
-        measurements.predictive_scores(prediction, y_scored, data),
+        measurements.calibration(*scored, data, chains, is_seen=is_seen),
+        measurements.predictive_scores(*scored, data),
     ]
     return Diagnosis(tuple(map(Check.of, results)), by_layer, tree)
 

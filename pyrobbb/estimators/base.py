@@ -143,13 +143,11 @@ class BBBEstimator(BaseEstimator):
         **options
             Further options of `pyrobbb.diagnostics.diagnose`.
         """
-        x, target = self.standardised(X, y)
         scored = (X, y) if test is None else test
-        prediction = self.predict_distribution(scored[0])
         _, observed, _ = self._validate(*scored, None, reset=False)
-        options = {"scored": (prediction, observed), **options}
-        standardised = None if test is None else self.standardised(*test)
-        return self.posterior_.diagnose(x, target, test=standardised, **options)
+        options = {"scored": (self.predict_distribution(scored[0]), observed), **options}
+        options["test"] = None if test is None else self.standardised(*test)
+        return self.posterior_.diagnose(*self.standardised(X, y), **options)
 
     def to_arviz(self, X: Any, y: Any, **options: Any) -> Any:
         """Convert the posterior into a DataTree for ArviZ, with the standardised data.
@@ -350,9 +348,8 @@ class BBBEstimator(BaseEstimator):
         )
 
     def _kl_weights(self) -> float | tuple[float, ...]:
-        if not isinstance(self.kl_weight, str):
-            return float(self.kl_weight)
-        return self._automatic_kl_weights()
+        is_automatic = isinstance(self.kl_weight, str)
+        return self._automatic_kl_weights() if is_automatic else float(self.kl_weight)
 
     def _automatic_kl_weights(self) -> float | tuple[float, ...]:
         """Return the weight for ``kl_weight="auto"``: of all chains, or one for each."""

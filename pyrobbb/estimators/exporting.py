@@ -1,4 +1,4 @@
-"""Estimators as files that predict without pyrobbb: with their scaling and their calibration."""
+"""Estimators as files that predict without pyrobbb, and as models of BoTorch, in their units."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import is_regressor
+from sklearn.utils.validation import check_is_fitted
 
 from ..export import Format, Units, export_chains
+from ..surrogates import to_botorch
 from .preparation import CLIP_SD
 from .target_units import is_log
 
@@ -44,6 +46,20 @@ def write(
         units=units_of(estimator),
         predict=predict,
         metadata={**stored, **metadata},
+    )
+
+
+def botorch_model(
+    estimator: Any, n_draws: int | None, seed: int | None, transforms: Mapping[str, Any]
+) -> Any:
+    """Return a fitted regressor as a model of BoTorch; see `BBBRegressor.to_botorch`."""
+    check_is_fitted(estimator)
+    return to_botorch(
+        estimator.posterior_,
+        estimator.n_draws if n_draws is None else n_draws,
+        estimator.seed_ if seed is None else seed,
+        units=units_of(estimator),
+        **transforms,
     )
 
 

@@ -18,7 +18,7 @@ from ..posterior.posterior import Posterior
 from ..prediction import Calibration, RegressionPrediction, Standardizer
 from ..training.config import EngineName
 from ..training.placement import Device
-from . import likelihood_choice, storage
+from . import exporting, likelihood_choice, storage
 from .base import BBBEstimator
 from .conformal import calibrate_intervals, fit_and_calibrate, n_calibration_rows
 from .inputs import n_inputs, validate_rows
@@ -191,20 +191,6 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         prediction = self.predict_distribution(X)
         return (prediction.mean, prediction.sd) if return_std else prediction.mean
 
-    def predict_distribution(self, X: Any) -> RegressionPrediction:
-        """Return the predictive distribution of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, n_features)
-
-        Returns
-        -------
-        RegressionPrediction
-            In the units and the shape of y.
-        """
-        return super().predict_distribution(X)
-
     def predict_interval(self, X: Any, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Return the central interval that contains y with a given probability.
 
@@ -253,20 +239,26 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         seed = draw_seed(random_state)
         return np.moveaxis(self._predict(X, n_samples, seed).sample(seed), 0, -1)
 
+    def to_botorch(
+        self, n_draws: int | None = None, seed: int | None = None, **transforms: Any
+    ) -> Any:
+        """Return a model of BoTorch in the units of X and y; see `pyrobbb.surrogates.to_botorch`.
+
+        By default with the draws of `predict`.
+        """
+        return exporting.botorch_model(self, n_draws, seed, transforms)
+
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Update the posterior with further rows, with the current posterior as the prior.
 
-        Earlier rows are not needed. The first call determines the scaling of the data.
+        Earlier rows are not needed (Broderick et al. 2013, "Streaming Variational Bayes"). The
+        first call determines the scaling of the data.
 
         Parameters
         ----------
         X : array-like of shape (n, n_features)
         y : array-like of shape (n,) or (n, n_targets)
         sample_weight : array-like of shape (n,), optional
-
-        References
-        ----------
-        Broderick et al. (2013), "Streaming Variational Bayes".
         """
         with self._unchanged_on_error():
             return self._partial_fit(X, y, sample_weight)

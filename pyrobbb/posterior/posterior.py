@@ -361,6 +361,12 @@ class Posterior(Displayed):
             metadata=metadata,
         )
 
+    def to_botorch(self, n_draws: int = 200, seed: int | None = None, **transforms: Any) -> Any:
+        """Return the posterior as a model of BoTorch; see `pyrobbb.surrogates.to_botorch`."""
+        from ..surrogates import to_botorch
+
+        return to_botorch(self, n_draws, seed, **transforms)
+
     def to_arviz(self, x: InputsLike, y: ArrayLike, **options: Any) -> Any:
         """Return the posterior as an xarray DataTree for ArviZ; see `pyrobbb.arviz_io.to_arviz`."""
         from ..arviz_io import to_arviz
