@@ -135,7 +135,11 @@ GUIDES = [
     if path.parent.name in ("start", "how-to", "explanation", "reference")
     and "```python\n" in path.read_text("utf-8")
 ]
-NEEDS = {"pyrobbb.surrogates.to_botorch": "botorch", "bayesian-optimization": "botorch"}
+NEEDS = {
+    "bayesian-optimization": "botorch",
+    "pyrobbb.surrogates.to_botorch": "botorch",
+    "skpro": "skpro",
+}
 """Guides, and examples of the reference, that need the package of an extra."""
 
 
