@@ -15,6 +15,9 @@ print(posterior.settings["noise_scale"], posterior.settings["log_evidence"])
 from pyrobbb import Posterior
 
 print(posterior.predict(x[:3], n_draws=100, seed=0).mean)
+print(posterior.summary(seed=0))  # a row for each site
+print(posterior.summary("2.bias", seed=0))  # a row for each weight
+posterior.plot.snr()
 posterior.save("model")
 posterior = Posterior.load("model")
 # %% update

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
@@ -15,7 +15,6 @@ from .._core.arrays import ArrayLike, as_count
 from .._core.display import Displayed, Listing
 from .._core.random_state import as_seed
 from .._core.signatures import suggests_arguments
-from .._core.state_dicts import equal_tensors
 from .._core.trees import InputsLike
 from ..fitted import FitSettings, FittedChain, History, list_chains
 from ..fitted.draws import draws_of, predict_from, prior_source_of, sources_of
@@ -23,9 +22,14 @@ from ..model.network import BayesianNetwork
 from ..prediction import ClassificationPrediction, RegressionPrediction
 from ..prediction.drawn_distributions import WORKING_MEMORY
 from ..prediction.sampling import Draws, FixedDraws, Source
-from ..storage.specs import model_description
 from ..streams import Parquet, check_shard, chunks_of, n_known_rows, plan_chunks
+from .checks import check_chains
 from .own_guides import chain_of_guide
+from .plotting import PosteriorPlots
+from .summary import By, summarize
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,27 +64,14 @@ class Posterior(Displayed):
 
     Notes
     -----
-    `network`, `guide`, `history`, `example` and `settings` belong to a chain. They are attributes
-    of a posterior with a single chain only; with several, an AttributeError names the remedy:
-    ``posterior.chains[i].guide``.
+    `network` to `settings` belong to a chain, and are attributes of a posterior with a single one;
+    with several, an AttributeError names the remedy: ``posterior.chains[i].guide``.
     """
 
     chains: tuple[FittedChain, ...]
 
     def __post_init__(self) -> None:
-        if isinstance(self.chains, FittedChain):
-            raise TypeError("`chains` must be a sequence of FittedChain, got a FittedChain.")
-        chains = tuple(self.chains)
-        for chain in chains:
-            if not isinstance(chain, FittedChain):
-                raise TypeError(
-                    "`chains` must be a sequence of FittedChain, got a "
-                    f"{type(chain).__name__} in it."
-                )
-        if not chains:
-            raise ValueError("`chains` must hold at least one FittedChain, got none.")
-        _check_same_model(chains)
-        object.__setattr__(self, "chains", chains)
+        object.__setattr__(self, "chains", check_chains(self.chains))
 
     @classmethod
     def from_guide(
@@ -160,6 +151,47 @@ class Posterior(Displayed):
         n = as_count("n", n)
         return draws_of(self.chains, n, as_seed(seed))
 
+    @suggests_arguments()
+    def summary(
+        self,
+        var_names: str | Sequence[str] | None = None,
+        *,
+        by: By | None = None,
+        level: float = 0.9,
+        n_draws: int = 500,
+        seed: int | None = None,
+    ) -> pd.DataFrame:
+        """Summarise the posterior of the weights, and of the likelihood's latent sites.
+
+        Parameters
+        ----------
+        var_names : str or sequence of str, optional
+            Sites, or patterns of them such as ``"*.bias"``. None: all.
+        by : {"site", "weight"}, optional
+            A row for all weights of a site, pooled, or one for each weight, such as
+            ``0.weight[0, 2]``. None: for each weight if `var_names` are given.
+        level : float
+            Probability of the central interval.
+        n_draws, seed
+            As for `draws`.
+
+        Returns
+        -------
+        DataFrame
+            With the columns ``mean``, ``sd``, the ends of the interval, such as ``q05`` and
+            ``q95``, and ``snr``, the signal-to-noise ratio ``|mean| / sd`` (its median over the
+            weights of a site); by site also ``size``, the number of weights. There is no R-hat, as
+            hidden units may be permuted between chains; see `diagnose`.
+        """
+        n_draws = as_count("n_draws", n_draws, least=2 * len(self.chains))
+        draws = self.draws(n_draws, seed)
+        return summarize(draws, len(self.chains), var_names, by=by, level=level)
+
+    @property
+    def plot(self) -> PosteriorPlots:
+        """Plots: ``history``, ``snr``, ``weights``; of x, y: ``forest, ppc, loo_pit, khat``."""
+        return PosteriorPlots(self)
+
     def sources(self, n: int, seed: int) -> list[Source]:
         """Return the sources of n draws, an equal number from each chain, in order."""
         return sources_of(self.chains, n, seed)
@@ -231,16 +263,14 @@ class Posterior(Displayed):
 
         Returns
         -------
-        iterator of RegressionPrediction or ClassificationPrediction
-            One per chunk, in order, computed when it is requested.
+        iterator of predictions, one per chunk, in order, each computed when it is requested
         """
         n_draws = as_count("n_draws", n_draws)
         max_memory = as_count("max_memory", max_memory)
         shard = check_shard(shard)
         if shard[1] > 1 and seed is None:
             raise ValueError("`shard` needs a `seed`, the same in all processes, got None.")
-        if rows is not None:
-            rows = as_count("rows", rows)
+        rows = None if rows is None else as_count("rows", rows)
         seed = as_seed(seed)
         rows, left = plan_chunks(x, rows, max_memory)
         left = max(4 * left // 5, 1)  # the last prediction may hold a quarter of it
@@ -322,9 +352,9 @@ class Posterior(Displayed):
     ) -> None:
         """Write a file that predicts without pyrobbb: a program of `torch.export`, or ONNX.
 
-        It takes x, with any number of rows, and returns what `predict` returns for the same number
-        of draws and seed: ``mean``, ``sd``, ``epistemic_sd``, ``aleatoric_sd`` and ``quantiles``,
-        or ``probs``, ``label``, ``entropy``, ``expected_entropy`` and ``mutual_information``.
+        It takes x, with any number of rows, and returns what `predict` does for the same draws and
+        seed: ``mean``, ``sd``, ``epistemic_sd``, ``aleatoric_sd`` and ``quantiles``, or ``probs``,
+        ``label``, ``entropy``, ``expected_entropy`` and ``mutual_information``.
         Metadata has versions, seed and number of draws. See docs/export.md.
 
         Parameters
@@ -333,10 +363,8 @@ class Posterior(Displayed):
             A file that exists is replaced at the end.
         format : {"torch", "onnx"}, optional
             None: by the suffix of the path, `.pt2` or `.onnx`. ONNX needs the extra `onnx`.
-        n_draws : int
-            Draws of the weights, all of which the file holds.
-        seed : int, optional
-            Seed of the draws.
+        n_draws, seed
+            Of the draws, all of which the file holds.
         quantiles : array-like of shape (k,)
             Probabilities of the quantiles, in (0, 1).
         metadata : mapping, optional
@@ -344,10 +372,8 @@ class Posterior(Displayed):
 
         Raises
         ------
-        ImportError
-            If the packages for ONNX are missing, or torch is too old.
-        ValueError
-            If an argument is invalid, or a module or likelihood cannot be exported: it is named.
+        ImportError, ValueError
+            If packages are missing or torch is too old; if a module or likelihood is not supported.
         """
         from ..export import export_chains
 
@@ -378,16 +404,3 @@ def check_posterior(posterior: Any) -> None:
     """Raise a TypeError unless an argument is a Posterior."""
     if not isinstance(posterior, Posterior):
         raise TypeError(f"`posterior` must be a Posterior, got {type(posterior).__name__}.")
-
-
-def _check_same_model(chains: Sequence[FittedChain]) -> None:
-    """Raise unless the networks of all chains have the same parameters, prior and likelihood."""
-    first, *others = (model_description(chain.network) for chain in chains)
-    for i, other in enumerate(others, 1):
-        for part, (value, tensors) in first.items():
-            other_value, other_tensors = other[part]
-            if value != other_value or not equal_tensors(tensors, other_tensors):
-                raise ValueError(
-                    f"`chains` must have the same {part}: chain {i} has {other_value}, chain 0 has "
-                    f"{value}."
-                )
