@@ -27,6 +27,7 @@ if _TYPE_CHECKING:
     from .model.guides import DenseGuide, LowRankGuide, MeanFieldGuide, auto_normal
     from .model.mlp import mlp
     from .model.network import BayesianNetwork
+    from .model.start import init_loc_fn, init_scale
     from .posterior.closed_form import last_layer
     from .posterior.fitting import fit
     from .posterior.posterior import Posterior
@@ -66,6 +67,8 @@ _MODULE_OF = {
     "fit": "posterior.fitting",
     "fresh_start": "training.restarts",
     "from_pyro": "arviz_io",
+    "init_loc_fn": "model.start",
+    "init_scale": "model.start",
     "last_layer": "posterior.closed_form",
     "mlp": "model.mlp",
     "prune": "posterior.pruning",
@@ -123,6 +126,8 @@ __all__ = [
     "fit",
     "fresh_start",
     "from_pyro",
+    "init_loc_fn",
+    "init_scale",
     "last_layer",
     "likelihoods",
     "mlp",

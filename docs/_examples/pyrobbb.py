@@ -73,6 +73,13 @@ posterior = fit(network, x, y, guide=LowRankGuide(network, rank=3), **options)
 # %% DenseGuide
 posterior = pyrobbb.last_layer(mlp(1, [8], 1, "tanh", seed=0), x, y)
 assert isinstance(posterior.guide, pyrobbb.DenseGuide)
+# %% init_loc_fn
+from pyro.infer.autoguide import AutoDiagonalNormal
+
+start = {"init_loc_fn": pyrobbb.init_loc_fn(network), "init_scale": pyrobbb.init_scale(network)}
+guide = AutoDiagonalNormal(network, **start)
+# %% init_scale
+print(pyrobbb.init_scale(network))
 # %% auto_normal
 guide = pyrobbb.auto_normal(network)  # Pyro's AutoNormal, from the weights of the module
 draws = guide(torch.tensor(x, dtype=torch.float32))

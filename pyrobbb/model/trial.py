@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -27,6 +27,7 @@ from .._core.trees import (
     device_of,
     map_arrays,
     n_rows,
+    named_arrays,
     row_size,
     rows_of,
 )
@@ -91,6 +92,22 @@ def trial_output(net: nn.Module, x: Inputs, select: Selection | None = None) -> 
         If the module fails, or does not return a row for each row of x.
     """
     return _run(net, x, select=select)[0]
+
+
+@contextlib.contextmanager
+def explained(net: nn.Module, x: Inputs, select: Selection | None = None) -> Iterator[None]:
+    """Raise the error of a trial run if a module fails in the block because x does not fit it."""
+    try:
+        yield
+    except Exception:
+        for name, array in named_arrays("x", x):
+            if not isinstance(array, Tensor):
+                raise TypeError(
+                    f"`{name}` must be a tensor in a call of the model, got "
+                    f"{type(array).__name__}: pass torch.as_tensor({name})."
+                ) from None
+        trial_output(net, x, select)
+        raise
 
 
 def traits_of(net: nn.Module, x: Inputs, select: Selection | None = None) -> Traits:

@@ -15,6 +15,7 @@ from .functional import FunctionalCall
 from .jit import as_constants
 from .outputs import Selection
 from .sequential import layers_of, run_layers
+from .trial import explained
 
 logger = logging.getLogger(__name__)
 
@@ -112,10 +113,11 @@ class VectorizedCall:
         def call(draw: Mapping[str, Tensor]) -> Tensor:
             return functional({**points, **draw}, x)
 
-        if not batch:
-            return call(aligned), 0
-        flat = {name: value.reshape((-1, *shapes[name])) for name, value in aligned.items()}
-        output = self._map(net, call, (flat,))
+        with explained(net, x, self._select):
+            if not batch:
+                return call(aligned), 0
+            flat = {name: value.reshape((-1, *shapes[name])) for name, value in aligned.items()}
+            output = self._map(net, call, (flat,))
         return output.reshape((*batch, *output.shape[1:])), len(batch)
 
     def _map(
