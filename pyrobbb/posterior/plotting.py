@@ -12,8 +12,6 @@ from ..prediction.base import plot_function
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .posterior import Posterior
-
 
 class PosteriorPlots:
     """The plots of a posterior, ``posterior.plot``.
@@ -26,7 +24,7 @@ class PosteriorPlots:
     posterior : Posterior
     """
 
-    def __init__(self, posterior: Posterior) -> None:
+    def __init__(self, posterior: Any) -> None:
         self._posterior = posterior
 
     def history(self, chain: int | None = None, **options: Any) -> Axes:
