@@ -274,14 +274,9 @@ class Posterior(Displayed):
         seed = as_seed(seed)
         rows, left = plan_chunks(x, rows, max_memory)
         left = max(4 * left // 5, 1)  # the last prediction may hold a quarter of it
-        n_rows = n_known_rows(x) or 0
+        is_part = (n_known_rows(x) or 0) > rows
         predict = partial(
-            predict_from,
-            self.chains,
-            n_draws=n_draws,
-            seed=seed,
-            max_memory=left,
-            is_part=n_rows > rows,
+            predict_from, self.chains, n_draws=n_draws, seed=seed, max_memory=left, is_part=is_part
         )
         return map(predict, chunks_of(x, rows, shard))
 
