@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
@@ -271,14 +270,14 @@ class Posterior(Displayed):
         if shard[1] > 1 and seed is None:
             raise ValueError("`shard` needs a `seed`, the same in all processes, got None.")
         rows = None if rows is None else as_count("rows", rows)
-        seed = as_seed(seed)
         rows, left = plan_chunks(x, rows, max_memory)
         left = max(4 * left // 5, 1)  # the last prediction may hold a quarter of it
         is_part = (n_known_rows(x) or 0) > rows
-        predict = partial(
-            predict_from, self.chains, n_draws=n_draws, seed=seed, max_memory=left, is_part=is_part
+        seed = as_seed(seed)
+        return (
+            predict_from(self.chains, chunk, n_draws, seed, max_memory=left, is_part=is_part)
+            for chunk in chunks_of(x, rows, shard)
         )
-        return map(predict, chunks_of(x, rows, shard))
 
     def save(self, path: str | os.PathLike[str], *, frozen: bool = False) -> None:
         """Write the posterior to a folder: safetensors and JSON, no pickle.
