@@ -36,31 +36,31 @@ def fit(
     n_data: int | None = None,
     sample_weight: ArrayLike | None = None,
     rows: Sequence[ArrayLike] | None = None,
+    validation: tuple[InputsLike, ArrayLike] | None = None,
     epochs: int | None = None,
     batch_size: int = 128,
     lr: float = 0.01,
     schedule: Schedule = "one_cycle",
     optimizer: OptimizerFactory = torch.optim.Adam,
     clip_norm: float | None = None,
-    engine: EngineName = "auto",
     objective: Objective = "trace",
     n_particles: int = 1,
     estimator: Estimator = "reparam",
     kl_weight: KLWeights = "uniform",
     kl_warmup: float = 0.5,
     guide: GuideName | Callable[..., Any] = "mean_field",
-    validation: tuple[InputsLike, ArrayLike] | None = None,
-    patience: int | None = None,
-    callbacks: Callback | Sequence[Callback] = (),
-    checkpoint: str | os.PathLike[str] | None = None,
-    every: int | None = None,
-    resume: bool = False,
-    processes: ProcessMode = "same_noise",
     start: Posterior | None = None,
     init: Init | None = None,
     restarts: int = 1,
-    seed: int | None = None,
+    patience: int | None = None,
+    callbacks: Callback | Sequence[Callback] = (),
     progress: bool = True,
+    seed: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int | None = None,
+    resume: bool = False,
+    engine: EngineName = "auto",
+    processes: ProcessMode = "same_noise",
     device: Device | None = None,
     dtype: DType | None = None,
     autocast: DType | None = None,
@@ -77,6 +77,17 @@ def fit(
     `torch.no_grad` around the call have no effect on it. While ``engine="svi"`` or a module with
     dropout is fitted, no other thread may draw from torch's default generator or seed it, if the
     fit is to be repeatable.
+
+    The arguments below are in this order:
+
+    - Data: `network`, `x`, `y`, `n_data`, `sample_weight`, `rows`, `validation`.
+    - Steps: `epochs`, `batch_size`, `lr`, `schedule`, `optimizer`, `clip_norm`.
+    - Objective: `objective`, `n_particles`, `estimator`, `kl_weight`, `kl_warmup`.
+    - Guide and start: `guide`, `start`, `init`, `restarts`.
+    - Watching and stopping: `patience`, `callbacks`, `progress`.
+    - Repeating and resuming: `seed`, `checkpoint`, `every`, `resume`.
+    - Engine and hardware: `engine`, `processes`, `device`, `dtype`, `autocast`,
+      `cache_features`.
 
     Parameters
     ----------
@@ -100,6 +111,9 @@ def fit(
         Indices of the rows of x that each restart is fitted to, one array per restart: for instance
         to leave out a fold of its own, for cross-validation. Arrays of the same length are fitted
         side by side. With x and y in memory only. None: all rows.
+    validation : tuple (x, y), optional
+        Held-out data, each row with weight 1. The parameters of the epoch with the lowest
+        validation NLL are kept; epochs of the warm-up are not considered.
     epochs : int, optional
         Passes over the data. None: enough for 10,000 steps, and at least 20.
     batch_size : int
@@ -115,12 +129,6 @@ def fit(
         optimizer of pyro.optim, whose learning rate then takes the place of `lr`.
     clip_norm : float, optional
         Upper bound on the norm of the gradient.
-    engine : {"auto", "svi", "fused", "compiled"}
-        How steps are taken. ``"svi"``: by Pyro's SVI, the reference. ``"fused"``: without effect
-        handling; see `FusedELBO`. ``"compiled"``: many fused steps in one compiled call.
-        ``"auto"``: the one expected to finish first. A model, guide or objective that cannot be
-        fused is fitted by ``"svi"``, and a module that cannot be compiled by ``"fused"``; the
-        reason is logged.
     objective : {"trace", "mean_field"} or pyro.infer.ELBO
         ``"trace"`` samples the KL divergence, ``"mean_field"`` computes it in closed form where
         one is known.
@@ -148,40 +156,6 @@ def fit(
         initial values, or a guide, whose parameters are fitted in place: one of the first two, such
         as ``LowRankGuide(network, rank=10)``, or a custom Pyro guide (a `PyroModule`). With
         `restarts`, the further chains have new guides like the one given.
-    validation : tuple (x, y), optional
-        Held-out data, each row with weight 1. The parameters of the epoch with the lowest
-        validation NLL are kept; epochs of the warm-up are not considered.
-    patience : int, optional
-        Stop after this many epochs without a lower validation NLL, from the end of the warm-up on.
-    callbacks : callable or sequence of callables
-        Called at the end of each epoch with an `EpochEnd`: the progress of the fit, and on request
-        the posterior so far. A callback that returns True ends the fit. Steps are then taken one
-        epoch at a time, with the same result. Restarts that are not fitted side by side call them
-        one after another.
-    checkpoint : path-like, optional
-        Folder for checkpoints. If `fit` is called again with the same arguments after a crash, it
-        continues from the last checkpoint, with a result that is bitwise equal to that of an
-        uninterrupted fit; a completed fit is not repeated. Two checkpoints, ``checkpoint-1``
-        and ``checkpoint-2``, are written alternately: if the last is damaged or could not be
-        written, a warning is logged and the previous one is used. `Posterior.load` reads either.
-        Needs one of pyrobbb's guides; a DataLoader must derive its order from torch's random state.
-        A checkpoint of a fit with other arguments is refused. Compared are numbers and names; the
-        initial weights, the data and the code of the module by their content; callables by their
-        code and the values it uses, callbacks by their code and constants; files by samples, size
-        and time; a DataLoader by its first batch and the batches of the epoch that is continued.
-    every : int, optional
-        Steps between checkpoints, rounded up to a whole engine call. None: about a minute.
-    resume : bool
-        True: continue from the checkpoint without comparing weights, data, code and callables,
-        which the caller vouches for. Needed if one of them cannot be compared, such as a callable
-        that holds an open file. Numbers and names are still compared.
-    processes : {"same_noise", "own_noise", "alone"}
-        How several processes work together, started by torchrun or joined in a process group of
-        torch.distributed. Each is passed all of x and y, takes its share of every batch, and
-        returns the same posterior. With ``"same_noise"`` all draw the same weights in a step: the
-        result is that of one process, up to rounding. With ``"own_noise"`` each draws different
-        weights, which divides that part of the gradient's variance by the number of processes.
-        ``"alone"``: this process fits by itself. See docs/scaling.md.
     start : Posterior, optional
         Initial posterior of a warm start, in place of the module's current weights. Its network
         must have the same sites, and its guide the same kind, chosen by name; its prior may differ.
@@ -205,10 +179,47 @@ def fit(
         separate fit from there. If the module has been trained, only the first restart starts at
         the trained weights, unless the prior is `pyrobbb.priors.Around` them: then all do. They are
         fitted side by side where possible. With `start`, one per chain of that posterior.
-    seed : int, optional
-        Makes the fit bitwise repeatable. None: drawn at random, and kept in the settings.
+    patience : int, optional
+        Stop after this many epochs without a lower validation NLL, from the end of the warm-up on.
+    callbacks : callable or sequence of callables
+        Called at the end of each epoch with an `EpochEnd`: the progress of the fit, and on request
+        the posterior so far. A callback that returns True ends the fit. Steps are then taken one
+        epoch at a time, with the same result. Restarts that are not fitted side by side call them
+        one after another.
     progress : bool
         Show a progress bar.
+    seed : int, optional
+        Makes the fit bitwise repeatable. None: drawn at random, and kept in the settings.
+    checkpoint : path-like, optional
+        Folder for checkpoints. If `fit` is called again with the same arguments after a crash, it
+        continues from the last checkpoint, with a result that is bitwise equal to that of an
+        uninterrupted fit; a completed fit is not repeated. Two checkpoints, ``checkpoint-1``
+        and ``checkpoint-2``, are written alternately: if the last is damaged or could not be
+        written, a warning is logged and the previous one is used. `Posterior.load` reads either.
+        Needs one of pyrobbb's guides; a DataLoader must derive its order from torch's random state.
+        A checkpoint of a fit with other arguments is refused. Compared are numbers and names; the
+        initial weights, the data and the code of the module by their content; callables by their
+        code and the values it uses, callbacks by their code and constants; files by samples, size
+        and time; a DataLoader by its first batch and the batches of the epoch that is continued.
+    every : int, optional
+        Steps between checkpoints, rounded up to a whole engine call. None: about a minute.
+    resume : bool
+        True: continue from the checkpoint without comparing weights, data, code and callables,
+        which the caller vouches for. Needed if one of them cannot be compared, such as a callable
+        that holds an open file. Numbers and names are still compared.
+    engine : {"auto", "svi", "fused", "compiled"}
+        How steps are taken. ``"svi"``: by Pyro's SVI, the reference. ``"fused"``: without effect
+        handling; see `FusedELBO`. ``"compiled"``: many fused steps in one compiled call.
+        ``"auto"``: the one expected to finish first. A model, guide or objective that cannot be
+        fused is fitted by ``"svi"``, and a module that cannot be compiled by ``"fused"``; the
+        reason is logged.
+    processes : {"same_noise", "own_noise", "alone"}
+        How several processes work together, started by torchrun or joined in a process group of
+        torch.distributed. Each is passed all of x and y, takes its share of every batch, and
+        returns the same posterior. With ``"same_noise"`` all draw the same weights in a step: the
+        result is that of one process, up to rounding. With ``"own_noise"`` each draws different
+        weights, which divides that part of the gradient's variance by the number of processes.
+        ``"alone"``: this process fits by itself. See docs/scaling.md.
     device : str or torch.device, optional
         Device of the fit: the copy of the network and all data are moved to it, and the posterior
         stays on it. None: that of the network.
