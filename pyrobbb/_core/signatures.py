@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
+from .error_pages import add_page
 from .messages import nearest
 
 P = ParamSpec("P")
@@ -18,7 +19,8 @@ def suggests_arguments(
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return a decorator: an unknown argument is refused with the nearest known one.
 
-    Python does so from version 3.13 on, but not for the ``**options`` that a function passes on.
+    Errors about an argument get a note with their section of the documentation. Python names the
+    nearest argument from version 3.13 on, but not for the ``**options`` that a function passes on.
 
     Parameters
     ----------
@@ -39,7 +41,11 @@ def suggests_arguments(
                     if function.__name__ == "__init__":
                         name = type(args[0]).__name__
                     raise TypeError(f"{name}() got an unexpected keyword argument '{word}'{hint}")
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:
+                add_page(error)
+                raise
 
         return checked
 

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, is_regressor
 from sklearn.utils.validation import check_is_fitted
 
 from .. import likelihoods, priors
+from .._core.error_pages import add_page
 from .._core.signatures import suggests_arguments
 from ..columns import ColumnEncoder
 from ..export import Format
@@ -240,9 +241,10 @@ class BBBEstimator(BaseEstimator):
         before = dict(self.__dict__)
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             self.__dict__.clear()
             self.__dict__.update(before)
+            add_page(error)
             raise
 
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> Self:
