@@ -32,7 +32,11 @@ def draw(seed: int, inputs: str, n_rows: int = N_ROWS) -> tuple[np.ndarray, np.n
     return x, y
 
 
-MODELS: dict[str, Model] = {"BBBRegressor()": bbb(), "GaussianProcess": gaussian_process}
+MODELS: dict[str, Model] = {
+    "BBBRegressor()": bbb(),
+    'BBBRegressor(activation="gelu", restarts=8)': bbb(activation="gelu", restarts=8),
+    "GaussianProcess": gaussian_process,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

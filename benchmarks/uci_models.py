@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,13 +52,13 @@ class Score:
 Model = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int], Score]
 
 
-def bbb(likelihood: str = "auto", kl_weight: float | Literal["auto"] = "auto") -> Model:
-    """Bayes by Backprop as it comes."""
+def bbb(**options: Any) -> Model:
+    """Bayes by Backprop as it comes, but for some options of `BBBRegressor`."""
 
     def score(
         x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, seed: int
     ) -> Score:
-        model = BBBRegressor(likelihood=likelihood, kl_weight=kl_weight, random_state=seed)
+        model = BBBRegressor(**options, random_state=seed)
         model.fit(x, y)
         prediction = model.predict_distribution(x_test)
         lower, upper = prediction.interval(0.9)
@@ -245,8 +245,10 @@ def _share_within(y: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
 
 MODELS: dict[str, Model] = {
     "BBBRegressor()": bbb(),
-    'BBBRegressor(likelihood="gaussian", kl_weight=0.7)': bbb("gaussian", 0.7),
-    'BBBRegressor(likelihood="heteroscedastic", kl_weight=0.7)': bbb("heteroscedastic", 0.7),
+    'BBBRegressor(likelihood="gaussian", kl_weight=0.7)': bbb(likelihood="gaussian", kl_weight=0.7),
+    'BBBRegressor(likelihood="heteroscedastic", kl_weight=0.7)': bbb(
+        likelihood="heteroscedastic", kl_weight=0.7
+    ),
     "BayesianRidge": bayesian_ridge,
     f"GaussianProcessRegressor, at most {GP_ROWS} rows": gaussian_process,
     "NGBoost": ngboost,
