@@ -33,7 +33,7 @@ from .options import (
     parse_names,
     parse_probabilities,
 )
-from .output import Output, make_facts, make_table
+from .output import Output, make_checks, make_facts, make_scores, make_table
 
 DEFAULT_QUANTILES = (0.05, 0.5, 0.95)
 
@@ -71,6 +71,14 @@ def fit(
         ],
         typer.Option(help="Likelihood of a regression; auto compares those that suit the target."),
     ] = "auto",
+    holdout: Annotated[
+        float | None,
+        typer.Option(help="Fraction of the rows to score a further fit on, such as 0.2."),
+    ] = None,
+    cv: Annotated[
+        int | None,
+        typer.Option(help="Folds of a cross-validation, such as 5: as many further fits."),
+    ] = None,
     restarts: Annotated[int, typer.Option(min=1, help="Independent fits to average over.")] = 4,
     epochs: Annotated[
         int | None,
@@ -94,6 +102,9 @@ def fit(
 ) -> None:
     """Fit a Bayesian neural network to a table.
 
+    --holdout and --cv also score fits to a part of the rows on the others, beside a linear model.
+    The model that is written is always fitted to all rows.
+
     To use several processes: torchrun --nproc-per-node 2 --no-python pyrobbb fit ...
     """
     from ..tables.fitting import fit_table
@@ -105,6 +116,8 @@ def fit(
         out,
         task=task,
         likelihood=likelihood,
+        holdout=holdout,
+        cv=cv,
         drop=parse_names(drop),
         categorical=parse_names(categorical),
         encoding=encoding,
@@ -139,6 +152,7 @@ def fit(
         "hidden": list(estimator.hidden_),
         "likelihood": type(estimator.likelihood_).__name__,
         "seconds": round(fitted.seconds, 1),
+        "scores": None if fitted.scores is None else fitted.scores.to_dict(),
     }
     shown = {
         "task": f"{schema.task} of {target}",
@@ -150,7 +164,10 @@ def fit(
         "seconds": result["seconds"],
         "model": out,
     }
-    output.result(result, make_facts("Fitted", shown), as_json=as_json)
+    tables = [make_facts("Fitted", shown)]
+    if fitted.scores is not None:
+        tables.append(make_scores(fitted.scores, schema.task))
+    output.result(result, *tables, as_json=as_json)
 
 
 def predict(
@@ -258,13 +275,9 @@ def diagnose(
     diagnosis = fitted.estimator.diagnose(examples.x, examples.y, seed=seed)
     fields = ("name", "value", "verdict", "meaning", "advice")
     checks = [{field: getattr(check, field) for field in fields} for check in diagnosis.checks]
-    rows = [
-        [check.name, check.value, check.verdict, f"{check.meaning} {check.advice}".strip()]
-        for check in diagnosis.checks
-    ]
     output.result(
         {"model": model, "rows": len(examples.x), "ok": bool(diagnosis.ok), "checks": checks},
-        make_table("Diagnosis", ["check", "value", "verdict", "meaning"], rows),
+        make_checks("Diagnosis", diagnosis.checks),
         as_json=as_json,
     )
     return 0 if diagnosis.ok else 1

@@ -10,8 +10,8 @@ import math
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -20,7 +20,11 @@ from rich.text import Text
 
 from ..tables.safe_text import printable
 
-__all__ = ["Output", "make_facts", "make_table"]
+if TYPE_CHECKING:
+    from ..diagnostics import Check
+    from ..tables.held_out import HeldOutScores
+
+__all__ = ["Output", "make_checks", "make_facts", "make_scores", "make_table"]
 
 MAX_NOTES = 10
 STYLES = {"good": "green", "doubtful": "yellow", "bad": "bold red", "not measured": "dim"}
@@ -160,7 +164,8 @@ def make_table(
     table = Table(title=Text(printable(title), "bold"), title_justify="left", box=box.SIMPLE_HEAD)
     for i, column in enumerate(columns):
         is_number = i >= len(columns) - n_right
-        table.add_column(Text(printable(column)), justify="right" if is_number else "left")
+        justify: Literal["left", "right"] = "right" if is_number else "left"
+        table.add_column(Text(printable(column)), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(str(cell)), STYLES.get(str(cell), "")) for cell in row))
     return table
@@ -171,6 +176,33 @@ def make_facts(title: str, values: Mapping[str, Any]) -> Table:
     table = make_table(title, ["", ""], list(values.items()))
     table.show_header = False
     return table
+
+
+def make_checks(title: str, checks: Iterable[Check]) -> Table:
+    """Return a table of checks: the verdict, and beside it name, value, meaning and advice."""
+    table = make_table(title, ["", ""], [])
+    table.show_header = False
+    for check in checks:
+        words = Text(printable(check.name), "bold")
+        words.append(f"  {printable(check.value)}\n", "not bold")
+        words.append(printable(f"{check.meaning} {check.advice}".strip()), "not bold")
+        table.add_row(Text(check.verdict, STYLES.get(check.verdict, "")), words)
+    return table
+
+
+def make_scores(scores: HeldOutScores, task: str) -> Table:
+    """Return a table of held-out scores: of the model, with standard errors, and of a yardstick."""
+    errors = scores.standard_error
+    rows = [
+        [
+            name,
+            f"{value:.4g}" + (f" +- {errors[name]:.2g}" if name in errors else ""),
+            f"{scores.linear[name]:.4g}",
+        ]
+        for name, value in scores.model.items()
+    ]
+    linear = "ridge regression" if task == "regression" else "logistic regression"
+    return make_table(f"Scores of {scores.title}", ["", "model", linear], rows, n_right=2)
 
 
 def _to_strict_json(value: Any) -> Any:

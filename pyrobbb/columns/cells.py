@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._core.display import count_of
 from .errors import TableError
 from .number_format import PLAIN, NumberFormat
 from .remedies import COMMAND_LINE, Remedies
@@ -180,11 +181,6 @@ def quoted(cell: str | None) -> str:
     if cell is None:
         return "the empty cell"
     return repr(cell if len(cell) <= 40 else f"{cell[:37]}...")
-
-
-def count_of(n: int, noun: str) -> str:
-    """Return a number with its noun, in the plural if needed: "1 row", "2 rows"."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _as_text(cell: Any) -> str | None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from ..columns.cells import count_of
 from ..columns.errors import UserError, prefix_errors
 from .compressed import MAX_EXPANSION
+from .leaks import notes_on_leaks
 from .reader import TableFile
 from .schema import Schema, check_names
 from .target import Task
@@ -19,6 +24,7 @@ from .writer import check_model_folder
 
 if TYPE_CHECKING:
     from ..estimators import BBBClassifier, BBBRegressor
+    from .held_out import HeldOutScores
     from .model import TableModel
 
 __all__ = ["TableFit", "fit_table"]
@@ -34,15 +40,18 @@ class TableFit:
     n_rows : int
         Number of rows that the model was fitted to.
     seconds : float
-        Duration of the fit, without reading the table.
+        Duration of all fits, without reading the table.
     notes : tuple of str
         What was detected and inferred from the table.
+    scores : HeldOutScores or None
+        Of fits to parts of the rows, if requested.
     """
 
     model: TableModel
     n_rows: int
     seconds: float
     notes: tuple[str, ...]
+    scores: HeldOutScores | None = None
 
 
 def fit_table(
@@ -52,6 +61,8 @@ def fit_table(
     *,
     task: Task | None = None,
     likelihood: str = "auto",
+    holdout: float | None = None,
+    cv: int | None = None,
     drop: Collection[str] = (),
     categorical: Collection[str] = (),
     encoding: str | None = None,
@@ -76,6 +87,11 @@ def fit_table(
         None: inferred from the target; a regression if a likelihood is given for numbers.
     likelihood : str
         Likelihood of a regression; see `BBBRegressor`.
+    holdout : float, optional
+        Fraction of the rows, in (0, 1), to score a further fit on, which has not seen them.
+    cv : int, optional
+        Number of folds, at least 2: cross-validation in place of `holdout`. The model that is
+        returned and saved is fitted to all rows, and columns are encoded by all rows.
     drop, categorical : collection of str
         Columns to leave out, and columns whose numbers are codes of categories; see `Schema.of`.
     encoding, delimiter
@@ -87,7 +103,7 @@ def fit_table(
     on_note : callable, optional
         Called with each note as soon as it is known, before the fit begins.
     on_start : callable, optional
-        Called with a line about what is fitted, after all checks.
+        Called with a line about what is fitted, after all checks, and before each of several fits.
     **options
         Further parameters of `BBBRegressor` or `BBBClassifier`.
 
@@ -103,6 +119,7 @@ def fit_table(
         If an option is invalid; see `BBBRegressor.fit`.
     """
     check_model_folder(out)
+    _check_split(holdout, cv)
     table = TableFile.of(path, encoding=encoding, delimiter=delimiter, max_expansion=max_expansion)
     notes: list[str] = []
 
@@ -125,24 +142,54 @@ def fit_table(
             schema = infer("regression")
         rows, _ = schema.with_target(frame)
         x, y = schema.encode(rows), schema.target(rows)
+        if cv is not None and cv > len(y):
+            raise UserError(f"--cv must be at most the number of rows, {len(y)}, got {cv}.")
+    leaks = notes_on_leaks(schema, x, y)
+    schema = dataclasses.replace(schema, target_notes=(*leaks, *schema.target_notes))
     note(schema.notes)
     if schema.task == "classification" and likelihood != "auto":
         raise UserError(f"--likelihood {likelihood} is for a regression; leave it out.")
-    if on_start is not None:
-        inputs = count_of(x.shape[1], "input")
-        on_start(f"{schema.task} of {target!r} on {inputs}, {count_of(len(x), 'row')}")
+    n_fits = 1 + (cv or (holdout is not None))
+
+    def announce(line: str) -> None:
+        if on_start is not None:
+            on_start(line)
+
+    fits = "" if n_fits == 1 else f", {n_fits} fits"
+    inputs = count_of(x.shape[1], "input")
+    announce(f"{schema.task} of {target!r} on {inputs}, {count_of(len(x), 'row')}{fits}")
     # Imported after all checks, because torch takes longer than they do.
     from .._core.distributed import Team
     from ..estimators import BBBClassifier, BBBRegressor
+    from .held_out import score_held_out
     from .model import TableModel
 
+    def fit(x: np.ndarray, y: np.ndarray, number: int) -> BBBRegressor | BBBClassifier:
+        """Return an estimator fitted to rows; the last of all is that of all rows."""
+        own = dict(options)
+        if n_fits > 1:
+            announce(f"fit {number} of {n_fits}, to {count_of(len(x), 'row')}")
+            if own.get("checkpoint") is not None:
+                own["checkpoint"] = Path(own["checkpoint"]) / f"of-{n_fits}-fit-{number}"
+        if schema.task == "regression":
+            return BBBRegressor(likelihood=likelihood, **own).fit(x, y)
+        return BBBClassifier(**own).fit(x, y)
+
     started = time.perf_counter()
-    estimator: BBBRegressor | BBBClassifier
-    if schema.task == "regression":
-        estimator = BBBRegressor(likelihood=likelihood, **options)
-    else:
-        estimator = BBBClassifier(**options)
-    model = TableModel(estimator.fit(x, y), schema)
+    scores = None
+    if n_fits > 1:
+        seed = options.get("random_state") or 0
+        scores = score_held_out(fit, x, y, holdout=holdout, cv=cv, seed=seed)
+    model = TableModel(fit(x, y, n_fits), schema, scores)
     if Team.current().is_rank_zero:
         model.save(out)
-    return TableFit(model, len(x), time.perf_counter() - started, tuple(notes))
+    return TableFit(model, len(x), time.perf_counter() - started, tuple(notes), scores)
+
+
+def _check_split(holdout: float | None, cv: int | None) -> None:
+    if holdout is not None and cv is not None:
+        raise UserError("--holdout and --cv are two ways to score a fit; choose one.")
+    if holdout is not None and not 0 < holdout < 1:
+        raise UserError(f"--holdout must be a fraction of the rows in (0, 1), got {holdout:g}.")
+    if cv is not None and cv < 2:
+        raise UserError(f"--cv must be a number of folds, at least 2, got {cv}.")

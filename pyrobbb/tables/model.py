@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import scores
 from ..columns.errors import TableError, prefix_errors
 from ..estimators import BBBClassifier, BBBRegressor
 from ..estimators import storage as estimator_storage
 from ..posterior.posterior import Posterior
+from .held_out import HeldOutScores, score_prediction
 from .schema import Schema
 
 __all__ = ["TableModel"]
@@ -28,10 +28,13 @@ class TableModel:
     ----------
     estimator : BBBRegressor or BBBClassifier
     schema : Schema
+    held_out : HeldOutScores or None
+        Of fits to parts of the rows, if they were requested.
     """
 
     estimator: BBBRegressor | BBBClassifier
     schema: Schema
+    held_out: HeldOutScores | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TableModel:
@@ -54,6 +57,8 @@ class TableModel:
         with prefix_errors(path):
             try:
                 schema = Schema.from_dict(extra["table"])
+                stored = extra.get("held_out")
+                held_out = None if stored is None else HeldOutScores.from_dict(stored)
             except ValueError as error:
                 raise TableError(f"is damaged. {error}") from error
             is_classifier = isinstance(estimator, BBBClassifier)
@@ -64,11 +69,14 @@ class TableModel:
                 or len(schema.inputs) != estimator.n_features_in_
             ):
                 raise TableError("is damaged: its schema and its network do not match.")
-        return cls(estimator, schema)
+        return cls(estimator, schema, held_out)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to a folder, from which the estimator's `load` can read too."""
-        self.estimator.save(path, extra={"table": self.schema.to_dict()})
+        extra = {"table": self.schema.to_dict()}
+        if self.held_out is not None:
+            extra["held_out"] = self.held_out.to_dict()
+        self.estimator.save(path, extra=extra)
 
     def with_posterior(self, posterior: Posterior) -> TableModel:
         """Return a copy of the model with another posterior of the same network."""
@@ -100,15 +108,6 @@ class TableModel:
     def scores(self, x: np.ndarray, y: np.ndarray) -> Mapping[str, float]:
         """Return scores of the predictions for rows whose target is known."""
         prediction: Any = self.estimator.predict_distribution(x)
-        if isinstance(self.estimator, BBBRegressor):
-            return {
-                "NLL": scores.nll(prediction, y),
-                "RMSE": scores.rmse(prediction, y),
-                "90 % coverage": scores.coverage(prediction, y),
-            }
-        index = np.searchsorted(self.estimator.classes_, y)
-        return {
-            "NLL": scores.nll(prediction, index),
-            "Brier": scores.brier(prediction, index),
-            "error": scores.error_rate(prediction, index),
-        }
+        if isinstance(self.estimator, BBBClassifier):
+            y = np.searchsorted(self.estimator.classes_, y)
+        return score_prediction(prediction, y)
