@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
-from . import commands, exporting
+from . import commands, exporting, fitting
 from .errors import UsageError, message_for_user
 from .options import ShowTraceback
 from .output import Output
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for _command, _example in (
-    (commands.fit, "fit houses.csv --target price --out houses-model"),
+    (fitting.fit, "fit houses.csv --target price --out houses-model"),
     (commands.predict, "predict houses-model new.csv --out predictions.csv --keep address"),
     (commands.diagnose, "diagnose houses-model houses.csv"),
     (commands.report, "report houses-model houses.csv --out report.html"),
@@ -59,9 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with output.warnings_as_notes():
             code = command(args=given, prog_name="pyrobbb", standalone_mode=False, obj=output)
-        output.flush()
         if code == INTERRUPTED:  # typer 0.20 and later return it, earlier ones raise Abort
-            output.fail("stopped.")
+            return _stop(output, is_over=arguments is None)
+        output.flush()
     except UsageError as error:
         if error.format_message():  # empty where the help has been printed instead
             remedy = f"See {' '.join(['pyrobbb', *([name] if name else []), '--help'])}."
@@ -71,8 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(abort.__cause__, EOFError):  # typer aborts on it as on Ctrl-C
             output.report_bug(abort.__cause__)
             return 1
-        output.fail("stopped.")
-        return INTERRUPTED
+        return _stop(output, is_over=arguments is None)
     except SystemExit:  # raised by typer if the reader of stdout, such as head, has closed it
         return 0
     except Exception as error:
@@ -83,6 +83,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output.fail(message, error)
         return 2
     return int(code or 0)
+
+
+def _stop(output: Output, *, is_over: bool) -> int:
+    """Return the exit status after Ctrl-C.
+
+    Parameters
+    ----------
+    output : Output
+    is_over : bool
+        Whether the process ends. A second Ctrl-C is then ignored: it would change the status.
+    """
+    if is_over:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    output.fail("stopped.")
+    return INTERRUPTED
 
 
 def _print_version(is_set: bool) -> None:

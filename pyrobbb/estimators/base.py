@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, is_regressor
 from sklearn.utils.validation import check_is_fitted
 
 from .. import likelihoods, priors
+from .._core import progress
 from .._core.error_pages import add_page
 from .._core.signatures import suggests_arguments
 from ..columns import ColumnEncoder
@@ -267,8 +268,9 @@ class BBBEstimator(BaseEstimator):
 
     def _fit_from_scratch(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Self:
         stages = Stages(self._stage_names(y), self.checkpoint)
-        self._set_up(X, y, weight, stages)
-        self.posterior_ = self._fit_stages(self._prepare(X, y, weight), stages)
+        with progress.stages(stages.shares()):
+            self._set_up(X, y, weight, stages)
+            self.posterior_ = self._fit_stages(self._prepare(X, y, weight), stages)
         return self
 
     def _set_up(

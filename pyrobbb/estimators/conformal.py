@@ -17,7 +17,7 @@ from ..prediction import (
     set_levels,
 )
 from .preparation import Rows
-from .stages import Stages, TrainingOptions, fit_once
+from .stages import REFIT_FRACTION, Stages, TrainingOptions, fit_once
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +30,6 @@ PRIOR_ROWS = 20
 random splits. With more of them, mixtures that are much too wide would stay so, as on data with
 little noise; there, more held-out rows, or a fold of its own for each half of the chains, cost log
 density."""
-REFIT_FRACTION = 0.25
-"""Factor on the epochs and the learning rate of the refit that includes the held-out rows."""
 
 
 def n_calibration_rows(fraction: float, n_rows: int, n_classes: int = 1) -> int:

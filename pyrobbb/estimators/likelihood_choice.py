@@ -18,7 +18,7 @@ from .holdout import n_held_out
 from .networks import FEW_ROWS
 from .preparation import Rows
 from .search import as_tried, by_kl_weight, search_table
-from .stages import Stages, TrainingOptions
+from .stages import SEARCH_FRACTION, Stages, TrainingOptions
 from .target_units import in_target_units
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,6 @@ COUNTS = ("poisson", "negative_binomial", "gaussian", "heteroscedastic")
 MIN_SKEWNESS = 1.0
 """Skewness from which positive targets may be modelled on the log scale."""
 HELD_OUT_FRACTION, MAX_HELD_OUT = 0.2, 2_000
-SEARCH_FRACTION = 0.7
-"""Steps of all candidates together, as a fraction of the steps of the fit that follows."""
 MIN_STEPS = 2_000
 """With fewer steps, a candidate may still be far from its optimum: on 400 rows with normal noise,
 candidates of 300 to 1,000 steps preferred Student t."""

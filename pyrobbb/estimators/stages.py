@@ -35,6 +35,10 @@ STEPS, MAX_EPOCHS, MIN_EPOCHS = 40_000, 10_000, 20
 """With ``epochs=None``: as many epochs as `STEPS` steps take, within these bounds."""
 
 
+REFIT_FRACTION = 0.25
+"""Factor on the epochs and the learning rate of the refit that includes the held-out rows."""
+SEARCH_FRACTION = 0.7
+"""Steps of all likelihoods that are tried, together, as a fraction of those of the fit."""
 LOWEST_KL_WEIGHT, SINGLE_KL_WEIGHT = 0.25, 0.7
 
 
@@ -78,6 +82,13 @@ class Stages:
 
     names: tuple[str, ...]
     checkpoint: str | os.PathLike[str] | None
+
+    def shares(self) -> dict[str, float]:
+        """Return what each stage is called for the user, with its steps beside those of the fit."""
+        known = {"fit": ("fit", 1.0), "refit": ("fit with the held-out rows", REFIT_FRACTION)}
+        n_tried = max(len(self.names) - len(known.keys() & set(self.names)), 1)
+        tried = SEARCH_FRACTION / n_tried
+        return dict(known.get(name, (f"trial of {name}", tried)) for name in self.names)
 
     def folder(self, name: str) -> Path | None:
         """Return the folder for the checkpoints of a stage."""

@@ -103,7 +103,8 @@ def fit_table(
     on_note : callable, optional
         Called with each note as soon as it is known, before the fit begins.
     on_start : callable, optional
-        Called with a line about what is fitted, after all checks, and before each of several fits.
+        Called with a line about what is fitted, after all checks, and with one before each of
+        several fits; without ``verbose``, also before each of their stages.
     **options
         Further parameters of `BBBRegressor` or `BBBClassifier`.
 
@@ -160,6 +161,7 @@ def fit_table(
     announce(f"{schema.task} of {target!r} on {inputs}, {count_of(len(x), 'row')}{fits}")
     # Imported after all checks, because torch takes longer than they do.
     from .._core.distributed import Team
+    from .._core.progress import stages_reported_to
     from ..estimators import BBBClassifier, BBBRegressor
     from .held_out import score_held_out
     from .model import TableModel
@@ -177,10 +179,12 @@ def fit_table(
 
     started = time.perf_counter()
     scores = None
-    if n_fits > 1:
-        seed = options.get("random_state") or 0
-        scores = score_held_out(fit, x, y, holdout=holdout, cv=cv, seed=seed)
-    model = TableModel(fit(x, y, n_fits), schema, scores)
+    is_bar_shown = options.get("verbose", False)
+    with stages_reported_to(None if is_bar_shown else announce):
+        if n_fits > 1:
+            seed = options.get("random_state") or 0
+            scores = score_held_out(fit, x, y, holdout=holdout, cv=cv, seed=seed)
+        model = TableModel(fit(x, y, n_fits), schema, scores)
     if Team.current().is_rank_zero:
         model.save(out)
     return TableFit(model, len(x), time.perf_counter() - started, tuple(notes), scores)

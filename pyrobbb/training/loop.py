@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from .._core.progress import EpochBar, epoch_bar
 from .._core.random_state import IsolatedState, seeded
 from ..engines.auto import limit_threads
 from ..engines.base import Steps
@@ -89,7 +89,7 @@ def train(run: Run, isolated: IsolatedState, make_result: MakeResult) -> None:
     is_shown = config.progress and config.team.is_rank_zero
     try:
         with (
-            tqdm(total=run.epochs, desc="fit", unit="epoch", disable=not is_shown) as bar,
+            epoch_bar(run.epochs, is_shown=is_shown) as bar,
             limit_threads(n_parameters),
         ):
             bar.update(state.n_steps // run.data.n_batches)
@@ -112,7 +112,7 @@ def train(run: Run, isolated: IsolatedState, make_result: MakeResult) -> None:
         state.validation.restore(run.parameters)
 
 
-def take_steps(run: Run, isolated: IsolatedState, bar: Any) -> Steps:
+def take_steps(run: Run, isolated: IsolatedState, bar: EpochBar) -> Steps:
     """Take steps up to the next pause, and return the last ones."""
     config, state, data = run.config, run.state, run.data
     first = state.n_steps // data.n_batches
@@ -212,9 +212,8 @@ def log_start(run: Run) -> None:
     )
 
 
-def show_progress(bar: Any, n_epochs: int, losses: np.ndarray) -> None:
+def show_progress(bar: EpochBar, n_epochs: int, losses: np.ndarray) -> None:
     """Update the progress bar at the end of an epoch."""
     if n_epochs > bar.n:
         nll, kl = losses.mean(-1)
-        bar.set_postfix_str(f"nelbo={nll + kl:.4g}, nll={nll:.4g}, kl={kl:.4g}", refresh=False)
-        bar.update(n_epochs - bar.n)
+        bar.update(n_epochs - bar.n, f"nelbo={nll + kl:.4g}, nll={nll:.4g}, kl={kl:.4g}")

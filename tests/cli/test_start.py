@@ -1,8 +1,10 @@
 """The start of the command line: mistakes are reported before torch or pandas are imported."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -95,3 +97,27 @@ def test_a_bad_cell_is_reported_before_torch_is_imported(tmp_path):
     status, *modules = shown.stdout.split()
     assert status == "2"
     assert not {"torch", "sklearn"} & set(modules)
+
+
+@pytest.mark.parametrize("n_interrupts", [1, 3])
+def test_ctrl_c_ends_a_fit_with_130_and_writes_nothing_however_often_it_is_pressed(
+    tmp_path, n_interrupts
+):
+    (tmp_path / "t.csv").write_text("x,y\n" + "".join(f"{i},{i % 7}.5\n" for i in range(50)))
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from pyrobbb.cli import main; sys.exit(main())"
+    arguments = ["fit", "t.csv", "--target", "y", "--out", "m", "--epochs", "1000000"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    lines = [process.stderr.readline()]
+    for _ in range(n_interrupts):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    lines += process.communicate(timeout=120)[1].splitlines(keepends=True)
+    assert process.returncode == 130
+    assert lines == [
+        "pyrobbb fit: regression of 'y' on 1 input, 50 rows ...\n",
+        "pyrobbb fit: stopped.\n",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
