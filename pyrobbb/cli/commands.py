@@ -17,6 +17,7 @@ from ..columns.errors import TableError, UserError, prefix_errors
 from ..tables.compressed import MAX_EXPANSION
 from ..tables.reader import CHUNK_ROWS, TableFile
 from ..tables.writer import SUFFIXES, check_file, check_model, check_model_folder, open_writer
+from .completion import complete_columns
 from .errors import UsageError
 from .options import (
     AsJson,
@@ -50,7 +51,12 @@ def predict(
     quantiles: Annotated[
         str | None, typer.Option(help="Quantiles of a regression; 0.05,0.5,0.95 by default.")
     ] = None,
-    keep: Annotated[str, typer.Option(help="Columns to copy to the predictions, such as id.")] = "",
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="Columns to copy to the predictions, such as id.", autocompletion=complete_columns
+        ),
+    ] = "",
     encoding: Encoding = None,
     delimiter: Delimiter = None,
     decimal: Decimal = None,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..tables.compressed import MAX_EXPANSION
+from .completion import complete_column, complete_columns
 from .options import (
     AsJson,
     Data,
@@ -27,15 +28,24 @@ from .output import Output, make_facts, make_scores
 def fit(
     context: typer.Context,
     data: Data,
-    target: Annotated[str, typer.Option(help="Column to predict.")],
+    target: Annotated[str, typer.Option(help="Column to predict.", autocompletion=complete_column)],
     out: Annotated[str, typer.Option(help="Folder for the model.")],
     task: Annotated[
         Literal["regression", "classification"] | None,
         typer.Option(help="Task of the model (inferred from the target if omitted)."),
     ] = None,
-    drop: Annotated[str, typer.Option(help="Columns to leave out, such as id,name.")] = "",
+    drop: Annotated[
+        str,
+        typer.Option(
+            help="Columns to leave out, such as id,name.", autocompletion=complete_columns
+        ),
+    ] = "",
     categorical: Annotated[
-        str, typer.Option(help="Numeric columns that hold category codes, such as zip,model.")
+        str,
+        typer.Option(
+            help="Numeric columns that hold category codes, such as zip,model.",
+            autocompletion=complete_columns,
+        ),
     ] = "",
     hidden: Annotated[
         str,
