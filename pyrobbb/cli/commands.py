@@ -184,7 +184,7 @@ def report(
     examples = read_examples(schema, table)
     output.note(*examples.notes)
     with prefix_errors(data):
-        write(out, fitted.estimator, schema, examples.frame, seed=seed)
+        write(out, fitted.estimator, schema, examples.frame, seed=seed, held_out=fitted.held_out)
     result = {"report": out, "rows": len(examples.frame)}
     output.result(result, make_facts("Report", result), as_json=as_json)
 

@@ -256,10 +256,13 @@ def prior_scale(tree: xarray.DataTree) -> Iterator[Measurement]:
         yield Measurement("prior_scale", "not measured", reason=NO_MEAN)
         return
     y = tree["observed_data"]["y"].values
-    spread = float(np.median(tree["prior"]["mean"].std(SAMPLE_DIMS).values))
+    mean, what = tree["prior"]["mean"], "y"
+    if (mean > 0).all() and (y > 0).all():  # outputs are on the log scale
+        mean, y, what = np.log(mean), np.log(y), "log y"
+    spread = float(np.median(mean.std(SAMPLE_DIMS).values))
     ratio = spread / max(float(y.std()), 1e-300)
     outcome = "suitable" if 0.1 < ratio < 30 else "unsuitable"
-    yield Measurement("prior_scale", outcome, f"{ratio:.2g} times the spread of y")
+    yield Measurement("prior_scale", outcome, f"{ratio:.2g} times the spread of {what}")
 
 
 def kl_range(kl_weight: float, searched: tuple[float, float]) -> Measurement:

@@ -128,25 +128,21 @@ class BBBEstimator(BaseEstimator):
         check_is_fitted(self)
         return self._predict(X, self.n_draws, self.seed_)  # the same draws in every call
 
-    def diagnose(
-        self, X: Any, y: Any, *, test: tuple[Any, Any] | None = None, **options: Any
-    ) -> Any:
+    def diagnose(self, X: Any, y: Any, *, test: Any = None, **options: Any) -> Any:
         """Run the checks of `pyrobbb.diagnostics`, which show whether the posterior is reliable.
 
-        Scores and calibration are those of what the estimator predicts: in units of y, with its
-        calibration. The other checks are of ``posterior_``, in the units of the network.
+        Scores and calibration are those of its predictions; the other checks are of ``posterior_``.
 
         Parameters
         ----------
-        X, y : array-like
-            The data that the estimator was fitted to.
+        X, y : array-like, the data of the fit
         test : tuple (X, y), optional
             Data not used in the fit, for scores and calibration. None: X and y.
         **options
             Further options of `pyrobbb.diagnostics.diagnose`.
         """
         scored = (X, y) if test is None else test
-        _, observed, _ = self._validate(*scored, None, reset=False)
+        _, observed, _ = self._validate(scored[0], scored[1], None, reset=False)
         options = {"scored": (self.predict_distribution(scored[0]), observed), **options}
         options["test"] = None if test is None else self.standardised(*test)
         return self.posterior_.diagnose(*self.standardised(X, y), **options)
@@ -160,8 +156,7 @@ class BBBEstimator(BaseEstimator):
         **options
             Options of `pyrobbb.arviz_io.to_arviz`.
         """
-        x, y = self.standardised(X, y)
-        return self.posterior_.to_arviz(x, y, **options)
+        return self.posterior_.to_arviz(*self.standardised(X, y), **options)
 
     def standardised(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return data in the units of the network, as ``posterior_`` needs them."""
@@ -257,6 +252,7 @@ class BBBEstimator(BaseEstimator):
             smallest = TINY if is_regressor(self) else SMALL
             self.hidden_ = choose_hidden(self.hidden, len(X), smallest)
             return self._fit_from_scratch(X, y, weight)
+        self.first_fit_: tuple[Any, ...] = ()
         self.posterior_ = fit_once(
             self._network(self.likelihood_),
             self._prepare(X, y, weight),
@@ -283,6 +279,7 @@ class BBBEstimator(BaseEstimator):
             self.seed_ = self.seed_ if stored is None else stored
         self.input_scaling_ = Standardizer.of(X, weight)
         self.search_: pd.DataFrame | None = None
+        self.first_fit_ = ()
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, **options: Any) -> Self:
         """Update the posterior with further rows; `options` are those of `_validate`."""
@@ -294,6 +291,7 @@ class BBBEstimator(BaseEstimator):
             n_rows = max(len(X), FEW_ROWS)  # there will be more
             self.hidden_ = choose_hidden(self.hidden, n_rows)
             return self._fit_from_scratch(X, y, weight)
+        self.first_fit_ = ()
         training = self._training_options()
         rows, early_stopping = training.hold_out(self._prepare(X, y, weight))
         arguments = training.arguments(rows) | {"epochs": self.epochs}

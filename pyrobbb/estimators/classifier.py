@@ -24,6 +24,7 @@ from .conformal import (
 )
 from .inputs import validate_inputs, validate_rows
 from .labels import as_labels, class_indices, known_classes, list_labels
+from .loss_curves import loss_curves
 from .preparation import Rows, drop_zero_weights, plain_array, prepare
 from .stages import Stages
 from .stored_parameters import calibration_from_json, labels_from_json
@@ -65,6 +66,8 @@ verbose
     columns_ : ColumnEncoder or None
         As for `BBBRegressor`.
     hidden_ : tuple of int
+    first_fit_ : tuple of LossCurve
+        Losses of each chain of the fit without the held-out rows, before that of `posterior_`.
     likelihood_ : callable
     input_scaling_ : Standardizer
     seed_ : int
@@ -247,6 +250,7 @@ verbose
         )
 
     def _calibrate(self, posterior: Posterior, held: Rows) -> None:
+        self.first_fit_ = loss_curves(posterior.chains)
         self.temperature_, self.calibration_ = calibrate_classes(
             posterior, held, self.n_draws, self.seed_
         )

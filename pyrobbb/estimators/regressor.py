@@ -22,6 +22,7 @@ from . import exporting, likelihood_choice, storage
 from .base import BBBEstimator
 from .conformal import calibrate_intervals, fit_and_calibrate, n_calibration_rows
 from .inputs import n_inputs, validate_rows
+from .loss_curves import loss_curves
 from .networks import likelihood_name, resolve_likelihood
 from .parameters import Columns, RandomStateLike, draw_seed
 from .preparation import Rows, as_columns, drop_zero_weights, numeric_array, prepare
@@ -107,6 +108,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         ``epochs`` and ``kl_weight`` (NaN: the mixture of all chains), and the ``standard_error`` of
         its difference from the highest; first the likelihoods tried, of which one ``is_chosen``,
         then the fit that calibrates. None if nothing was tried. See `plots.plot_search`.
+    first_fit_ : tuple of LossCurve, of the fit without the held-out rows, by chain
     likelihood_ : callable
     input_scaling_, target_scaling_ : Standardizer; None for targets that keep their units
     seed_ : int, drawn from `random_state`
@@ -343,6 +345,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         return n_calibration_rows(self.calibration, n_rows) if "refit" in stages.names else 0
 
     def _calibrate(self, posterior: Posterior, held: Rows) -> None:
+        self.first_fit_ = loss_curves(posterior.chains)
         self.calibration_ = calibrate_intervals(posterior, held, self.n_draws, self.seed_)
         densities = likelihood_choice.held_out_densities(
             posterior, held, self.target_scaling_, self.n_draws, self.seed_, self._as_counts

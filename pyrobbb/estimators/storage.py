@@ -20,6 +20,7 @@ from ..posterior.posterior import Posterior
 from ..prediction import Calibration, Standardizer
 from ..storage.specs import PARTS, build, custom_names, describe
 from .inputs import n_inputs
+from .loss_curves import LossCurve
 from .parameters import whole_numbers
 from .search import search_from_json, search_to_json
 from .stored_parameters import check_stored_parameters
@@ -70,6 +71,7 @@ def write(path: str | os.PathLike[str], estimator: Any, extra: Mapping[str, Any]
         "n_features": estimator.n_features_in_,
         "hidden": list(estimator.hidden_),
         "search": search_to_json(estimator.search_),
+        "first_fit": [curve.to_json() for curve in estimator.first_fit_],
     }
     if estimator.columns_ is not None:
         description["columns"] = estimator.columns_.to_dict()
@@ -173,6 +175,7 @@ def _rebuild(
     # A folder holds one likelihood, which all chains share.
     estimator.likelihood_ = posterior.chains[0].network.likelihood
     estimator.search_ = search_from_json(description.get("search"))
+    estimator.first_fit_ = tuple(map(LossCurve.from_json, description.get("first_fit", ())))
     estimator._restore(description)
     spec = mlp_spec(posterior.chains[0].network.net)
     n_outputs = estimator._n_outputs(estimator.likelihood_)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from .._core.arrays import ArrayLike, as_tensor
 from ..prediction import ClassificationPrediction, RegressionPrediction
@@ -26,6 +25,9 @@ def plot_band(
 ) -> Axes:
     """Plot the predictive mean and interval against a single input, with the epistemic part.
 
+    The epistemic part has the share of the interval, calibrated or not, that the epistemic standard
+    deviation has of the predictive one.
+
     Parameters
     ----------
     x : array-like of shape (n,) or (n, 1)
@@ -41,19 +43,19 @@ def plot_band(
     """
     check_type("prediction", prediction, RegressionPrediction)
     x = as_column("x", x, prediction)
-    x, mean, epistemic_sd, lower, upper = sort_by_first(
-        x, prediction.mean, prediction.epistemic_sd, *prediction.interval(level)
+    x, mean, sd, epistemic_sd, lower, upper = sort_by_first(
+        x, prediction.mean, prediction.sd, prediction.epistemic_sd, *prediction.interval(level)
     )
     observed = None if data is None else _observations(data)
     ax = prepare_axes(ax)
     if observed is not None:
         ax.plot(*observed, ".", ms=4, color=INK, zorder=3, label="observed")
-    half_width = _normal_quantile((1 + level) / 2) * epistemic_sd
+    share = np.divide(epistemic_sd, sd, out=np.zeros_like(sd), where=sd > 0)
     ax.fill_between(x, lower, upper, color=SOFT, alpha=0.5, lw=0, label=f"{level:.0%} interval")
     ax.fill_between(
         x,
-        mean - half_width,
-        mean + half_width,
+        mean - share * np.maximum(mean - lower, 0),
+        mean + share * np.maximum(upper - mean, 0),
         color=ACCENT,
         alpha=0.35,
         lw=0,
@@ -143,7 +145,3 @@ def _observations(data: Any) -> list[np.ndarray[Any, Any]]:
     if len(x) != len(y):
         raise ValueError(f"`data` must have as many x as y, got {len(x)} and {len(y)}.")
     return [x, y]
-
-
-def _normal_quantile(probability: float) -> float:
-    return float(torch.special.ndtri(torch.tensor(probability, dtype=torch.float64)))

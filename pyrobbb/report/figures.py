@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,17 @@ import numpy as np
 
 from .. import plots
 from ..columns.encoding import Date
-from ..fitted import History
 from ..plots import ACCENT, INK, SECOND, SOFT
-from .findings import LEVEL, Curve, Findings
+from .findings import LEVEL, Effect, Findings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from ..estimators.loss_curves import LossCurve
+
+HALF, THIRD = (4.6, 2.5), (3.3, 2.7)
+"""Sizes in inches of figures of which two or three are side by side."""
 MAX_POINTS = 300
 MAX_LABEL = 32
 CLASSES = (ACCENT, SECOND, INK, "#8a8f3c", "#7a5c99")
@@ -48,11 +51,15 @@ def calibration(findings: Findings) -> str:
     """Draw the coverage of intervals, or the accuracy of predicted classes."""
     if findings.is_classification:
         return _to_svg(
-            lambda ax: plots.plot_reliability(findings.prediction, findings.y, ax=ax), "calibration"
+            lambda ax: plots.plot_reliability(findings.prediction, findings.y, ax=ax),
+            "calibration",
+            size=THIRD,
         )
     y = findings.y[findings.sampled]
     return _to_svg(
-        lambda ax: plots.plot_coverage(findings.sampled_prediction, y, ax=ax), "calibration"
+        lambda ax: plots.plot_coverage(findings.sampled_prediction, y, ax=ax),
+        "calibration",
+        size=THIRD,
     )
 
 
@@ -72,22 +79,45 @@ def predicted_and_observed(findings: Findings) -> str:
         ax.plot(mean[outside], y[outside], "o", ms=3.4, mew=0, color=SECOND, label="outside")
         name = shorten(findings.schema.target_name)
         ax.set(xlabel=f"{name}, predicted", ylabel=f"{name}, observed")
-        ax.legend(frameon=False, fontsize="small")
+        _legend_above(ax, 4)
 
-    return _to_svg(draw, "predicted")
+    return _to_svg(draw, "predicted", size=THIRD)
+
+
+def residuals(findings: Findings) -> str:
+    """Draw standardised residuals against predicted means."""
+    rows = points(findings)
+    prediction = findings.estimator.predict_distribution(findings.x[rows])
+    residual = (findings.y[rows] - prediction.mean) / np.maximum(prediction.sd, 1e-300)
+    outside = np.abs(residual) > 2
+
+    def draw(ax: Axes) -> None:
+        ax.axhspan(-2, 2, color=SOFT, alpha=0.4, lw=0)
+        ax.axhline(0, color=ACCENT, lw=1.2)
+        ax.plot(prediction.mean[~outside], residual[~outside], "o", ms=2.6, mew=0, color=INK)
+        ax.plot(prediction.mean[outside], residual[outside], "o", ms=3.4, mew=0, color=SECOND)
+        largest = max(3.0, 1.1 * float(np.abs(residual).max()))
+        name = shorten(findings.schema.target_name)
+        ax.set(xlabel=f"{name}, predicted", ylabel="residual / sd", ylim=(-largest, largest))
+
+    return _to_svg(draw, "residuals", size=THIRD)
 
 
 def entropy_by_correctness(findings: Findings) -> str:
     """Draw histograms of the entropy of correct and of incorrect predictions."""
     return _to_svg(
-        lambda ax: plots.plot_uncertainty(findings.prediction, findings.y, ax=ax), "uncertainty"
+        lambda ax: plots.plot_uncertainty(findings.prediction, findings.y, ax=ax),
+        "uncertainty",
+        size=THIRD,
     )
 
 
 def risk_coverage(findings: Findings) -> str:
     """Draw the error rate of the most certain predictions."""
     return _to_svg(
-        lambda ax: plots.plot_risk_coverage(findings.prediction, findings.y, ax=ax), "risk"
+        lambda ax: plots.plot_risk_coverage(findings.prediction, findings.y, ax=ax),
+        "risk",
+        size=THIRD,
     )
 
 
@@ -107,10 +137,10 @@ def uncertainty_by_row(findings: Findings) -> str:
         ax.set(xlabel=label, ylabel="rows")
         ax.legend(frameon=False, fontsize="small")
 
-    return _to_svg(draw, "aleatoric")
+    return _to_svg(draw, "aleatoric", size=HALF)
 
 
-def dependence(findings: Findings, curve: Curve) -> str:
+def dependence(findings: Findings, curve: Effect) -> str:
     """Draw the prediction over the range of one column, with the others fixed."""
     if findings.is_classification:
         return _to_svg(
@@ -123,33 +153,89 @@ def dependence(findings: Findings, curve: Curve) -> str:
     def draw(ax: Axes) -> None:
         plots.plot_band(curve.at, curve.prediction, ax=ax, level=LEVEL)
         ax.set(xlabel=shorten(curve.column.name), ylabel=shorten(findings.schema.target_name))
-        ax.legend(frameon=False, fontsize="small")
+        _legend_above(ax, 3)
         _format_dates(ax, curve)
 
-    return _to_svg(draw, f"dependence on {curve.column.name}", size=(3.3, 2.6))
+    return _to_svg(draw, f"dependence on {curve.column.name}", size=THIRD)
 
 
-def history(losses: History) -> str:
-    """Draw the losses of a fit."""
-    from matplotlib.ticker import MaxNLocator, SymmetricalLogLocator
+def effect(findings: Findings, of_column: Effect) -> str:
+    """Draw the prediction for the categories of one column, with the others fixed."""
+    prediction = of_column.prediction
+    labels = [f"\u200b{shorten(name, 18)}" for name in of_column.at]
+    at = np.arange(len(labels))
+
+    def draw_numbers(ax: Axes) -> None:
+        mean, share = prediction.mean, prediction.epistemic_sd / prediction.sd
+        lower, upper = prediction.interval(LEVEL)
+        ax.hlines(at, lower, upper, color=SOFT, lw=5, alpha=0.6, label=f"{LEVEL:.0%} interval")
+        inner = (mean - share * (mean - lower), mean + share * (upper - mean))
+        ax.hlines(at, *inner, color=ACCENT, lw=5, alpha=0.45, label="epistemic part")
+        ax.plot(mean, at, "o", ms=4.5, color=ACCENT, label="mean")
+        ax.set(xlabel=shorten(findings.schema.target_name))
+
+    def draw_classes(ax: Axes) -> None:
+        left = np.zeros(len(at))
+        for index, color in zip(shown_classes(findings), CLASSES, strict=False):
+            name = shorten(findings.estimator.classes_[index], 14)
+            probs = prediction.probs[:, index]
+            ax.barh(at, probs, 0.6, left, color=color, alpha=0.85, label=f"\u200b{name}")
+            left = left + probs
+        ax.set(xlabel="probability", xlim=(0, 1))
 
     def draw(ax: Axes) -> None:
-        plots.plot_history(losses, ax=ax)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        low, high = ax.get_ylim()
-        # With ticks at powers of ten only, less than two decades would have one or two.
-        subs = [1.0, 2.0, 5.0] if low > 0 and high < 100 * low else [1.0]
-        ax.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=2, subs=subs))
-        ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        ax.yaxis.set_minor_formatter(lambda *_: "")
+        (draw_classes if findings.is_classification else draw_numbers)(ax)
+        ax.set_yticks(at, labels)
+        ax.set_ylim(len(at) - 0.4, -0.6)
+        _legend_above(ax, 3)
 
-    return _to_svg(draw, "history")
+    height = 1.1 + 0.22 * len(labels)
+    return _to_svg(draw, f"effect of {of_column.column.name}", size=(THIRD[0], height))
+
+
+def history(first: Sequence[LossCurve], last: Sequence[LossCurve]) -> str:
+    """Draw the losses of all chains: of the first fit, if there is one, and of the last."""
+    from matplotlib.ticker import MaxNLocator
+
+    def draw(ax: Axes) -> None:
+        before = max((curve.n_epochs for curve in first), default=0)
+        shown = [values for c in (*first, *last) for values in (c.nelbo, c.nll, c.kl)]
+        # The first epochs are far above all others, and would flatten them.
+        settled = np.concatenate([values[len(values) // 20 :] for values in shown])
+        for start, curves in ((0, first), (before, last)):
+            for i, curve in enumerate(curves):
+                for values, color, label in (
+                    (curve.nelbo, INK, "negative ELBO"),
+                    (curve.nll, SECOND, "negative log-likelihood"),
+                    (curve.kl, ACCENT, "KL divergence"),
+                ):
+                    is_first = i == 0 and curves is (first or last)
+                    ax.plot(
+                        start + curve.epoch,
+                        values,
+                        color=color,
+                        lw=1.1,
+                        alpha=0.75,
+                        label=label if is_first else None,
+                    )
+        if before:
+            ax.axvline(before, color=INK, lw=0.8, ls=":")
+        low, high = settled.min(), settled.max()
+        margin = 0.06 * max(high - low, 1e-12)
+        n_epochs = before + max(curve.n_epochs for curve in last)
+        ax.set(xlabel="epoch", ylabel="nats per row", xlim=(1, max(n_epochs, 2)))
+        ax.set_ylim(low - margin, high + margin)
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        _legend_above(ax, 2)
+
+    return _to_svg(draw, "history", size=HALF)
 
 
 def search(findings: Findings) -> str:
     """Draw the held-out log density of what the estimator has tried, by KL weight."""
     return _to_svg(
-        lambda ax: plots.plot_search(findings.estimator, ax=ax), "search", size=(6.0, 3.6)
+        lambda ax: plots.plot_search(findings.estimator, ax=ax), "search", size=(HALF[0], 3.0)
     )
 
 
@@ -173,7 +259,7 @@ def shorten(name: Any, max_length: int = MAX_LABEL) -> str:
     return text.replace("$", r"\$")
 
 
-def _class_dependence(findings: Findings, curve: Curve, above: Axes, below: Axes) -> None:
+def _class_dependence(findings: Findings, curve: Effect, above: Axes, below: Axes) -> None:
     at, prediction = curve.at, curve.prediction
     for index, color in zip(shown_classes(findings), CLASSES, strict=False):
         label = shorten(findings.estimator.classes_[index], 14)
@@ -181,30 +267,40 @@ def _class_dependence(findings: Findings, curve: Curve, above: Axes, below: Axes
         above.plot(at, prediction.probs[:, index], color=color, lw=1.8, label=f"\u200b{label}")
     above.set(ylabel="probability", ylim=(0, 1.02))
     n_columns = (len(above.lines) + 1) // 2
-    above.legend(
-        frameon=False, fontsize="small", ncols=n_columns, loc="lower left", bbox_to_anchor=(0, 1)
-    )
+    _legend_above(above, n_columns)
     aleatoric, epistemic = prediction.expected_entropy, prediction.mutual_information
-    below.fill_between(at, 0, aleatoric, color=SOFT, lw=0, label="aleatoric")
-    below.fill_between(
-        at, aleatoric, aleatoric + epistemic, color=ACCENT, alpha=0.7, lw=0, label="epistemic"
-    )
+    total = aleatoric + epistemic
+    below.fill_between(at, 0, aleatoric, color=SECOND, alpha=0.6, lw=0, label="aleatoric")
+    below.fill_between(at, aleatoric, total, color=ACCENT, alpha=0.6, lw=0, label="epistemic")
     below.set(
         xlabel=shorten(curve.column.name),
         ylabel="nats",
-        ylim=(0, 1.4 * (aleatoric + epistemic).max()),
+        ylim=(0, 1.4 * total.max()),
     )
     below.legend(frameon=False, fontsize="small", ncols=2, loc="upper right")
     for ax in (above, below):
         _format_dates(ax, curve)
 
 
-def _format_dates(ax: Axes, curve: Curve) -> None:
+def _legend_above(ax: Axes, n_columns: int) -> None:
+    """Add a legend above the axes, where it hides nothing."""
+    ax.legend(
+        frameon=False,
+        fontsize="x-small",
+        ncols=n_columns,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        handlelength=1.2,
+        columnspacing=1.0,
+    )
+
+
+def _format_dates(ax: Axes, curve: Effect) -> None:
     """Show days since 1970 as dates if the column holds dates."""
     if isinstance(curve.column, Date):
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-        locator = AutoDateLocator(maxticks=6)
+        locator = AutoDateLocator(minticks=3, maxticks=5)
         ax.xaxis.set_major_locator(locator)
         ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
@@ -214,7 +310,7 @@ def _to_svg(
     salt: str,
     *,
     n_axes: int = 1,
-    size: tuple[float, float] = (4.2, 3.0),
+    size: tuple[float, float] = HALF,
 ) -> str:
     """Draw a new figure and return it as SVG, with ids that are unique on the page."""
     import matplotlib

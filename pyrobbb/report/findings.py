@@ -11,25 +11,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..columns.cells import count_of
-from ..columns.encoding import Categorical, Column, Date, Numeric
+from ..columns.encoding import Categorical, Column
 from ..diagnostics import Check
 from ..diagnostics.measurements import Measurement
-from ..likelihoods import NegativeBinomial, Poisson
+from ..tables.yardsticks import (
+    are_counts,
+    constant_classes,
+    constant_numbers,
+    linear_classes,
+    linear_numbers,
+)
 from .scores import Score, score_classes, score_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..tables.held_out import HeldOutScores
     from ..tables.schema import Schema
 
 MAX_SAMPLED = 1000
-"""Maximum number of rows for results that need quantiles of the predictive mixture, which are found
-by iteration."""
-MAX_DIAGNOSED = 2000
+"""Maximum number of rows for the diagnosis, and for results that need quantiles of the predictive
+mixture, which are found by iteration. They are the same rows, so that their numbers agree."""
 DIAGNOSIS_DRAWS = 200
 PERMUTED_ROWS = 20_000
 """Total number of rows predicted for the permutation importance of all columns."""
 GRID = 61
+MAX_CATEGORIES = 12
 LEVEL = 0.9
 
 NEED_ROWS_OF_FIT = ("elbo", "scales", "khat", "loo")
@@ -37,19 +44,19 @@ NEED_ROWS_OF_FIT = ("elbo", "scales", "khat", "loo")
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
-    """The prediction over the range of one column.
+class Effect:
+    """The prediction over the range, or for the categories, of one column.
 
     Attributes
     ----------
-    column : Numeric or Date
+    column : Numeric, Date or Categorical
     at : ndarray of shape (n,)
-        Values of the column.
+        Values of the column, or names of categories, the most frequent first.
     prediction : RegressionPrediction or ClassificationPrediction
         Predictions at these values, with typical values of all other columns.
     """
 
-    column: Numeric | Date
+    column: Column
     at: np.ndarray
     prediction: Any
 
@@ -71,6 +78,8 @@ class Findings:
         Remarks on the table.
     seed : int
         Seed of the draws and of sampled rows.
+    held_out : HeldOutScores or None
+        Scores of rows that fits were not made to.
     """
 
     estimator: Any
@@ -80,9 +89,17 @@ class Findings:
     y: np.ndarray
     notes: tuple[str, ...]
     seed: int
+    held_out: HeldOutScores | None = None
 
     @classmethod
-    def of(cls, estimator: Any, schema: Schema, frame: pd.DataFrame, seed: int) -> Findings:
+    def of(
+        cls,
+        estimator: Any,
+        schema: Schema,
+        frame: pd.DataFrame,
+        seed: int,
+        held_out: HeldOutScores | None = None,
+    ) -> Findings:
         """Encode the rows, and check that estimator and schema match."""
         is_classifier = hasattr(estimator, "classes_")
         if is_classifier != (schema.task == "classification"):
@@ -109,7 +126,8 @@ class Findings:
                     "`frame` must only contain classes that `estimator` was fitted to, got others."
                 )
             y = index
-        findings = cls(estimator, schema, frame, x, y, tuple(dict.fromkeys(notes)), seed)
+        notes = list(dict.fromkeys(notes))
+        findings = cls(estimator, schema, frame, x, y, tuple(notes), seed, held_out)
         if not is_classifier and findings.prediction.mean.ndim > 1:
             raise ValueError(
                 f"`estimator` must predict one target, got "
@@ -128,6 +146,11 @@ class Findings:
         histories = [chain.history for chain in self.estimator.posterior_.chains]
         counts = {int(history.n_rows[history.epoch == 0].sum()) for history in histories}
         return (counts.pop() or None) if len(counts) == 1 else None
+
+    @property
+    def is_of_fit(self) -> bool:
+        """Whether the table may be that of the fit: it has as many rows."""
+        return len(self.y) == self.n_fitted
 
     @cached_property
     def prediction(self) -> Any:
@@ -148,16 +171,27 @@ class Findings:
 
     @cached_property
     def scores(self) -> tuple[Score, ...]:
-        """The scores of the predictions."""
+        """The scores of the predictions, and of yardsticks.
+
+        The linear one is fitted to the rows of the table, and left out if they are not those of the
+        fit.
+        """
+        y, n = self.y, len(self.y)
         if self.is_classification:
-            return score_classes(self.prediction, self.y, len(self.estimator.classes_))
-        return score_numbers(
-            self.prediction,
-            self.y,
-            self.sampled_prediction,
-            self.sampled,
-            is_count=isinstance(self.estimator.likelihood_, Poisson | NegativeBinomial),
-        )
+            n_classes = len(self.estimator.classes_)
+            compared = {"model": self.prediction}
+            if self.is_of_fit and len(np.unique(y)) > 1:
+                compared["linear"] = linear_classes(self.x, y, self.x, n_classes)
+            return score_classes({**compared, "constant": constant_classes(y, n, n_classes)}, y)
+        is_count = are_counts(self.estimator.likelihood_)
+        mean, variance = float(y.mean()), float(y.var())
+        compared = {"model": self.prediction}
+        if self.is_of_fit:
+            compared["linear"] = linear_numbers(self.x, y, self.x, is_count=is_count)
+        compared["constant"] = constant_numbers(mean, variance, n, is_count=is_count)
+        sampled = {name: prediction[self.sampled] for name, prediction in compared.items()}
+        sampled["model"] = self.sampled_prediction
+        return score_numbers(compared, sampled, y, y[self.sampled])
 
     @cached_property
     def uncertainty(self) -> np.ndarray:
@@ -197,11 +231,24 @@ class Findings:
             )
         return dict(sorted(importance.items(), key=lambda item: -item[1]))
 
-    def curves(self, n: int = 3) -> list[Curve]:
+    def effects(self, n: int = 3) -> list[Effect]:
+        """Predict over the categories of each of the n most important categorical columns."""
+        effects: list[Effect] = []
+        for column, inputs in self._by_importance():
+            if len(effects) == n or not isinstance(column, Categorical):
+                continue
+            order = np.argsort(-self.x[:, inputs].sum(0), kind="stable")[:MAX_CATEGORIES]
+            x = np.repeat(self._typical[None], len(order), 0)
+            x[:, inputs] = np.eye(len(column.inputs))[order]
+            names = [*column.categories, *(["(missing)"] if column.has_missing else [])]
+            at = np.array(names, dtype=object)[order]
+            effects.append(Effect(column, at, self.estimator.predict_distribution(x)))
+        return effects
+
+    def curves(self, n: int = 3) -> list[Effect]:
         """Predict over the range of each of the n most important numeric columns."""
-        rank = {name: i for i, name in enumerate(self.importance)}
-        curves: list[Curve] = []
-        for column, inputs in sorted(self._inputs(), key=lambda item: rank[item[0].name]):
+        curves: list[Effect] = []
+        for column, inputs in self._by_importance():
             if len(curves) == n or isinstance(column, Categorical):
                 continue
             x = np.repeat(self._typical[None], GRID, 0)
@@ -211,14 +258,14 @@ class Findings:
             if at[0] == at[-1]:
                 continue
             x[:, inputs.start] = at
-            curves.append(Curve(column, at, self.estimator.predict_distribution(x)))
+            curves.append(Effect(column, at, self.estimator.predict_distribution(x)))
         return curves
 
     @cached_property
     def checks(self) -> tuple[Check, ...]:
         """The checks of the diagnosis; some are only measured on exactly the rows of the fit."""
-        rows = self._sample(MAX_DIAGNOSED)
-        is_of_fit = len(rows) == len(self.y) == self.n_fitted
+        rows = self.sampled
+        is_of_fit = self.is_of_fit and len(rows) == len(self.y)
         target = self.estimator.classes_[self.y] if self.is_classification else self.y
         diagnosis = self.estimator.diagnose(
             self.x[rows],
@@ -232,12 +279,8 @@ class Findings:
             if is_of_fit or check.key not in NEED_ROWS_OF_FIT
             else Check.of(Measurement(check.key, "other rows"))
             for check in diagnosis.checks
+            if check.key != "scores"  # those of all rows are in a section of their own
         )
-
-    @property
-    def n_diagnosed(self) -> int:
-        """Rows used by the diagnosis."""
-        return min(len(self.y), MAX_DIAGNOSED)
 
     def _sample(self, n: int) -> np.ndarray:
         n_rows = len(self.y)
@@ -250,6 +293,10 @@ class Findings:
         for column in self.schema.columns:
             yield column, slice(start, start + len(column.inputs))
             start += len(column.inputs)
+
+    def _by_importance(self) -> list[tuple[Column, slice]]:
+        rank = {name: i for i, name in enumerate(self.importance)}
+        return sorted(self._inputs(), key=lambda item: rank[item[0].name])
 
     def _centre(self, x: np.ndarray) -> np.ndarray:
         prediction = self.estimator.predict_distribution(x)

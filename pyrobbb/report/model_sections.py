@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
+
 from ..columns.encoding import Categorical, Column, Date
+from ..estimators.loss_curves import LossCurve, loss_curves
 from . import figures
 from .content import UNKNOWN, Cell, Section, Table, aligned, number
 from .findings import Findings
@@ -42,20 +45,32 @@ def diagnosis(findings: Findings) -> Section:
     )
     content = {
         "table": Table.of(headers, rows),
-        "is_standardised": getattr(estimator, "target_scaling_", None) is not None,
         "is_calibrated": is_calibrated,
-        "n_diagnosed": findings.n_diagnosed,
+        "n_diagnosed": len(findings.sampled),
     }
     return Section("diagnosis", "Diagnosis", content)
 
 
 def training(findings: Findings) -> Section:
-    """Return the losses of the fit."""
-    chains = findings.estimator.posterior_.chains
-    has_history = len(chains[0].history.nelbo) > 0
+    """Return the losses of all chains, also of the fit before the held-out rows were added."""
+    first, last = _loss_curves(findings)
+    names = ("without held-out rows", "all rows") if first else ("", "fit")
+    headers = ["", *(Cell(name, "number") for name in ("rows", "epochs", "steps", "NLL", "KL"))]
+    rows = [
+        [
+            name,
+            *(_range(count) for count in zip(*map(_counts, curves), strict=True)),
+            number(np.mean([curve.nll[-1] for curve in curves])),
+            number(np.mean([curve.kl[-1] for curve in curves])),
+        ]
+        for name, curves in zip(names, (first, last), strict=True)
+        if curves
+    ]
     content = {
-        "history": figures.history(chains[0].history) if has_history else None,
-        "n_fits": len(chains),
+        "history": figures.history(first, last) if last else None,
+        "table": Table.of(headers, rows),
+        "n_chains": len(findings.estimator.posterior_.chains),
+        "has_first": bool(first),
     }
     return Section("training", "Training", content)
 
@@ -102,8 +117,9 @@ def fitted(findings: Findings) -> Section:
     # The chains have the same network.
     n_weights = sum(p.numel() for _, p in chains[0].network.bayesian_parameters())
     likelihood = type(estimator.likelihood_).__name__
-    steps = _range(len(chain.history.nelbo) for chain in chains)
-    epochs = _range(chain.history.n_epochs for chain in chains)
+    stages = [curves for curves in _loss_curves(findings) if curves]
+    totals = [np.sum([_counts(curve) for curve in fits], 0) for fits in zip(*stages, strict=False)]
+    steps, epochs = (_range(int(total[i]) for total in totals) for i in (2, 1))
     facts = {
         "task": f"{schema.task} of {schema.target_name}",
         "rows of this report": f"{len(findings.y):,}",
@@ -116,7 +132,7 @@ def fitted(findings: Findings) -> Section:
         "restarts": f"{len(chains)} independent fits, whose predictions are averaged"
         if len(chains) > 1
         else "none (a single fit)",
-        "steps": "not known" if steps == "0" else f"{steps} in {epochs} epochs",
+        "steps": f"{steps} in {epochs} epochs" if totals else "not known",
         "draws": f"{params['n_draws']} draws of the weights per prediction",
         "seeds": f"{estimator.seed_} (fit), {findings.seed} (this report)",
         "versions": ", ".join(
@@ -137,6 +153,16 @@ def fitted(findings: Findings) -> Section:
         "notes": findings.notes,
     }
     return Section("fitted", "Model and data", content)
+
+
+def _loss_curves(findings: Findings) -> tuple[Sequence[LossCurve], Sequence[LossCurve]]:
+    """Return the losses of the chains of the first fit, if there are any, and of the last."""
+    estimator = findings.estimator
+    return estimator.first_fit_, loss_curves(estimator.posterior_.chains)
+
+
+def _counts(curve: LossCurve) -> tuple[int, int, int]:
+    return curve.n_rows, curve.n_epochs, curve.n_steps
 
 
 def _range(counts: Iterable[int]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from .findings import Findings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..tables.held_out import HeldOutScores
     from ..tables.schema import Schema
 
 
@@ -26,6 +28,7 @@ def write(
     frame: pd.DataFrame,
     *,
     seed: int = 0,
+    held_out: HeldOutScores | None = None,
 ) -> None:
     """Write a page on a fit, its predictions for a table, and their reliability.
 
@@ -45,6 +48,8 @@ def write(
         name of the index is the header of these numbers, such as ``"line"``.
     seed : int
         Seed of the draws and of the sampled rows.
+    held_out : HeldOutScores, optional
+        Scores of rows that fits were not made to, to be shown first.
 
     Raises
     ------
@@ -58,7 +63,7 @@ def write(
         raise FileNotFoundError(f"`path` must lie in a folder that exists, got {str(path)!r}.")
     if target.is_dir():
         raise IsADirectoryError(f"`path` must be a file, got the folder {str(path)!r}.")
-    _replace(target, render(Findings.of(estimator, schema, frame, seed)))
+    _replace(target, render(Findings.of(estimator, schema, frame, seed, held_out)))
 
 
 def render(findings: Findings) -> str:
@@ -77,6 +82,7 @@ def render(findings: Findings) -> str:
     return environment.get_template("page.html").render(
         target=findings.schema.target_name,
         n_fitted=findings.n_fitted,
+        has_held_out=findings.held_out is not None,
         tiles=_tiles(findings),
         sections=[
             prediction_sections.scores(findings),
@@ -95,17 +101,21 @@ def render(findings: Findings) -> str:
 
 def _tiles(findings: Findings) -> list[dict[str, str]]:
     """Return the numbers at the top of the page."""
-    by_key = {score.key: score for score in findings.scores}
+    by_key = {score.key: score.values for score in findings.scores}
+    known: Mapping[str, float] = {} if findings.held_out is None else findings.held_out.model
+    rows = "held-out rows" if known else "the rows"
     if findings.is_classification:
         error = by_key["error"]
+        accuracy = 1 - known.get("error", error["model"])
         tiles = [
             (
-                percentage(1 - error.value, 1),
-                f"of the rows are classified correctly; {percentage(1 - error.constant, 1)} by "
-                "always predicting the most frequent class",
+                percentage(accuracy, 1),
+                f"of {rows} are classified correctly; "
+                f"{percentage(1 - error['constant'], 1)} by always predicting the most frequent "
+                "class",
             ),
             (
-                percentage(by_key["ece"].value, 1),
+                percentage(by_key["ece"]["model"], 1),
                 "is the average difference between predicted probabilities and observed "
                 "frequencies",
             ),
@@ -113,11 +123,14 @@ def _tiles(findings: Findings) -> list[dict[str, str]]:
     else:
         tiles = [
             (
-                percentage(by_key["r2"].value),
+                percentage(known.get("R2", by_key["r2"]["model"])),
                 f"of the variance of {findings.schema.target_name} is explained by the predicted "
-                "mean",
+                f"mean{', in held-out rows' if 'R2' in known else ''}",
             ),
-            (percentage(by_key["coverage_90"].value), "of the rows lie in their 90% interval"),
+            (
+                percentage(known.get("90 % coverage", by_key["coverage_90"]["model"])),
+                f"of {rows} lie in their 90% interval",
+            ),
         ]
     tiles.append(
         (

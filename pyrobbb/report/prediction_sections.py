@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..columns.encoding import Categorical
+from ..scores import auroc
+from ..tables.held_out import HeldOutScores
 from . import figures
 from .content import Cell, Section, Table, aligned, cell_text, number, percentage
 from .findings import LEVEL, Findings
@@ -15,6 +17,7 @@ N_ROWS = 10
 N_VALUES = 4
 """Number of columns whose values are shown for the most uncertain rows."""
 MAX_CLASSES = 10
+HELD_OUT_NAMES = {"R2": "R²", "90 % coverage": "coverage of 90% intervals"}
 
 
 def scores(findings: Findings) -> Section:
@@ -22,36 +25,50 @@ def scores(findings: Findings) -> Section:
     rows = []
     for score in findings.scores:
         shown = (lambda value: percentage(value, 1)) if score.is_share else number
-        rows.append([score.name, shown(score.value), shown(score.constant), score.meaning])
-    headers = [
-        Cell("score", "name"),
-        Cell("model", "number"),
-        Cell("baseline", "number"),
-        "meaning",
-    ]
+        rows.append([score.name, *map(shown, score.values.values()), score.meaning])
+    names = {"model": "model", "linear": "linear", "constant": "constant"}
+    compared = [names[key] for key in findings.scores[0].values]
+    headers = [Cell("score", "name"), *(Cell(name, "number") for name in compared), "meaning"]
     content = {
         "table": Table.of(headers, rows),
-        "calibration": figures.calibration(findings),
-        "n_sampled": len(findings.sampled),
+        "has_linear": "linear" in compared,
+        "held_out": None if findings.held_out is None else _held_out(findings.held_out),
+        "title": "" if findings.held_out is None else findings.held_out.title,
     }
-    return Section("scores", "Scores and calibration", content)
+    return Section("scores", "Scores", content)
+
+
+def _held_out(held_out: HeldOutScores) -> Table:
+    headers = [Cell("score", "name"), Cell("model", "number"), Cell("linear", "number")]
+    rows = []
+    for name, value in held_out.model.items():
+        error = held_out.standard_error.get(name)
+        words = number(value) + ("" if error is None else f" ± {float(f'{error:.2g}')}")
+        rows.append([HELD_OUT_NAMES.get(name, name), words, number(held_out.linear[name])])
+    return Table.of(headers, rows, "narrow")
 
 
 def predictions(findings: Findings) -> Section:
     """Return predictions compared with observations."""
     content: dict[str, Any]
     if findings.is_classification:
+        has_errors = bool((findings.prediction.probs.argmax(1) != findings.y).any())
         content = {
             "confusion": confusion(findings),
+            "by_class": by_class(findings),
+            "calibration": figures.calibration(findings),
             "entropy": figures.entropy_by_correctness(findings),
-            "risk_coverage": figures.risk_coverage(findings),
+            "risk_coverage": figures.risk_coverage(findings) if has_errors else None,
         }
     else:
         content = {
             "predicted_and_observed": figures.predicted_and_observed(findings),
+            "residuals": figures.residuals(findings),
+            "calibration": figures.calibration(findings),
             "n_points": len(figures.points(findings)),
+            "n_sampled": len(findings.sampled),
         }
-    return Section("predictions", "Predictions", content)
+    return Section("predictions", "Predictions and calibration", content)
 
 
 def columns(findings: Findings) -> Section:
@@ -71,6 +88,10 @@ def columns(findings: Findings) -> Section:
         "curves": [
             {"name": curve.column.name, "svg": figures.dependence(findings, curve)}
             for curve in findings.curves()
+        ],
+        "effects": [
+            {"name": effect.column.name, "svg": figures.effect(findings, effect)}
+            for effect in findings.effects()
         ],
         "some_classes": findings.is_classification
         and len(findings.estimator.classes_) > len(figures.CLASSES),
@@ -159,6 +180,24 @@ def confusion(findings: Findings) -> dict[str, Any]:
         for i, name in enumerate(names)
     ]
     return {"names": names, "rows": rows}
+
+
+def by_class(findings: Findings) -> Table:
+    """Return recall, precision and AUC of the most frequent classes."""
+    classes, probs = findings.estimator.classes_, np.asarray(findings.prediction.probs)
+    predicted, y = probs.argmax(1), findings.y
+    counts = np.bincount(y, minlength=len(classes))
+    shown = np.argsort(-counts, kind="stable")[:MAX_CLASSES]
+    rows = []
+    for k in sorted(shown[counts[shown] > 0]):
+        is_class, hits = y == k, int(((y == k) & (predicted == k)).sum())
+        precision = hits / (predicted == k).sum() if (predicted == k).any() else np.nan
+        auc = np.nan if is_class.all() else auroc(probs[~is_class, k], probs[is_class, k])
+        recall = percentage(hits / is_class.sum(), 1)
+        name = cell_text(classes[k])
+        rows.append([name, f"{counts[k]:,}", recall, percentage(precision, 1), number(auc)])
+    names = ("rows", "recall", "precision", "AUC")
+    return Table.of([Cell("class", "name"), *(Cell(name, "number") for name in names)], rows)
 
 
 def _is_numeric(findings: Findings, name: str) -> bool:

@@ -1,31 +1,33 @@
-"""Scores of a report, with those of a constant prediction as a baseline."""
+"""Scores of a report: of the model, and of a linear and a constant prediction beside it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-from torch.distributions import Categorical, NegativeBinomial, Normal, Poisson
 
 from .. import scores
 from ..prediction import ClassificationPrediction, RegressionPrediction
+from ..tables.held_out import class_auc
+from ..tables.yardsticks import MIN_VARIANCE
 
 CRPS_LEVELS = 99
 LEVELS = (0.5, 0.9)
-MIN_VARIANCE = 1e-300
-"""Replaces a variance of 0 in divisions."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A score of the model, with that of a constant prediction.
+    """A score of the model, and of what it is compared with.
 
     Attributes
     ----------
     key, name : str
-    value, constant : float
+    values : mapping of str to float
+        By ``"model"``, ``"linear"`` (not on rows that the model was not fitted to) and
+        ``"constant"``.
     meaning : str
     is_share : bool
         Whether to show the score as a percentage.
@@ -33,74 +35,86 @@ class Score:
 
     key: str
     name: str
-    value: float
-    constant: float
+    values: Mapping[str, float]
     meaning: str
     is_share: bool = False
 
+    @classmethod
+    def of(
+        cls,
+        key: str,
+        name: str,
+        compute: Callable[[Any, np.ndarray], float],
+        compared: Mapping[str, Any],
+        y: np.ndarray,
+        meaning: str,
+        *,
+        is_share: bool = False,
+    ) -> Score:
+        """Compute a score of all predictions that are compared."""
+        values = {name: compute(prediction, y) for name, prediction in compared.items()}
+        return cls(key, name, values, meaning, is_share)
+
 
 def score_numbers(
-    prediction: RegressionPrediction,
+    compared: Mapping[str, RegressionPrediction],
+    of_sample: Mapping[str, RegressionPrediction],
     y: np.ndarray,
-    sampled_prediction: RegressionPrediction,
-    sampled: np.ndarray,
-    *,
-    is_count: bool,
+    y_of_sample: np.ndarray,
 ) -> tuple[Score, ...]:
     """Score a regression on all rows, or on the sampled rows where quantiles are needed.
 
     Parameters
     ----------
-    prediction, sampled_prediction : RegressionPrediction
-        Predictions for all rows, and for the sampled rows.
+    compared, of_sample : mapping of str to RegressionPrediction
+        Predictions for all rows, and for the sampled rows, by what they are of.
     y : ndarray of shape (n,)
-    sampled : ndarray of shape (n_sampled,)
-        Positions of the sampled rows.
-    is_count : bool
-        Whether the constant prediction is a distribution of counts.
+    y_of_sample : ndarray of shape (n_sampled,)
     """
-    some = y[sampled]
-    mean, variance = float(y.mean()), float(y.var())
-    constant = _constant_number(mean, variance, len(y), is_count=is_count)
-    constant_of_some = _constant_number(mean, variance, len(some), is_count=is_count)
-    here = "" if len(some) == len(y) else f" On {len(some):,} rows, drawn at random."
-    rmse = scores.rmse(prediction, y)
+    variance = max(float(y.var()), MIN_VARIANCE)
+    n = len(y_of_sample)
+    here = "" if n == len(y) else f" On {n:,} rows, drawn at random."
     return (
-        Score(
+        Score.of(
             "r2",
             "R²",
-            1 - rmse**2 / max(variance, MIN_VARIANCE),
-            0.0,
+            lambda prediction, y: round(1 - scores.rmse(prediction, y) ** 2 / variance, 12) + 0.0,
+            compared,
+            y,
             "Share of the variance of the target that the predicted mean explains; 1 is best.",
         ),
-        Score(
+        Score.of(
             "rmse",
             "RMSE",
-            rmse,
-            scores.rmse(constant, y),
+            scores.rmse,
+            compared,
+            y,
             "Typical size of an error, in the units of the target; lower is better.",
         ),
-        Score(
+        Score.of(
             "nll",
             "NLL",
-            scores.nll(prediction, y),
-            scores.nll(constant, y),
+            scores.nll,
+            compared,
+            y,
             "Negative log predictive density, in nats per row; lower is better.",
         ),
-        Score(
+        Score.of(
             "crps",
             "CRPS",
-            scores.crps(sampled_prediction, some, CRPS_LEVELS),
-            scores.crps(constant_of_some, some, CRPS_LEVELS),
+            lambda prediction, y: scores.crps(prediction, y, CRPS_LEVELS),
+            of_sample,
+            y_of_sample,
             "Distance of the predictive distribution from the observation, in the units of the "
             f"target; lower is better.{here}",
         ),
         *(
-            Score(
+            Score.of(
                 f"coverage_{level * 100:.0f}",
                 f"coverage of {level:.0%} intervals",
-                scores.coverage(sampled_prediction, some, level),
-                scores.coverage(constant_of_some, some, level),
+                partial(scores.coverage, level=level),
+                of_sample,
+                y_of_sample,
                 f"Share of the rows inside the interval; {level:.0%} is best.{here}",
                 is_share=True,
             )
@@ -110,75 +124,71 @@ def score_numbers(
 
 
 def score_classes(
-    prediction: ClassificationPrediction, y: np.ndarray, n_classes: int
+    compared: Mapping[str, ClassificationPrediction], y: np.ndarray
 ) -> tuple[Score, ...]:
     """Score a classification.
 
     Parameters
     ----------
-    prediction : ClassificationPrediction
+    compared : mapping of str to ClassificationPrediction
+        Predictions by what they are of.
     y : ndarray of shape (n,)
         Indices of classes.
-    n_classes : int
     """
-    shares = np.bincount(y, minlength=n_classes) / len(y)
-    probs = torch.as_tensor(shares).expand(1, len(y), n_classes)
-    constant = ClassificationPrediction([Categorical(probs)], np.empty(0))
     return (
-        Score(
+        Score.of(
             "error",
             "error",
-            scores.error_rate(prediction, y),
-            scores.error_rate(constant, y),
+            scores.error_rate,
+            compared,
+            y,
             "Share of the rows whose most probable class is not the observed one; lower is better.",
             is_share=True,
         ),
-        Score(
+        Score.of(
             "nll",
             "NLL",
-            scores.nll(prediction, y),
-            scores.nll(constant, y),
+            scores.nll,
+            compared,
+            y,
             "Negative log probability of the observed class, in nats per row; lower is better.",
         ),
-        Score(
+        Score.of(
             "brier",
             "Brier",
-            scores.brier(prediction, y),
-            scores.brier(constant, y),
+            scores.brier,
+            compared,
+            y,
             "Squared distance of the probabilities from the observed class, from 0 to 2; lower is "
             "better.",
         ),
-        Score(
+        Score.of(
+            "auc",
+            "AUC",
+            lambda prediction, y: class_auc(np.asarray(prediction.probs), y),
+            compared,
+            y,
+            "Probability that a row of a class has a higher probability of it than one of another, "
+            "averaged over classes; 1 is best, 0.5 is chance.",
+        ),
+        Score.of(
             "ece",
             "ECE",
-            scores.ece(prediction, y),
-            scores.ece(constant, y),
+            scores.ece,
+            compared,
+            y,
             "Average difference between the probability of the predicted class and its accuracy; "
             "0 is best.",
             is_share=True,
         ),
-        Score(
+        Score.of(
             "aurc",
             "AURC",
-            scores.aurc(prediction, y),
-            scores.aurc(constant, y),
+            scores.aurc,
+            compared,
+            y,
             "Error rate of the most certain predictions, averaged over their number; lower is "
             "better.",
             is_share=True,
         ),
     )
-
-
-def _constant_number(
-    mean: float, variance: float, n: int, *, is_count: bool
-) -> RegressionPrediction:
-    """Return a prediction with the same mean and variance for all n rows."""
-    loc, excess = torch.full((1, n), mean, dtype=torch.float64), variance - mean
-    distribution: Any
-    if not is_count:
-        distribution = Normal(loc, max(variance, MIN_VARIANCE) ** 0.5)
-    elif excess > 0:
-        distribution = NegativeBinomial(loc**2 / excess, probs=excess / (loc + excess))
-    else:
-        distribution = Poisson(loc.clamp(min=MIN_VARIANCE))
-    return RegressionPrediction([distribution], np.empty(0))

@@ -98,12 +98,13 @@ def _numbers(mean: np.ndarray, variance: float, is_count: bool) -> RegressionPre
     loc = torch.as_tensor(mean, dtype=torch.float64)[None]
     distribution: Any
     if not is_count:
-        distribution = Normal(loc, max(variance, MIN_VARIANCE) ** 0.5)
+        sd = max(variance, MIN_VARIANCE) ** 0.5
+        distribution = Normal(loc, torch.full_like(loc, sd))
     else:
         loc = loc.clamp(min=1e-3 if variance > 0 else MIN_VARIANCE)
         excess = variance - float(loc.mean())
         if excess > 0:  # the variance exceeds the mean by mean^2 / size
-            size = float((loc**2).mean()) / excess
+            size = torch.full_like(loc, float((loc**2).mean()) / excess)
             distribution = NegativeBinomial(size, probs=loc / (loc + size))
         else:
             distribution = Poisson(loc)

@@ -179,7 +179,7 @@ def test_prune_writes_the_pruned_model_and_scores_both_models(houses, made, tmp_
 
 
 def test_report_receives_the_rows_with_a_target(houses, made, tmp_path, run, monkeypatch):
-    def write(path, estimator, schema, frame, *, seed=0):
+    def write(path, estimator, schema, frame, *, seed=0, held_out=None):
         assert isinstance(estimator, estimators.BBBRegressor)
         assert schema.target(frame).shape == (N - 1,)
         Path(path).write_text("written")

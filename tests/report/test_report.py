@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.image import imread
+from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
-from pyrobbb import report, scores
+from pyrobbb import Calibration, report, scores
 from pyrobbb.diagnostics import Check, Diagnosis
 from pyrobbb.diagnostics.wording import WORDING
 from pyrobbb.estimators import BBBClassifier, BBBRegressor
@@ -18,8 +19,10 @@ from pyrobbb.report import findings as report_findings
 from pyrobbb.report import model_sections
 from pyrobbb.report.content import MAX_CELL, aligned, cell_text, number
 from pyrobbb.report.findings import NEED_ROWS_OF_FIT, Findings
-from pyrobbb.report.scores import _constant_number, score_numbers
+from pyrobbb.report.scores import score_numbers
+from pyrobbb.tables.held_out import HeldOutScores, class_auc
 from pyrobbb.tables.schema import Schema
+from pyrobbb.tables.yardsticks import constant_numbers, linear_classes, linear_numbers
 
 N = 80
 BUDGET = {"hidden": (3,), "epochs": 3, "restarts": 2, "n_draws": 50, "random_state": 0}
@@ -186,28 +189,37 @@ def test_every_figure_has_a_title_and_a_caption(made, page):
 
 def test_the_scores_shown_are_those_of_pyrobbb_scores(made, page):
     estimator, schema, frame, _ = made
-    shown = {row[0]: row[1:3] for row in page.rows if len(row) == 4}
+    (headers,) = [row for row in page.rows if row[:1] == ["score"]]
+    assert headers == ["score", "model", "linear", "constant", "meaning"]
+    shown = {row[0]: row[1:4] for row in page.rows if len(row) == 5}
     x, y = schema.encode(frame), schema.target(frame)
     prediction = estimator.predict_distribution(x)
+
+    def both(score, *others):
+        return [f"{score(prediction, y):.4g}", f"{score(linear, y):.4g}", *others]
+
     if schema.task == "regression":
-        assert shown["RMSE"] == [f"{scores.rmse(prediction, y):.4g}", f"{y.std():.4g}"]
+        linear = linear_numbers(x, y, x)
+        assert shown["RMSE"] == both(scores.rmse, f"{y.std():.4g}")
         nll = 0.5 * np.log(2 * np.pi * np.e * y.var())
-        assert shown["NLL"] == [f"{scores.nll(prediction, y):.4g}", f"{nll:.4g}"]
+        assert shown["NLL"] == both(scores.nll, f"{nll:.4g}")
         assert shown["CRPS"][0] == f"{scores.crps(prediction, y, 99):.4g}"
         r2 = f"{estimator.score(x, y):.4g}".replace("-", "\N{MINUS SIGN}")
-        assert shown["R²"] == [r2, "0"]
+        assert (shown["R²"][0], shown["R²"][2]) == (r2, "0")
         for level in (0.5, 0.9):
             coverage = scores.coverage(prediction, y, level)
             assert shown[f"coverage of {level:.0%} intervals"][0] == f"{coverage:.1%}"
     else:
-        index = np.searchsorted(estimator.classes_, y)
+        index = y = np.searchsorted(estimator.classes_, y)
+        linear = linear_classes(x, y, x, 3)
         shares = np.bincount(index) / len(index)
-        error = scores.error_rate(prediction, index)
-        assert shown["error"] == [f"{error:.1%}", f"{1 - shares.max():.1%}"]
+        error, of_linear = (scores.error_rate(p, index) for p in (prediction, linear))
+        assert shown["error"] == [f"{e:.1%}" for e in (error, of_linear, 1 - shares.max())]
         entropy = -(shares * np.log(shares)).sum()
-        assert shown["NLL"] == [f"{scores.nll(prediction, index):.4g}", f"{entropy:.4g}"]
+        assert shown["NLL"] == both(scores.nll, f"{entropy:.4g}")
         gini = 1 - (shares**2).sum()
-        assert shown["Brier"] == [f"{scores.brier(prediction, index):.4g}", f"{gini:.4g}"]
+        assert shown["Brier"] == both(scores.brier, f"{gini:.4g}")
+        assert shown["AUC"] == both(lambda p, y: class_auc(np.asarray(p.probs), y), "0.5")
         assert shown["ECE"][0] == f"{scores.ece(prediction, index):.1%}"
         assert shown["AURC"][0] == f"{scores.aurc(prediction, index):.1%}"
 
@@ -221,6 +233,24 @@ def test_the_confusion_table_counts_the_rows(made, page):
     for row in estimator.classes_:
         counts = [((y == row) & (predicted == column)).sum() for column in estimator.classes_]
         assert shown[row] == list(map(str, counts))
+
+
+def test_recall_and_precision_are_those_of_scikit_learn(made, page):
+    estimator, schema, frame, _ = made
+    if schema.task == "regression":
+        return
+    x, y = schema.encode(frame), schema.target(frame)
+    predicted, probs = estimator.predict(x), estimator.predict_proba(x)
+    start = page.rows.index(["class", "rows", "recall", "precision", "AUC"])
+    shown = {row[0]: row[1:] for row in page.rows[start + 1 : start + 4]}
+    for k, label in enumerate(estimator.classes_):
+        recall = recall_score(y, predicted, labels=[label], average="micro")
+        precision = precision_score(
+            y, predicted, labels=[label], average="micro", zero_division=np.nan
+        )
+        auc = roc_auc_score(y == label, probs[:, k])
+        expected = [f"{(y == label).sum()}", f"{recall:.1%}", f"{precision:.1%}", f"{auc:.4g}"]
+        assert shown[label] == [cell.replace("nan%", "\N{EN DASH}") for cell in expected]
 
 
 def test_the_most_uncertain_rows_are_identified_by_their_lines(made, page):
@@ -240,11 +270,86 @@ def test_the_most_uncertain_rows_are_identified_by_their_lines(made, page):
 def test_the_diagnosis_is_shown_as_it_is_printed(made, page):
     estimator, schema, frame, _ = made
     checks = Findings.of(estimator, schema, frame, 0).checks
-    shown = {row[0]: row[1:] for row in page.rows if len(row) == 5}
-    assert [check.name for check in checks][1:] == list(shown)[2:]
+    start = page.rows.index(["check", "value", "verdict", "meaning", "advice"])
+    shown = {row[0]: row[1:] for row in page.rows[start + 1 : start + 1 + len(checks)]}
+    assert [check.name for check in checks] == list(shown)
     for check in checks:
         assert shown[check.name] == [check.value, check.verdict, check.meaning, check.advice]
     assert {check.key for check in checks} >= set(NEED_ROWS_OF_FIT)
+
+
+def test_the_diagnosis_and_the_scores_measure_the_same_intervals(tmp_path):
+    estimator, schema, frame = fitted("regression")
+    estimator.calibration_ = Calibration.of([0.2] * 99)  # much narrower than those of the mixture
+    report.write(tmp_path / "page.html", estimator, schema, frame)
+    page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    prediction = estimator.predict_distribution(schema.encode(frame))
+    covered = f"{scores.coverage(prediction, schema.target(frame)):.1%}"
+    shown = {row[0]: row[1] for row in page.rows if len(row) > 1}
+    assert shown["coverage of 90% intervals"] == covered
+    assert shown["90% intervals"].startswith(f"cover {covered} of {N}")
+    raw = scores.coverage(prediction.calibrated(None), schema.target(frame))
+    assert f"{raw:.1%}" != covered
+
+
+def test_held_out_scores_come_first(quick, tmp_path):
+    held_out = HeldOutScores(
+        60, 5, {"RMSE": 3.5, "R2": 0.4321}, {"RMSE": 3.75, "R2": 0.25}, {"RMSE": 0.123, "R2": 0.01}
+    )
+    report.write(tmp_path / "page.html", *quick, held_out=held_out)
+    page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert page.rows[:3] == [
+        ["score", "model", "linear"],
+        ["RMSE", "3.5 ± 0.12", "3.75"],
+        ["R²", "0.4321 ± 0.01", "0.25"],
+    ]
+    assert "60 held-out rows in 5 folds" in page.texts["scores"]
+    assert "43%" in page.texts["header"]
+
+
+def test_the_linear_model_is_left_out_on_rows_that_may_not_be_those_of_the_fit(quick, tmp_path):
+    estimator, schema, _ = quick
+    report.write(tmp_path / "page.html", estimator, schema, table(50, seed=1))
+    page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert page.rows[0] == ["score", "model", "constant", "meaning"]
+    assert "ridge" not in page.texts["scores"]
+
+
+def test_the_losses_and_steps_are_those_of_both_fits():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=120), "y": rng.normal(size=120)})
+    schema = Schema.of(frame, "y")
+    estimator = BBBRegressor(**BUDGET, likelihood="gaussian")
+    estimator.fit(schema.encode(frame), schema.target(frame))
+    findings = Findings.of(estimator, schema, frame, 0)
+    training = model_sections.training(findings).content
+    rows = [[cell.content for cell in row][:4] for row in training["table"].rows]
+    assert rows == [["without held-out rows", "108", "3", "3"], ["all rows", "120", "1", "1"]]
+    assert training["history"].count("<path") > 12
+    facts = {n.content: v.content for n, v in model_sections.fitted(findings).content["facts"].rows}
+    assert facts["steps"] == "4 in 4 epochs"
+    estimator.first_fit_ = ()
+    rows = model_sections.training(findings).content["table"].rows
+    assert [[cell.content for cell in row][:4] for row in rows] == [["fit", "120", "1", "1"]]
+
+
+def test_the_effect_of_a_category_is_the_prediction_with_the_others_typical(quick):
+    estimator, schema, frame = quick
+    findings = Findings.of(estimator, schema, frame, 0)
+    (effect,) = findings.effects()
+    assert effect.column.name == "of what"
+    counts = frame["of what"].value_counts()
+    assert list(counts[effect.at]) == sorted(counts, reverse=True)
+    row = frame.iloc[:1].drop(columns="of what")
+    for name in (EVIL, "size"):
+        row[name] = np.median(schema.encode(frame)[:, schema.inputs.index(name)])
+    for k, category in enumerate(effect.at):
+        x = schema.encode(row.assign(**{"of what": category}))
+        inputs = schema.inputs
+        for name in inputs:
+            if name == "made" or name.startswith("made "):
+                x[:, inputs.index(name)] = findings._typical[inputs.index(name)]
+        assert effect.prediction.mean[k] == pytest.approx(estimator.predict(x)[0])
 
 
 def test_the_page_states_on_which_rows_scores_are_computed(made, page):
@@ -262,20 +367,19 @@ def test_checks_that_need_the_rows_of_the_fit_are_not_measured_on_others(quick, 
     assert f"The model was fitted to {N} rows, so these are not exactly" in page.texts["header"]
     verdicts = {row[0]: row[1:3] for row in page.rows if len(row) == 5}
     assert all(verdicts[WORDING[key].name] == ["-", "not measured"] for key in NEED_ROWS_OF_FIT)
-    assert verdicts["scores"] == ["1 (rows of this report)", "good"]
+    assert "scores" not in verdicts
 
 
 def test_a_large_table_is_sampled_and_the_page_states_so(quick, monkeypatch, tmp_path):
     monkeypatch.setattr(report_findings, "MAX_SAMPLED", 20)
-    monkeypatch.setattr(report_findings, "MAX_DIAGNOSED", 30)
     report.write(tmp_path / "page.html", *quick)
     html = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert html.count("On 20 rows, drawn at random.") == 3
-    assert html.count(f"Shown: 20 of the {N} rows, drawn at random.") == 2
-    assert f"Measured on 30 of the {N} rows, drawn at random." in html
+    assert html.count(f"Shown: 20 of the {N} rows, drawn at random.") == 3
+    assert f"Measured on 20 of the {N} rows, drawn at random." in html
     findings = Findings.of(*quick, 0)
     assert len(set(findings.sampled)) == 20
-    assert {check.verdict for check in findings.checks} == {"not measured", "good"}
+    assert {check.verdict for check in findings.checks} == {"not measured"}
 
 
 def test_rows_without_a_target_and_unseen_categories_are_noted(quick, tmp_path):
@@ -356,7 +460,7 @@ def test_on_a_dependence_curve_the_other_columns_are_typical(quick):
 
 def test_the_baseline_of_counts_is_a_distribution_of_counts():
     for variance in (9.0, 2.0):
-        constant = _constant_number(4.0, variance, 2, is_count=True)
+        constant = constant_numbers(4.0, variance, 2, is_count=True)
         assert constant.mean == pytest.approx([4.0, 4.0])
         assert constant.sd**2 == pytest.approx([max(variance, 4.0)] * 2)
         assert np.isfinite(constant.log_prob(np.array([0.0, 3.0]))).all()
@@ -364,9 +468,11 @@ def test_the_baseline_of_counts_is_a_distribution_of_counts():
 
 def test_a_constant_prediction_scores_as_its_baseline():
     y = np.random.default_rng(0).normal(5, 2, 400)
-    constant = _constant_number(y.mean(), y.var(), len(y), is_count=False)
-    for score in score_numbers(constant, y, constant, np.arange(len(y)), is_count=False):
-        assert score.value == pytest.approx(score.constant)
+    constant = constant_numbers(y.mean(), y.var(), len(y), is_count=False)
+    compared = {"model": constant, "constant": constant}
+    for score in score_numbers(compared, compared, y, y):
+        assert score.values["model"] == pytest.approx(score.values["constant"])
+    assert score_numbers(compared, compared, y, y)[0].values["constant"] == 0
 
 
 def test_an_estimator_of_another_task_raises(quick, tmp_path):
