@@ -36,7 +36,7 @@ FIGURE = Path(__file__).with_suffix(".png")
 METHODS = ("random", "SingleTaskGP", "pyrobbb")
 FIRST_EPOCHS, NEXT_EPOCHS = 1000, 250
 HALF_WIDTH = 1.7
-"""The network sees inputs in [-1.7, 1.7], whose standard deviation is 1."""
+"""The network sees inputs in [-1.7, 1.7], whose standard deviation is about 1."""
 
 
 class Hartmann6:
@@ -54,7 +54,7 @@ class Hartmann6:
 class Jumps10:
     """A shallow bowl that jumps at planes; its minimum, 0, is on the lower side of all of them."""
 
-    n_inputs, n_start, n_batch, n_rounds = 10, 20, 3, 15
+    n_inputs, n_start, n_batch, n_rounds = 10, 20, 3, 12
 
     def __init__(self, seed, n_planes=12):
         generator = torch.Generator().manual_seed(seed)
@@ -75,14 +75,12 @@ def of_posterior(x, y, seed, last):
     """Return a model of BoTorch, and the posterior at which the next fit begins."""
     n_inputs = x.shape[1]
     network = BayesianNetwork(
-        mlp(n_inputs, [50, 50], 1, "tanh", seed=seed),
+        mlp(n_inputs, [50, 50], 1, "silu", seed=seed),
         priors.FanInNormal(),
-        likelihoods.Gaussian(scale=0.2),
+        likelihoods.Gaussian(scale=0.05),
     )
-    edges = (
-        0.5 + torch.tensor([[-0.5], [0.5]], dtype=torch.float64).expand(2, n_inputs) / HALF_WIDTH
-    )
-    scaled = Normalize(n_inputs, bounds=edges, center=0.0)
+    middle = 0.5 + torch.tensor([[-0.25], [0.25]], dtype=torch.float64) / HALF_WIDTH
+    scaled = Normalize(n_inputs, bounds=middle.expand(2, n_inputs), center=0.0)
     standardized = Standardize(1)
     targets, _ = standardized(y)
     warm = {"start": last, "kl_warmup": 0, "epochs": NEXT_EPOCHS, "lr": 0.015}
@@ -91,6 +89,7 @@ def of_posterior(x, y, seed, last):
         scaled(x),
         targets,
         engine="fused",
+        kl_weight=0.01,
         restarts=4,
         seed=seed,
         progress=False,

@@ -18,6 +18,7 @@ EXAMPLES = {
     "lightning_trainer.py": ["nelbo   mean +- sd of y at", "Lightning", "fit"],
     "loggers.py": ["lines of JSON", "kl_weight", "seconds"],
     "lora.py": ["adapters: 512 of", "base, without adapters", "adapters as posterior"],
+    "bayesian_optimization.py": ["simple regret", "Hartmann6", "Jumps10"],
     "arviz_workflow.py": ["Not converged", "posterior_predictive", "noise_scale", "elpd"],
     "pyro_loop.py": ["MeanFieldGuide", "AutoLowRankMultivariateNormal"],
     "sklearn_pipeline.py": [
@@ -42,6 +43,7 @@ EXAMPLES = {
     "paper/tutorial.py": ["hidden units 32-32", "accuracy with 95% of the weights removed"],
 }
 SLOW = {  # run by `make test-all`
+    "bayesian_optimization.py",
     "cli_tour.sh",
     "paper/curve.py",
     "paper/mnist.py",
@@ -51,7 +53,10 @@ SLOW = {  # run by `make test-all`
     "04-tabular-uncertainty.ipynb",
     "05-weight-pruning.ipynb",
 }
-NEEDS = {"lightning_trainer.py": "lightning"}  # packages that the tests do not install
+NEEDS = {  # packages that not all environments of the tests have
+    "lightning_trainer.py": "lightning",
+    "bayesian_optimization.py": "botorch",
+}
 PARTS = {"paper/images.py", "paper/records.py"}  # modules that examples import
 NOTEBOOKS = {
     "01-bayes-by-backprop.ipynb": [
@@ -121,6 +126,8 @@ def test_an_example_runs_quickly_and_leaves_no_files(name, tmp_path):
 
 @pytest.mark.parametrize("name", cases(NOTEBOOKS))
 def test_a_notebook_runs_quickly(name, tmp_path, monkeypatch):
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name], reason=f"needs {NEEDS[name]}")
     for variable, value in ENVIRONMENT.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.delenv("MPLBACKEND")  # the kernel sets its own
