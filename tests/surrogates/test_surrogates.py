@@ -22,7 +22,11 @@ from botorch.acquisition import (
     qLogNoisyExpectedImprovement,
     qNoisyExpectedImprovement,
 )
-from botorch.acquisition.objective import LinearMCObjective, ScalarizedPosteriorTransform
+from botorch.acquisition.objective import (
+    LinearMCObjective,
+    PosteriorTransform,
+    ScalarizedPosteriorTransform,
+)
 from botorch.acquisition.thompson_sampling import PathwiseThompsonSampling
 from botorch.exceptions import UnsupportedError
 from botorch.generation import MaxPosteriorSampling
@@ -264,6 +268,24 @@ def test_a_posterior_transform_applies_to_each_member(of_two_outputs):
     assert found.shape == (2, N_DRAWS, 5, 1)
     expected = 1 + of_two_outputs.posterior(NEW).values @ weights
     torch.testing.assert_close(found[..., 0], expected)
+
+
+class Costly(PosteriorTransform):
+    """A transform that uses the inputs."""
+
+    scalarize = False
+
+    def evaluate(self, Y, X=None):
+        return Y - X.sum(-1, keepdim=True)
+
+    def forward(self, posterior, X=None):
+        raise NotImplementedError
+
+
+def test_a_posterior_transform_receives_the_inputs_of_each_member(model):
+    found = model.posterior(NEW, posterior_transform=Costly()).values
+    expected = model.posterior(NEW).values - NEW.sum(-1)[:, None, :, None]
+    torch.testing.assert_close(found, expected)
 
 
 def test_models_can_be_listed_and_copied(model, of_two_outputs):
