@@ -12,6 +12,7 @@ from torch import nn
 
 from pyrobbb import BayesianNetwork, BBBClassifier, crosscheck, last_layer, mlp, priors, sbc
 from pyrobbb._core.display import Listing
+from pyrobbb.comparisons.cross_check import Comparison, CrossCheck
 from pyrobbb.fitted import History
 
 
@@ -98,6 +99,8 @@ def test_a_result_shows_itself_in_fewer_than_30_lines_and_in_plain_html(name):
     assert text.count("\n") < 29
     assert max(map(len, text.splitlines())) < 200
     assert all(word in text for word in words), text
+    for shown in (text, str(result)):
+        assert not any(dump in shown for dump in ("DataTree", "tensor(", "array(")), shown
     assert all(word in " ".join(Checker(result._repr_html_()).words) for word in words[:1])
 
 
@@ -134,3 +137,87 @@ def test_a_long_cell_is_cut_in_text_and_whole_in_html():
     listing = Listing("title", ("a",), [("word " * 50,)])
     assert max(map(len, listing.text().splitlines())) < 70
     assert listing.html().count("word") == 50
+
+
+# The lines of listings: at most 20 rows, whatever is listed
+
+
+def lines_of(result):
+    text = repr(result)
+    assert text.count("\n") < 29, text
+    return [line.split() for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("n_epochs", [1, 7, 8, 9, 1000])
+def test_a_history_lists_at_most_8_epochs_with_the_means_of_their_steps(n_epochs):
+    rng = np.random.default_rng(0)
+    epoch = np.repeat(np.arange(n_epochs), 3)
+    nll, kl, n_rows = rng.normal(size=len(epoch)), rng.normal(size=len(epoch)), [5, 5, 2] * n_epochs
+    history = History(nll + kl, nll, kl, epoch, np.array(n_rows))
+    title, header, *rows, _ = lines_of(history)
+    assert title[1] == f"{3 * n_epochs:,}"
+    assert header == ["epoch", "nelbo", "nll", "kl"]
+    assert len(rows) == min(n_epochs, 8)
+    assert [rows[0][0], rows[-1][0]] == ["1", str(n_epochs)]
+    for number, *values in rows:
+        steps = slice(3 * int(number) - 3, 3 * int(number))
+        means = [np.average(v[steps], weights=[5, 5, 2]) for v in (nll + kl, nll, kl)]
+        np.testing.assert_allclose([float(value) for value in values], means, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n_wrong", [0, 1, 30])
+def test_a_cross_check_of_many_comparisons_lists_those_that_differ_first(n_wrong):
+    comparisons = [
+        Comparison(f"gradient {i}", "pyro", 1.0, 2.0 if i < n_wrong else 0.1, 0.5)
+        for i in reversed(range(50))
+    ]
+    check = CrossCheck(tuple(comparisons), ("a note",))
+    title, _, *rows = lines_of(check)
+    assert title == ["CrossCheck"]
+    assert len(rows) == 20 + 3
+    assert sum(row[-1] == "DIFFERS" for row in rows) == min(n_wrong, 20)
+    assert all(row[-1] == "DIFFERS" for row in rows[: min(n_wrong, 20)])
+    assert rows[20] == ["...", "and", "30", "more", "rows"]
+    said = f"{n_wrong} of 50 comparisons DIFFER." if n_wrong else "All 50 comparisons agree."
+    assert " ".join(rows[-1]) == said
+
+
+@pytest.mark.parametrize("n_layers", [1, 9, 10, 60])
+@pytest.mark.parametrize("prior", [priors.Normal(1.0), priors.Normal("learned")])
+def test_a_network_lists_at_most_20_sites_and_counts_all(n_layers, prior):
+    network = BayesianNetwork(mlp(3, [4] * (n_layers - 1), 1), prior)
+    sites = network.latent_sites()
+    title, _, *rows = lines_of(network)
+    n_weights = sum(parameter.numel() for parameter in network.net.parameters())
+    assert f"{n_weights:,} weights in {2 * n_layers:,} sites" in " ".join(title)
+    assert len(rows) == min(len(sites), 20) + (len(sites) > 20) + 1
+    shown = rows[: min(len(sites), 20)]
+    is_learned = len(network.learned_scales()) > 0
+    names = [
+        name
+        for parameter, _ in network.bayesian_parameters()
+        for name in (parameter, f"{parameter}_scale")[: 1 + is_learned]
+    ]
+    assert [row[0] for row in shown] == [*names, "noise_scale"][:20]
+    assert rows[-1][0] == "likelihood:"
+    if len(sites) > 20:
+        assert rows[20] == f"... and {len(sites) - 20} more rows".split()
+
+
+def test_long_names_and_priors_do_not_make_long_lines():
+    class Deep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            inner = nn.Linear(3, 1)
+            for _ in range(40):
+                inner = nn.ModuleDict({"encoder": inner})
+            self.inner = inner
+
+        def forward(self, x):
+            (layer,) = (m for m in self.modules() if isinstance(m, nn.Linear))
+            return layer(x)
+
+    shown = repr(
+        BayesianNetwork(Deep(), priors.ByName({"*.weight": priors.Laplace(1 / 3)}, priors.Normal()))
+    )
+    assert max(map(len, shown.splitlines())) < 200

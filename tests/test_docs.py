@@ -168,11 +168,11 @@ def test_the_code_of_a_guide_runs_as_it_is_printed(page, tmp_path, monkeypatch):
 
 
 def _has_reticulate():
-    """Return whether R has a reticulate that supports NumPy 2."""
+    """Return whether R has a reticulate that supports NumPy 2 and pandas 3."""
     if shutil.which("Rscript") is None:
         return False
     query = (
-        "quit(status = !(requireNamespace('reticulate') && packageVersion('reticulate') >= '1.39'))"
+        "quit(status = !(requireNamespace('reticulate') && packageVersion('reticulate') >= '1.45'))"
     )
     return (
         subprocess.run(["Rscript", "-e", query], capture_output=True, check=False).returncode == 0
@@ -180,7 +180,7 @@ def _has_reticulate():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not _has_reticulate(), reason="needs R with reticulate 1.39 or later")
+@pytest.mark.skipif(not _has_reticulate(), reason="needs R with reticulate 1.45 or later")
 def test_the_code_of_the_page_on_r_runs_as_it_is_printed(tmp_path):
     text = (DOCS / "how-to" / "r.md").read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"^```r\n(.*?)^```", text, re.S | re.M))

@@ -136,6 +136,27 @@ def test_the_number_itself_is_no_missing_integer_where_it_is_a_float():
     assert len(posterior.history.nelbo) == 12
 
 
+def test_a_data_frame_of_r_is_fitted_with_its_factors_and_missing_values():
+    # As reticulate passes mtcars: factors as categories of strings, logicals as booleans, NA as NaN.
+    rng = np.random.default_rng(0)
+    cars = pd.DataFrame(
+        {
+            "cyl": pd.Categorical(rng.choice(["4", "6", "8"], 32), categories=["4", "6", "8"]),
+            "wt": np.where(np.arange(32) == 3, np.nan, rng.normal(3, 1, 32)),
+            "am": rng.random(32) > 0.5,
+        },
+        index=[f"car {i}" for i in range(32)],
+    )
+    mpg = 20.0 - 2 * (cars["cyl"] == "8") + rng.normal(size=32)
+    options = {**QUICK_ESTIMATOR, "likelihood": "gaussian", "epochs": 5.0, "hidden": [8.0]}
+    model = BBBRegressor(**options).fit(cars, mpg)
+    expected = ["cyl = 4", "cyl = 6", "cyl = 8", "wt", "wt is missing", "am = False", "am = True"]
+    assert model.columns_.inputs == expected
+    assert model.predict_distribution(cars).to_frame().index.tolist() == cars.index.tolist()
+    one = pd.DataFrame({"am": [True], "cyl": ["4"], "wt": [np.nan]})
+    assert np.isfinite(model.predict(one)).all()
+
+
 def test_a_factor_is_a_target_of_classes():
     labels = pd.Categorical(np.where(SINE_Y[:, 0] > 0, "up", "down"), categories=["up", "down"])
     for y in (labels, pd.Series(labels)):
