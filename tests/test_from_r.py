@@ -137,7 +137,7 @@ def test_the_number_itself_is_no_missing_integer_where_it_is_a_float():
 
 
 def test_a_data_frame_of_r_is_fitted_with_its_factors_and_missing_values():
-    # As reticulate passes mtcars: factors as categories of strings, logicals as booleans, NA as NaN.
+    # As reticulate passes mtcars: factors as categories, logicals as booleans, NA as NaN.
     rng = np.random.default_rng(0)
     cars = pd.DataFrame(
         {
