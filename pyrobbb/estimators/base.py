@@ -288,22 +288,15 @@ class BBBEstimator(BaseEstimator):
         X, y, weight = self._validate(X, y, sample_weight, reset=is_first, **options)
         self._y_shape = y.shape[1:]
         if is_first:
-            n_rows = max(len(X), FEW_ROWS)  # there will be more
-            self.hidden_ = choose_hidden(self.hidden, n_rows)
+            self.hidden_ = choose_hidden(self.hidden, max(len(X), FEW_ROWS))  # more will come
             return self._fit_from_scratch(X, y, weight)
         self.first_fit_ = ()
         training = self._training_options()
         rows, early_stopping = training.hold_out(self._prepare(X, y, weight))
-        arguments = training.arguments(rows) | {"epochs": self.epochs}
+        arguments = training.arguments(rows) | early_stopping
+        arguments |= {"epochs": self.epochs, "sample_weight": rows.weight}
         del arguments["restarts"]
-        self.posterior_ = update(
-            self.posterior_,
-            rows.x,
-            rows.y,
-            sample_weight=rows.weight,
-            **early_stopping,
-            **arguments,
-        )
+        self.posterior_ = update(self.posterior_, rows.x, rows.y, **arguments)
         raise_if_interrupted(self.posterior_.chains)
         return self
 
