@@ -141,11 +141,12 @@ class BBBEstimator(BaseEstimator):
         **options
             Further options of `pyrobbb.diagnostics.diagnose`.
         """
+        x, target = self.standardised(X, y)
         scored = (X, y) if test is None else test
         _, observed, _ = self._validate(scored[0], scored[1], None, reset=False)
         options = {"scored": (self.predict_distribution(scored[0]), observed), **options}
         options["test"] = None if test is None else self.standardised(*test)
-        return self.posterior_.diagnose(*self.standardised(X, y), **options)
+        return self.posterior_.diagnose(x, target, **options)
 
     def to_arviz(self, X: Any, y: Any, **options: Any) -> Any:
         """Convert the posterior into a DataTree for ArviZ, with the standardised data.
