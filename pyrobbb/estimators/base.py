@@ -104,8 +104,7 @@ class BBBEstimator(BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, n_features)
-            Numeric array, or DataFrame of pandas or polars, whose column names are kept. Columns of
-            strings, categories, booleans and dates, and missing values, are encoded; see `columns`.
+            Numbers, or DataFrame of pandas or polars, whose columns are encoded; see `columns`.
         y : array-like of shape (n,), or (n, n_targets) for regression
         sample_weight : array-like of shape (n,), optional
             Weights of the rows, not normalised: a row of weight 2 counts as two equal rows.
@@ -191,9 +190,8 @@ class BBBEstimator(BaseEstimator):
     ) -> None:
         """Write a file that predicts without pyrobbb; see `Posterior.export`.
 
-        It takes the columns of X in double precision, or what ``columns_.encode`` returns for a
-        frame whose columns are encoded, with any number of rows, and returns what
-        `predict_distribution` returns, in the units of y, with calibrated quantiles.
+        It takes the columns of X, or of ``columns_.encode(X)``, in double precision, and returns
+        what `predict_distribution` returns, in the units of y, with calibrated quantiles.
 
         Parameters
         ----------
