@@ -85,10 +85,10 @@ class Stages:
 
     def shares(self) -> dict[str, float]:
         """Return what each stage is called for the user, with its steps beside those of the fit."""
-        known = {"fit": ("fit", 1.0), "refit": ("fit with the held-out rows", REFIT_FRACTION)}
+        known = {"fit": ("fitting", 1.0), "refit": ("adding the held-out rows", REFIT_FRACTION)}
         n_tried = max(len(self.names) - len(known.keys() & set(self.names)), 1)
         tried = SEARCH_FRACTION / n_tried
-        return dict(known.get(name, (f"trial of {name}", tried)) for name in self.names)
+        return dict(known.get(name, (f"trying {name}", tried)) for name in self.names)
 
     def folder(self, name: str) -> Path | None:
         """Return the folder for the checkpoints of a stage."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..columns.cells import count_of
-from ..columns.errors import UserError, prefix_errors
+from ..columns.errors import TableError, UserError, prefix_errors
 from .compressed import MAX_EXPANSION
 from .leaks import notes_on_leaks
 from .reader import TableFile
@@ -144,7 +144,7 @@ def fit_table(
         rows, _ = schema.with_target(frame)
         x, y = schema.encode(rows), schema.target(rows)
         if cv is not None and cv > len(y):
-            raise UserError(f"--cv must be at most the number of rows, {len(y)}, got {cv}.")
+            raise TableError(f"has {count_of(len(y), 'row')}, fewer than the {cv} folds of --cv.")
     leaks = notes_on_leaks(schema, x, y)
     schema = dataclasses.replace(schema, target_notes=(*leaks, *schema.target_notes))
     note(schema.notes)

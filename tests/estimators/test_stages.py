@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from support import QUICK_ESTIMATOR
 
 from pyrobbb import BBBClassifier, BBBRegressor
+from pyrobbb._core.progress import stages_reported_to
 from pyrobbb.estimators.preparation import Rows
-from pyrobbb.estimators.stages import Stages
+from pyrobbb.estimators.stages import REFIT_FRACTION, SEARCH_FRACTION, Stages
 
 
 def test_early_stopping_ends_a_fit_to_pure_noise():
@@ -59,3 +61,19 @@ def test_without_epochs_a_fit_takes_40000_steps_within_bounds(n_rows, epochs):
     model.seed_ = 0
     rows = Rows(np.zeros((n_rows, 1)), np.zeros((n_rows, 1)))
     assert model._training_options().arguments(rows)["epochs"] == epochs
+
+
+def test_the_stages_of_a_fit_are_named_for_its_progress():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 2))
+    lines = []
+    with stages_reported_to(lines.append):
+        BBBRegressor(**QUICK_ESTIMATOR, likelihood="gaussian", hidden=2).fit(X, X[:, 0])
+    assert lines == ["fitting (1 of 2)", "adding the held-out rows (2 of 2)"]
+    stages = Stages(("gaussian", "student_t", "fit", "refit"), None)
+    assert stages.shares() == {
+        "trying gaussian": SEARCH_FRACTION / 2,
+        "trying student_t": SEARCH_FRACTION / 2,
+        "fitting": 1.0,
+        "adding the held-out rows": REFIT_FRACTION,
+    }

@@ -168,7 +168,7 @@ def test_stored_scores_may_be_infinite_but_not_damaged():
         ({"holdout": 1.0}, "--holdout must be a fraction of the rows in"),
         ({"holdout": -0.1}, "--holdout must be a fraction of the rows in"),
         ({"cv": 1}, "--cv must be a number of folds, at least 2, got 1"),
-        ({"cv": 61}, "--cv must be at most the number of rows, 60, got 61"),
+        ({"cv": 61}, "t.csv: has 60 rows, fewer than the 61 folds of --cv."),
         ({"cv": 2, "holdout": 0.5}, "--holdout and --cv are two ways to score a fit"),
     ],
 )
