@@ -7,7 +7,7 @@ import dis
 try:  # Newer versions of typer include click; older ones depend on it.
     from typer._click.exceptions import UsageError
 except ImportError:
-    from click import UsageError  # type: ignore[no-redef]
+    from click import UsageError  # type: ignore[assignment, no-redef, unused-ignore]
 
 from ..columns.errors import UserError
 
