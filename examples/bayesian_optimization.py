@@ -1,9 +1,10 @@
-"""Minimise two functions by Bayesian optimisation: with a posterior, a Gaussian process, at random.
+"""Minimise two functions by Bayesian optimisation: with networks, a Gaussian process, at random.
 
 Hartmann's function of 6 inputs is smooth. The other function has 10 inputs and jumps by 0.5 to 1.5
-at each of 12 planes; its planes differ from seed to seed. The posterior of a small network and
-BoTorch's SingleTaskGP choose their next trials by the same acquisition function and optimizer.
-Shown is the simple regret: the lowest value so far, less the minimum of the function.
+at each of 12 planes; its planes differ from seed to seed. Bayes by Backprop on small networks and
+BoTorch's SingleTaskGP choose their next trials by the same acquisition function and optimizer; the
+last layer in closed form, on 300 random units, by Thompson sampling. Shown is the simple regret:
+the lowest value so far, less the minimum of the function.
 
     python examples/bayesian_optimization.py          # one seed, a few trials: half a minute
     python examples/bayesian_optimization.py --full   # ten seeds; writes the files beside this one
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from botorch.acquisition import qLogNoisyExpectedImprovement
+from botorch.acquisition.thompson_sampling import PathwiseThompsonSampling
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
 from botorch.models.transforms import Normalize, Standardize
@@ -29,11 +31,11 @@ from botorch.test_functions import Hartmann
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from torch.quasirandom import SobolEngine
 
-from pyrobbb import BayesianNetwork, fit, likelihoods, mlp, priors
+from pyrobbb import BayesianNetwork, fit, last_layer, likelihoods, mlp, priors
 
 RECORD = Path(__file__).with_suffix(".jsonl")
 FIGURE = Path(__file__).with_suffix(".png")
-METHODS = ("random", "SingleTaskGP", "pyrobbb")
+METHODS = ("random", "SingleTaskGP", "Bayes by Backprop", "last layer")
 FIRST_EPOCHS, NEXT_EPOCHS = 1000, 250
 HALF_WIDTH = 1.7
 """The network sees inputs in [-1.7, 1.7], whose standard deviation is about 1."""
@@ -71,17 +73,21 @@ class Jumps10:
         return (is_above * self._heights).sum(-1) + 3 * (x - self._minimum).square().mean(-1)
 
 
+def transforms(n_inputs):
+    """Return transforms of BoTorch: of the inputs, to [-HALF_WIDTH, HALF_WIDTH], and of y."""
+    middle = 0.5 + torch.tensor([[-0.25], [0.25]], dtype=torch.float64) / HALF_WIDTH
+    return Normalize(n_inputs, bounds=middle.expand(2, n_inputs), center=0.0), Standardize(1)
+
+
 def of_posterior(x, y, seed, last):
     """Return a model of BoTorch, and the posterior at which the next fit begins."""
     n_inputs = x.shape[1]
+    scaled, standardized = transforms(n_inputs)
     network = BayesianNetwork(
         mlp(n_inputs, [50, 50], 1, "silu", seed=seed),
         priors.FanInNormal(),
         likelihoods.Gaussian(scale=0.05),
     )
-    middle = 0.5 + torch.tensor([[-0.25], [0.25]], dtype=torch.float64) / HALF_WIDTH
-    scaled = Normalize(n_inputs, bounds=middle.expand(2, n_inputs), center=0.0)
-    standardized = Standardize(1)
     targets, _ = standardized(y)
     warm = {"start": last, "kl_warmup": 0, "epochs": NEXT_EPOCHS, "lr": 0.015}
     posterior = fit(
@@ -99,6 +105,19 @@ def of_posterior(x, y, seed, last):
     return posterior.to_botorch(64, seed=seed, **options), posterior
 
 
+def of_last_layer(x, y, seed):
+    """Return a model of BoTorch: the last layer in closed form, on random units."""
+    scaled, standardized = transforms(x.shape[1])
+    targets, _ = standardized(y)
+    net = mlp(x.shape[1], [300], 1, "relu").double()
+    generator = torch.Generator().manual_seed(seed)  # the same units in each round
+    torch.nn.init.normal_(net[0].weight, std=x.shape[1] ** -0.5, generator=generator)
+    torch.nn.init.normal_(net[0].bias, generator=generator)
+    options = {"input_transform": scaled, "outcome_transform": standardized}
+    posterior = last_layer(net, scaled(x), targets)
+    return posterior.to_botorch(128, seed=1000 * seed + len(x), **options)  # new draws
+
+
 def of_gaussian_process(x, y):
     """Return BoTorch's Gaussian process with its defaults."""
     model = SingleTaskGP(x, y)
@@ -114,6 +133,13 @@ def next_trials(model, x, n):
     return optimize_acqf(acquisition, bounds, q=n, sequential=True, **options)[0]
 
 
+def thompson_trials(model, x, n):
+    """Return the maxima of n different draws."""
+    bounds = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, x.shape[1])
+    options = {"num_restarts": 2, "raw_samples": 128, "options": {"maxiter": 40}}
+    return optimize_acqf(PathwiseThompsonSampling(model), bounds, q=n, **options)[0]
+
+
 def search(task, method, seed, n_rounds):
     """Return the regret after the first trials and after each round, and seconds per round."""
     function = task(seed)
@@ -127,6 +153,8 @@ def search(task, method, seed, n_rounds):
             new = torch.rand(task.n_batch, task.n_inputs, dtype=torch.float64)
         elif method == "SingleTaskGP":
             new = next_trials(of_gaussian_process(x, y), x, task.n_batch)
+        elif method == "last layer":
+            new = thompson_trials(of_last_layer(x, y, seed), x, task.n_batch)
         else:
             model, last = of_posterior(x, y, seed, last)
             new = next_trials(model, x, task.n_batch)
@@ -137,7 +165,7 @@ def search(task, method, seed, n_rounds):
 
 def summarise(runs):
     """Print the mean regret with its standard error, and the time of a round."""
-    print(f"{'function':10s} {'method':14s} seeds   trials   simple regret           s a round")
+    print(f"{'function':10s} {'method':18s} seeds   trials   simple regret           s a round")
     for task in (Hartmann6, Jumps10):
         for method in METHODS:
             mine = [run for run in runs if (run["task"], run["method"]) == (task.__name__, method)]
@@ -146,7 +174,7 @@ def summarise(runs):
             n_trials = task.n_start + task.n_batch * (len(mine[0]["regrets"]) - 1)
             seconds = np.mean([run["seconds"] for run in mine])
             print(
-                f"{task.__name__:10s} {method:14s} {len(mine):5d} {n_trials:8d}   "
+                f"{task.__name__:10s} {method:18s} {len(mine):5d} {n_trials:8d}   "
                 f"{last.mean():.3f}{error:9s}        {seconds:9.2f}"
             )
 
@@ -156,7 +184,7 @@ def plot(runs, path):
     import matplotlib.pyplot as plt
 
     plt.rcParams |= {"figure.dpi": 110, "figure.constrained_layout.use": True, "font.size": 9}
-    colors = dict(zip(METHODS, ("#999999", "#2a6f97", "#c8553d"), strict=True))
+    colors = dict(zip(METHODS, ("#999999", "#2a6f97", "#c8553d", "#e0a030"), strict=True))
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.2))
     for ax, task in zip(axes, (Hartmann6, Jumps10), strict=True):
         for method in METHODS:
