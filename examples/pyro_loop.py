@@ -3,7 +3,7 @@
 The network is the model and `MeanFieldGuide` the guide; `pyrobbb.fit` is not needed. The second
 guide is one of Pyro's autoguides, with correlated weights. Correlations alone do not solve the
 problem: both guides underestimate the epistemic uncertainty in the gap between the data (the exact
-posterior is in notebooks/01-bayes-by-backprop.ipynb), and far from the data a ReLU network
+posterior is in notebooks/15-limits.ipynb), and far from the data a ReLU network
 extrapolates linearly.
 """
 

@@ -52,6 +52,13 @@ SLOW = {  # run by `make test-all`
     "03-vi-against-nuts.ipynb",
     "04-tabular-uncertainty.ipynb",
     "05-weight-pruning.ipynb",
+    "09-decision-surface.ipynb",
+    "10-own-module.ipynb",
+    "11-images.ipynb",
+    "12-sequences.ipynb",
+    "13-pretrained-trunk.ipynb",
+    "14-bayesian-regression.ipynb",
+    "15-limits.ipynb",
 }
 NEEDS = {  # packages that not all environments of the tests have
     "lightning_trainer.py": "lightning",
@@ -59,11 +66,11 @@ NEEDS = {  # packages that not all environments of the tests have
 }
 PARTS = {"paper/images.py", "paper/records.py"}  # modules that examples import
 NOTEBOOKS = {
-    "01-bayes-by-backprop.ipynb": [
-        "comparisons agree",
-        "Pass y.reshape(-1, 1)",
-        "epistemic sd at x = 0",
+    "00-quickstart.ipynb": [
+        "coverage of the 90 % intervals",
+        "same predictions after loading: True",
     ],
+    "01-bayes-by-backprop.ipynb": ["comparisons agree", "Pass y.reshape(-1, 1)"],
     "02-diagnostics-with-arviz.ipynb": ["R-hat of the mean", "corrected for q", "more epochs"],
     "03-vi-against-nuts.ipynb": [
         "Wasserstein distance",
@@ -84,6 +91,17 @@ NOTEBOOKS = {
         "same actions after loading: True",
     ],
     "07-active-learning.ipynb": ["1797 images", "batch_bald labels for", "most informative about"],
+    "09-decision-surface.ipynb": ["far from all data", "between the moons", "without Bayes"],
+    "10-own-module.ipynb": ["NUTS: exact", "law and network", "10 more at high concentrations"],
+    "11-images.ipynb": ["without", "mutual information", "last layer: error"],
+    "12-sequences.ipynb": ["90 % intervals cover", "epistemic", "predicted frequency"],
+    "13-pretrained-trunk.ipynb": [
+        "last layer, closed form",
+        "same predictions after loading: True",
+        "confidence:",
+    ],
+    "14-bayesian-regression.ipynb": ["negative ELBO", "closed form", "slope in Africa"],
+    "15-limits.ipynb": ["epistemic sd at x = 0", "50 units", "low_rank"],
 }
 ENVIRONMENT = {
     **os.environ,

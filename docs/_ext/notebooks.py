@@ -32,7 +32,12 @@ def copy_notebooks(source: Path, target: Path) -> None:
             elif name not in STORED:
                 cell["outputs"], cell["execution_count"] = [], None
             if cell["cell_type"] == "code":
-                cell["metadata"]["mystnb"] = {"image": {"alt": f"Figure: {heading}"}}
+                is_answer = "hide-cell" in cell["metadata"].get("tags", ())
+                cell["metadata"]["mystnb"] = {
+                    "image": {"alt": f"Figure: {heading}"},
+                    "code_prompt_show": "Show the answer" if is_answer else "Show the settings",
+                    "code_prompt_hide": "Hide the answer" if is_answer else "Hide the settings",
+                }
         text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
         copy = target / name
         if not copy.exists() or copy.read_text(encoding="utf-8") != text:
