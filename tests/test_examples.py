@@ -63,6 +63,7 @@ SLOW = {  # run by `make test-all`
 NEEDS = {  # packages that not all environments of the tests have
     "lightning_trainer.py": "lightning",
     "bayesian_optimization.py": "botorch",
+    "08-bayesian-optimization.ipynb": "botorch",
 }
 PARTS = {"paper/images.py", "paper/records.py"}  # modules that examples import
 NOTEBOOKS = {
@@ -91,6 +92,7 @@ NOTEBOOKS = {
         "same actions after loading: True",
     ],
     "07-active-learning.ipynb": ["1797 images", "batch_bald labels for", "most informative about"],
+    "08-bayesian-optimization.ipynb": ["trials, simple regret", "four points", "Jumps10"],
     "09-decision-surface.ipynb": ["far from all data", "between the moons", "without Bayes"],
     "10-own-module.ipynb": ["NUTS: exact", "law and network", "10 more at high concentrations"],
     "11-images.ipynb": ["without", "mutual information", "last layer: error"],
