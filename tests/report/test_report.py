@@ -335,6 +335,7 @@ def test_the_losses_and_steps_are_those_of_both_fits():
 
 def test_the_effect_of_a_category_is_the_prediction_with_the_others_typical(quick):
     estimator, schema, frame = quick
+    frame = frame[(frame["of what"] != "$5$") | (np.arange(N) < 20)]  # the first, but the rarest
     findings = Findings.of(estimator, schema, frame, 0)
     (effect,) = findings.effects()
     assert effect.column.name == "of what"
