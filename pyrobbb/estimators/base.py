@@ -156,7 +156,8 @@ class BBBEstimator(BaseEstimator):
         **options
             Options of `pyrobbb.arviz_io.to_arviz`.
         """
-        return self.posterior_.to_arviz(*self.standardised(X, y), **options)
+        x, y = self.standardised(X, y)  # first, as it raises without a fit
+        return self.posterior_.to_arviz(x, y, **options)
 
     def standardised(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return data in the units of the network, as ``posterior_`` needs them."""
