@@ -246,7 +246,8 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     ) -> Any:
         """Return a model of BoTorch in the units of X and y; see `pyrobbb.surrogates.to_botorch`.
 
-        By default with the draws of `predict`.
+        By default with the draws of `predict`. X has numbers only: categories of a data frame as
+        the columns into which they are encoded, as for `export`.
         """
         return exporting.botorch_model(self, n_draws, seed, transforms)
 
