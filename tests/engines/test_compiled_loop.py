@@ -7,6 +7,7 @@ import torch
 from engine_fits import X, Y, assert_same_fit, network, quick_fit
 from torch import nn
 from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.utils import counters
 from torch._inductor import config, cpu_vec_isa
 
 from pyrobbb import BayesianNetwork, likelihoods, mlp, priors
@@ -125,6 +126,33 @@ def test_a_later_change_of_a_frozen_weight_does_not_change_the_cached_loop(pytho
     assert len(python_compiler) == 2
 
 
+def test_a_later_process_takes_the_code_of_the_same_step_from_the_disk(
+    loop_cache, monkeypatch, tmp_path
+):
+    """Torch's key has the code of the step, although the step is nested in the loop."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    inputs = [torch.zeros(2)], [torch.zeros(3, 1)], [torch.ones(2)]
+
+    def run(factor, constant):
+        """Return the results of three steps, and whether their code was on the disk."""
+        shift = torch.tensor(constant)
+
+        def step(value, _, x):
+            value = factor * value + shift * x
+            return value, value.sum()
+
+        torch._dynamo.reset()  # as in a new process
+        loop_cache._loops.clear()
+        hits = counters["inductor"]["fxgraph_cache_hit"]
+        results = compile_loop(step, *inputs, 3, "")(*inputs)[1]
+        return results.tolist(), counters["inductor"]["fxgraph_cache_hit"] > hits
+
+    assert run(2.0, 1.0) == ([2.0, 6.0, 14.0], False)
+    assert run(2.0, 1.0) == ([2.0, 6.0, 14.0], True)
+    assert run(2.0, 0.5) == ([1.0, 3.0, 7.0], True)  # constants are inputs of the code
+    assert run(3.0, 0.5) == ([1.0, 4.0, 13.0], False)
+
+
 def key(code, model="a net", n=3):
     return LoopKey(LoopSpec.of([torch.zeros(n)], max_steps=5), code, (), model)
 
@@ -157,21 +185,22 @@ def test_the_description_of_the_model_is_not_part_of_the_key():
 
 @pytest.fixture
 def trial_builds(monkeypatch):
-    """Forget what torch knows of the compiler; return the instruction sets that it then tries."""
+    """Forget what torch knows of the compiler; return the instruction sets that it then tries.
+
+    The processor has bfloat16 instructions, and the compiler has not.
+    """
     tried = []
 
     def check_build(self, code):
         if code == cpu_vec_isa.VecISA._avx_code:  # others are for flags of an instruction set
             tried.append(str(self))
-        return True
+        return code != getattr(cpu_vec_isa.VecAVX512, "_avx512_bf16_code", None)
 
     monkeypatch.setattr(cpu_vec_isa.VecISA, "check_build", check_build)
-    of_instance = cpu_vec_isa.VecISA._VecISA__bool__impl
-    of_instance.cache_clear()
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     compiled_loop.forget_instruction_sets()
     with config.patch({"cpp.vec_isa_ok": None}):
         yield tried
-    of_instance.cache_clear()
     compiled_loop.forget_instruction_sets()
 
 
@@ -201,6 +230,7 @@ def test_a_build_that_fails_is_repeated_after_these_trials(trial_builds, caplog)
     compiled_loop._without_trial_builds(pick_by_torch(error), ())
     known = [str(isa) for isa in cpu_vec_isa.valid_vec_isa_list()]
     assert trial_builds == (known if platform.machine() == "x86_64" else [])
+    assert not any("bf16" in isa.build_arch_flags() for isa in cpu_vec_isa.valid_vec_isa_list())
     assert "is tried for each instruction set: unknown option -mamx" in caplog.text
     with pytest.raises(TorchDynamoException, match="unknown option"):
         compiled_loop._without_trial_builds(pick_by_torch(error), ())
