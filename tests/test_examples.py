@@ -49,9 +49,13 @@ SLOW = {  # run by `make test-all`
     "paper/mnist.py",
     "paper/mnist_kl_weight.py",
     "paper/pruning.py",
+    "arviz_workflow.py",
+    "lightning_trainer.py",
+    "pyro_loop.py",
     "03-vi-against-nuts.ipynb",
     "04-tabular-uncertainty.ipynb",
     "05-weight-pruning.ipynb",
+    "07-active-learning.ipynb",
     "09-decision-surface.ipynb",
     "10-own-module.ipynb",
     "11-images.ipynb",
@@ -132,8 +136,6 @@ def cases(names):
 
 @pytest.mark.parametrize("name", cases(EXAMPLES))
 def test_an_example_runs_quickly_and_leaves_no_files(name, tmp_path):
-    if name in NEEDS:
-        pytest.importorskip(NEEDS[name], reason=f"needs {NEEDS[name]}")
     python = [sys.executable, *WARNINGS] if name.endswith(".py") else []
     command = [*python, str(EXAMPLES_FOLDER / name), "--quick"]
     run = subprocess.run(
