@@ -18,7 +18,10 @@ def linear_data(n=24, d=2):
     return x, y
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 24])
+@pytest.mark.parametrize(
+    "batch_size",
+    [pytest.param(1, marks=pytest.mark.slow), 7, pytest.param(24, marks=pytest.mark.slow)],
+)
 def test_linear_regression_reaches_the_closed_form_for_any_batch_size(batch_size):
     """A wrong scale of the minibatch would widen or narrow the posterior.
 
@@ -55,7 +58,7 @@ def test_linear_regression_reaches_the_closed_form_for_any_batch_size(batch_size
     assert (np.abs(mean - exact_mean) / exact_sd < 0.25).all()
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("activation", ["relu", pytest.param("tanh", marks=pytest.mark.slow)])
 def test_a_noisy_sine_is_learnt_with_defaults(activation):
     """The posterior does not collapse to a constant prediction."""
     rng = np.random.default_rng(0)
@@ -144,7 +147,7 @@ def test_the_mean_field_guide_and_auto_normal_reach_the_same_posterior():
             network,
             x,
             y,
-            epochs=1000,
+            epochs=500,
             lr=0.03,
             engine="svi",  # for the same noise
             guide=guide,

@@ -15,7 +15,7 @@ def friedman():
 
 @pytest.fixture(scope="session")
 def regressor(friedman):
-    return BBBRegressor(epochs=2000, restarts=2, random_state=0).fit(*friedman)
+    return BBBRegressor(epochs=1000, restarts=2, random_state=0).fit(*friedman)
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,12 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+SLOW = ("auto", "restarts", "stopped regressor", "svi")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in OPTIONS]
+)
 def test_estimators_pass_the_checks_of_scikit_learn(name, tmp_path, monkeypatch):
     monkeypatch.setenv("CHECKPOINTS", os.fspath(tmp_path))
     kind, options, expected_to_fail = OPTIONS[name]

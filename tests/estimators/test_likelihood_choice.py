@@ -37,7 +37,7 @@ TARGETS = {
 LONGER = QUICK_ESTIMATOR | {"epochs": 800, "calibration": 0}
 
 
-SLOW = ("heteroscedastic", "poisson", "student_t")
+SLOW = ("gaussian", "heteroscedastic", "poisson", "student_t")
 
 
 @pytest.fixture

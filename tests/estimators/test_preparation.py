@@ -26,7 +26,7 @@ def test_the_predicted_noise_of_an_outlying_row_does_not_vanish():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((300, 2))
     y = np.exp(-X[:, 0]) * rng.standard_normal(300)  # the noise decreases with x
-    model = BBBRegressor(**QUICK_ESTIMATOR | {"epochs": 1000, "likelihood": "heteroscedastic"}).fit(
+    model = BBBRegressor(**QUICK_ESTIMATOR | {"epochs": 500, "likelihood": "heteroscedastic"}).fit(
         X, y
     )
     near, far = model.predict([[2.5, 0.0], [12.0, 0.0]], return_std=True)[1]

@@ -193,7 +193,7 @@ def test_nuts_draws_a_scale_from_its_exact_posterior():
     assert log_scale.std() == pytest.approx(case.sd, rel=4 / math.sqrt(2 * n_effective))
 
 
-@pytest.mark.parametrize("engine", ["fused", "svi"])
+@pytest.mark.parametrize("engine", ["fused", pytest.param("svi", marks=pytest.mark.slow)])
 def test_a_fit_reaches_the_exact_posterior_of_the_scale(engine):
     """With many rows and orthogonal columns, mean field is nearly exact."""
     case = Linear(200, 30, 0.2)

@@ -99,7 +99,7 @@ def test_steps_are_compiled_once_although_buffers_change(mapped, small_buffer):
     np.testing.assert_allclose(compiled.history.nelbo, fused.history.nelbo, rtol=1e-4)
 
 
-@pytest.mark.parametrize("engine", ["fused", "compiled"])
+@pytest.mark.parametrize("engine", ["fused", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_a_crashed_fit_resumes(mapped, small_buffer, tmp_path, monkeypatch, engine):
     expected = fit_rows(*mapped, engine=engine)
     with monkeypatch.context() as patch:

@@ -272,6 +272,7 @@ def as_prior(posterior):
     return priors.Given(guide.split(guide.loc), guide.split(guide.scale))
 
 
+@pytest.mark.slow  # tests/posterior/test_updating.py does it by `update`
 def test_posterior_of_two_halves_in_sequence_is_that_of_all_data():
     """On an orthogonal design the exact posterior factorises, and so mean field is exact."""
     levels = torch.tensor([-1.0, 1.0]).double()
