@@ -112,7 +112,10 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(v, marks=pytest.mark.slow if v == "three draws" else ()) for v in VARIANTS],
+)
 @pytest.mark.parametrize("member", LIKELIHOODS)
 def test_the_fused_loss_is_on_the_device_of_its_inputs(member, variant):
     options = {"n_particles": 1, "weighted": False, **VARIANTS[variant]}
@@ -325,7 +328,7 @@ def _no_float64(monkeypatch):
 
 
 @pytest.mark.usefixtures("_no_float64")
-@pytest.mark.parametrize("engine", ["svi", "fused"])
+@pytest.mark.parametrize("engine", [pytest.param("svi", marks=pytest.mark.slow), "fused"])
 @pytest.mark.parametrize("member", LIKELIHOODS)
 def test_a_device_without_float64_fits_and_predicts(member, engine, tmp_path):
     y, likelihood = targets(member), LIKELIHOODS[member].likelihood

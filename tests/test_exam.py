@@ -285,13 +285,13 @@ def test_steps_by_the_fused_engine_are_those_of_pyros_svi(candidate, objective, 
 
 
 # A compilation takes seconds: every likelihood and every prior is compiled at least once by
-# `make test-all`, and half of them by `make test`.
+# `make test-all`, and a quarter of them by `make test`.
 N_PAIRS = max(len(LIKELIHOODS), len(PRIORS))
 PAIRS = zip(itertools.cycle(LIKELIHOODS), itertools.cycle(PRIORS), strict=False)
 
 
 CASES = [
-    pytest.param(*pair, "MeanFieldGuide", marks=pytest.mark.slow if i % 2 else ())
+    pytest.param(*pair, "MeanFieldGuide", marks=pytest.mark.slow if i % 4 else ())
     for i, pair in enumerate(itertools.islice(PAIRS, N_PAIRS))
 ]
 CASES += [("Gaussian, noise learnt", "ScaleMixture", "LowRankGuide")]

@@ -206,7 +206,12 @@ def test_the_steps_of_an_epoch_average_to_the_objective_of_repeated_rows(make_en
 @pytest.mark.parametrize(
     ("is_compiled", "batch_size", "restarts"),
     [
-        (is_compiled, batch_size, restarts)
+        pytest.param(
+            is_compiled,
+            batch_size,
+            restarts,
+            marks=pytest.mark.slow if is_compiled and (batch_size == 23) == (restarts == 3) else (),
+        )
         for is_compiled in (False, True)
         for batch_size in (10, 23)
         for restarts in (1, 3)

@@ -14,7 +14,9 @@ from support import QUICK_ESTIMATOR
 from pyrobbb import BBBClassifier, BBBRegressor, Posterior, likelihoods, priors
 
 
-@pytest.mark.parametrize("format", ["folder", "pickle", "joblib"])
+@pytest.mark.parametrize(
+    "format", ["folder", "pickle", pytest.param("joblib", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("kind", ["regressor", "classifier"])
 def test_a_loaded_estimator_equals_the_saved_one(kind, format, tmp_path, request, friedman, iris):
     model = request.getfixturevalue(kind)
