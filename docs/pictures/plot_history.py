@@ -2,8 +2,8 @@
 Training curve
 ==============
 
-The negative ELBO and its two parts, averaged over epochs. The KL divergence is the price, in
-nats, of having moved away from the prior.
+The negative ELBO and its two parts, averaged over epochs. The KL divergence
+measures, in nats, how far the posterior has moved from the prior.
 """
 
 import matplotlib.pyplot as plt

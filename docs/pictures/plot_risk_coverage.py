@@ -2,8 +2,8 @@
 Risk against coverage
 =====================
 
-The share of wrong answers among the most certain images. Whoever leaves the uncertain ones to a
-person reads off how many errors remain.
+The share of wrong answers among the most certain images. If the uncertain
+ones are left to a person, the curve shows how many errors remain.
 """
 
 import matplotlib.pyplot as plt

@@ -2,8 +2,8 @@
 Decision surface
 ================
 
-The probability of the second of two moons, and the mutual information: where draws of the
-weights disagree.
+The probability of the second of two moons, and the mutual information, which is high where
+draws of the weights disagree.
 """
 
 import matplotlib.pyplot as plt

@@ -2,7 +2,7 @@
 A gap in the data
 =================
 
-Mean field, a guide of low rank, and an exact last layer on the same two clusters.
+A mean-field guide, a low-rank guide and an exact last layer on the same two clusters.
 """
 
 import matplotlib.pyplot as plt

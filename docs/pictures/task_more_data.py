@@ -1,9 +1,9 @@
 """
-What more data reduce
-=====================
+What more data would reduce
+===========================
 
-Epistemic uncertainty falls as rows are added, aleatoric uncertainty stays at the noise of y. With
-only 20 rows, a part of the function is taken for noise.
+Epistemic uncertainty falls as rows are added; aleatoric uncertainty stays at the noise of y. With
+only 20 rows, part of the function is taken for noise.
 """
 
 import matplotlib.pyplot as plt

@@ -2,7 +2,7 @@
 Functions from the prior
 ========================
 
-A prior on weights is a prior on functions: twenty draws from each.
+A prior on weights is a prior on functions: here are twenty draws from each.
 """
 
 import matplotlib.pyplot as plt
