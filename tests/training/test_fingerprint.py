@@ -217,7 +217,7 @@ def test_what_cannot_be_compared_is_resumed_if_the_caller_vouches_for_it(tmp_pat
     ):
         try_fit(checkpoint=tmp_path, schedule=Locked())
     with pytest.raises(
-        ValueError, match=r"'lr' is 0.01, that of this fit 0.02. Choose .*ginning.$"
+        ValueError, match=r"'lr' is 0.01, that of this fit 0.02. Choose .*ginning\.\n"
     ):
         try_fit(checkpoint=tmp_path, schedule=Locked(), resume=True, lr=0.02)
     resumed = try_fit(checkpoint=tmp_path, schedule=Locked(), resume=True)
