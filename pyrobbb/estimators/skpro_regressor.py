@@ -7,11 +7,17 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
-from skpro.distributions.base import BaseDistribution
-from skpro.regression.base import BaseProbaRegressor
 
 from ..prediction import RegressionPrediction
 from .regressor import BBBRegressor
+
+try:
+    from skpro.distributions.base import BaseDistribution
+    from skpro.regression.base import BaseProbaRegressor
+except ImportError as error:
+    raise ImportError(
+        f'BBBProbaRegressor needs skpro: pip install "pyrobbb[skpro]" ({error}).'
+    ) from error
 
 
 class BBBProbaRegressor(BaseProbaRegressor):
