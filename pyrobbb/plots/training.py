@@ -20,6 +20,11 @@ MAX_POINTS = 200
 def plot_history(history: History, *, ax: Axes | None = None) -> Axes:
     """Plot the negative ELBO, the negative log-likelihood and the KL divergence per epoch."""
     check_type("history", history, History, "pass posterior.history, or that of one of its chains")
+    if not history.n_epochs:
+        raise ValueError(
+            "`history` must have at least one epoch, got none: a posterior made by "
+            "Posterior.from_guide has none."
+        )
     ax = prepare_axes(ax)
     epochs = history.per_epoch()
     groups = np.array_split(epochs.epoch + 1, min(len(epochs.epoch), MAX_POINTS))

@@ -1,6 +1,7 @@
 """Plots of the training: the values of lines, for short and for long fits."""
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 
 from pyrobbb import plots
@@ -27,3 +28,8 @@ def test_a_long_history_is_averaged_over_groups_of_epochs():
     assert line.get_label() == "negative ELBO"
     np.testing.assert_allclose(line.get_ydata(), history.nelbo.reshape(200, 5).mean(1))
     np.testing.assert_allclose(line.get_xdata(), np.arange(200) * 5 + 3)
+
+
+def test_a_history_without_epochs_is_refused():
+    with pytest.raises(ValueError, match=r"`history` must have at least one epoch, got none: a"):
+        plots.plot_history(history_of(0))
