@@ -1,4 +1,8 @@
-"""Proper scoring rules and calibration of predictions. Lower is better unless stated otherwise."""
+"""Proper scoring rules and calibration of predictions. Lower is better unless stated otherwise.
+
+Classes are scored by their indices: for labels y of a `BBBClassifier`, pass
+``numpy.searchsorted(classifier.classes_, y)``.
+"""
 
 from __future__ import annotations
 
@@ -302,7 +306,13 @@ def _uncertainty(name: str, rows: Prediction | ArrayLike) -> np.ndarray:
     elif isinstance(rows, RegressionPrediction):
         values = _array(rows.epistemic_sd) ** 2
     else:
-        values = _array(rows)
+        try:
+            values = _array(rows)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"`{name}` must be a Prediction or an array of numbers, got {type(rows).__name__}: "
+                "pass that of `predict`, or of an estimator's `predict_distribution`."
+            ) from None
         if values.ndim != 1:
             raise ValueError(f"`{name}` must have one number per row, got shape {values.shape}.")
     if not values.size or np.isnan(values).any():
@@ -320,8 +330,14 @@ def _class_probs(prediction: ClassificationPrediction, y: ArrayLike) -> tuple[np
 
 
 def _observed(y: ArrayLike, predicted: np.ndarray) -> np.ndarray:
-    """Return observations as an array; raise if NumPy would broadcast them."""
-    observed = _array(y)
+    """Return observations as an array; raise if NumPy would broadcast them, or if they are text."""
+    try:
+        observed = _array(y)
+    except (TypeError, ValueError):
+        raise TypeError(
+            "`y` must hold numbers, got text or objects: pass the index of each class, for a "
+            "BBBClassifier numpy.searchsorted(classifier.classes_, y)."
+        ) from None
     if observed.shape != predicted.shape:
         raise ValueError(
             f"`y` must have the shape of the prediction, {predicted.shape}, got {observed.shape}: "

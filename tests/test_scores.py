@@ -227,3 +227,12 @@ def test_uncertainties_of_another_shape_are_refused():
         scores.auroc(np.ones((3, 2)), np.ones(3))
     with pytest.raises(ValueError, match="`outside` must hold at least one row, and no NaN"):
         scores.fpr95(np.ones(3), np.array([np.nan]))
+
+
+def test_text_is_refused_as_labels_and_an_estimator_as_rows():
+    prediction = ClassificationPrediction([Categorical(torch.ones(3, 2, 2))], np.zeros(2))
+    for score in (scores.error_rate, scores.ece, scores.risk_coverage):
+        with pytest.raises(TypeError, match="`y` must hold numbers, got text or objects: pass the"):
+            score(prediction, np.array(["a", "b"]))
+    with pytest.raises(TypeError, match=r"`inside` must be a Prediction or .*, got object"):
+        scores.auroc(object(), prediction)
