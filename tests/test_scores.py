@@ -236,3 +236,33 @@ def test_text_is_refused_as_labels_and_an_estimator_as_rows():
             score(prediction, np.array(["a", "b"]))
     with pytest.raises(TypeError, match=r"`inside` must be a Prediction or .*, got object"):
         scores.auroc(object(), prediction)
+
+
+def test_bins_of_adaptive_ece_of_unequal_size_count_by_their_rows():
+    confidence = np.array([0.6, 0.7, 0.8, 0.9, 0.95])
+    probs, y = np.stack([confidence, 1 - confidence], 1), np.array([0, 1, 0, 0, 1])
+    # Gaps of the first three rows: 0.4 - 0.7 + 0.2; of the last two: 0.1 - 0.95.
+    assert scores.adaptive_ece(classes(probs), y, 2) == pytest.approx((0.1 + 0.85) / 5)
+
+
+def test_a_given_uncertainty_orders_the_rows():
+    probs, y = probabilities()
+    given = RNG.normal(size=len(y))
+    wrong = (probs.argmax(1) != y)[np.argsort(given)]
+    expected = [wrong[:k].mean() for k in range(1, len(y) + 1)]
+    np.testing.assert_allclose(scores.risk_coverage(classes(probs), y, given)[1], expected)
+    assert scores.aurc(classes(probs), y, given) == pytest.approx(np.mean(expected))
+
+
+def test_rows_of_several_columns_are_ordered_by_their_mean_variance():
+    sd = torch.tensor([[[0.01, 3.0], [2.0, 2.0]]], dtype=torch.float64)  # 4.5 and 4 on average
+    prediction = RegressionPrediction([Independent(Normal(0 * sd, sd), 1)], np.empty(0))
+    risk = scores.risk_coverage(prediction, np.array([[1.0, 1.0], [3.0, 3.0]]))[1]
+    np.testing.assert_allclose(risk, [9, 5])
+
+    def draws(spread, noise):
+        loc = torch.tensor([[spread], [[-s for s in spread]]], dtype=torch.float64)
+        return several_draws(loc, noise)
+
+    inside, outside = draws([2.0, 2.0], 9.0), draws([0.01, 3.0], 0.1)  # the noise does not count
+    assert scores.auroc(inside, outside) == 1

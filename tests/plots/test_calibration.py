@@ -41,3 +41,12 @@ def test_label_and_color_are_those_of_the_curve():
     assert ax.lines[0].get_label() == "calibrated"
     assert ax.lines[1].get_label() == "network"
     assert ax.lines[1].get_color() == plots.SECOND
+
+
+def test_the_risk_curve_has_the_order_of_a_given_uncertainty_and_its_own_style():
+    probs = torch.tensor([[[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]]])
+    prediction = make_prediction([dist.Categorical(probs=probs)], np.empty(0))
+    style = {"label": "network", "color": plots.SECOND}
+    ax = plots.plot_risk_coverage(prediction, [0, 0, 0], [2.0, 1.0, 3.0], **style)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [1, 1 / 2, 1 / 3])
+    assert (ax.lines[0].get_label(), ax.lines[0].get_color()) == ("network", plots.SECOND)
