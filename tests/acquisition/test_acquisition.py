@@ -10,6 +10,8 @@ from scipy.stats import multivariate_normal
 from support import QUICK_ESTIMATOR, X, Y, quick_fit, shared_fit, small_network
 
 from pyrobbb import BBBClassifier, acquisition, likelihoods
+from pyrobbb.acquisition.joint_information import _drawn_configurations
+from pyrobbb.acquisition.selection import _probabilities_at
 from pyrobbb.prediction import make_prediction
 from pyrobbb.scores import auroc
 
@@ -236,3 +238,113 @@ def test_arguments_of_the_functions_are_checked():
         acquisition.bald("model", X)
     with pytest.raises(ValueError, match="`n` must be at most the 6 rows, got 7"):
         acquisition.batch_bald(CLASSES, n=7)
+
+
+# Blocks, chunks and seeds
+
+
+class Recorder:
+    """A model of which each row of the pool is the index of a row of PROBS; it keeps the seeds."""
+
+    chains = ()
+
+    def __init__(self):
+        self.seeds = []
+
+    def predict(self, x, n_draws, seed):
+        self.seeds.append(seed)
+        probs = torch.as_tensor(PROBS[:, np.asarray(x, int)[:, 0]])
+        return make_prediction([dist.Categorical(probs)], np.empty(0))
+
+
+def test_scores_do_not_depend_on_the_blocks_in_which_they_are_computed(monkeypatch):
+    def found():
+        return (
+            acquisition.batch_bald(CLASSES, n=4)[1],
+            acquisition.epig(CLASSES, target=CLASSES),
+            acquisition.epig(NUMBERS, target=NUMBERS),
+        )
+
+    whole = found()
+    for size in (1, 24):
+        monkeypatch.setattr("pyrobbb.acquisition.joint_information.MAX_ELEMENTS", size)
+        for one, other in zip(found(), whole, strict=True):
+            np.testing.assert_allclose(one, other)
+
+
+def test_predictions_in_chunks_have_the_scores_of_the_whole():
+    parts = [dist.Categorical(torch.as_tensor(p)) for p in np.split(PROBS, [2, 3], axis=1)]
+    chunked = make_prediction(parts, np.empty(0))
+    for score in (acquisition.bald, acquisition.variance):
+        np.testing.assert_allclose(score(chunked), score(CLASSES))
+    expected = acquisition.epig(CLASSES, target=CLASSES)
+    np.testing.assert_allclose(acquisition.epig(chunked, target=chunked), expected)
+    kept = _probabilities_at(chunked)(np.array([4, 0, 3, 2]))
+    np.testing.assert_allclose(torch.stack(kept, 1), PROBS[:, [4, 0, 3, 2]])
+
+
+def test_rows_and_targets_have_the_same_draws_without_a_seed():
+    rows, model = np.arange(6)[:, None], Recorder()
+    acquisition.epig(model, rows, rows)
+    first, second = model.seeds
+    assert first is not None
+    assert first == second
+    acquisition.select(model, rows, 2, rows=2)
+    assert len(model.seeds) == 5
+    assert len(set(model.seeds[2:])) == 1
+    assert model.seeds[2] is not None
+
+
+def test_several_columns_are_summed():
+    loc = torch.as_tensor(np.stack([LOC, 2 * LOC[:, ::-1]], -1))
+    scale = torch.as_tensor(np.stack([SCALE + 0 * LOC, 0.5 * SCALE + 0 * LOC], -1))
+    both = make_prediction([dist.Normal(loc, scale).to_event(1)], np.empty(0))
+    columns = [
+        make_prediction([dist.Normal(loc[..., i], scale[..., i])], np.empty(0)) for i in (0, 1)
+    ]
+    for score in (acquisition.bald, acquisition.variance):
+        np.testing.assert_allclose(score(both), score(columns[0]) + score(columns[1]))
+
+
+def test_the_labels_of_a_drawn_configuration_are_of_one_draw():
+    row = torch.eye(3, dtype=torch.float64)  # under draw i, all labels are i
+    configurations = _drawn_configurations(row[:, None].expand(3, 4, 3), 50, torch.Generator())
+    np.testing.assert_array_equal(configurations.sum(1), np.ones(50))
+
+
+def test_drawn_configurations_are_those_of_the_seed():
+    def found(seed):
+        return acquisition.batch_bald(CLASSES, n=4, n_configurations=8, seed=seed)[1].tolist()
+
+    assert found(0) == found(0)
+    assert found(0) != found(1)
+
+
+def test_of_equal_scores_the_first_rows_come_first_within_and_across_chunks():
+    scores = np.arange(6) % 2
+    for rows in (1, 4, 6):
+        found = acquisition.select(
+            Recorder(), np.arange(6)[:, None], 5, lambda p: np.zeros(len(p)), rows=rows, seed=0
+        )
+        assert found.tolist() == [0, 1, 2, 3, 4]
+        taken = iter(np.split(scores, range(rows, 6, rows)))
+        found = acquisition.select(
+            Recorder(), np.arange(6)[:, None], 5, lambda _, t=taken: next(t), rows=rows, seed=0
+        )
+        assert found.tolist() == [1, 3, 5, 0, 2]
+
+
+def test_a_batch_may_be_larger_than_the_number_of_candidates():
+    pool = np.arange(6)[:, None]
+    found = acquisition.select(Recorder(), pool, 4, "batch_bald", n_candidates=2, seed=0)
+    assert len(set(found.tolist())) == 4
+
+
+def test_the_configurations_of_a_batch_are_those_of_the_seed_of_select(monkeypatch):
+    monkeypatch.setattr("pyrobbb.acquisition.selection.N_CONFIGURATIONS", 3)
+    pool = np.arange(6)[:, None]
+    found = {
+        tuple(acquisition.select(Recorder(), pool, 5, "batch_bald", seed=seed))
+        for seed in range(20)
+    }
+    assert len(found) > 1
