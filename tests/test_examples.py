@@ -18,6 +18,7 @@ EXAMPLES = {
     "lightning_trainer.py": ["nelbo   mean +- sd of y at", "Lightning", "fit"],
     "loggers.py": ["lines of JSON", "kl_weight", "seconds"],
     "lora.py": ["adapters: 512 of", "base, without adapters", "adapters as posterior"],
+    "active_learning.py": ["batch_bald with 80 labels", "by 1 of 1 seeds"],
     "bayesian_optimization.py": ["simple regret", "Hartmann6", "Jumps10"],
     "arviz_workflow.py": ["Not converged", "posterior_predictive", "noise_scale", "elpd"],
     "pyro_loop.py": ["MeanFieldGuide", "AutoLowRankMultivariateNormal"],
@@ -43,6 +44,7 @@ EXAMPLES = {
     "paper/tutorial.py": ["hidden units 32-32", "accuracy with 95% of the weights removed"],
 }
 SLOW = {  # run by `make test-all`
+    "active_learning.py",
     "bayesian_optimization.py",
     "cli_tour.sh",
     "paper/curve.py",
