@@ -73,7 +73,9 @@ def main():
     """Learn with each strategy, and print what the labels are worth."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder with the files of MNIST")
-    folder = parser.parse_args().data
+    parser.add_argument("--quick", action="store_true", help="digits, as without a folder")
+    options = parser.parse_args()
+    folder = None if options.quick else options.data
     n_labels, seeds = (80, range(1)) if folder is None else (300, range(5))
     numbers = np.arange(N_START, n_labels + 1, N_BATCH)
     torch.set_num_threads(1)
