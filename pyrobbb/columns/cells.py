@@ -17,7 +17,7 @@ from .remedies import COMMAND_LINE, Remedies
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MAX_EXACT_INTEGER", "Cells", "count_of", "quoted"]
+__all__ = ["MAX_EXACT_INTEGER", "Cells", "quoted"]
 
 # The missing values of pandas, plus the question mark of the UCI repository.
 MISSING = frozenset(

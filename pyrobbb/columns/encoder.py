@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .._core.display import Displayed, Listing
-from .cells import Cells, count_of
+from .._core.display import Displayed, Listing, count_of
+from .cells import Cells
 from .dates import CYCLES, LAYOUTS
 from .encoding import Categorical, Column, Date, Dropped, EncodingReport, Numeric
 from .errors import TableError

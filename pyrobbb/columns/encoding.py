@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .cells import Cells, count_of, quoted
+from .._core.display import count_of
+from .cells import Cells, quoted
 from .dates import CYCLES, LAYOUTS, days_of
 from .notation import unlike_fit
 from .number_format import PLAIN, NumberFormat

@@ -6,7 +6,8 @@ from collections import Counter
 
 import numpy as np
 
-from .cells import Cells, count_of, quoted
+from .._core.display import count_of
+from .cells import Cells, quoted
 from .dates import LAYOUTS, cycles_in, days_by_layout, infer_layouts, nearest_layout
 from .encoding import Categorical, Column, Date, Dropped, Numeric
 from .notation import in_inferred_format, notation_error

@@ -142,8 +142,9 @@ class BBBEstimator(BaseEstimator):
         """
         x, target = self.standardised(X, y)
         scored = (X, y) if test is None else test
-        _, observed, _ = self._validate(scored[0], scored[1], None, reset=False)
-        options = {"scored": (self.predict_distribution(scored[0]), observed), **options}
+        inputs, observed, _ = self._validate(scored[0], scored[1], None, reset=False)
+        prediction = self._predict_inputs(inputs, self.n_draws, self.seed_)
+        options = {"scored": (prediction, observed), **options}
         options["test"] = None if test is None else self.standardised(*test)
         return self.posterior_.diagnose(x, target, **options)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._core.arrays import ArrayLike, as_tensor
+from .._core.arrays import ArrayLike, as_tensor, to_numpy
 from ..prediction import ClassificationPrediction, RegressionPrediction
 from .inputs import as_class_indices, as_column, check_type
 from .style import ACCENT, INK, SECOND, SOFT, add_legend, flatten, prepare_axes, sort_by_first
@@ -43,26 +43,31 @@ def plot_band(
     """
     check_type("prediction", prediction, RegressionPrediction)
     x = as_column("x", x, prediction)
-    x, mean, sd, epistemic_sd, lower, upper = sort_by_first(
-        x, prediction.mean, prediction.sd, prediction.epistemic_sd, *prediction.interval(level)
+    interval = prediction.interval(level)
+    x, mean, lower, upper, inner_lower, inner_upper = sort_by_first(
+        x, prediction.mean, *interval, *epistemic_part(prediction, *interval)
     )
     observed = None if data is None else _observations(data)
     ax = prepare_axes(ax)
     if observed is not None:
         ax.plot(*observed, ".", ms=4, color=INK, zorder=3, label="observed")
-    share = np.divide(epistemic_sd, sd, out=np.zeros_like(sd), where=sd > 0)
     ax.fill_between(x, lower, upper, color=SOFT, alpha=0.5, lw=0, label=f"{level:.0%} interval")
     ax.fill_between(
-        x,
-        mean - share * np.maximum(mean - lower, 0),
-        mean + share * np.maximum(upper - mean, 0),
-        color=ACCENT,
-        alpha=0.35,
-        lw=0,
-        label="epistemic part",
+        x, inner_lower, inner_upper, color=ACCENT, alpha=0.35, lw=0, label="epistemic part"
     )
     ax.plot(x, mean, color=ACCENT, lw=2, label="mean")
     return ax
+
+
+def epistemic_part(
+    prediction: RegressionPrediction, lower: ArrayLike, upper: ArrayLike
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return the bounds of the epistemic part of an interval; see `plot_band`."""
+    mean, sd, epistemic_sd, lower, upper = map(
+        to_numpy, (prediction.mean, prediction.sd, prediction.epistemic_sd, lower, upper)
+    )
+    share = np.divide(epistemic_sd, sd, out=np.zeros_like(sd), where=sd > 0)
+    return mean - share * np.maximum(mean - lower, 0), mean + share * np.maximum(upper - mean, 0)
 
 
 def plot_parts(x: ArrayLike, prediction: RegressionPrediction, *, ax: Axes | None = None) -> Axes:

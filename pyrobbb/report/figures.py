@@ -13,6 +13,7 @@ import numpy as np
 from .. import plots
 from ..columns.encoding import Date
 from ..plots import ACCENT, INK, SECOND, SOFT
+from ..plots.predictions import epistemic_part
 from .findings import LEVEL, Effect, Findings
 
 if TYPE_CHECKING:
@@ -166,12 +167,11 @@ def effect(findings: Findings, of_column: Effect) -> str:
     at = np.arange(len(labels))
 
     def draw_numbers(ax: Axes) -> None:
-        mean, share = prediction.mean, prediction.epistemic_sd / prediction.sd
         lower, upper = prediction.interval(LEVEL)
+        inner = epistemic_part(prediction, lower, upper)
         ax.hlines(at, lower, upper, color=SOFT, lw=5, alpha=0.6, label=f"{LEVEL:.0%} interval")
-        inner = (mean - share * (mean - lower), mean + share * (upper - mean))
         ax.hlines(at, *inner, color=ACCENT, lw=5, alpha=0.45, label="epistemic part")
-        ax.plot(mean, at, "o", ms=4.5, color=ACCENT, label="mean")
+        ax.plot(prediction.mean, at, "o", ms=4.5, color=ACCENT, label="mean")
         ax.set(xlabel=shorten(findings.schema.target_name))
 
     def draw_classes(ax: Axes) -> None:

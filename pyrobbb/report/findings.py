@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..columns.cells import count_of
+from .._core.display import count_of
 from ..columns.encoding import Categorical, Column
 from ..diagnostics import Check
 from ..diagnostics.measurements import Measurement

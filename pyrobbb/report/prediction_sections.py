@@ -26,8 +26,7 @@ def scores(findings: Findings) -> Section:
     for score in findings.scores:
         shown = (lambda value: percentage(value, 1)) if score.is_share else number
         rows.append([score.name, *map(shown, score.values.values()), score.meaning])
-    names = {"model": "model", "linear": "linear", "constant": "constant"}
-    compared = [names[key] for key in findings.scores[0].values]
+    compared = list(findings.scores[0].values)
     headers = [Cell("score", "name"), *(Cell(name, "number") for name in compared), "meaning"]
     content = {
         "table": Table.of(headers, rows),

@@ -11,8 +11,7 @@ import numpy as np
 
 from .. import scores
 from ..prediction import ClassificationPrediction, RegressionPrediction
-from ..tables.held_out import class_auc
-from ..tables.yardsticks import MIN_VARIANCE
+from ..tables.held_out import class_auc, explained_variance
 
 CRPS_LEVELS = 99
 LEVELS = (0.5, 0.9)
@@ -71,14 +70,13 @@ def score_numbers(
     y : ndarray of shape (n,)
     y_of_sample : ndarray of shape (n_sampled,)
     """
-    variance = max(float(y.var()), MIN_VARIANCE)
     n = len(y_of_sample)
     here = "" if n == len(y) else f" On {n:,} rows, drawn at random."
     return (
         Score.of(
             "r2",
             "R²",
-            lambda prediction, y: round(1 - scores.rmse(prediction, y) ** 2 / variance, 12) + 0.0,
+            lambda prediction, y: round(explained_variance(prediction, y), 12) + 0.0,
             compared,
             y,
             "Share of the variance of the target that the predicted mean explains; 1 is best.",

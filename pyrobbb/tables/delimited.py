@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TextIO, cast
 
-from ..columns.cells import count_of
+from .._core.display import count_of
 from ..columns.errors import TableError, translate_os_errors
 from .compressed import MAX_EXPANSION, GzipReader, skip_to_check
 from .safe_text import unescape_formula

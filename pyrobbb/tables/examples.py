@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..columns.cells import count_of
+from .._core.display import count_of
 from ..columns.encoding import EncodingReport
 from ..columns.errors import TableError, prefix_errors
 from .reader import TableFile

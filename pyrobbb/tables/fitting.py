@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..columns.cells import count_of
+from .._core.display import count_of
 from ..columns.errors import TableError, UserError, prefix_errors
 from .compressed import MAX_EXPANSION
 from .leaks import notes_on_leaks

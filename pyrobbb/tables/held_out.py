@@ -12,9 +12,15 @@ import numpy as np
 from .. import scores
 from .._core.display import count_of
 from ..prediction import ClassificationPrediction, Prediction, RegressionPrediction
-from .yardsticks import are_counts, linear_classes, linear_numbers
+from .yardsticks import MIN_VARIANCE, are_counts, linear_classes, linear_numbers
 
-__all__ = ["HeldOutScores", "class_auc", "score_held_out", "score_prediction"]
+__all__ = [
+    "HeldOutScores",
+    "class_auc",
+    "explained_variance",
+    "score_held_out",
+    "score_prediction",
+]
 
 
 @dataclass(frozen=True)
@@ -134,10 +140,9 @@ def score_prediction(prediction: Prediction, y: np.ndarray) -> dict[str, float]:
         Numbers, or indices of classes.
     """
     if isinstance(prediction, RegressionPrediction):
-        rmse, variance = scores.rmse(prediction, y), float(y.var())
         return {
-            "RMSE": rmse,
-            **({"R2": 1 - rmse**2 / variance} if variance > 0 else {}),
+            "RMSE": scores.rmse(prediction, y),
+            **({"R2": explained_variance(prediction, y)} if y.var() > 0 else {}),
             "NLL": scores.nll(prediction, y),
             "90 % coverage": scores.coverage(prediction, y),
         }
@@ -149,6 +154,11 @@ def score_prediction(prediction: Prediction, y: np.ndarray) -> dict[str, float]:
         "Brier": scores.brier(prediction, y),
         **({} if math.isnan(auc) else {"AUC": auc}),
     }
+
+
+def explained_variance(prediction: RegressionPrediction, y: np.ndarray) -> float:
+    """Return R2, the share of the variance of y that the predicted mean explains; 1 is best."""
+    return 1 - scores.rmse(prediction, y) ** 2 / max(float(y.var()), MIN_VARIANCE)
 
 
 def class_auc(probs: np.ndarray, y: np.ndarray) -> float:

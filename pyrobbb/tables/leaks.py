@@ -66,8 +66,10 @@ def _columns(schema: Schema, x: np.ndarray) -> Iterator[tuple[str, bool, np.ndar
 
 
 def _of_numbers(values: np.ndarray, target: np.ndarray) -> str:
-    ranks, target_ranks = _ranks(values), _ranks(target)
-    correlation = float(np.corrcoef(ranks, target_ranks)[0, 1])
+    import pandas as pd
+
+    ranks = pd.DataFrame({"values": values, "target": target}).rank()
+    correlation = float(ranks.corr().iloc[0, 1])
     is_leak = abs(correlation) > MIN_RANK_CORRELATION
     return f"rank correlation {correlation:.4f}" if is_leak else ""
 
@@ -93,9 +95,3 @@ def _of_categories(inputs: np.ndarray, target: np.ndarray, is_class: bool) -> st
         unexplained = 1 - between / max(len(target) * target.var(), 1e-300)
         reason = "each category has one value"
     return reason if unexplained < MAX_UNEXPLAINED else ""
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Return ranks from 0, of which equal values have the same, their mean."""
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts + 1) / 2)[group]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..columns.cells import Cells, count_of
+from .._core.display import count_of
+from ..columns.cells import Cells
 from ..columns.encoder import (
     MAX_INPUTS,
     ColumnEncoder,
