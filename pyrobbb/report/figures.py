@@ -88,15 +88,15 @@ def predicted_and_observed(findings: Findings) -> str:
 def residuals(findings: Findings) -> str:
     """Draw standardised residuals against predicted means."""
     rows = points(findings)
-    prediction = findings.estimator.predict_distribution(findings.x[rows])
-    residual = (findings.y[rows] - prediction.mean) / np.maximum(prediction.sd, 1e-300)
+    mean, sd = findings.prediction.mean[rows], findings.prediction.sd[rows]
+    residual = (findings.y[rows] - mean) / np.maximum(sd, 1e-300)
     outside = np.abs(residual) > 2
 
     def draw(ax: Axes) -> None:
         ax.axhspan(-2, 2, color=SOFT, alpha=0.4, lw=0)
         ax.axhline(0, color=ACCENT, lw=1.2)
-        ax.plot(prediction.mean[~outside], residual[~outside], "o", ms=2.6, mew=0, color=INK)
-        ax.plot(prediction.mean[outside], residual[outside], "o", ms=3.4, mew=0, color=SECOND)
+        ax.plot(mean[~outside], residual[~outside], "o", ms=2.6, mew=0, color=INK)
+        ax.plot(mean[outside], residual[outside], "o", ms=3.4, mew=0, color=SECOND)
         largest = max(3.0, 1.1 * float(np.abs(residual).max()))
         name = shorten(findings.schema.target_name)
         ax.set(xlabel=f"{name}, predicted", ylabel="residual / sd", ylim=(-largest, largest))
