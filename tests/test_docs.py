@@ -107,6 +107,23 @@ def test_links_within_the_documentation_resolve(page):
             assert anchor in anchors(path.read_text(encoding="utf-8")), target
 
 
+ROOT = DOCS.parent
+READ_IN_THE_REPOSITORY = [
+    *PAGES,
+    *ROOT.glob("*.md"),
+    *ROOT.glob("benchmarks/*.md"),
+    *ROOT.glob("examples/**/*.md"),
+    *ROOT.glob("notebooks/*.ipynb"),
+]
+
+
+@pytest.mark.parametrize(
+    "page", READ_IN_THE_REPOSITORY, ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_every_link_has_a_text_that_is_seen_without_sphinx(page):
+    assert re.findall(r"(?<!!)\[\s*\]\([^)]*\)", page.read_text(encoding="utf-8")) == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_every_page_is_in_a_table_of_contents(page):
     if page == DOCS / "index.md" or page.name == "GALLERY_HEADER.md":
