@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from inspect import getmembers, ismodule
 from pathlib import Path
 from types import ModuleType
@@ -122,6 +123,23 @@ READ_IN_THE_REPOSITORY = [
 )
 def test_every_link_has_a_text_that_is_seen_without_sphinx(page):
     assert re.findall(r"(?<!!)\[\s*\]\([^)]*\)", page.read_text(encoding="utf-8")) == []
+
+
+def test_extras_are_installed_in_one_way_everywhere():
+    """pip finds the extras of an installed pyrobbb without an index, from any folder."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    code = [*ROOT.glob("pyrobbb/**/*.py"), *ROOT.glob("examples/**/*.py")]
+    wrong = [
+        (path.name, command)
+        for path in [*READ_IN_THE_REPOSITORY, *code]
+        for command, extra in re.findall(
+            r"(pip install [^\n`]*\[(\w+)\][^\s`]*)", path.read_text(encoding="utf-8")
+        )
+        if f'pip install "pyrobbb[{extra}]"' not in command.replace("\\", "") or extra not in extras
+    ]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))

@@ -218,7 +218,7 @@ def _open_parquet(path: str) -> Iterator[Any]:
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise TableError("is parquet, which needs pip install 'pyrobbb[parquet]'.") from error
+        raise TableError('is parquet, which needs pip install "pyrobbb[parquet]".') from error
     try:
         with translate_os_errors(), parquet.ParquetFile(path) as file:
             yield file

@@ -207,7 +207,7 @@ def _parquet_writer(file: IO[bytes]) -> Iterator[Callable[[pd.DataFrame], None]]
         import pyarrow as arrow
         from pyarrow import parquet
     except ImportError as error:
-        raise TableError("Writing parquet needs pip install 'pyrobbb[parquet]'.") from error
+        raise TableError('Writing parquet needs pip install "pyrobbb[parquet]".') from error
     writer: Any = None
 
     def write(frame: pd.DataFrame) -> None:
