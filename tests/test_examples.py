@@ -177,6 +177,11 @@ def test_a_notebook_is_stored_with_the_outputs_of_one_run_from_top_to_bottom(nam
     assert path.stat().st_size < 600_000
 
 
+def test_the_quickstart_has_ten_cells():
+    notebook = nbformat.read(ROOT / "notebooks" / "00-quickstart.ipynb", as_version=4)
+    assert len(notebook.cells) == 10
+
+
 def text_of(notebook, stream):
     """Return what all cells have written to stdout or stderr."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]

@@ -2,15 +2,19 @@
 
 They are copied into the source tree without their stored outputs, except for those that take too
 long, so that a page shows what this build has computed. A copy is written only if it differs, which
-keeps incremental builds fast.
+keeps incremental builds fast. Those that have changed are executed before Sphinx reads any page,
+one on each core: Sphinx itself would read neighbouring pages, such as these, one after another.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import Path
 
+from jupyter_cache import get_cache
+from jupyter_cache.executors import load_executor
 from sphinx.application import Sphinx
 
 STORED = {"03-vi-against-nuts.ipynb"}
@@ -50,8 +54,25 @@ def last_heading(source: list[str]) -> str:
     return re.sub(r"[$\\]", "", headings[-1]) if headings else ""
 
 
+def execute_notebooks(app: Sphinx) -> None:
+    """Execute the notebooks that are not in the cache, from which myst-nb then takes the outputs.
+
+    It executes again, and reports, one that has failed.
+    """
+    cache = get_cache(app.config.nb_execution_cache_path)
+    paths = sorted(Path(app.srcdir, "tutorials").glob("*.ipynb"))
+    uris = [str(path) for path in paths if path.name not in STORED]
+    for uri in uris:
+        cache.add_nb_to_project(uri)
+    logger = logging.getLogger("jupyter_cache")
+    logger.setLevel(logging.WARNING)  # also that of the processes, which would log their ends
+    executor = load_executor("local-parallel", cache, logger)
+    executor.run_and_cache(filter_uris=uris, timeout=app.config.nb_execution_timeout)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Copy the notebooks before Sphinx looks for pages."""
     docs = Path(app.srcdir)
     copy_notebooks(docs.parent / "notebooks", docs / "tutorials")
+    app.connect("builder-inited", execute_notebooks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
