@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-__all__ = ["EpochBar", "epoch_bar", "stages", "stages_reported_to"]
+__all__ = ["EpochBar", "bars_named", "epoch_bar", "stages", "stages_reported_to"]
 
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
@@ -81,6 +81,7 @@ class _Stages:
 
 _stages: ContextVar[_Stages | None] = ContextVar("stages", default=None)
 _reporter: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
+_name: ContextVar[str] = ContextVar("name", default="fit")
 
 
 @contextmanager
@@ -112,6 +113,16 @@ def stages_reported_to(report: Reporter | None) -> Iterator[None]:
 
 
 @contextmanager
+def bars_named(name: str) -> Iterator[None]:
+    """Give the bars of the fits in the block a name, where they do not belong to `stages`."""
+    token = _name.set(name)
+    try:
+        yield
+    finally:
+        _name.reset(token)
+
+
+@contextmanager
 def epoch_bar(n_epochs: int, *, is_shown: bool) -> Iterator[EpochBar]:
     """Show the progress of one fit: in a bar of its own, or in that of all `stages`.
 
@@ -121,7 +132,7 @@ def epoch_bar(n_epochs: int, *, is_shown: bool) -> Iterator[EpochBar]:
     is_shown : bool
     """
     current, report = _stages.get(), _reporter.get()
-    name, share = ("fit", 0.0) if current is None else current.next()
+    name, share = (_name.get(), 0.0) if current is None else current.next()
     if current is not None and report is not None and current.n_stages > 1:
         report(current.describe(name))
     if current is None or not is_shown:

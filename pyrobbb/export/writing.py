@@ -77,6 +77,8 @@ def export_chains(
 
     Raises
     ------
+    FileNotFoundError
+        If the folder of the file does not exist.
     ImportError
         If the packages for ONNX are missing, or torch is too old.
     ValueError
@@ -84,6 +86,8 @@ def export_chains(
     """
     path = Path(path)
     format = _format_of(path, format)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"`path` must lie in a folder that exists, got {str(path)!r}.")
     n_draws = as_count("n_draws", n_draws)
     levels = _levels(quantiles)
     _check_packages(format)

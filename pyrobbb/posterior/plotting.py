@@ -14,14 +14,19 @@ if TYPE_CHECKING:
 
 
 class PosteriorPlots:
-    """The plots of a posterior, ``posterior.plot``.
+    """The plots of a posterior, as methods: ``ax = posterior.plot.history()``.
 
-    Each method calls the function of `pyrobbb.plots` with its name, such as `plots.plot_snr`, and
-    passes further options on. Those with x and y draw from the posterior; `seed` repeats them.
+    - ``history(chain=None)``: the objective of each epoch, of one of several chains.
+    - ``snr()``: the signal-to-noise ratio of the weights.
+    - ``weights(name)``: the weights of a parameter, such as ``"0.weight"``, beside their prior.
+    - ``forest(x, y, var_names)``: intervals of variables, such as ``"noise_scale"``, by chain.
+    - ``ppc(x, y)``: y beside data sets drawn from the posterior predictive distribution.
+    - ``loo_pit(x, y)``: the leave-one-out probability integral transform of y.
+    - ``khat(x, y)``: k-hat of each row, from leave-one-out cross-validation.
 
-    Parameters
-    ----------
-    posterior : Posterior
+    Each method calls the function of `pyrobbb.plots` with its name, such as
+    `pyrobbb.plots.plot_snr`, passes further options such as ``ax`` on to it, and returns what it
+    returns. Those with x and y draw from the posterior; ``seed`` makes the draws repeatable.
     """
 
     def __init__(self, posterior: Any) -> None:

@@ -186,10 +186,7 @@ class Posterior(Displayed):
         draws = self.draws(n_draws, seed)
         return summarize(draws, len(self.chains), var_names, by=by, level=level)
 
-    @property
-    def plot(self) -> PosteriorPlots:
-        """Plots: ``history``, ``snr``, ``weights``; of x, y: ``forest, ppc, loo_pit, khat``."""
-        return PosteriorPlots(self)
+    plot = property(PosteriorPlots, doc=PosteriorPlots.__doc__)
 
     def sources(self, n: int, seed: int) -> list[Source]:
         """Return the sources of n draws, an equal number from each chain, in order."""
@@ -366,8 +363,9 @@ class Posterior(Displayed):
 
         Raises
         ------
-        ImportError, ValueError
-            If packages are missing or torch is too old; if a module or likelihood is not supported.
+        FileNotFoundError, ImportError, ValueError
+            If the folder of `path` does not exist; if packages are missing or torch is too old; if
+            a module or likelihood is not supported.
         """
         from ..export import export_chains
 

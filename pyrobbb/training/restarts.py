@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .._core import progress
 from .._core.global_state import ordinary_modes
 from .._core.random_state import as_seed, seeded
 from ..elbo.fused_elbo import FusedELBO
@@ -49,10 +50,12 @@ def fit_chains(config: FitConfig, make_result: MakeResult = tuple) -> tuple[Fitt
         seed = stored_seed(folder)
     seed = config.team.broadcast(as_seed(seed))
     if is_automatic(config):
-        search, tried = search_kl_weight(config, seed, _fit_from)
+        with progress.bars_named("trying KL weights (1 of 2)"):
+            search, tried = search_kl_weight(config, seed, _fit_from)
         config = replace(config, kl_weight=search.chosen, seed=seed)
         # After Ctrl-C, what there is of the posterior is the chain that was tried.
-        chains = (tried,) if tried.is_interrupted else fit_chains(config, make_result)
+        with progress.bars_named("fitting (2 of 2)"):
+            chains = (tried,) if tried.is_interrupted else fit_chains(config, make_result)
         return tuple(
             replace(chain, settings=replace(chain.settings, kl_search=search.as_record()))
             for chain in chains

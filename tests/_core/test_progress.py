@@ -1,6 +1,7 @@
 """Progress: a bar for one fit, and a single one for the stages of several."""
 
 import pytest
+from support import X, Y, quick_fit
 
 from pyrobbb._core import progress
 
@@ -50,6 +51,17 @@ def test_a_fit_alone_has_a_bar_of_its_epochs(bars, is_shown):
     (shown,) = bars.made
     assert (shown.total, shown.n, shown.closed, shown.disable) == (20, 20, True, not is_shown)
     assert shown.shown[0] == "fit"
+
+
+def test_the_bars_of_a_choice_of_the_kl_weight_say_what_they_show(bars):
+    held = X[:4], Y[:4]
+    quick_fit(kl_weight="auto", validation=held, epochs=2, progress=True)
+    assert [bar.shown for bar in bars.made] == [
+        ["trying KL weights (1 of 2)"],
+        ["fitting (2 of 2)"],
+    ]
+    quick_fit(epochs=2, progress=True)
+    assert bars.made[2].shown == ["fit"]
 
 
 def test_stages_share_one_bar_by_their_work_also_if_one_stops_early(bars):
