@@ -32,6 +32,7 @@ extensions = [
     "docstrings",
     "gallery",
     "mathml",
+    "search_names",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
