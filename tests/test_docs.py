@@ -125,6 +125,15 @@ def test_every_link_has_a_text_that_is_seen_without_sphinx(page):
     assert re.findall(r"(?<!!)\[\s*\]\([^)]*\)", page.read_text(encoding="utf-8")) == []
 
 
+def test_the_cpu_build_of_torch_has_the_version_of_the_constraints():
+    """Another version would be replaced by the build with CUDA."""
+    named = re.findall(
+        r"pip install (torch==\S+)", (DOCS / "start" / "install.md").read_text("utf-8")
+    )
+    (pinned,) = re.findall(r"^torch==.*$", (ROOT / "constraints.txt").read_text("utf-8"), re.M)
+    assert named == [pinned]
+
+
 def test_extras_are_installed_in_one_way_everywhere():
     """pip finds the extras of an installed pyrobbb without an index, from any folder."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
