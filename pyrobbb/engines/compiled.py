@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._core.global_state import without_messages_of, without_validation
+from .._core.global_state import without_collection, without_messages_of, without_validation
 from .._core.messages import first_line
 from .._core.random_state import RandomState
 from .._core.trees import Inputs, arrays_of, unflatten
@@ -185,7 +185,7 @@ class CompiledEngine:
             n_masks=len(masks),
         )
         data = _data(steps)
-        with without_messages_of("torch._dynamo", "torch._inductor"):
+        with without_collection(), without_messages_of("torch._dynamo", "torch._inductor"):
             loop = compile_loop(step, carry, by_step, data, self.max_steps_per_call, self._model())
             _, parts = loop(carry, [tensor[:1] for tensor in by_step], data)
         self._check_losses(steps, positions, masks, parts[0])

@@ -30,6 +30,9 @@ MIN_TORCH = (2, 6)
 OPTIONS: dict[str, Any] = {
     "cpp_wrapper": True,
     "assert_indirect_indexing": False,
+    # They look for patterns such as attention written out, and make all patterns first, which takes
+    # a tenth of a compilation. In the gradients that a step computes there are none.
+    "use_joint_graph_passes": False,
     # Without this torch compiles any graph with a loop anew. Its key of the cache on disk has the
     # code of the nested graphs; the value is a version of it.
     "unsafe_marked_cacheable_functions": {"torch.ops.higher_order.while_loop": "1"},

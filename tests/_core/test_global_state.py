@@ -1,5 +1,6 @@
 """The global state: a fair lock, settings shared by threads, modes of torch, and forks."""
 
+import gc
 import threading
 import time
 import warnings
@@ -17,6 +18,7 @@ from pyrobbb._core.global_state import (
     global_state_locked,
     isolated_from_pyro,
     ordinary_modes,
+    without_collection,
     without_validation,
     without_vmap_warnings,
 )
@@ -162,6 +164,7 @@ def test_a_child_has_the_global_state_that_another_thread_had_changed():
 
     def hold():
         with (
+            without_collection(),
             without_validation(),
             without_vmap_warnings(),
             globally_seeded(1),
@@ -181,6 +184,7 @@ def test_a_child_has_the_global_state_that_another_thread_had_changed():
         assert "a" not in pyro.get_param_store()
         assert not pyro.settings.get("module_local_params")
         assert torch.distributions.Distribution._validate_args
+        assert gc.isenabled()
         with without_validation(), isolated_from_pyro():
             pyro.sample("b", dist.Normal(0.0, 1.0))
 

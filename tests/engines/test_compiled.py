@@ -3,7 +3,9 @@
 That the fused engine takes the steps of Pyro's SVI is tested in test_exam.py.
 """
 
+import contextlib
 import functools
+import gc
 import json
 import os
 import subprocess
@@ -251,6 +253,27 @@ def test_the_step_that_is_compiled_is_that_of_the_fused_engine(monkeypatch):
         for one, other in zip(compiled.chains, fused.chains, strict=True):
             assert one.settings["engine"] == "compiled"
             assert_same_fit(one, other, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("was_on", [True, False])
+@pytest.mark.parametrize("compile_loop", [python_loop, None], ids=["compiles", "fails"])
+def test_garbage_is_not_collected_during_a_compilation_only(monkeypatch, compile_loop, was_on):
+    seen = []
+
+    def compile_and_look(*args):
+        seen.append(gc.isenabled())
+        return compile_loop(*args)
+
+    monkeypatch.setattr(compiled_engine, "compile_loop", compile_and_look)
+    fails = pytest.warns(RuntimeWarning, match="TypeError")
+    try:
+        (gc.enable if was_on else gc.disable)()
+        with contextlib.nullcontext() if compile_loop else fails:
+            quick_fit(engine="compiled")
+        assert gc.isenabled() is was_on
+    finally:
+        gc.enable()
+    assert seen == [False]
 
 
 # Steps per call
