@@ -32,6 +32,7 @@ if _TYPE_CHECKING:
     from .posterior.fitting import fit
     from .posterior.posterior import Posterior
     from .posterior.pruning import prune
+    from .posterior.stacking import stack
     from .posterior.updating import update
     from .prediction import (
         Calibration,
@@ -73,6 +74,7 @@ _MODULE_OF = {
     "mlp": "model.mlp",
     "prune": "posterior.pruning",
     "sbc": "comparisons",
+    "stack": "posterior.stacking",
     "update": "posterior.updating",
 }
 _MODULES = {
@@ -137,6 +139,7 @@ __all__ = [
     "reference",
     "sbc",
     "scores",
+    "stack",
     "streams",
     "update",
 ]

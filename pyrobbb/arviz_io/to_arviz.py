@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor
 
 from .._core.arrays import ArrayLike, as_count
@@ -57,7 +58,8 @@ def to_arviz(
     x_new : array-like of shape (m, ...), optional
         Further inputs to predict at.
     n_draws : int
-        Draws from each chain of the posterior, and from the prior.
+        Draws from each chain of the posterior, and from the prior. A DataTree has equally many of
+        all chains, even of those that are weighted: their weights are in its attributes.
     seed : int, optional
         Seed of all draws.
     sites : sequence of str, optional
@@ -103,7 +105,8 @@ def to_arviz(
     network, example, n_chains = chains[0].network, chains[0].example, len(chains)
     rows, targets = network.prepare(x, y)
     new_rows = None if x_new is None else network.prepare_inputs(x_new)
-    sources = sources_of(chains, n_chains * n_draws, seed)
+    equally = np.ones(n_chains)  # a DataTree needs equally many draws of all chains
+    sources = sources_of(chains, n_chains * n_draws, seed, equally)
     prior_sources = [prior_source_of(chains, n_draws, seed)]
     variables = _latent_variables(sites, functions or {}, next(sources[0].draws(example)))
     _check_memory(

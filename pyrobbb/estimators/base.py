@@ -257,7 +257,7 @@ class BBBEstimator(BaseEstimator):
         self.posterior_ = fit_once(
             self._network(self.likelihood_),
             self._prepare(X, y, weight),
-            self._training_options(),
+            self._training_options(is_further=True),
             checkpoint=Stages(("fit",), self.checkpoint).folder("fit"),
             start=self.posterior_,
         )
@@ -292,7 +292,7 @@ class BBBEstimator(BaseEstimator):
             self.hidden_ = choose_hidden(self.hidden, max(len(X), FEW_ROWS))  # more will come
             return self._fit_from_scratch(X, y, weight)
         self.first_fit_ = ()
-        training = self._training_options()
+        training = self._training_options(is_further=True)
         rows, early_stopping = training.hold_out(self._prepare(X, y, weight))
         arguments = training.arguments(rows) | early_stopping
         arguments |= {"epochs": self.epochs, "sample_weight": rows.weight}
@@ -327,14 +327,14 @@ class BBBEstimator(BaseEstimator):
         """Predict rows whose columns are encoded and checked."""
         return self.posterior_.predict(scale_inputs(x, self.input_scaling_), n_draws, seed)
 
-    def _training_options(self) -> TrainingOptions:
+    def _training_options(self, *, is_further: bool = False) -> TrainingOptions:
         whole = whole_numbers(self.get_params(deep=False))
         return TrainingOptions(
             epochs=whole["epochs"],
             batch_size=whole["batch_size"],
             lr=self.lr,
             restarts=whole["restarts"],
-            kl_weight=self._kl_weights(),
+            kl_weight=self._kl_weights(is_further),
             engine=self.engine,
             device=self.device,
             seed=self.seed_,
@@ -343,9 +343,10 @@ class BBBEstimator(BaseEstimator):
             patience=whole["patience"] if self.early_stopping else None,
         )
 
-    def _kl_weights(self) -> float | tuple[float, ...]:
-        is_automatic = isinstance(self.kl_weight, str)
-        return self._automatic_kl_weights() if is_automatic else float(self.kl_weight)
+    def _kl_weights(self, is_further: bool) -> float | tuple[float, ...]:
+        if not isinstance(self.kl_weight, str):
+            return float(self.kl_weight)
+        return self.kl_weight_ if is_further else self._automatic_kl_weights()
 
     def _automatic_kl_weights(self) -> float | tuple[float, ...]:
         """Return the weight for ``kl_weight="auto"``: of all chains, or one for each."""

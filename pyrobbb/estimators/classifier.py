@@ -249,11 +249,12 @@ verbose
             self._calibrate,
         )
 
-    def _calibrate(self, posterior: Posterior, held: Rows) -> None:
+    def _calibrate(self, posterior: Posterior, held: Rows) -> Posterior:
         self.first_fit_ = loss_curves(posterior.chains)
         self.temperature_, self.calibration_ = calibrate_classes(
             posterior, held, self.n_draws, self.seed_
         )
+        return posterior
 
     def _predict_inputs(self, x: np.ndarray, n_draws: int, seed: int) -> ClassificationPrediction:
         prediction = super()._predict_inputs(x, n_draws, seed).tempered(self.temperature_)

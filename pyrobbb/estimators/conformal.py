@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 MIN_CALIBRATION_ROWS, MAX_CALIBRATION_ROWS = 9, 1_000
 """With fewer rows, no held-out observation bounds a 90 % interval; more rows hardly make the levels
 more precise."""
+MIN_ROWS_OF_REGRESSION = 4 * MIN_CALIBRATION_ROWS
+"""Rows from which a regression holds out at least `MIN_CALIBRATION_ROWS`, as they also weight its
+chains."""
 PRIOR_ROWS = 20
 """Number of held-out rows that the levels of the mixture itself count as. They hardly matter beside
 1,000 rows. Beside 27, a tenth of 273, they nearly halve the variation of the coverage between
@@ -44,6 +47,8 @@ def n_calibration_rows(fraction: float, n_rows: int, n_classes: int = 1) -> int:
         Number of classes, each of which needs a row to fit; 1 for a regression.
     """
     n_held = min(int(fraction * n_rows), n_rows - n_classes, MAX_CALIBRATION_ROWS)
+    if fraction > 0 and n_classes == 1 and n_rows >= MIN_ROWS_OF_REGRESSION:
+        n_held = max(n_held, MIN_CALIBRATION_ROWS)
     if fraction > 0 and n_held < MIN_CALIBRATION_ROWS:
         what = "intervals" if n_classes == 1 else "sets of classes"
         logger.info("%d rows are too few to calibrate %s: none are held out.", n_rows, what)
@@ -57,7 +62,7 @@ def fit_and_calibrate(
     options: TrainingOptions,
     stages: Stages,
     n_held: int,
-    calibrate: Callable[[Posterior, Rows], None],
+    calibrate: Callable[[Posterior, Rows], Posterior],
 ) -> Posterior:
     """Fit without held-out rows, calibrate on them, and continue the fit with all rows.
 
@@ -72,13 +77,14 @@ def fit_and_calibrate(
     n_held : int
         Number of held-out rows. 0: a single fit to all rows, without calibration.
     calibrate : callable
-        Called with the posterior of the first fit and the held-out rows.
+        Called with the posterior of the first fit and the held-out rows. It returns the posterior
+        to continue, which may differ in the weights of its chains.
     """
     if n_held == 0:
         return fit_once(make_network(), rows, options, checkpoint=stages.folder("fit"))
     fitted, held = rows.split(n_held, options.seed)
     posterior = fit_once(make_network(), fitted, options, checkpoint=stages.folder("fit"))
-    calibrate(posterior, held)
+    posterior = calibrate(posterior, held)
     return fit_once(
         make_network(),
         rows,

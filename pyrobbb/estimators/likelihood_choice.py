@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..fitted import raise_if_interrupted
+from ..fitted import FittedChain, raise_if_interrupted
+from ..fitted.stacking import stack_chains
 from ..model.network import BayesianNetwork
 from ..posterior.fitting import fit
 from ..posterior.posterior import Posterior
@@ -17,7 +18,7 @@ from ..prediction import RegressionPrediction, Standardizer
 from .holdout import n_held_out
 from .networks import FEW_ROWS
 from .preparation import Rows
-from .search import as_tried, by_kl_weight, search_table
+from .search import as_tried, search_table
 from .stages import SEARCH_FRACTION, Stages, TrainingOptions
 from .target_units import in_target_units
 
@@ -155,10 +156,11 @@ def choose_likelihood(
             **options.arguments(rows, SEARCH_FRACTION / len(candidates)),
         )
         raise_if_interrupted(posterior.chains)
-        densities = held_out_densities(
+        density = held_out_densities(
             posterior, test, candidate.scaling, n_draws, options.seed, as_counts
         )
-        tried += as_tried(candidate.name, candidate.hidden, posterior, densities)
+        posterior = Posterior(stack_chains(posterior.chains, density, test.weight))
+        tried += as_tried(candidate.name, candidate.hidden, posterior, density)
     table = choose(search_table(tried, test.weight))
     mixtures = table[table.kl_weight.isna()]
     (chosen,) = table[table.is_chosen].itertuples()
@@ -192,8 +194,8 @@ def held_out_densities(
     n_draws: int,
     seed: int,
     as_counts: bool,
-) -> dict[float | None, np.ndarray]:
-    """Return the log density of each held-out row, in units of y; see `by_kl_weight`.
+) -> np.ndarray:
+    """Return the log density of held-out rows under each chain, in units of y.
 
     Counts have a probability each: that of a density is its integral from y - 1/2 to y + 1/2.
 
@@ -207,11 +209,15 @@ def held_out_densities(
     n_draws, seed : int
     as_counts : bool
         Whether y are counts.
+
+    Returns
+    -------
+    ndarray of shape (n_chains, n_rows)
     """
     y = held.y if scaling is None else scaling.inverse(held.y)
 
-    def log_density(part: Posterior) -> np.ndarray:
-        prediction = part.predict(held.x, n_draws, seed)
+    def log_density(chain: FittedChain) -> np.ndarray:
+        prediction = Posterior((chain,)).predict(held.x, n_draws, seed)
         assert isinstance(prediction, RegressionPrediction)
         prediction = in_target_units(prediction, scaling)
         if not as_counts or prediction.is_discrete:
@@ -219,4 +225,4 @@ def held_out_densities(
         upper, lower = (np.asarray(prediction.cdf(y + shift)) for shift in (0.5, -0.5))
         return np.log(np.maximum(upper - lower, np.finfo(float).tiny)).sum(-1)
 
-    return by_kl_weight(posterior, log_density)
+    return np.stack([log_density(chain) for chain in posterior.chains])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -13,6 +15,7 @@ from sklearn.base import RegressorMixin
 from .. import likelihoods, priors
 from .._core.arrays import as_count
 from .._core.signatures import suggests_arguments
+from ..fitted.stacking import stack_chains
 from ..model.mlp import Activation
 from ..posterior.posterior import Posterior
 from ..prediction import Calibration, RegressionPrediction, Standardizer
@@ -333,26 +336,28 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
 
     def _fit_stages(self, rows: Rows, stages: Stages) -> Posterior:
         self.calibration_ = None
-        return fit_and_calibrate(
-            lambda: self._network(self.likelihood_),
-            rows,
-            self._training_options(),
-            stages,
-            self._n_held(len(rows), stages),
-            self._calibrate,
-        )
+        options, n_held = self._training_options(), self._n_held(len(rows), stages)
+        if isinstance(self.kl_weight, str) and not n_held:
+            weights = spread_kl_weights(options.restarts, is_checked=False)
+            options = dataclasses.replace(options, kl_weight=weights)
+        make_network = partial(self._network, self.likelihood_)
+        return fit_and_calibrate(make_network, rows, options, stages, n_held, self._calibrate)
 
     def _n_held(self, n_rows: int, stages: Stages) -> int:
         return n_calibration_rows(self.calibration, n_rows) if "refit" in stages.names else 0
 
-    def _calibrate(self, posterior: Posterior, held: Rows) -> None:
+    def _calibrate(self, posterior: Posterior, held: Rows) -> Posterior:
+        """Weight the chains if they differ in their KL weights, then calibrate their mixture."""
         self.first_fit_ = loss_curves(posterior.chains)
-        self.calibration_ = calibrate_intervals(posterior, held, self.n_draws, self.seed_)
-        densities = likelihood_choice.held_out_densities(
+        density = likelihood_choice.held_out_densities(
             posterior, held, self.target_scaling_, self.n_draws, self.seed_, self._as_counts
         )
-        tried = as_tried(likelihood_name(self.likelihood_), self.hidden_, posterior, densities)
+        if isinstance(self.kl_weight, str) and len(posterior.chains) > 1:
+            posterior = Posterior(stack_chains(posterior.chains, density, held.weight))
+        tried = as_tried(likelihood_name(self.likelihood_), self.hidden_, posterior, density)
         self.search_ = add_first_fit(self.search_, tried, held.weight)
+        self.calibration_ = calibrate_intervals(posterior, held, self.n_draws, self.seed_)
+        return posterior
 
     def _automatic_kl_weights(self) -> tuple[float, ...]:
         return spread_kl_weights(int(self.restarts))

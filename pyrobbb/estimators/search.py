@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..fitted.stacking import chain_weights, mixture_log_density
 from ..posterior.posterior import Posterior
 from ..scores import compare_log_densities
 
 logger = logging.getLogger(__name__)
 
-NUMBERS = ("kl_weight", "epochs", "log_density", "standard_error")
+NUMBERS = ("kl_weight", "share", "epochs", "log_density", "standard_error")
 COLUMNS = ("likelihood", "hidden", *NUMBERS, "is_chosen")
 
 
@@ -32,6 +33,8 @@ class Tried:
         None: the mixture of all chains, which have different weights.
     log_density : ndarray of shape (n_rows,)
         Log predictive density of each held-out row, in units of y; for counts, log probability.
+    share : float
+        Part of these chains in the mixture of all, in (0, 1].
     """
 
     likelihood: str
@@ -39,35 +42,41 @@ class Tried:
     epochs: int
     kl_weight: float | None
     log_density: np.ndarray
-
-
-def by_kl_weight(
-    posterior: Posterior, log_density: Callable[[Posterior], np.ndarray]
-) -> dict[float | None, np.ndarray]:
-    """Return the log density of held-out rows under all chains (None), and by their KL weight.
-
-    If the chains have the same KL weight, only under all.
-    """
-    weights = [float(chain.settings["kl_weight"]) for chain in posterior.chains]
-    found: dict[float | None, np.ndarray] = {None: log_density(posterior)}
-    if len(set(weights)) > 1:
-        for weight in sorted(set(weights)):
-            pairs = zip(weights, posterior.chains, strict=True)
-            chains = tuple(chain for w, chain in pairs if w == weight)
-            found[weight] = log_density(Posterior(chains))
-    return found
+    share: float = 1.0
 
 
 def as_tried(
     likelihood: str,
     hidden: tuple[int, ...],
     posterior: Posterior,
-    log_density: Mapping[float | None, np.ndarray],
+    log_density: np.ndarray,
 ) -> list[Tried]:
-    """Return what was tried in a fit, from its log densities `by_kl_weight`."""
-    epochs = posterior.chains[0].history.n_epochs
+    """Return what was tried in a fit: all chains, and if they differ, those of each KL weight.
+
+    Parameters
+    ----------
+    likelihood : str
+    hidden : tuple of int
+    posterior : Posterior
+    log_density : ndarray of shape (n_chains, n_rows)
+        Of held-out rows, under each chain.
+    """
+    epochs, shares = posterior.chains[0].history.n_epochs, chain_weights(posterior.chains)
+    kl_weights = np.array([float(chain.settings["kl_weight"]) for chain in posterior.chains])
+    values = np.unique(kl_weights)
+    parts: list[tuple[float | None, np.ndarray]] = [(None, np.full(len(kl_weights), True))]
+    if len(values) > 1:
+        parts += [(float(value), kl_weights == value) for value in values]
     return [
-        Tried(likelihood, hidden, epochs, weight, values) for weight, values in log_density.items()
+        Tried(
+            likelihood,
+            hidden,
+            epochs,
+            kl_weight,
+            mixture_log_density(log_density[part], shares[part]),
+            float(shares[part].sum()),
+        )
+        for kl_weight, part in parts
     ]
 
 
@@ -93,6 +102,7 @@ def search_table(tried: Sequence[Tried], weight: np.ndarray | None = None) -> pd
             "likelihood": [one.likelihood for one in tried],
             "hidden": [one.hidden for one in tried],
             "kl_weight": [np.nan if one.kl_weight is None else one.kl_weight for one in tried],
+            "share": [one.share for one in tried],
             "epochs": [one.epochs for one in tried],
             "log_density": mean,
             "standard_error": error,
@@ -125,7 +135,10 @@ def add_first_fit(
         "kl_weight='auto': mean log density of %d held-out rows: %.4g with all chains; %s.",
         len(mixture.log_density),
         rows.log_density[0],
-        ", ".join(f"{row.log_density:.4g} at {row.kl_weight:g}" for row in rows[1:].itertuples()),
+        ", ".join(
+            f"{row.log_density:.4g} at {row.kl_weight:g}, which gets {row.share:.0%} of the draws"
+            for row in rows[1:].itertuples()
+        ),
     )
     if table is not None:
         return pd.concat([table, rows], ignore_index=True)

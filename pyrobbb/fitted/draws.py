@@ -1,4 +1,4 @@
-"""Draws and predictions from fitted chains, an equal number from each."""
+"""Draws and predictions from fitted chains, in proportion to their weights."""
 
 from __future__ import annotations
 
@@ -26,18 +26,28 @@ from ..prediction.sampling import (
     prior_guide,
 )
 from .chain import FittedChain
+from .stacking import chain_weights, share_draws
 
 logger = logging.getLogger(__name__)
 
 
-def sources_of(chains: Sequence[FittedChain], n: int, seed: int) -> list[Source]:
-    """Return the sources of n draws: an equal number from each chain, in the order of the chains.
+def sources_of(
+    chains: Sequence[FittedChain], n: int, seed: int, weights: np.ndarray | None = None
+) -> list[Source]:
+    """Return the sources of n draws, in the order of the chains and in proportion to their weights.
 
     A single chain uses `seed` itself; several chains use seeds that are derived from it.
+
+    Parameters
+    ----------
+    chains : sequence of FittedChain
+    n, seed : int
+    weights : ndarray of shape (n_chains,), optional
+        None: those of the chains, which are equal unless they are stacked.
     """
     if len(chains) == 1:
         return [Source(chains[0].network, chains[0].guide, n, seed)]
-    sizes = [len(part) for part in np.array_split(np.arange(n), len(chains))]
+    sizes = share_draws(n, chain_weights(chains) if weights is None else weights)
     return [
         Source(chain.network, chain.guide, size, child_seed(seed, i))
         for i, (chain, size) in enumerate(zip(chains, sizes, strict=True))

@@ -40,6 +40,9 @@ class FitSettings(Mapping[str, Any]):
         Number of processes that fitted together, if more than one.
     processes : str
         ``"same_noise"`` or ``"own_noise"``; see `pyrobbb.fit`.
+    stacking_weight : float
+        Weight of the chain in the predictions of a posterior of several chains, on a scale on which
+        their mean is 1. Without it, 1.
     is_interrupted : bool
         True if Ctrl-C has ended the fit.
     notes : mapping of str to object
@@ -62,6 +65,7 @@ class FitSettings(Mapping[str, Any]):
     autocast: str | None = None
     n_processes: int | None = None
     processes: str | None = None
+    stacking_weight: float | None = None
     is_interrupted: bool | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 

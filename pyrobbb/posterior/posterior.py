@@ -16,11 +16,12 @@ from .._core.random_state import as_seed
 from .._core.signatures import suggests_arguments
 from .._core.trees import InputsLike
 from ..fitted import FitSettings, FittedChain, History, list_chains
-from ..fitted.draws import draws_of, predict_from, prior_source_of, sources_of
+from ..fitted.draws import draws_of, predict_from, sources_of
+from ..fitted.stacking import chain_weights, share_draws
 from ..model.network import BayesianNetwork
 from ..prediction import ClassificationPrediction, RegressionPrediction
 from ..prediction.drawn_distributions import WORKING_MEMORY
-from ..prediction.sampling import Draws, FixedDraws, Source
+from ..prediction.sampling import Draws, Source
 from ..streams import Parquet, check_shard, chunks_of, n_known_rows, plan_chunks
 from .checks import check_chains
 from .own_guides import chain_of_guide
@@ -39,7 +40,8 @@ class Posterior(Displayed):
     ----------
     chains : sequence of FittedChain
         At least one: the results of independent fits of one model, such as those of
-        ``fit(..., restarts=4)``. Draws and predictions come in equal numbers from all of them.
+        ``fit(..., restarts=4)``. All have the same part in draws and predictions unless `stack`
+        has weighted them.
 
     Attributes
     ----------
@@ -183,18 +185,15 @@ class Posterior(Displayed):
             hidden units may be permuted between chains; see `diagnose`.
         """
         n_draws = as_count("n_draws", n_draws, least=2 * len(self.chains))
+        sizes = share_draws(n_draws, chain_weights(self.chains))
         draws = self.draws(n_draws, seed)
-        return summarize(draws, len(self.chains), var_names, by=by, level=level)
+        return summarize(draws, sizes, var_names, by=by, level=level)
 
     plot = property(PosteriorPlots, doc=PosteriorPlots.__doc__)
 
     def sources(self, n: int, seed: int) -> list[Source]:
-        """Return the sources of n draws, an equal number from each chain, in order."""
+        """Return the sources of n draws, in the order of the chains."""
         return sources_of(self.chains, n, seed)
-
-    def prior_source(self, n: int, seed: int) -> Source | FixedDraws:
-        """Return the source of n draws from the prior, independent of those of the chains."""
-        return prior_source_of(self.chains, n, seed)
 
     @suggests_arguments()
     def predict(

@@ -23,7 +23,7 @@ By = Literal["site", "weight"]
 
 def summarize(
     draws: Draws,
-    n_chains: int,
+    sizes: Sequence[int],
     var_names: str | Sequence[str] | None = None,
     *,
     by: By | None = None,
@@ -34,8 +34,9 @@ def summarize(
     Parameters
     ----------
     draws : dict of str to Tensor of shape (n, *site)
-        At least two draws of each chain, those of a chain next to each other.
-    n_chains : int
+        Those of a chain next to each other.
+    sizes : sequence of int
+        Number of draws of each chain.
     var_names, by, level
         As for `Posterior.summary`.
     """
@@ -51,25 +52,25 @@ def summarize(
         row
         for name, values in chosen.items()
         for row in (_row_of_site if by == "site" else _rows_of_weights)(
-            name, values.reshape(len(values), -1), values.shape[1:], level, n_chains
+            name, values.reshape(len(values), -1), values.shape[1:], level, sizes
         )
     ]
     return pd.DataFrame(rows).set_index("name").rename_axis(None)
 
 
 def _row_of_site(
-    name: str, values: np.ndarray, shape: Sequence[int], level: float, n_chains: int
+    name: str, values: np.ndarray, shape: Sequence[int], level: float, sizes: Sequence[int]
 ) -> list[Mapping[str, Any]]:
     """Return a row for all weights of a site together; draws of shape (n, n_weights)."""
-    chains = np.array_split(values, n_chains)
-    ratios = np.concatenate([_signal_to_noise(chain) for chain in chains])
+    chains = np.split(values, np.cumsum(sizes)[:-1])
+    ratios = np.concatenate([_signal_to_noise(chain) for chain in chains if len(chain) > 1])
     pooled = _moments(values.reshape(-1, 1), level)
     numbers = {column: value.item() for column, value in pooled.items()}
     return [{"name": name, "size": values.shape[1], **numbers, "snr": float(np.median(ratios))}]
 
 
 def _rows_of_weights(
-    name: str, values: np.ndarray, shape: Sequence[int], level: float, n_chains: int
+    name: str, values: np.ndarray, shape: Sequence[int], level: float, sizes: Sequence[int]
 ) -> list[Mapping[str, Any]]:
     columns = {**_moments(values, level), "snr": _signal_to_noise(values)}
     labels = [name + (f"[{', '.join(map(str, i))}]" if i else "") for i in np.ndindex(*shape)]

@@ -90,6 +90,7 @@ class Run:
     guides: list[Any]
     seeds: list[int]
     kl_weights: list[KLWeight]
+    stacking_weights: list[float | None]
     parameters: list[nn.Parameter]
     data: BatchSource
     epochs: int
@@ -108,6 +109,7 @@ class Run:
             self.state.histories(),
             self.seeds,
             map(describe_kl_weight, self.kl_weights),
+            self.stacking_weights,
             strict=True,
         )
         return tuple(
@@ -121,10 +123,11 @@ class Run:
                     engine=self.state.engine.name,
                     seed=seed,
                     kl_weight=kl_weight,
+                    stacking_weight=stacking_weight,
                     is_interrupted=self.state.is_interrupted or None,
                 ),
             )
-            for network, guide, history, seed, kl_weight in per_chain
+            for network, guide, history, seed, kl_weight, stacking_weight in per_chain
         )
 
     def snapshot(self) -> tuple[FittedChain, ...]:
@@ -213,6 +216,7 @@ def start(config: FitConfig, starts: Sequence[ChainStart], folder: Path | None) 
         guides,
         seeds,
         kl_weights,
+        [c.fitted.settings.stacking_weight if c.fitted else None for c in starts],
         parameters,
         data,
         epochs,

@@ -1,5 +1,6 @@
 """The table of what an estimator has tried: log densities by KL weight, files, the log."""
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import scipy.stats
 from support import QUICK_ESTIMATOR
 
-from pyrobbb import BBBClassifier, BBBRegressor
+from pyrobbb import BBBClassifier, BBBRegressor, stack
 from pyrobbb.estimators.search import (
     COLUMNS,
     Tried,
@@ -47,7 +48,7 @@ def test_the_log_densities_are_those_of_the_chains_on_held_out_rows(monkeypatch)
 
     def spy(self, posterior, held):
         seen.update(posterior=posterior, held=held)
-        original(self, posterior, held)
+        return original(self, posterior, held)
 
     original = BBBRegressor._calibrate
     monkeypatch.setattr(BBBRegressor, "_calibrate", spy)
@@ -57,6 +58,70 @@ def test_the_log_densities_are_those_of_the_chains_on_held_out_rows(monkeypatch)
     for chain, value in zip(seen["posterior"].chains, model.search_.log_density[1:], strict=True):
         of_chain = Posterior((chain,)).predict(held.x, model.n_draws, model.seed_)
         assert value == pytest.approx(of_chain.log_prob(held.y).mean() - np.log(sd), rel=1e-9)
+
+
+def test_the_chains_are_weighted_by_stacking_on_the_held_out_rows(monkeypatch):
+    seen = {}
+
+    def spy(self, posterior, held):
+        seen.update(posterior=posterior, held=held)
+        return original(self, posterior, held)
+
+    original = BBBRegressor._calibrate
+    monkeypatch.setattr(BBBRegressor, "_calibrate", spy)
+    model = BBBRegressor(**SEVERAL).fit(X, Y)
+    stacked = stack(
+        seen["posterior"], seen["held"].x, seen["held"].y, n_draws=model.n_draws, seed=model.seed_
+    )
+    expected = [chain.settings.stacking_weight for chain in stacked.chains]
+    assert [c.settings.stacking_weight for c in model.posterior_.chains] == expected
+    np.testing.assert_allclose(model.search_.share[1:], np.divide(expected, 3), rtol=1e-3)
+    assert model.search_.share[0] == pytest.approx(1)
+    mixture = model.search_.log_density[0] + np.log(model.target_scaling_.scale.item())
+    predicted = stacked.predict(seen["held"].x, n_draws=6_000, seed=0).log_prob(seen["held"].y)
+    assert mixture == pytest.approx(predicted.mean(), abs=0.02)
+
+
+@pytest.mark.slow
+def test_noisy_rows_take_the_weight_from_chains_of_low_kl_weights():
+    """Without stacking, the chain of the lowest weight alone costs log(4 / 3) nats a row."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(360, 8))
+    y = x[:, 0] + rng.normal(size=360)
+    options = {"likelihood": "gaussian", "random_state": 0, "n_draws": 100}
+    model = BBBRegressor(**options).fit(x[:120], y[:120])
+    lowest, *_, highest = model.search_.share[1:]
+    assert lowest < 0.2 < highest
+    stacked = model.predict_distribution(x[120:]).log_prob(y[120:]).mean()
+    model.posterior_ = with_equal_weights(model.posterior_)
+    assert stacked > model.predict_distribution(x[120:]).log_prob(y[120:]).mean() + 0.05
+
+
+def with_equal_weights(posterior):
+    return Posterior(
+        tuple(
+            dataclasses.replace(c, settings=dataclasses.replace(c.settings, stacking_weight=None))
+            for c in posterior.chains
+        )
+    )
+
+
+def test_further_rows_keep_the_kl_weights_and_those_of_stacking():
+    model = BBBRegressor(**SEVERAL).fit(X, Y)
+    before = [c.settings.stacking_weight for c in model.posterior_.chains]
+    model.partial_fit(X[:30], Y[:30])
+    assert [c.settings.stacking_weight for c in model.posterior_.chains] == before
+    few = BBBRegressor(**SEVERAL, calibration=0).fit(X, Y).partial_fit(X[:30], Y[:30])
+    assert few.kl_weight_ == (0.5, 0.707, 1.0)
+
+
+def test_a_small_table_holds_out_rows_to_weight_the_chains():
+    few = BBBRegressor(**SEVERAL).fit(X[:36], Y[:36])
+    assert few.calibration_ is not None
+    assert few.kl_weight_ == (0.25, 0.5, 1.0)
+    fewer = BBBRegressor(**SEVERAL).fit(X[:35], Y[:35])
+    assert fewer.calibration_ is None
+    assert fewer.kl_weight_ == (0.5, 0.707, 1.0)
 
 
 def test_the_standard_error_is_that_of_the_paired_difference():
@@ -93,7 +158,8 @@ def test_chains_of_one_kl_weight_are_no_search():
 def test_without_held_out_rows_nothing_is_scored():
     model = BBBRegressor(**SEVERAL, calibration=0).fit(X, Y)
     assert model.search_ is None
-    assert model.kl_weight_ == (0.25, 0.5, 1.0)
+    assert model.kl_weight_ == (0.5, 0.707, 1.0)
+    assert model.posterior_.chains[0].settings.stacking_weight is None
 
 
 def test_a_classifier_has_one_kl_weight_and_no_search():
