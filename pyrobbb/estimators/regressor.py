@@ -70,12 +70,13 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         Draws of the weights per prediction.
     calibration : float
         Fraction of the rows, in [0, 1), held out for the split conformal calibration of intervals
-        and quantiles; at most 1,000 rows. A second fit to all rows then continues from the first,
+        and quantiles; 9 to 1,000 rows. A second fit to all rows then continues from the first,
         with a quarter of the epochs and of `lr`. The fewer rows, the nearer the intervals stay to
-        those of the mixture; with 0, or too few rows (fewer than 90 for 0.1), they are equal.
+        those of the mixture; with 0, or fewer than 36 rows, they are equal.
     kl_weight : float or "auto"
         Factor on the KL divergence from the prior; 1 as in Bayes' rule. ``"auto"``: each restart
-        has another, from 0.25 to 1; a single one has 0.7.
+        has another, from 0.25 to 1, and `pyrobbb.stack` weights them by the rows that are held out
+        for `calibration`; without such rows, from 0.5 to 1. A single one has 0.7.
     engine : str
         See `pyrobbb.fit`.
     device : str or torch.device, optional
@@ -95,8 +96,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     checkpoint : path-like, optional
         Folder for checkpoints, written about once per minute. After a crash, call `fit` again with
         the same data to resume from the last one. Each fit needs a separate folder.
-    verbose : bool
-        Show a progress bar.
+    verbose : bool, for a progress bar
 
     Attributes
     ----------
@@ -107,10 +107,10 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     hidden_ : tuple of int
     kl_weight_ : float, or tuple of float if those of the chains differ
     search_ : DataFrame or None
-        Mean log density of held-out rows, in units of y, with ``likelihood``, ``hidden``,
-        ``epochs`` and ``kl_weight`` (NaN: the mixture of all chains), and the ``standard_error`` of
-        its difference from the highest; first the likelihoods tried, of which one ``is_chosen``,
-        then the fit that calibrates. None if nothing was tried. See `plots.plot_search`.
+        Mean ``log_density`` of held-out rows, in units of y, with the ``standard_error`` of its
+        difference from the highest, by likelihood and ``kl_weight`` (NaN: all chains), which has a
+        ``share`` of the draws; first the likelihoods tried, of which one ``is_chosen``, then the
+        fit that calibrates. None if nothing was tried. See `plots.plot_search`.
     first_fit_ : tuple of LossCurve, of the fit without the held-out rows, by chain
     likelihood_ : callable
     input_scaling_, target_scaling_ : Standardizer; None for targets that keep their units
@@ -381,8 +381,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
 
     def _predict_inputs(self, x: np.ndarray, n_draws: int, seed: int) -> RegressionPrediction:
         prediction = super()._predict_inputs(x, n_draws, seed)
-        prediction = in_target_units(prediction, self.target_scaling_)
-        prediction = prediction.calibrated(self.calibration_)
+        prediction = in_target_units(prediction, self.target_scaling_).calibrated(self.calibration_)
         return prediction if self._y_shape else prediction.column(0)
 
     def _description(self) -> dict[str, Any]:

@@ -11,6 +11,8 @@ import numpy as np
 
 from ..columns.encoding import Categorical, Column, Date
 from ..estimators.loss_curves import LossCurve, loss_curves
+from ..fitted import FittedChain
+from ..fitted.stacking import chain_weights
 from . import figures
 from .content import UNKNOWN, Cell, Section, Table, aligned, number
 from .findings import Findings
@@ -129,9 +131,7 @@ def fitted(findings: Findings) -> Section:
         f"{n_weights:,} weights",
         "prior": str(params["prior"]),
         "likelihood": f"{likelihood}: {LIKELIHOODS.get(likelihood, 'user-defined')}",
-        "restarts": f"{len(chains)} independent fits, whose predictions are averaged"
-        if len(chains) > 1
-        else "none (a single fit)",
+        "restarts": _restarts(chains),
         "steps": f"{steps} in {epochs} epochs" if totals else "not known",
         "draws": f"{params['n_draws']} draws of the weights per prediction",
         "seeds": f"{estimator.seed_} (fit), {findings.seed} (this report)",
@@ -192,3 +192,14 @@ def version_of(package: str) -> str:
         return version(package)
     except PackageNotFoundError:  # run from a folder that is not installed
         return "(not installed)"
+
+
+def _restarts(chains: Sequence[FittedChain]) -> str:
+    """Return how many fits there are, and their shares of the predictions if they differ."""
+    if len(chains) == 1:
+        return "none (a single fit)"
+    shares = chain_weights(chains)
+    how = "averaged"
+    if np.ptp(shares) > 0:
+        how = f"averaged with weights of {', '.join(f'{share:.0%}' for share in shares)}"
+    return f"{len(chains)} independent fits, whose predictions are {how}"
