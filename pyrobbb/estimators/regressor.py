@@ -359,7 +359,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         self.calibration_ = calibrate_intervals(posterior, held, self.n_draws, self.seed_)
         return posterior
 
-    def _automatic_kl_weights(self) -> tuple[float, ...]:
+    def _automatic_kl_weights(self) -> float | tuple[float, ...]:
         return spread_kl_weights(int(self.restarts))
 
     def _fitted_parameters(self) -> dict[str, Any]:

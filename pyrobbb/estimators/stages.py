@@ -42,7 +42,7 @@ SEARCH_FRACTION = 0.7
 LOWEST_KL_WEIGHT, LOWEST_UNCHECKED, SINGLE_KL_WEIGHT = 0.25, 0.5, 0.7
 
 
-def spread_kl_weights(restarts: int, *, is_checked: bool = True) -> tuple[float, ...]:
+def spread_kl_weights(restarts: int, *, is_checked: bool = True) -> float | tuple[float, ...]:
     """Return the weight of the KL divergence of each chain of a regression, by default.
 
     The weights are spaced geometrically up to 1, as in Bayes' rule. Which is best depends on the
@@ -60,7 +60,7 @@ def spread_kl_weights(restarts: int, *, is_checked: bool = True) -> tuple[float,
         otherwise `LOWEST_UNCHECKED`.
     """
     if restarts == 1:
-        return (SINGLE_KL_WEIGHT,)
+        return SINGLE_KL_WEIGHT
     weights = np.geomspace(LOWEST_KL_WEIGHT if is_checked else LOWEST_UNCHECKED, 1.0, restarts)
     return tuple(float(weight) for weight in weights.round(3))
 
