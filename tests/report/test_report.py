@@ -46,7 +46,6 @@ def sections_of(task):
     return [*SECTIONS[:-2], "search", *SECTIONS[-2:]] if task == "regression" else SECTIONS
 
 
-
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
