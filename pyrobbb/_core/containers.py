@@ -66,7 +66,10 @@ def check_no_integer_na(name: str, value: Any) -> None:
             with contextlib.suppress(Exception):  # what cannot be read is refused elsewhere
                 part = np.asarray(part)
         is_integer = str(getattr(part, "dtype", "")).lower().startswith(("int32", "int64"))
-        if not (is_integer and np.size(part)) or part.min() != INTEGER_NA:
+        if not (is_integer and np.size(part)):
+            continue
+        lowest = part.min()
+        if type(lowest).__name__ in MISSING or lowest != INTEGER_NA:  # missing: all of them are
             continue
         cells = np.asarray(part, dtype=object)
         first = next(i for i, v in enumerate(cells.flat) if isinstance(v, int) and v == INTEGER_NA)

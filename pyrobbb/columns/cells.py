@@ -161,6 +161,9 @@ class Cells:
         import pandas as pd
 
         cells = self.column.astype(object).to_numpy()
+        if pd.api.types.infer_dtype(cells).startswith("mixed"):
+            is_bool = np.array([isinstance(cell, bool | np.bool_) for cell in cells])
+            cells = np.where(is_bool, cells.astype(str), cells)  # as True == 1, and False == 0
         try:
             codes, distinct = pd.factorize(cells, use_na_sentinel=False)
         except TypeError:  # unhashable cells, such as lists in parquet

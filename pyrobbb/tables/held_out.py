@@ -213,4 +213,5 @@ def _mean(folds: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], dict[
     mean = {name: float(of.mean()) for name, of in values.items()}
     if len(folds) == 1:
         return mean, {}
-    return mean, {n: float(of.std(ddof=1) / math.sqrt(len(of))) for n, of in values.items()}
+    with np.errstate(over="ignore", invalid="ignore"):  # an NLL after a fit to a constant y
+        return mean, {n: float(of.std(ddof=1) / math.sqrt(len(of))) for n, of in values.items()}

@@ -47,6 +47,17 @@ def test_each_kind_of_column_is_encoded_as_by_pandas():
     np.testing.assert_array_equal(encoder.encode(MIXED), expected.to_numpy(float))
 
 
+@pytest.mark.parametrize("one", [1, 1.0, np.int64(1), "1"])
+@pytest.mark.parametrize("true", [True, np.bool_(True)])
+def test_booleans_among_numbers_are_categories_of_their_own_in_any_order(one, true):
+    for cells in ([true, one, 0, False], [one, true, False, 0]):
+        column = pd.Series(cells * 8, dtype=object)
+        encoder = ColumnEncoder.of(pd.DataFrame({"x": column}))
+        assert encoder.inputs == ["x = 0", "x = 1", "x = False", "x = True"]
+        expected = pd.get_dummies([f"{c:g}" if type(c) is float else str(c) for c in cells])
+        np.testing.assert_array_equal(encoder.encode(column[:4].to_frame("x")), expected)
+
+
 def test_columns_are_found_by_name_in_any_order_and_others_are_ignored():
     encoder = ColumnEncoder.of(MIXED)
     shuffled = MIXED[MIXED.columns[::-1]].assign(other="?")

@@ -7,7 +7,7 @@ from scipy import stats
 from sklearn.datasets import make_friedman1
 
 from pyrobbb import BBBRegressor
-from pyrobbb.estimators.conformal import calibrate_intervals
+from pyrobbb.estimators.conformal import calibrate_intervals, n_calibration_rows
 from pyrobbb.scores import coverage
 
 OPTIONS = {"likelihood": "gaussian", "epochs": 400, "restarts": 2, "random_state": 0}
@@ -52,6 +52,36 @@ def test_the_intervals_of_the_posterior_itself_count_as_twenty_rows():
         n_inside = 30 * coverage(prediction, y[40:], level)
         least, most = ((30 * k / 31 + 20 * level) / 50 for k in (n_inside, n_inside + 1))
         assert least <= share <= most
+
+
+def test_rows_of_nearly_no_weight_do_not_calibrate():
+    X, y = heavy_tailed(300)
+    model = BBBRegressor(calibration=0, **OPTIONS).fit(X[:40], y[:40])
+    wrong = np.where(np.arange(260) % 2, 0.0, 1e3)
+    held = model._prepare(X[40:], y[40:] + wrong, np.where(wrong, 1e-9, 1.0))
+    kept = model._prepare(X[41::2], y[41::2], None)
+    found, expected = (
+        calibrate_intervals(model.posterior_, rows, model.n_draws, model.seed_)(0.8)
+        for rows in (held, kept)
+    )
+    assert found == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "n_rows", "n_classes", "expected"),
+    [
+        (0.1, 200, 1, 20),
+        (0.1, 90, 1, 9),
+        (0.1, 89, 1, 0),
+        (0.0, 500, 1, 0),
+        (0.5, 10**6, 1, 1000),
+        (0.5, 20, 10, 10),
+        (0.9, 20, 11, 9),
+        (0.9, 20, 12, 0),  # each class needs a row to fit
+    ],
+)
+def test_the_number_of_held_out_rows_has_bounds(fraction, n_rows, n_classes, expected):
+    assert n_calibration_rows(fraction, n_rows, n_classes) == expected
 
 
 def test_the_refit_includes_the_held_out_rows():

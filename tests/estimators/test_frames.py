@@ -101,6 +101,19 @@ def test_unseen_categories_and_missing_values_are_predicted_with_a_warning(fitte
     assert np.isfinite(result).all()
 
 
+@pytest.mark.parametrize("dtype", ["Int64", "Int32", "UInt8", "int64[pyarrow]", "Float64"])
+def test_a_row_whose_only_integer_is_missing_is_predicted_as_in_a_batch(dtype):
+    rooms = pd.array([None if i % 5 == 0 else i % 7 for i in range(N)], dtype=dtype)
+    frame = FRAME[["size", "town"]].assign(rooms=rooms)
+    model = BBBRegressor(**REGRESSOR).fit(frame, PRICE)
+    assert "rooms is missing" in model.columns_.inputs
+    expected = model.predict(frame)[:10]
+    found = [model.predict(frame[i : i + 1])[0] for i in range(10)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    none = BBBRegressor(**REGRESSOR).fit(frame.assign(rooms=pd.array([None] * N, dtype)), PRICE)
+    assert [column.name for column in none.columns_.dropped] == ["rooms"]
+
+
 @pytest.mark.parametrize("method", ["predict", "predict_distribution"])
 def test_an_array_is_refused_where_a_frame_was_fitted(method, fitted):
     message = r"^`X` must be a data frame, as in the fit, .* got ndarray: pass a frame with the col"

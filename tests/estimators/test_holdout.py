@@ -49,6 +49,12 @@ def test_the_proportions_of_the_classes_are_preserved_where_possible():
     assert np.bincount(labels[held]).tolist() == [6, 2]
 
 
+@pytest.mark.parametrize("labels", [None, np.arange(40) % 2])
+def test_the_seed_decides_which_rows_are_held_out(labels):
+    one, other, again = (set(choose_held_out(40, 8, seed, labels)[1]) for seed in (0, 1, 0))
+    assert one == again != other
+
+
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
 def test_early_stopping_needs_few_rows_of_a_class(labels):
     X = np.random.default_rng(0).normal(size=(len(labels), 2))

@@ -5,9 +5,11 @@ import logging
 import numpy as np
 import pytest
 import scipy.stats
-from support import QUICK_ESTIMATOR
+import torch
+from support import QUICK_ESTIMATOR, quick_fit
+from support import X as SMALL_X
 
-from pyrobbb import BBBClassifier, BBBRegressor, likelihoods
+from pyrobbb import BBBClassifier, BBBRegressor, fit, likelihoods
 from pyrobbb.estimators import likelihood_choice
 from pyrobbb.estimators.likelihood_choice import (
     COUNTS,
@@ -18,9 +20,12 @@ from pyrobbb.estimators.likelihood_choice import (
     are_skewed,
     candidate_likelihoods,
     choose,
+    held_out_densities,
 )
+from pyrobbb.estimators.preparation import Rows
 from pyrobbb.estimators.search import Tried, search_table
 from pyrobbb.model.names import LIKELIHOODS
+from pyrobbb.prediction import Standardizer
 
 N = 400
 RNG = np.random.default_rng(3)  # a sixth of the draws is expected to be misjudged
@@ -100,6 +105,7 @@ Z = np.random.default_rng(0).normal(size=(500, 1))
         (np.exp(Z) - 0.1, False),  # not all positive
         (10 - np.exp(0.5 * Z), False),  # a long left tail
         (np.ones((500, 1)), False),
+        (np.where(Z < -2.3, 1e-30, np.exp(Z)), False),  # a longer left tail on the log scale
         (np.hstack([np.exp(Z), np.exp(0.1 * Z)]), False),  # the second is not
     ],
 )
@@ -156,6 +162,53 @@ def table_of(log_density):
 def test_the_simplest_likelihood_that_is_as_good_as_the_best_is_chosen(log_density, expected):
     table = table_of(log_density)
     assert table.likelihood[table.is_chosen].tolist() == [expected]
+
+
+def test_a_single_kl_weight_is_not_chosen_however_good():
+    tried = [
+        Tried(name, (5,), 1, weight, np.array(values))
+        for name, weight, values in [
+            ("gaussian", None, [-1.0, -2.0]),
+            ("gaussian", 0.25, [-0.5, -0.4]),
+            ("student_t", None, [-3.0, -3.5]),
+        ]
+    ]
+    assert choose(search_table(tried)).is_chosen.tolist() == [True, False, False]
+
+
+def test_weights_reach_the_candidates_and_their_comparison(short_search, monkeypatch):
+    weight = 1 + np.arange(N) / N
+    fitted, compared = [], []
+
+    def recorded_fit(*args, **options):
+        fitted.append(options["sample_weight"])
+        return fit(*args, **options)
+
+    def recorded_table(tried, weight):
+        compared.append(weight)
+        return search_table(tried, weight)
+
+    monkeypatch.setattr(likelihood_choice, "fit", recorded_fit)
+    monkeypatch.setattr(likelihood_choice, "search_table", recorded_table)
+    monkeypatch.setattr(likelihood_choice, "MAX_HELD_OUT", 30)
+    BBBRegressor(**QUICK_ESTIMATOR).fit(X, TARGETS["gaussian"], sample_weight=weight)
+    assert len(fitted) == len(REAL)
+    (held,) = compared
+    assert len(held) == 30
+    for part in fitted:
+        np.testing.assert_allclose(np.sort([*part, *held]), weight)
+
+
+def test_the_probabilities_of_counts_have_the_mean_of_the_density():
+    counts = np.arange(-60, 61, dtype=float)
+    posterior = quick_fit(kl_weight=1.0)
+    held = Rows(np.repeat(SMALL_X[:1], len(counts), 0), (counts[:, None] - 0.3) / 5)
+    scaling = Standardizer(torch.tensor([0.3]).double(), torch.tensor([5.0]).double())
+    log_probs = held_out_densities(posterior, held, scaling, 50, 0, True)
+    prediction = posterior.predict(SMALL_X[:1], 50, seed=0)
+    for probs in map(np.exp, log_probs.values()):
+        assert probs.sum() == pytest.approx(1, abs=1e-6)
+        assert probs @ counts == pytest.approx(0.3 + 5 * prediction.mean.item(), abs=0.01)
 
 
 def test_log_densities_are_in_units_of_y(short_search):

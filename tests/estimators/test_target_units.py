@@ -122,3 +122,30 @@ def test_bounded_and_discrete_targets_keep_their_units(likelihood, y):
 def test_a_likelihood_of_classes_is_refused(likelihood, message):
     with pytest.raises(ValueError, match=f"`likelihood` of a BBBRegressor {message}"):
         BBBRegressor(**OPTIONS | {"likelihood": likelihood}).fit(X, np.arange(60) % 2)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "centre"),
+    [
+        ("gaussian", lambda y: y),
+        ("lognormal", np.log),
+        (lambda output: dist.Gamma(4.0, torch.exp(1.4 - output)).to_event(1), None),
+    ],
+)
+def test_the_scaling_of_the_target_is_weighted(likelihood, centre):
+    weight = np.where(X[:, 0] > 0, 3.0, 0.1)
+    options = OPTIONS | {"epochs": 2}
+    model = BBBRegressor(likelihood=likelihood, **options).fit(X, POSITIVE, sample_weight=weight)
+    values = POSITIVE if centre is None else centre(POSITIVE)
+    mean = np.average(values, weights=weight)
+    sd = np.average((values - mean) ** 2, weights=weight) ** 0.5
+    np.testing.assert_allclose(model.target_scaling_.scale, sd, rtol=1e-6)
+    np.testing.assert_allclose(model.target_scaling_.loc, 0 if centre is None else mean, rtol=1e-6)
+
+
+def test_a_target_beyond_a_bound_that_is_not_zero_is_not_scaled():
+    likelihood = lambda output: dist.Pareto(100.0, torch.nn.functional.softplus(output)).to_event(1)  # noqa: E731
+    model = BBBRegressor(likelihood=likelihood, **OPTIONS | {"epochs": 2}).fit(
+        X, 101 + X[:, 0] ** 2
+    )
+    assert model.target_scaling_ is None

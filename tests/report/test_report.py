@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -426,6 +427,50 @@ def test_the_page_is_written_atomically(quick, monkeypatch, tmp_path, broken):
         report.write(tmp_path / "page.html", *quick)
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
     assert (tmp_path / "page.html").read_text() == "as it was"
+
+
+def findings_of(x, y, task, predict, seed=0):
+    """Return findings about a table of numbers and a function that predicts."""
+    frame = pd.DataFrame(x, columns=[f"x{i}" for i in range(x.shape[1])])
+    schema = Schema.of(frame.assign(y=np.arange(len(x)) % 2), "y", task)
+    estimator = SimpleNamespace(predict_distribution=predict)
+    return Findings(estimator, schema, frame, schema.encode(frame), y, (), seed)
+
+
+def test_permutation_importance_is_the_typical_change_of_the_prediction():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 3)) * [1, 2, 1]
+    numbers = findings_of(x, x[:, 0], "regression", lambda x: SimpleNamespace(mean=x @ [1, 2, 0]))
+    # The difference of two independent rows has twice the variance of one.
+    expected = {"x1": 4 * 2**0.5, "x0": 2**0.5, "x2": 0.0}
+    assert list(numbers.importance) == list(expected)
+    assert numbers.importance == pytest.approx(expected, rel=0.1)
+
+    def certain(x):
+        return SimpleNamespace(probs=np.eye(2)[(x[:, 0] > 0) + 0])
+
+    classes = findings_of(x, (x[:, 0] > 0) + 0, "classification", certain)
+    # Two independent rows are on different sides in half of the cases.
+    assert classes.importance == pytest.approx({"x0": 0.5, "x1": 0, "x2": 0}, abs=0.05)
+
+
+def test_the_epistemic_share_is_that_of_the_sums():
+    x = np.arange(30.0)[:, None] ** 2
+    of_sd = SimpleNamespace(aleatoric_sd=np.array([1.0, 2.0]), epistemic_sd=np.array([2.0, 1.0]))
+    assert findings_of(x, x[:, 0], "regression", lambda _: of_sd).epistemic_share == 0.5
+    parts = SimpleNamespace(
+        expected_entropy=np.array([0.5, 0.1]), mutual_information=np.array([0.2, 0.0])
+    )
+    share = findings_of(x, x[:, 0] % 2, "classification", lambda _: parts).epistemic_share
+    assert share == pytest.approx(0.25)
+
+
+def test_the_seed_decides_on_the_sampled_rows(monkeypatch):
+    monkeypatch.setattr(report_findings, "MAX_SAMPLED", 20)
+    x = np.arange(50.0)[:, None] ** 2
+    one, other, again = (findings_of(x, x[:, 0], "regression", None, s).sampled for s in (0, 1, 0))
+    np.testing.assert_array_equal(one, again)
+    assert set(one) != set(other)
 
 
 def test_permutation_importance_is_zero_for_columns_that_are_not_used(quick):

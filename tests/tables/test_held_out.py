@@ -70,7 +70,36 @@ def test_folds_have_all_classes_and_never_hold_out_the_only_row_of_one():
     found = score_held_out(Recorded, X, labels, holdout=None, cv=5, seed=0)
     assert found.n_rows == N - 1
     for _, rows in Recorded.fits:
+        held = labels[~np.isin(X[:, 0], rows)]
+        assert (held == "a").sum() == 8
+        assert (held == "b").sum() in (3, 4)
         assert set(labels[np.isin(X[:, 0], rows)]) == {"a", "b", "c"}
+
+
+def test_the_held_out_part_has_the_proportions_of_the_classes():
+    labels = np.repeat(["a", "b"], [45, 15])
+    score_held_out(Recorded, X, labels, holdout=0.2, cv=None, seed=0)
+    ((_, rows),) = Recorded.fits
+    assert (labels[~np.isin(X[:, 0], rows)] == "a").sum() == 9
+
+
+@pytest.mark.parametrize("split", [{"holdout": 0.25, "cv": None}, {"holdout": None, "cv": 3}])
+@pytest.mark.parametrize("y", [Y, LABELS], ids=["numbers", "classes"])
+def test_the_seed_decides_on_the_parts(y, split):
+    for seed in (0, 1, 1):
+        score_held_out(Recorded, X, y, seed=seed, **split)
+    first, second, again = np.array_split([set(rows) for _, rows in Recorded.fits], 3)
+    assert not (first == second).any()
+    assert (second == again).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_score_that_a_fold_lacks_is_left_out(seed):
+    y = np.where(np.arange(N) == 7, 5.0, 1.0)  # constant in one of the folds
+    found = score_held_out(Recorded, X, y, holdout=None, cv=2, seed=seed)
+    assert "R2" not in found.model
+    assert found.model.keys() == found.linear.keys() == found.standard_error.keys()
+    assert "RMSE" in found.model
 
 
 def test_the_mean_over_folds_has_a_standard_error():
@@ -108,6 +137,10 @@ def test_counts_are_predicted_by_distributions_of_counts(excess):
     assert ((density > 0) & (density < 1)).all()
     total = sum(np.exp(prediction.log_prob(np.full(N, float(k)))) for k in range(300))
     np.testing.assert_allclose(total, 1, rtol=1e-4)
+    of_normal = linear_numbers(X, y, X)
+    np.testing.assert_allclose(prediction.mean, np.maximum(of_normal.mean, 1e-3))
+    variance = max(of_normal.sd[0] ** 2, prediction.mean.mean())
+    assert (prediction.sd**2).mean() == pytest.approx(variance)
 
 
 def test_the_logistic_regression_is_that_of_scikit_learn():

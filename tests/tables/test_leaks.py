@@ -24,6 +24,11 @@ NUMBERS = {
         True,
     ),
     "noise beside the category": (GROUP + 0.2 * Z, LETTERS, False),
+    "one value per category, of few rows each": (
+        Z[np.arange(N) % 40],
+        np.array([f"town {i}" for i in range(40)])[np.arange(N) % 40],
+        False,
+    ),
 }
 GRADE = np.digitize(Z, [-0.5, 0.5])
 CLASSES = {
@@ -32,6 +37,9 @@ CLASSES = {
     "its name in another language": (GRADE, np.array(["eins", "zwei", "drei"])[GRADE], True),
     "a noisy score": (GRADE, Z + 0.1 * NOISE, False),
     "an unrelated category": (GRADE, LETTERS, False),
+    "a flag that only one class has, but not always": (GROUP > 0, (GROUP == 2) + 0, False),
+    "a number that two classes share": (GROUP, (GROUP == 2) + 0, False),
+    "a number per class, in another order": (GROUP, np.array([5, 2, 9])[GROUP], True),
 }
 
 
