@@ -37,7 +37,9 @@ def as_positions(index: Any, n: int) -> Tensor:
     if isinstance(index, slice):
         positions = np.arange(n)[index]
     else:
-        given = np.asarray([] if index is None else to_numpy(index))
+        # A tuple, as in prediction[0, 1], is for several axes.
+        is_row_index = index is not None and not isinstance(index, tuple)
+        given = np.asarray(to_numpy(index) if is_row_index else [])
         if given.dtype.kind not in "bui" or given.ndim > 1:
             raise TypeError(
                 "A prediction takes a slice, an array of integers or a boolean mask of its rows, "

@@ -187,3 +187,5 @@ class BayesianNetworkModel(EnsembleModel):
             raise ValueError(
                 f"`X` must have shape (..., q, {self._n_inputs}), got {tuple(X.shape)}."
             )
+        if not X.is_floating_point():  # values have the type of X
+            raise TypeError(f"`X` must hold real numbers, got {X.dtype}: pass X.double().")

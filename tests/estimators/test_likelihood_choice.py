@@ -201,12 +201,12 @@ def test_weights_reach_the_candidates_and_their_comparison(short_search, monkeyp
 
 def test_the_probabilities_of_counts_have_the_mean_of_the_density():
     counts = np.arange(-60, 61, dtype=float)
-    posterior = quick_fit(kl_weight=1.0)
+    posterior = quick_fit()
     held = Rows(np.repeat(SMALL_X[:1], len(counts), 0), (counts[:, None] - 0.3) / 5)
     scaling = Standardizer(torch.tensor([0.3]).double(), torch.tensor([5.0]).double())
     log_probs = held_out_densities(posterior, held, scaling, 50, 0, True)
     prediction = posterior.predict(SMALL_X[:1], 50, seed=0)
-    for probs in map(np.exp, log_probs.values()):
+    for probs in np.exp(log_probs):
         assert probs.sum() == pytest.approx(1, abs=1e-6)
         assert probs @ counts == pytest.approx(0.3 + 5 * prediction.mean.item(), abs=0.01)
 

@@ -91,6 +91,11 @@ def test_a_matrix_that_all_rows_share_is_kept():
     ("index", "error", "message"),
     [
         (slice(0, 0), IndexError, "at least one row, and the index selects none"),
+        (
+            (0, 1),
+            TypeError,
+            "takes a slice, an array of integers or a boolean mask of its rows, got",
+        ),
         ([], TypeError, "takes a slice, an array of integers or a boolean mask of its rows, got"),
         (23, IndexError, "This prediction has 23 rows, got 23"),
         ([0, -24], IndexError, "This prediction has 23 rows, got -24"),

@@ -207,6 +207,12 @@ def test_observation_noise_adds_the_variance_of_the_likelihood(name):
     assert bool((((noisy.variance / sd**2) - 1).abs() < 5 * ((kurtosis - 1) / n).sqrt()).all())
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.bool])
+def test_points_of_integers_would_round_the_values_and_are_refused(model, dtype):
+    with pytest.raises(TypeError, match=rf"`X` must hold real numbers, got {dtype}: pass X.double"):
+        model.posterior(torch.ones(4, 3, dtype=dtype))
+
+
 def test_given_observation_noise_is_refused(model):
     with pytest.raises(UnsupportedError, match="`observation_noise` must be True or False"):
         model.posterior(NEW, observation_noise=torch.ones(1, 1))
