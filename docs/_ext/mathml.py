@@ -41,7 +41,7 @@ def add_thin_spaces(row: ET.Element) -> None:
         is_function = is_function_name(left) or is_function_name(right)
         if is_function and not left.tag.endswith("}mo") and not right.tag.endswith("}mo"):
             space = ET.Element(f"{{{NAMESPACE}}}mspace", width="0.167em")
-            row.insert(children.index(right), space)
+            row.insert(list(row).index(right), space)
 
 
 def is_function_name(element: ET.Element) -> bool:

@@ -37,7 +37,8 @@ def add_words(app: Sphinx, page: str, source: list[str]) -> None:
     """Add index entries below the title of a page."""
     if page in WORDS:
         title, _, rest = source[0].partition("\n")
-        source[0] = f"{title}\n\n```{{index}} {WORDS[page]}\n```\n{rest}"
+        entries = ", ".join(f"! {word}" for word in WORDS[page].split(", "))  # main entries
+        source[0] = f"{title}\n\n```{{index}} {entries}\n```\n{rest}"
 
 
 def read_objects(path: Path) -> set[tuple[str, str]]:
