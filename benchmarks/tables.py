@@ -51,10 +51,6 @@ SECTIONS = [
     ),
 ]
 NOTES = """\
-The scores of `pyrobbb` on the development tables were measured before two changes that were chosen
-on them: log-normal likelihoods, and a narrow layer for fewer than 60 rows. With these the NLL is
-6.97 on copper, 6.37 on ccard and 4.66 on strikes.
-
 Tables with a star are held back. There are ten splits of tables of fewer than 100 rows, three
 below 500, one otherwise. All models but `pyrobbb` have their library's defaults:
 
