@@ -350,3 +350,56 @@ def test_the_code_on_trunks_runs(tmp_path, monkeypatch, capsys):
     (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     exec(block, {})
     assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+def test_rows_of_a_form_that_was_predicted_before_do_not_run_the_trunk_in_trials(monkeypatch):
+    posterior = quick(network_of(dense))
+    posterior.predict(X, seed=0)
+    rows, original = [], torch.nn.functional.relu
+    monkeypatch.setattr(
+        torch.nn.functional, "relu", lambda x, **kw: rows.append(len(x)) or original(x, **kw)
+    )
+    again = posterior.predict(X + 1, seed=0)
+    assert rows == [len(X)]
+    np.testing.assert_allclose(again.mean, posterior.predict(X + 1, seed=0).mean)
+    with pytest.raises(ValueError, match=r"`x` with .* does not fit the network"):
+        posterior.predict(X[:, :2])
+    assert rows == 2 * [len(X)]
+
+
+class Tokens(nn.Module):
+    """A trunk that embeds tokens, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(9, 4), nn.Linear(4, 1)
+
+    def forward(self, tokens):
+        return self.head(torch.tanh(self.embed(tokens)).mean(1))
+
+
+def test_a_trunk_of_tokens_is_not_run_to_check_them_and_a_wrong_token_is_named(monkeypatch):
+    tokens = RNG.integers(0, 9, size=(40, 5))
+    posterior = fit(
+        network_of(Tokens),
+        tokens,
+        tokens.mean(1, keepdims=True).astype("f"),
+        epochs=2,
+        engine="fused",
+        seed=1,
+        progress=False,
+    )
+    posterior.predict(tokens, seed=0)
+    rows, original = [], torch.nn.functional.embedding
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "embedding",
+        lambda x, *args: rows.append(len(x)) or original(x, *args),
+    )
+    posterior.predict(tokens[::-1].copy(), seed=0)
+    assert rows == [40]
+    for row, message in ((0, "index out of range"), (31, "the network cannot take, row 31")):
+        wrong = tokens.copy()
+        wrong[row, 2] = 9
+        with pytest.raises(ValueError, match=message):
+            posterior.predict(wrong, seed=0)

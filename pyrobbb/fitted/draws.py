@@ -11,6 +11,7 @@ import numpy as np
 from .._core.global_state import ordinary_modes
 from .._core.random_state import child_seed
 from .._core.trees import InputsLike, clone
+from ..model.inputs import inputs_to_run
 from ..prediction import (
     ClassificationPrediction,
     RegressionPrediction,
@@ -88,7 +89,9 @@ def predict_from(
 ) -> RegressionPrediction | ClassificationPrediction:
     """Predict y at new rows, or at one of several parts of them; see `Posterior.predict`."""
     # A copy, because results are computed on demand and the caller may have changed x by then.
-    rows = clone(chains[0].network.prepare_inputs(x))
+    network = chains[0].network
+    like = network.bayesian_parameters()[0][1]
+    rows = clone(inputs_to_run(network.net, like, x, network.select))
     sources = sources_of(chains, n_draws, seed)
     distributions = DrawnDistributions(sources, rows, max_memory=max_memory)
     if is_part and distributions.mixes_rows:

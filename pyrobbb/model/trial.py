@@ -107,7 +107,14 @@ def explained(net: nn.Module, x: Inputs, select: Selection | None = None) -> Ite
                     f"{type(array).__name__}: pass torch.as_tensor({name})."
                 ) from None
         trial_output(net, x, select)
+        if has_embeddings(net):
+            check_rows(net, x)
         raise
+
+
+def has_embeddings(net: nn.Module) -> bool:
+    """Return whether a module takes indices."""
+    return any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in net.modules())
 
 
 def traits_of(net: nn.Module, x: Inputs, select: Selection | None = None) -> Traits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from weakref import WeakKeyDictionary
 
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -16,8 +16,9 @@ from .._core.random_state import child_seed, seeded
 from .._core.trees import Inputs, arrays_of, n_rows, rows_of, split
 from ..model.functional import FunctionalCall
 from ..model.head import head_network, split_of
+from ..model.inputs import form_of
 from ..model.network import BayesianNetwork
-from ..model.trial import Traits
+from ..model.trial import Traits, explained
 from ..model.trunk import Split
 from .sampling import Draws, FixedDraws, Source, join
 from .working_memory import bytes_per_row, features_and_bytes_per_row
@@ -36,6 +37,9 @@ NOISE = 2**20
 """Number of the seed of the noise that a network draws in its forward pass."""
 
 _TRAITS: WeakKeyDictionary[BayesianNetwork, Traits] = WeakKeyDictionary()
+_BYTES: WeakKeyDictionary[BayesianNetwork, dict[Hashable, tuple[int, int, int]]] = (
+    WeakKeyDictionary()
+)
 
 
 class DrawnDistributions:
@@ -79,11 +83,7 @@ class DrawnDistributions:
         # (quantiles need a few arrays of that size), and cached distributions. The trunk runs while
         # no block does.
         quarter = max_memory // 4
-        per_draw_net, inputs, per_trunk_row = network.net, self._example, 0
-        if (first := self._splits[0]) is not None:
-            per_draw_net = first.head
-            inputs, per_trunk_row = features_and_bytes_per_row(first, inputs)
-        per_row, per_output = bytes_per_row(per_draw_net, inputs, network.select)
+        per_trunk_row, per_row, per_output = _bytes_of(network, self._splits[0], self._example)
         self._trunk_rows = min(max(quarter // (per_trunk_row or per_row), 1), MAX_ROWS_PER_CALL)
         self._cached_draws: list[Draws] | None = None
         latents = []
@@ -126,12 +126,17 @@ class DrawnDistributions:
             yield distribution
 
     def _compute(self, rows: Inputs) -> TorchDistribution:
-        with ordinary_modes(grad=False), without_validation():
+        network = self._network
+        with (
+            ordinary_modes(grad=False),
+            without_validation(),
+            explained(network.net, self._x, network.select),
+        ):
             outputs = ({"": output} for output in self._outputs(rows))
             output, latents = join(outputs, self.n_draws)[""], self._latents
             if not supports_float64(output.device):  # needed for moments and quantiles
                 output, latents = output.cpu(), {n: v.cpu() for n, v in latents.items()}
-            return self._network.distribution(output, latents)
+            return network.distribution(output, latents)
 
     def _outputs(self, rows: Inputs) -> Iterator[Tensor]:
         """Yield the outputs of some draws at a time, in order."""
@@ -173,6 +178,25 @@ def _outputs_with_noise(
             with seeded(child_seed(child_seed(seed, NOISE), next(number))):
                 output = call({name: block[name][i] for name in names}, rows)
             yield output[None]
+
+
+def _bytes_of(
+    network: BayesianNetwork, split: Split | None, example: Inputs
+) -> tuple[int, int, int]:
+    """Return the bytes of a row: of the trunk, of a draw, and of its output.
+
+    For each form of rows the network is run only the first time: a run on one row reads all weights
+    of a trunk.
+    """
+    form = id(network.net), form_of(example)
+    known = _BYTES.setdefault(network, {})
+    if form not in known:
+        per_trunk_row, inputs, net = 0, example, network.net
+        if split is not None:
+            net = split.head
+            inputs, per_trunk_row = features_and_bytes_per_row(split, example)
+        known[form] = (per_trunk_row, *bytes_per_row(net, inputs, network.select))
+    return known[form]
 
 
 def _traits_of(network: BayesianNetwork, x: Inputs) -> Traits:
