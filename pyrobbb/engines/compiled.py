@@ -23,10 +23,11 @@ from .._core.random_state import RandomState
 from .._core.trees import Inputs, arrays_of, unflatten
 from ..model.network import BayesianNetwork
 from .base import Steps
-from .compiled_loop import Loop, Step, compile_loop, was_compiled
+from .compiled_loop import Loop, TensorKind, compile_loop, was_compiled
 from .dropout_masks import DropoutMasks, GivenMasks
 from .fused import FusedEngine, clip_gradients
 from .optimizers import FlatAdam
+from .step_graphs import Step
 
 MIN_STEPS_PER_CALL, MAX_STEPS_PER_CALL = 4, 1024
 MAX_NOISE_PER_CALL, MAX_ROWS_PER_CALL = 2**25, 2**21
@@ -61,7 +62,7 @@ class CompiledEngine:
         )
         self.max_steps_per_call = max(most, MIN_STEPS_PER_CALL)
         self._masks: DropoutMasks | None = None
-        self._loop: Loop | None = None
+        self._loops: dict[tuple[TensorKind, ...], Loop] = {}  # for the data of the steps
         self._carry: list[Tensor] | None = None
         self._failed = False
         if reason := obstacle_to_compiling(fused):
@@ -160,10 +161,14 @@ class CompiledEngine:
                 now = steps[first : first + n]
                 masks = masks_of_dropout.draw(now.n_rows)
                 by_step = self._by_step(now, positions[first : first + n], masks, first)
-                if self._loop is None:
+                data = _data(now)
+                kinds = tuple(map(TensorKind.of, data))
+                if kinds not in self._loops:
+                    self.sync()  # the losses are compared with those of the fused engine
                     with _buffers_kept(chain.network for chain in self._fused.chains):
-                        self._loop = self._compile(carry, by_step, now, positions, masks)
-                carry, results = self._loop(carry, by_step, _data(now))
+                        loop = self._compile(carry, by_step, now, positions[first:], masks)
+                    self._loops[kinds] = loop
+                carry, results = self._loops[kinds](carry, by_step, data)
                 parts.append(results)
         losses = torch.cat(parts).double().cpu().numpy().reshape((len(steps), 2, -1))
         losses[:, 0] /= steps.step_weight[:, None]

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import logging
-import operator
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from types import FunctionType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from .._core.messages import first_line
-
-Step = Callable[..., tuple[Tensor, ...]]
-"""``(*carry, *by_step[i], *data) -> (*carry, result)``."""
+from .step_graphs import Step, lift_constants, loop_over, trace_step
 
 Loop = Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]], tuple[list[Tensor], Tensor]]
 """``(carry, by_step, data) -> (carry, results)``."""
+
+T = TypeVar("T")
 
 CACHE_SIZE = 16
 MIN_TORCH = (2, 6)
@@ -86,9 +82,10 @@ class LoopKey:
     spec : LoopSpec
     code : str
         Code of the traced step.
-    constants : tuple of str
-        A digest of each tensor that the code uses besides its inputs, such as a frozen weight or a
-        parameter of a prior.
+    constants : tuple
+        What the code refers to besides its inputs: the properties of tensors, such as a frozen
+        weight or a parameter of a prior, which are further inputs of the loop; and nested graphs,
+        each equal only to itself.
     model : str
         Description of the model, which is not compared: models with the same description may have
         different code, and models with different descriptions the same code.
@@ -96,7 +93,7 @@ class LoopKey:
 
     spec: LoopSpec
     code: str
-    constants: tuple[str, ...]
+    constants: tuple[TensorKind | nn.Module, ...]
     model: str = field(compare=False)
 
 
@@ -171,14 +168,15 @@ def compile_loop(
             f"compiled steps need torch {oldest} or later, but this is torch {torch.__version__}"
         )
     inputs = (*carry, *(tensor[0] for tensor in by_step), *data)
-    traced = _trace(step, inputs)
-    digests = tuple(_digest(constant) for constant in _copy_constants(traced))
-    key = LoopKey(LoopSpec.of(inputs, max_steps), traced.code, digests, model)
-    loop = LOOPS.get(key)
-    if loop is None:
-        loop = _compile(traced, max_steps)
-        LOOPS.put(key, loop)
-    return loop
+    traced = trace_step(step, inputs)
+    constants, nested = lift_constants(traced)
+    kinds: list[TensorKind | nn.Module] = [*map(TensorKind.of, constants), *nested]
+    key = LoopKey(LoopSpec.of(inputs, max_steps), traced.code, tuple(kinds), model)
+    compiled = LOOPS.get(key)
+    if compiled is None:
+        compiled = _compile(traced, len(by_step), max_steps)
+        LOOPS.put(key, compiled)
+    return lambda carry, by_step, data: compiled(carry, by_step, [*data, *constants])
 
 
 def was_compiled(inputs: Iterable[Tensor], max_steps: int, model: str) -> bool:
@@ -194,130 +192,39 @@ def was_compiled(inputs: Iterable[Tensor], max_steps: int, model: str) -> bool:
     return LOOPS.has_similar(LoopSpec.of(inputs, max_steps), model)
 
 
-def _trace(step: Step, inputs: Sequence[Tensor]) -> GraphModule:
-    """Trace a step into a graph of torch operations.
+def _compile(traced: GraphModule, n_by_step: int, max_steps: int) -> Loop:
+    """Return a loop over a traced step, which is compiled in its first call.
 
-    Raise if any is random, or changes an input or a constant: the compiler does not allow changes
-    of the inputs of a loop, and the module's buffers would not follow.
+    torch's compiler is given the graph. `torch.compile` would first interpret the bytecode of a
+    function, and import the modules for that: a sixth of a first compilation, and half the time
+    that a later process takes to find the code on disk.
     """
-    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch._inductor import compile as compile_graph
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    traced = make_fx(
-        step,
-        decomposition_table={torch.ops.aten.gather.default: _gather_one},
-        tracing_mode="fake",
-        _allow_non_fake_inputs=True,
-    )(*inputs)
-    for node in traced.graph.nodes:
-        if isinstance(node.target, torch._ops.OpOverload):
-            if "_rnn" in node.target.name():
-                raise RuntimeError("the module has recurrent layers")
-            if _draws_numbers(node):
-                raise RuntimeError("the module draws random numbers")
-            if node.target._schema.is_mutable and _storage(node).op != "call_function":
-                raise RuntimeError("the module changes a tensor in place")
-    traced.graph.eliminate_dead_code()
-    traced.recompile()
-    return traced
-
-
-def _draws_numbers(node: Node) -> bool:
-    """Return whether an operation draws random numbers; attention without dropout does not."""
-    operation: Any = node.target
-    if torch.Tag.nondeterministic_seeded not in operation.tags:
-        return False
-    names = [argument.name for argument in operation._schema.arguments]
-    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-    return "dropout_p" not in names or bool(given.get("dropout_p"))
-
-
-def _storage(node: Node) -> Node:
-    """Return the node whose storage the result of a node shares, through views and changes."""
-    while node.op == "call_function":
-        target, source = node.target, None
-        if target is operator.getitem:
-            source = node.args[0]
-        elif isinstance(target, torch._ops.OpOverload):
-            shared = [a.alias_info is not None for a in target._schema.arguments]
-            source = next(
-                (a for a, is_shared in zip(node.args, shared, strict=False) if is_shared), None
-            )
-        if not isinstance(source, Node):
-            break
-        node = source
-    return node
-
-
-def _copy_constants(traced: GraphModule) -> list[Any]:
-    """Replace the constants of a graph with copies, and return the copies.
-
-    A later change of a frozen weight in place would otherwise change a cached loop.
-    """
-    names = {node.target: None for node in traced.graph.nodes if node.op == "get_attr"}
-    for name in names:
-        setattr(traced, name, copy.deepcopy(getattr(traced, name)))
-    return [getattr(traced, name) for name in names]
-
-
-def _digest(constant: Any) -> str:
-    if not isinstance(constant, Tensor):  # a nested graph: equal only to itself
-        return f"{type(constant).__name__} {id(constant)}"
-    kind = f"{TensorKind.of(constant)}"
-    values = constant.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return hashlib.sha256(kind.encode() + values.tobytes()).hexdigest()
-
-
-def _compile(traced: GraphModule, max_steps: int) -> Loop:
-    from torch._higher_order_ops.while_loop import while_loop
-
-    output: Any = traced.graph.output_node()
-    result = output.args[0][-1].meta["val"]
-    shape, dtype = (max_steps, *result.shape), result.dtype
-
-    def run_steps(
-        carry: list[Tensor], by_step: list[Tensor], data: list[Tensor], n_steps: Tensor
-    ) -> tuple[list[Tensor], Tensor]:
-        def has_next(i: Tensor, results: Tensor, *carry: Tensor) -> Tensor:
-            return i < n_steps
-
-        def take_step(i: Tensor, results: Tensor, *carry: Tensor) -> tuple[Tensor, ...]:
-            now = [tensor.index_select(0, i.reshape(1)).squeeze(0) for tensor in by_step]
-            *after, result = traced(*carry, *now, *data)
-            return (i + 1, results.index_put((i,), result), *after)
-
-        start = torch.zeros_like(n_steps), torch.zeros(shape, dtype=dtype, device=n_steps.device)
-        _, results, *carry = while_loop(has_next, take_step, (*start, *carry))
-        return carry, results
-
-    # torch caches compiled code by code object, and limits the number of entries for each. If every
-    # loop has a different code object, no loop replaces another.
-    unique = FunctionType(
-        run_steps.__code__.replace(),
-        run_steps.__globals__,
-        run_steps.__name__,
-        None,
-        run_steps.__closure__,
-    )
+    graph = loop_over(traced, n_by_step, max_steps)
     options = {name: value for name, value in OPTIONS.items() if _is_option(name)}
-    compiled = torch.compile(unique, fullgraph=True, dynamic=False, options=options)
-    is_compiled = False
+    compiled: Callable[..., Sequence[Tensor]] | None = None
 
     def loop(
         carry: Sequence[Tensor], by_step: Sequence[Tensor], data: Sequence[Tensor]
     ) -> tuple[list[Tensor], Tensor]:
-        nonlocal is_compiled
+        nonlocal compiled
         n_steps = torch.tensor(len(by_step[0]), device=carry[0].device)
-        arguments = list(carry), [_pad(t, max_steps) for t in by_step], list(data), n_steps
-        call = compiled if is_compiled else lambda *inputs: _without_trial_builds(compiled, inputs)
-        after, results = call(*arguments)
-        is_compiled = True
+        inputs = [*carry, *(_pad(t, max_steps) for t in by_step), *data, n_steps]
+        if compiled is None:
+            mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+            fakes: list[Any] = [mode.from_tensor(tensor, static_shapes=True) for tensor in inputs]
+            compiled = _without_trial_builds(lambda: compile_graph(graph, fakes, options))
+        *after, results = compiled(*inputs)
         return after, results[: len(by_step[0])]
 
     return loop
 
 
-def _without_trial_builds(compiled: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Call a compiled function, without the builds by which torch first tries the C++ compiler.
+def _without_trial_builds(build: Callable[[], T]) -> T:
+    """Compile, without the builds by which torch first tries the C++ compiler.
 
     For each instruction set of the processor, and for some of their flags, torch builds and loads a
     small program: 9 of the 16 seconds of processor time of a first compilation. Where the compiler
@@ -325,22 +232,21 @@ def _without_trial_builds(compiled: Callable[..., Any], arguments: tuple[Any, ..
     trials.
     """
     import torch._inductor.config as config
-    from torch._dynamo.exc import TorchDynamoException
     from torch._inductor import cpu_vec_isa
 
     if cpu_vec_isa.valid_vec_isa_list.cache_info().currsize or config.cpp.vec_isa_ok is not None:
-        return compiled(*arguments)
+        return build()
     kind: Any = cpu_vec_isa.VecISA
     check_build = kind.check_build
     try:
         kind.check_build = lambda isa, code: True
-        return compiled(*arguments)
-    except TorchDynamoException as error:
+        return build()
+    except Exception as error:
         logger.info("The C++ compiler is tried for each instruction set: %s", first_line(error))
     finally:
         kind.check_build = check_build
         forget_instruction_sets()  # other uses of torch's compiler try them
-    return compiled(*arguments)
+    return build()
 
 
 def forget_instruction_sets() -> None:
@@ -363,20 +269,6 @@ def _pad(tensor: Tensor, n: int) -> Tensor:
     padded = tensor.new_empty((n, *tensor.shape[1:]))
     padded[: len(tensor)] = tensor
     return padded
-
-
-def _gather_one(source: Tensor, dim: int, index: Tensor, **options: Any) -> Tensor:
-    """Gather one element along a dimension by comparing indices.
-
-    The log-probability of a class label is such a gather. For processors with AVX-512,
-    torch's compiler generates C++ for such a gather that uses the index before its declaration.
-    """
-    dim %= source.dim()
-    if index.shape != (*source.shape[:dim], 1, *source.shape[dim + 1 :]):
-        return NotImplemented
-    indices = torch.arange(source.shape[dim], device=index.device)
-    is_here = indices.reshape((-1, *(1,) * (source.dim() - dim - 1))) == index
-    return torch.where(is_here, source, source.new_zeros(())).sum(dim, keepdim=True)
 
 
 def _is_option(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch._inductor
 from engine_fits import python_loop
 
 from pyrobbb.engines import compiled, compiled_loop, fused
@@ -17,12 +18,12 @@ def loop_cache(monkeypatch):
 
 @pytest.fixture
 def no_compiler(loop_cache, monkeypatch):
-    """Make torch.compile fail as it does where no compiler is found."""
+    """Make torch's compiler fail as it does where there is none for C++."""
 
     def fail(*args, **kwargs):
         raise RuntimeError("No working C++ compiler found\nin any of these places: ...")
 
-    monkeypatch.setattr(torch, "compile", fail)
+    monkeypatch.setattr(torch._inductor, "compile", fail)
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def python_compiler(loop_cache, monkeypatch):
     """Replace the compiler by a Python loop over the traced step; return the compiled graphs."""
     graphs = []
 
-    def compile_graph(traced, max_steps):
+    def compile_graph(traced, n_by_step, max_steps):
         graphs.append(traced)
         return python_loop(traced, None, None, None, max_steps, "")
 
