@@ -1,7 +1,7 @@
 """Which images to label next: MNIST with labels chosen at random, by BALD and by BatchBALD.
 
     python examples/active_learning.py                # digits of scikit-learn, one seed: seconds
-    python examples/active_learning.py --data FOLDER  # MNIST, five seeds: 10 minutes of one core
+    python examples/active_learning.py --data FOLDER  # MNIST, five seeds: 6 minutes of one core
 
 Labels are dear, images are not: features are learnt from a pool of 5,000 images without labels, and
 a small Bayesian network classifies them. It is fitted anew after every 5 labels, from 20 to 250.
