@@ -73,8 +73,14 @@ def mixture_log_density(log_density: np.ndarray, weights: np.ndarray) -> np.ndar
 
 
 def chain_weights(chains: Sequence[FittedChain]) -> np.ndarray:
-    """Return the weights of chains in predictions; their sum is 1."""
-    weights = np.array([chain.settings.stacking_weight or 1.0 for chain in chains])
+    """Return the weights of chains in predictions; their sum is 1.
+
+    A weight may have been rounded to 0. If all have been, the weights are equal.
+    """
+    stored = [chain.settings.stacking_weight for chain in chains]
+    weights = np.array([1.0 if weight is None else weight for weight in stored])
+    if not weights.any():
+        weights = np.ones(len(weights))
     return weights / weights.sum()
 
 

@@ -1,4 +1,6 @@
-"""Stacking weights, and the draws that they give each chain."""
+"""Stacking weights, and the draws that each chain gets by them."""
+
+import dataclasses
 
 import numpy as np
 import pytest
@@ -77,6 +79,27 @@ def test_predictions_are_shared_among_the_chains(stacked):
     alone = [Posterior((chain,)).predict(X, 4_000, seed=1).mean for chain in stacked.chains]
     expected = np.tensordot(weights / weights.sum(), alone, 1)
     np.testing.assert_allclose(stacked.predict(X, 20_000, seed=2).mean, expected, atol=0.1)
+
+
+@pytest.mark.parametrize("weights", [(0.0, 2.0), (2.0, 0.0)])
+def test_a_chain_whose_weight_is_rounded_to_0_has_no_draws(weights):
+    chains = weighted_chains(weights)
+    (source,) = Posterior(chains).sources(7, 0)
+    assert source.n_draws == 7
+    assert source.guide is chains[int(np.argmax(weights))].guide
+
+
+@pytest.mark.parametrize("weights", [(0.0, 0.0), (None, None)])
+def test_chains_without_weights_have_equally_many_draws(weights):
+    assert [s.n_draws for s in Posterior(weighted_chains(weights)).sources(10, 0)] == [5, 5]
+
+
+def weighted_chains(weights):
+    """Return chains of the same fit with the given stacking weights."""
+    return tuple(
+        dataclasses.replace(c, settings=dataclasses.replace(c.settings, stacking_weight=weight))
+        for c, weight in zip(shared_fit(restarts=2).chains, weights, strict=True)
+    )
 
 
 def test_weights_are_stored(stacked, tmp_path):
