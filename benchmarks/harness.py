@@ -97,7 +97,7 @@ def can_pin() -> bool:
 def run_cases(
     script: str, cases: list[Case], options: Options, rounds: int, say: Callable[[str], None]
 ) -> Iterator[Row]:
-    """Run each case once a round, in another order each time; give all rows.
+    """Run each case once a round, in another order each time; yield all rows.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def run_cases(
     options : Options
     rounds : int
     say : callable
-        Told of each case before it runs.
+        Called with each case before it runs.
 
     Yields
     ------

@@ -1,4 +1,4 @@
-"""Kills, processes and files larger than memory: what benchmarks/SCALE.md tells.
+"""Kills, processes and files larger than memory: what benchmarks/SCALE.md reports.
 
     python benchmarks/scale.py kills [--kills 100]
     python benchmarks/scale.py processes
@@ -217,7 +217,7 @@ def anonymous() -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return 1024 * int(line.split()[1])
-    raise RuntimeError("This system does not tell how much memory a process holds.")
+    raise RuntimeError("This system does not report how much memory a process holds.")
 
 
 def memory_of(what: str, kind: str, path: str, n_rows: int) -> None:

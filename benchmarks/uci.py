@@ -92,7 +92,7 @@ def load(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray, list[tuple[An
 
 
 def gap_splits(x: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return a split an input: rows outside and within the middle third, sorted by the input."""
+    """Return a split for each input: rows outside and within the middle third, sorted by it."""
     splits = []
     for column in x.T:
         order = np.argsort(column, kind="stable")
@@ -152,7 +152,7 @@ def page(rows: list[dict[str, Any]]) -> str:
             "## Gap splits",
             "",
             "The rows are sorted by one input, and the middle third is for testing (Foong et al.",
-            "2019): a split an input. Here uncertainty between the data counts.",
+            "2019): a split for each input. Here uncertainty between the data counts.",
             "",
             *gap_tables(rows),
             f"## Chosen by `{DEFAULT}`, most often over the splits",
@@ -258,16 +258,16 @@ def gap_tables(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def choices(rows: list[dict[str, Any]]) -> list[str]:
-    """Return what the estimator has chosen most often, a row a set; a dash if it does not tell."""
+    """Return what the estimator has chosen most often, a row per set; a dash where unknown."""
     names = {"likelihood_": "likelihood", "hidden_": "hidden layers", "kl_weight_": "KL weights"}
     lines = [f"|  | {' | '.join(names.values())} |", f"|---|{'---|' * len(names)}"]
     for name in ALL_SETS:
-        told = [
+        reported = [
             row.get("chosen", {}) for row in rows if (row["set"], row["model"]) == (name, DEFAULT)
         ]
         cells = []
         for column in names:
-            counts = Counter(found[column] for found in told if column in found)
+            counts = Counter(found[column] for found in reported if column in found)
             (value, n) = counts.most_common(1)[0] if counts else ("-", 0)
             cells.append(f"{value} ({n} of {counts.total()})" if len(counts) > 1 else f"{value}")
         lines.append(f"| {name} | {' | '.join(cells)} |")

@@ -76,11 +76,11 @@ def bbb(**options: Any) -> Model:
 def choices_of(estimator: Any) -> dict[str, Any]:
     """Return the KL weight, the widths and the likelihood that a fitted estimator has, by name.
 
-    Absent are those that it does not tell.
+    Those that it does not have are left out.
     """
     names = ("kl_weight_", "hidden_", "likelihood_")
-    told = {name: getattr(estimator, name, None) for name in names}
-    return {name: _shown(value) for name, value in told.items() if value is not None}
+    chosen = {name: getattr(estimator, name, None) for name in names}
+    return {name: _shown(value) for name, value in chosen.items() if value is not None}
 
 
 def _shown(value: Any) -> float | str:

@@ -90,7 +90,7 @@ def with_adapters(net):
 
 
 def sentences(n, dialect, seed):
-    """Return word ids, and labels that tell whether a sentence has more warm than cold words.
+    """Return word ids, and labels that say whether a sentence has more warm than cold words.
 
     Words 0 to 9 are warm and 20 to 29 cold in dialect 0; in dialect 1, half of them are others. The
     label is drawn: it is noisy where a sentence has about as many of both.

@@ -36,7 +36,7 @@ equation 7) where r is the probability that w came from its first component::
 
     -dlogP/dw = (w - loc) / scale^2    or    w * (r / s1^2 + (1 - r) / s2^2)                  (6)
 
-**The likelihood**, with respect to the network's output o, one row an observation::
+**The likelihood**, with respect to the network's output o, with a row per observation::
 
     Gaussian (o - y) / scale^2,  Bernoulli sigmoid(o) - y,  categorical softmax(o) - onehot(y) (7)
 
@@ -69,30 +69,30 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Weights = list[tuple[Array, Array]]
-"""One (W of shape (n_out, n_in), b of shape (n_out,)) pair a layer: w, mu, rho, eps, gradients."""
+"""One (W of shape (n_out, n_in), b of shape (n_out,)) pair per layer: w, mu, rho, eps, gradients."""
 T = TypeVar("T")
 
 
 def softplus(z: Array) -> Array:
-    """Give log(1 + exp(z)) without overflow."""
+    """Return log(1 + exp(z)) without overflow."""
     result: Array = np.logaddexp(0.0, z)
     return result
 
 
 def log_softplus(z: Array) -> Array:
-    """Give log(softplus(z)), which is z, to within exp(z), where softplus(z) nears underflow."""
+    """Return log(softplus(z)), which is z, to within exp(z), where softplus(z) nears underflow."""
     result: Array = np.where(z < -40, z, np.log(softplus(np.maximum(z, -40))))
     return result
 
 
 def sigmoid(z: Array) -> Array:
-    """Give 1 / (1 + exp(-z)), the derivative of softplus, without overflow on either side."""
+    """Return 1 / (1 + exp(-z)), the derivative of softplus, without overflow on either side."""
     result: Array = np.exp(-softplus(-z))
     return result
 
 
 def log_softmax(z: Array) -> Array:
-    """Give log probabilities over the last axis: the classes of one row, never over the rows."""
+    """Return log probabilities over the last axis: the classes of one row, never over the rows."""
     shifted: Array = z - z.max(axis=-1, keepdims=True)
     log_total: Array = np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted - log_total
@@ -111,11 +111,11 @@ class GaussianPrior:
     loc: float = 0.0
 
     def log_prob(self, w: Array) -> float:
-        """Give log P(w), summed over an array of weights, with its constants."""
+        """Return log P(w), summed over an array of weights, with its constants."""
         return float(_normal_log_density(w, self.loc, self.scale).sum())
 
     def score(self, w: Array) -> Array:
-        """Give dlogP/dw for each weight: minus equation 6."""
+        """Return dlogP/dw for each weight: minus equation 6."""
         return -(w - self.loc) / self.scale**2
 
 
@@ -128,11 +128,11 @@ class MixturePrior:
     scale2: float = 0.0025
 
     def log_prob(self, w: Array) -> float:
-        """Give log P(w), summed over an array of weights, with its constants."""
+        """Return log P(w), summed over an array of weights, with its constants."""
         return float(np.logaddexp(*self._log_components(w)).sum())
 
     def score(self, w: Array) -> Array:
-        """Give dlogP/dw for each weight: minus equation 6."""
+        """Return dlogP/dw for each weight: minus equation 6."""
         first, second = self._log_components(w)
         log_total = np.logaddexp(first, second)
         r, one_minus_r = np.exp(first - log_total), np.exp(second - log_total)
@@ -152,12 +152,12 @@ class GaussianLikelihood:
     scale: float
 
     def nll(self, output: Array, y: Array) -> float:
-        """Give -log P(y | output), summed over rows, with its constants."""
+        """Return -log P(y | output), summed over rows, with its constants."""
         _check_same_shape(output, y)
         return -float(_normal_log_density(y, output, self.scale).sum())
 
     def d_nll(self, output: Array, y: Array) -> Array:
-        """Give the gradient of `nll` with respect to the output: equation 7."""
+        """Compute the gradient of `nll` with respect to the output: equation 7."""
         _check_same_shape(output, y)
         return (output - y) / self.scale**2
 
@@ -167,13 +167,13 @@ class BernoulliLikelihood:
     """Two classes: the output holds the log-odds (logits) of y = 1; both have shape (n, k)."""
 
     def nll(self, output: Array, y: Array) -> float:
-        """Give -log P(y | output), summed over rows, with its constants."""
+        """Return -log P(y | output), summed over rows, with its constants."""
         _check_binary(output, y)
         # -y log sigmoid(o) - (1 - y) log sigmoid(-o), where log sigmoid(o) = o - softplus(o)
         return float((softplus(output) - y * output).sum())
 
     def d_nll(self, output: Array, y: Array) -> Array:
-        """Give the gradient of `nll` with respect to the output: equation 7."""
+        """Compute the gradient of `nll` with respect to the output: equation 7."""
         _check_binary(output, y)
         return sigmoid(output) - y
 
@@ -183,12 +183,12 @@ class CategoricalLikelihood:
     """K classes: the output holds logits, shape (n, K); y whole numbers 0 .. K-1, shape (n,)."""
 
     def nll(self, output: Array, y: NDArray[Any]) -> float:
-        """Give -log P(y | output), summed over rows, with its constants."""
+        """Return -log P(y | output), summed over rows, with its constants."""
         _check_labels(output, y)
         return -float(log_softmax(output)[np.arange(len(y)), y].sum())
 
     def d_nll(self, output: Array, y: NDArray[Any]) -> Array:
-        """Give the gradient of `nll` with respect to the output: equation 7."""
+        """Compute the gradient of `nll` with respect to the output: equation 7."""
         _check_labels(output, y)
         onehot: Array = np.eye(output.shape[1])[y]
         return np.exp(log_softmax(output)) - onehot
@@ -196,7 +196,7 @@ class CategoricalLikelihood:
 
 Prior = GaussianPrior | MixturePrior
 Priors = Prior | Sequence[tuple[Prior, Prior]]
-"""One prior for all weights, or a (prior for W, prior for b) pair a layer."""
+"""One prior for all weights, or a (prior for W, prior for b) pair per layer."""
 Likelihood = GaussianLikelihood | BernoulliLikelihood | CategoricalLikelihood
 Activation = Literal["relu", "tanh", "sigmoid"]
 
@@ -237,27 +237,27 @@ def feedforward(w: Weights, x: Array, activation: Activation = "relu") -> tuple[
 def backpropagate(
     w: Weights, cache: list[Array], d_output: Array, activation: Activation = "relu"
 ) -> Weights:
-    """Give the gradient of a scalar with respect to the weights (equations 8 and 9).
+    """Compute the gradient of a scalar with respect to the weights (equations 8 and 9).
 
     Parameters
     ----------
     w, cache, activation
-        As `feedforward` took and gave them.
+        As passed to, and returned by, `feedforward`.
     d_output : ndarray of shape (n, n_out)
         Gradient of that scalar with respect to the output.
     """
-    _, slope = _ACTIVATIONS[activation]
+    _, derivative = _ACTIVATIONS[activation]
     gradients = []
     delta = d_output
     for layer in reversed(range(len(w))):
         gradients.append((delta.T @ cache[layer], delta.sum(axis=0)))  # equation 8
         if layer > 0:
-            delta = (delta @ w[layer][0]) * slope(cache[layer])  # equation 9
+            delta = (delta @ w[layer][0]) * derivative(cache[layer])  # equation 9
     return gradients[::-1]
 
 
 def sample(mu: Weights, rho: Weights, eps: Weights) -> Weights:
-    """Give the weights of one draw, w = mu + softplus(rho) * eps (equation 1).
+    """Return the weights of one draw, w = mu + softplus(rho) * eps (equation 1).
 
     Raises
     ------
@@ -308,10 +308,10 @@ def nelbo_and_gradients(
     mu, rho : Weights
         Means, and inverse softplus of the standard deviations.
     eps : sequence of Weights
-        Standard normal noise, one Weights a draw.
+        Standard normal noise, one Weights per draw.
     x : ndarray of shape (n, n_in)
     y : ndarray of shape (n, n_out), or (n,) for `CategoricalLikelihood`
-    prior : GaussianPrior, MixturePrior, or a sequence of (prior for W, prior for b) a layer
+    prior : GaussianPrior, MixturePrior, or a sequence of (prior for W, prior for b) per layer
     likelihood : GaussianLikelihood, BernoulliLikelihood or CategoricalLikelihood
     activation : {"relu", "tanh", "sigmoid"}
     n_data : int, optional

@@ -114,7 +114,7 @@ def stages_reported_to(report: Reporter | None) -> Iterator[None]:
 
 @contextmanager
 def bars_named(name: str) -> Iterator[None]:
-    """Give the bars of the fits in the block a name, where they do not belong to `stages`."""
+    """Name the bars of the fits in the block, where they do not belong to `stages`."""
     token = _name.set(name)
     try:
         yield

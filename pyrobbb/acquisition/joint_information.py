@@ -28,11 +28,11 @@ def batch_bald(
     n_draws: int = 200,
     seed: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose rows, one after another, whose labels together tell most about the weights.
+    """Choose rows, one after another, whose labels together are most informative about the weights.
 
-    Rows with a high score by themselves may all tell the same. The joint entropy of the labels is
-    a sum over all their configurations while these are at most `n_configurations`, and an estimate
-    from as many drawn ones after that.
+    Rows with a high score by themselves may all carry the same information. The joint entropy of
+    the labels is a sum over all their configurations while these are at most `n_configurations`,
+    and an estimate from as many drawn ones after that.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def epig(
 ) -> np.ndarray:
     """Return the expected information of each row's label about the labels of target rows.
 
-    What a label tells about weights that do not matter for the target rows does not count. For a
+    Information about weights that do not matter for the target rows does not count. For a
     regression, the predictive distribution of both labels is taken as normal with its covariance.
 
     Parameters

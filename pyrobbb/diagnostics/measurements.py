@@ -176,7 +176,7 @@ def importance(
     tree : DataTree
     is_deep : bool
         Whether the network has several layers. Its exact posterior then has many modes, and every
-        k-hat of it is large: that is no doubt about this fit.
+        k-hat of it is large: that says nothing against this fit.
     """
     if any(chain.settings.is_weighted for chain in chains):
         reason = "The fit had a `sample_weight`, which is not stored."

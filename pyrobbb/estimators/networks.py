@@ -29,8 +29,8 @@ def choose_hidden(
         On which ``"auto"`` depends.
     smallest : tuple of int
         Units for fewer than `FEW_ROWS` rows. In a regression the noise is learnt too, and so few
-        rows do not tell it from the prior uncertainty of a wider layer: its intervals were up to
-        twice as wide as necessary. For classes, a narrower layer was no better.
+        rows do not separate it from the prior uncertainty of a wider layer: its intervals were up
+        to twice as wide as necessary. For classes, a narrower layer was no better.
     """
     if not isinstance(hidden, str):
         return as_layers("hidden", hidden)

@@ -66,7 +66,7 @@ class DenseGuide(JointGuide):
                 f"{n_blocks} for the sizes {', '.join(map(str, sorted(leading)))}."
             )
         size = len(self.loc) // n_blocks
-        # The index in the flat vector of each value of each block. Not stored: the shapes tell it.
+        # The index in the flat vector of each value of each block; it follows from the shapes.
         pieces = self.split(torch.arange(len(self.loc)))
         self._index = torch.cat([p.reshape(n_blocks, -1) for p in pieces.values()], -1)
         rows = torch.empty(len(self.loc), size, dtype=torch.float64)

@@ -276,7 +276,7 @@ def _verified(
 def _varied_rows(x: Inputs) -> Inputs:
     """Return the first rows of x, and more if these are equal in one of the arrays.
 
-    If the head uses a mask, its output tells so only if the masks of the rows differ.
+    If the head uses a mask, its output shows it only if the masks of the rows differ.
     """
     index = list(range(min(N_ROWS, n_rows(x))))
     for array in arrays_of(x):
