@@ -69,7 +69,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Weights = list[tuple[Array, Array]]
-"""One (W of shape (n_out, n_in), b of shape (n_out,)) pair per layer: w, mu, rho, eps, gradients."""
+"""A pair (W of shape (n_out, n_in), b of shape (n_out,)) per layer: w, mu, rho, eps, gradients."""
 T = TypeVar("T")
 
 

@@ -24,7 +24,7 @@ posterior = Posterior.load("model")
 posterior = pyrobbb.update(posterior, x[:10] + 0.1, y[:10], epochs=50, seed=0, progress=False)
 # %% stack
 several = fit(network, x, y, restarts=2, kl_weight=[0.2, 1.0], epochs=50, progress=False)
-several = pyrobbb.stack(several, x + 0.1, y, seed=0)  # in earnest, rows not fitted to
+several = pyrobbb.stack(several, x + 0.1, y, seed=0)  # in practice, on held-out rows
 print([chain.settings["stacking_weight"] for chain in several.chains])
 # %% prune
 small = pyrobbb.prune(posterior, 0.5)

@@ -23,6 +23,7 @@ WORDS = {
     "how-to/gpu": "GPU, CUDA, bfloat16, precision",
     "how-to/intervals": "interval, prediction interval, credible interval, confidence interval",
     "how-to/kl-weight": "KL weight, kl_weight, beta, tempering, cold posterior",
+    "how-to/labels": "active learning, labels, BALD, BatchBALD, EPIG",
     "how-to/last-layer": "last layer, head, Bayesian head, pretrained network, transfer learning",
     "how-to/resume": "crash, resume, checkpoint, interrupted fit",
     "how-to/r": "R, reticulate",

@@ -38,13 +38,14 @@ def select(
 ) -> np.ndarray:
     """Choose rows of a pool to label next.
 
-    The pool is read once, chunk by chunk, and only scores are kept.
+    The pool is read once, chunk by chunk, and only scores are kept. Rows that are already labelled
+    are not left out: pass the others only.
 
     Parameters
     ----------
     model : Posterior or estimator
     pool : array-like, numpy.memmap, streams.Parquet, or iterable of arrays of shape (m, ...)
-        As for `Posterior.predict_chunks`.
+        Rows without labels, as for `Posterior.predict_chunks`.
     n : int
         Number of rows to choose.
     strategy : str or callable
