@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -123,6 +124,14 @@ READ_IN_THE_REPOSITORY = [
 )
 def test_every_link_has_a_text_that_is_seen_without_sphinx(page):
     assert re.findall(r"(?<!!)\[\s*\]\([^)]*\)", page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)
+def test_links_of_a_notebook_resolve_in_the_repository(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    text = "".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    for target in re.findall(r"\]\(([^)\s#]+)", text):
+        assert re.match(r"\w+:", target) or (path.parent / target).is_file(), target
 
 
 def test_the_cpu_build_of_torch_has_the_version_of_the_constraints():

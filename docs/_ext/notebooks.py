@@ -22,6 +22,8 @@ from sphinx.application import Sphinx
 
 STORED = {"03-vi-against-nuts.ipynb"}
 """Notebooks that take longer than the whole build: their pages show the stored outputs."""
+LINKS = "](../docs/", "](../"
+"""Beginning of a link to a page, from a notebook in the repository and from its copy."""
 QUICK_WARNING = """
 :::{warning}
 This page is from a quick build (`make docs QUICK=1`), in which fits take only a few steps: outputs
@@ -51,6 +53,7 @@ def copy_notebooks(source: Path, target: Path, *, is_quick: bool) -> None:
         for cell in notebook["cells"]:
             if cell["cell_type"] == "markdown":
                 heading = last_heading(cell["source"]) or heading
+                cell["source"] = [line.replace(*LINKS) for line in cell["source"]]
             elif name not in STORED:
                 cell["outputs"], cell["execution_count"] = [], None
             if cell["cell_type"] == "code":
