@@ -3,8 +3,9 @@
     python examples/active_learning.py                # digits of scikit-learn, one seed: seconds
     python examples/active_learning.py --data FOLDER  # MNIST, five seeds: 6 minutes of one core
 
-Labels are expensive, images are not: features are learnt from a pool of 5,000 images without labels, and
-a small Bayesian network classifies them. It is fitted anew after every 5 labels, from 20 to 250.
+Labels are expensive, images are not: features are learnt from a pool of 5,000 images without
+labels, and a small Bayesian network classifies them. It is fitted anew after every 5 labels, from
+20 to 250.
 
 Over five seeds, an accuracy of 90 % takes 164 (sd 30) random labels, 138 (sd 19) chosen by BALD and
 118 (sd 20) by BatchBALD; 85 % takes 90 (sd 15), 100 (sd 21) and 78 (sd 10). With 250 labels, the

@@ -141,11 +141,12 @@ def fit(
         run alone with its own draw of all weights, which needs memory for their copies; modules
         whose rows affect each other are refused.
     kl_weight : {"uniform", "blundell", "auto"}, float, sequence of float, or callable
-        The share of the KL divergence in each batch of an epoch; see
-        `pyrobbb.elbo.objectives.kl_weights`. A number is a factor on the whole KL divergence; a
-        sequence has one for each restart. ``"auto"``: chains with weights from 0.05 to 1 are first
-        fitted side by side, as long as the fit itself, and the highest weight is chosen whose
-        chain predicts the `validation` rows within one standard error of the best;
+        ``"uniform"``: the whole KL divergence, spread evenly over the batches of an epoch, as in
+        Bayes' rule. A number is a factor on it; a sequence has one for each restart.
+        ``"blundell"``, or a callable of the number of a batch, 1 .. M, and M: other shares for the
+        batches; see docs/explanation/minibatches.md. ``"auto"``: chains with weights from 0.05 to 1
+        are first fitted side by side, as long as the fit itself, and the highest weight is chosen
+        whose chain predicts the `validation` rows within one standard error of the best;
         ``settings["kl_search"]`` of each chain records what was tried.
     kl_warmup : float
         Fraction of the fit, in [0, 1), during which the weight of the KL divergence rises linearly
@@ -250,7 +251,7 @@ def fit(
 
     References
     ----------
-    Blundell et al. (2015), "Weight Uncertainty in Neural Networks".
+    Blundell et al. (2015), "Weight Uncertainty in Neural Networks", ICML, PMLR 37.
     """
     config = FitConfig(**locals())  # the fields of FitConfig are the arguments of this function
     fit_all = fit_chains_on_features if config.cache_features else fit_chains
