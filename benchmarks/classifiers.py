@@ -113,10 +113,10 @@ def page(rows: list[dict[str, Any]]) -> str:
         "# Classifiers",
         "",
         "Written by `make bench-tables DATA=folder`. Models are tested by five-fold",
-        "cross-validation; for the mushrooms they are fitted to a random 5 % of the rows and tested",
-        "on the others, three times. The ensemble's weight decay and steps are chosen on a fifth of",
-        "the rows to fit. The expected calibration error (ECE) has 15 bins, over all test rows",
-        "together.",
+        "cross-validation; for the mushrooms they are fitted to a random 5 % of the rows and",
+        "tested on the others, three times. The ensemble's weight decay and steps are chosen on",
+        "a fifth of the rows to fit. The expected calibration error (ECE) has 15 bins, over all",
+        "test rows together.",
         "",
     ]
     for title, column, digits in (
