@@ -141,7 +141,7 @@ def fit(
         run alone with its own draw of all weights, which needs memory for their copies; modules
         whose rows affect each other are refused.
     kl_weight : {"uniform", "blundell", "auto"}, float, sequence of float, or callable
-        ``"uniform"``: the whole KL divergence, spread evenly over the batches of an epoch, as in
+        ``"uniform"``: the whole KL divergence, spread evenly over the rows of an epoch, as in
         Bayes' rule. A number is a factor on it; a sequence has one for each restart.
         ``"blundell"``, or a callable of the number of a batch, 1 .. M, and M: other shares for the
         batches; see docs/explanation/minibatches.md. ``"auto"``: chains with weights from 0.05 to 1
