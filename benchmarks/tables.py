@@ -37,7 +37,7 @@ LEVEL_NATS = 0.05
 OURS = next(iter(MODELS))
 NUMBERS, CLASSES = ("counts", "regression"), ("classification",)
 SECTIONS = [
-    ("Negative log predictive density, nats a row", "nll", 3, (*CLASSES, *NUMBERS)),
+    ("Negative log predictive density, nats per row", "nll", 3, (*CLASSES, *NUMBERS)),
     ("Share of wrong classes", "error", 3, CLASSES),
     ("Expected calibration error of classes", "ece", 3, CLASSES),
     ("RMSE, in standard deviations of y", "error", 3, NUMBERS),
@@ -74,7 +74,7 @@ class Score:
     Attributes
     ----------
     nll : float
-        Mean negative log predictive density, in nats a row; for integers and classes, the
+        Mean negative log predictive density, in nats per row; for integers and classes, the
         negative log probability.
     error : float
         Root mean squared error in standard deviations of y, or the share of wrong classes.
@@ -218,7 +218,7 @@ def verdict(rows: list[dict[str, Any]], names: Sequence[str]) -> str:
     level = sum(deficit <= LEVEL_NATS for deficit, _ in found.values())
     name, (worst, peer) = max(found.items(), key=lambda item: item[1])
     return (
-        f"`{OURS}` has an NLL at most {LEVEL_NATS} nats a row above that of the best other model "
+        f"`{OURS}` has an NLL at most {LEVEL_NATS} nats per row above that of the best other model "
         f"on {level} of {len(found)} tables; the largest difference is {worst:+.3f}, on {name} "
         f"against {peer}."
     )
@@ -227,7 +227,7 @@ def verdict(rows: list[dict[str, Any]], names: Sequence[str]) -> str:
 def deficits(
     rows: list[dict[str, Any]], names: Sequence[str], model: str = OURS
 ) -> dict[str, tuple[float, str]]:
-    """Return by how many nats a row a model is worse than the best of the others, and which it is.
+    """Return how many nats per row a model is worse than the best other one, and which that is.
 
     Compared on the splits that the model has been scored on.
     """
