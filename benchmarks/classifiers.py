@@ -120,7 +120,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
     ]
     for title, column, digits in (
-        ("Log loss, nats a row", "log_loss", 4),
+        ("Log loss, nats per row", "log_loss", 4),
         ("ECE", "ece", 4),
         ("Share of wrong classes", "error", 4),
         ("Seconds to fit and to predict, one thread, on a busy machine", "seconds", 1),

@@ -80,13 +80,17 @@ def _made_by(results: dict[str, Any]) -> str:
             machines.append(done["machine"])
     for machine in machines:
         made = [
-            f"- {name}: {done['rounds']} rounds, {done['date']}, by `{done['command']}`"
+            f"- {name}: {_rounds(done['rounds'])}, {done['date']}, by `{done['command']}`"
             for name, done in results["benchmarks"].items()
             if done["machine"] == machine
         ]
         described = "; ".join(f"{name}: {value}" for name, value in machine.items())
         parts += ["\n".join(made), _wrapped(described[0].upper() + described[1:] + ".")]
     return "\n\n".join(parts)
+
+
+def _rounds(number: int) -> str:
+    return "1 round" if number == 1 else f"{number} rounds"
 
 
 def _wrapped(text: str) -> str:

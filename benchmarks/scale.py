@@ -167,7 +167,7 @@ def shared_fit(width: int, out: str) -> None:
 def processes() -> None:
     """Fit the same in one, two and three processes."""
     print(
-        "| hidden units | weights | processes | ms a step | means differ by | losses, relatively |"
+        "| hidden units | weights | processes | ms per step | means differ by | losses, relative |"
     )
     print("|---|---|---|---|---|---|")
     for width in (50, 400, 1200):

@@ -37,7 +37,7 @@ LEVEL_NATS = 0.05
 OURS = next(iter(MODELS))
 NUMBERS, CLASSES = ("counts", "regression"), ("classification",)
 SECTIONS = [
-    ("Negative log predictive density, nats a row", "nll", 3, (*CLASSES, *NUMBERS)),
+    ("Negative log predictive density, nats per row", "nll", 3, (*CLASSES, *NUMBERS)),
     ("Share of wrong classes", "error", 3, CLASSES),
     ("Expected calibration error of classes", "ece", 3, CLASSES),
     ("RMSE, in standard deviations of y", "error", 3, NUMBERS),
@@ -52,15 +52,15 @@ SECTIONS = [
 ]
 NOTES = """\
 Tables with a star are held back. There are ten splits of tables of fewer than 100 rows, three
-below 500, one otherwise. All models but `pyrobbb` have their library's defaults:
+of those below 500, one otherwise. All models but `pyrobbb` have their library's defaults:
 
 - CatBoost has the loss `RMSEWithUncertainty`; CatBoost and NGBoost give normal distributions.
 - "CatBoost, point", HistGradientBoosting, random forest and linear model give a point: least
-  squares with a normal distribution around it, whose standard deviation is that of errors out of
-  fold (five folds); for counts Poisson losses (the forest: least squares) with a negative binomial
-  distribution, whose dispersion is fitted out of fold.
-- The random forest's probabilities of classes have the weight of 100 trees, even ones that of one
-  tree, so that none is zero. The linear model of classes is logistic regression.
+  squares with a normal distribution around it, whose standard deviation is that of out-of-fold
+  errors (five folds); for counts Poisson losses (the forest: least squares) with a negative
+  binomial distribution, whose dispersion is fitted to out-of-fold predictions.
+- The random forest's probabilities of classes are mixed with equal ones, 100 parts to 1 (its trees
+  are 100), so that none is zero. The linear model of classes is logistic regression.
 - If all of a target's values are integers, a density is integrated over the unit interval around
   them: densities and probabilities of counts are compared on the same footing.
 """.splitlines()
@@ -74,7 +74,7 @@ class Score:
     Attributes
     ----------
     nll : float
-        Mean negative log predictive density, in nats a row; for integers and classes, the
+        Mean negative log predictive density, in nats per row; for integers and classes, the
         negative log probability.
     error : float
         Root mean squared error in standard deviations of y, or the share of wrong classes.
@@ -198,9 +198,9 @@ def page(rows: list[dict[str, Any]]) -> str:
         "# Teaching tables",
         "",
         "Written by `make bench-tables`: tables that come with scikit-learn, statsmodels and",
-        "ISLP, all models with one set of settings for all. Means over random splits, a fifth of",
-        "the rows for testing. Settings of pyrobbb may be chosen on the development tables; those",
-        "held back are for the final figures.",
+        "ISLP. Each model has one set of settings for all tables. Means over random splits, a",
+        "fifth of the rows for testing. Settings of pyrobbb may be chosen on the development",
+        "tables; those held back are for the final figures.",
         "",
     ]
     for half, names in HALVES.items():
@@ -218,15 +218,16 @@ def verdict(rows: list[dict[str, Any]], names: Sequence[str]) -> str:
     level = sum(deficit <= LEVEL_NATS for deficit, _ in found.values())
     name, (worst, peer) = max(found.items(), key=lambda item: item[1])
     return (
-        f"`{OURS}` has an NLL at most {LEVEL_NATS} nats a row above that of the best other model "
-        f"on {level} of {len(found)} tables; most on {name}, {worst:+.3f} against {peer}."
+        f"`{OURS}` has an NLL at most {LEVEL_NATS} nats per row above that of the best other model "
+        f"on {level} of {len(found)} tables; the largest difference is {worst:+.3f}, on {name} "
+        f"against {peer}."
     )
 
 
 def deficits(
     rows: list[dict[str, Any]], names: Sequence[str], model: str = OURS
 ) -> dict[str, tuple[float, str]]:
-    """Return by how many nats a row a model is worse than the best of the others, and which it is.
+    """Return how many nats per row a model is worse than the best other one, and which that is.
 
     Compared on the splits that the model has been scored on.
     """

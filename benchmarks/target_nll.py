@@ -29,7 +29,7 @@ WAYS = {
     "pyrobbb-auto": "pyrobbb, auto",
     "pyrobbb-fused": "pyrobbb, fused",
     "by-hand": "loop by hand",
-    "numpyro-scan": "NumPyro, a scan an epoch",
+    "numpyro-scan": "NumPyro, scan per epoch",
     "pyro": "Pyro SVI",
 }
 RATIOS = [

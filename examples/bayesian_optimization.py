@@ -165,7 +165,7 @@ def search(task, method, seed, n_rounds):
 
 def summarise(runs):
     """Print the mean regret with its standard error, and the time of a round."""
-    print(f"{'function':10s} {'method':18s} seeds   trials   simple regret           s a round")
+    print(f"{'function':10s} {'method':18s} seeds   trials   simple regret         s per round")
     for task in (Hartmann6, Jumps10):
         for method in METHODS:
             mine = [run for run in runs if (run["task"], run["method"]) == (task.__name__, method)]

@@ -27,7 +27,7 @@ in which (w - mu) / s = eps::
 In d_mu the first two cancel. In d_rho, sigmoid(rho) * (-eps^2 / s + (eps^2 - 1) / s) leaves
 -sigmoid(rho) / s, whatever eps was. Put (1) into log q to see why: ``-log s - eps^2 / 2 - const``
 contains neither mu nor w. So a sampled log q has, draw by draw, the gradient of its expectation,
-minus the entropy of q, and all that is left to differentiate is the prior and the likelihood::
+which is minus the entropy of q; only the prior and the likelihood are left to differentiate::
 
     g = -dlogP(w)/dw - dlogP(D|w)/dw,    d_mu = g,    d_rho = sigmoid(rho) * (eps * g - 1 / s) (5)
 

@@ -199,7 +199,7 @@ def risk_coverage(
 
 
 def aurc(prediction: Prediction, y: ArrayLike, uncertainty: ArrayLike | None = None) -> float:
-    """Return the area under the risk-coverage curve: the mean of the risks of all coverages.
+    """Return the area under the risk-coverage curve: the mean of the risk over all coverages.
 
     It is low if predictions are right, and if those that are wrong are the uncertain ones.
 
@@ -240,10 +240,10 @@ def auroc(inside: Prediction | ArrayLike, outside: Prediction | ArrayLike) -> fl
 
 
 def fpr95(inside: Prediction | ArrayLike, outside: Prediction | ArrayLike) -> float:
-    """Return the fraction of rows from inside that a detector of 95 % of those outside rejects.
+    """Return the false positive rate of a detector that detects 95 % of the rows from outside.
 
-    The detector rejects rows above a threshold of uncertainty, the highest that detects at least 95
-    % of the rows from outside. 0 is best, and 0.95 is chance.
+    It is the fraction of the rows from inside whose uncertainty reaches the threshold, the highest
+    that at least 95 % of the rows from outside reach. 0 is best, and 0.95 is chance.
 
     Parameters
     ----------

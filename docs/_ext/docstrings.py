@@ -11,7 +11,7 @@ from typing import Any
 from sphinx.application import Sphinx
 
 STARRED = re.compile(r"(?<=[(, ])\*(?=[a-z])")  # as in "Tensor of shape (*batch, n)"
-PAGE = re.compile(r"\bdocs/([a-z]+)\.md\b")
+PAGE = re.compile(r"\bdocs/((?:[a-z-]+/)?[a-z-]+)\.md\b")
 
 
 def edit_lines(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

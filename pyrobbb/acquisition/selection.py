@@ -55,7 +55,7 @@ def select(
     target : array-like of shape (n_targets, ...), optional
         Required by ``"epig"``: rows that the model is meant for.
     n_candidates : int
-        ``"batch_bald"`` chooses from as many rows with the highest score of ``"bald"``.
+        ``"batch_bald"`` chooses from this many rows, those with the highest scores of ``"bald"``.
     n_draws, seed
         As for `Posterior.predict`: all rows are scored with the same draws.
     rows, max_memory

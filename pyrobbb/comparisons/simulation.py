@@ -35,7 +35,7 @@ class SBC(Displayed):
     Attributes
     ----------
     ranks : dict of str to ndarray of shape (n_sims, ...)
-        How many of `n_draws` draws are below the true value: for each latent site that is no
+        How many of `n_draws` draws are below the true value: for each latent site that is not a
         weight (noise, learned scales), the outputs at the probes (``output``), and the log joint
         density (``lp``).
     n_draws : int

@@ -226,7 +226,7 @@ def restarts(tree: xarray.DataTree) -> Measurement:
     gain = _gain_of_averaging(tree)
     value = (
         f"R-hat {np.median(values):.2f}, above {MAX_RHAT} at {share:.0%} of rows; "
-        f"ESS from {least:.0f}; averaging gains {gain:.2g} nats a row"
+        f"ESS from {least:.0f}; averaging gains {gain:.2g} nats per row"
     )
     if not np.isfinite(values).all():
         return Measurement("restarts", "not finite", value)

@@ -33,10 +33,9 @@ def layers(posterior: HasChains) -> pd.DataFrame:
         One row per parameter, over all chains: ``n``, the number of weights; ``snr``, the median
         of ``|mean| / sd``; ``below_1``, the share of weights with more noise than signal; ``kl``,
         the mean KL divergence from the prior, at the posterior median of a learned scale, in nats
-        per weight; ``at_prior``, the share of
-        weights whose KL divergence is below 0.05 nats. The last two are NaN for priors that
-        do not factorise over the weights. A pruned weight has an snr of 0 and an infinite KL
-        divergence.
+        per weight; ``at_prior``, the share of weights whose KL divergence is below 0.05 nats. The
+        last two are NaN for priors that do not factorise over the weights. A pruned weight has an
+        snr of 0 and an infinite KL divergence.
     """
     import pandas as pd
 

@@ -30,7 +30,7 @@ class FusedELBO(ELBO):
 
     It computes the same loss and gradients as Pyro's `Trace_ELBO` or `TraceMeanField_ELBO` from the
     same random state, many times faster. Pass it to Pyro's `SVI`, or call it on
-    ``(network, guide)`` to get an `nn.Module` for any torch optimiser.
+    ``(network, guide)`` to get an `nn.Module` for any torch optimizer.
 
     Parameters
     ----------
@@ -41,8 +41,8 @@ class FusedELBO(ELBO):
         Number of draws of the weights, vectorised.
     estimator : {"reparam", "local", "flipout"}
         Whether the rows of a batch share one draw of the weights (``"reparam"``), or each row has a
-        different draw; see `pyrobbb.elbo.gradient_estimators`. The latter two need linear layers
-        and convolutions, and rows that do not affect each other.
+        different draw; see `pyrobbb.elbo.gradient_estimators`. The latter two need rows that do
+        not affect each other.
 
     Raises
     ------

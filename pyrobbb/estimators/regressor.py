@@ -72,7 +72,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         Fraction of the rows, in [0, 1), held out for the split conformal calibration of intervals
         and quantiles; 9 to 1,000 rows. A second fit to all rows then continues from the first,
         with a quarter of the epochs and of `lr`. The fewer rows, the nearer the intervals stay to
-        those of the mixture; with 0, or fewer than 36 rows, they are equal.
+        those of the mixture; with 0, or by default with fewer than 36 rows, they are equal.
     kl_weight : float or "auto"
         Factor on the KL divergence from the prior; 1 as in Bayes' rule. ``"auto"``: each restart
         has another, from 0.25 to 1, and `pyrobbb.stack` weights them by the rows that are held out

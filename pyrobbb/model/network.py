@@ -81,7 +81,7 @@ class BayesianNetwork(Displayed, nn.Module):
     ----------
     autocast : torch.dtype or None
         The dtype of `torch.autocast` for the module while the model runs, but not for predictions.
-        Densities are computed in the dtype of the weights. None: so is all else.
+        Densities are computed in the dtype of the weights. None: so is the output.
 
     Raises
     ------

@@ -36,8 +36,8 @@ def init_loc_fn(
 def init_scale(network: BayesianNetwork) -> float:
     """Return the `init_scale` of one of Pyro's autoguides, which is a single number for all sites.
 
-    It is the smallest that `MeanFieldGuide` has: 0.1 / sqrt(fan_in), at the widest layer. The
-    default of Pyro, 0.1, is large compared with the weights of a wide layer.
+    It is the smallest that `MeanFieldGuide` has: 0.1 / sqrt(fan_in), of the layer with the most
+    inputs. The default of Pyro, 0.1, is large compared with the weights of a wide layer.
 
     Parameters
     ----------

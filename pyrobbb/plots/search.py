@@ -38,7 +38,7 @@ def plot_search(search: Any, *, ax: Axes | None = None) -> Axes:
             ax.errorbar(*line, color=color, marker="o", ms=3.5, lw=1.5, capsize=2, label=label)
         for value in mixture.log_density:
             ax.axhline(value, color=color, lw=1, ls="--", label=None if len(single) else label)
-    ax.set(xlabel="KL weight", ylabel="held-out log density (nats a row)")
+    ax.set(xlabel="KL weight", ylabel="held-out log density (nats per row)")
     weights = sorted(set(table.kl_weight.dropna()))
     if weights:
         ax.set_xscale("log")

@@ -141,7 +141,7 @@ def fit(
         run alone with its own draw of all weights, which needs memory for their copies; modules
         whose rows affect each other are refused.
     kl_weight : {"uniform", "blundell", "auto"}, float, sequence of float, or callable
-        ``"uniform"``: the whole KL divergence, spread evenly over the batches of an epoch, as in
+        ``"uniform"``: the whole KL divergence, spread evenly over the rows of an epoch, as in
         Bayes' rule. A number is a factor on it; a sequence has one for each restart.
         ``"blundell"``, or a callable of the number of a batch, 1 .. M, and M: other shares for the
         batches; see docs/explanation/minibatches.md. ``"auto"``: chains with weights from 0.05 to 1
@@ -169,7 +169,7 @@ def fit(
         the latent sites of the likelihood at their usual values. The steps are those of the fit, by
         the same engine, schedule and data, but without KL divergence, validation and callbacks.
         Each restart has a mode of its own. It helps where a fit at the full KL weight would ignore
-        its data: 0.4 nats a row on 140 rows of a function of 6 inputs. With a `kl_weight` well
+        its data: 0.4 nats per row on 140 rows of a function of 6 inputs. With a `kl_weight` well
         below 1 it harms noisy tables, whose weights stay where they have been fitted to the noise:
         0.2 to 0.5 nats at 0.3. Not with `start` or a custom guide. None: the means start at the
         module's current weights, trained or not.

@@ -40,8 +40,8 @@ class Posterior(Displayed):
     ----------
     chains : sequence of FittedChain
         At least one: the results of independent fits of one model, such as those of
-        ``fit(..., restarts=4)``. All have the same part in draws and predictions unless `stack`
-        has weighted them.
+        ``fit(..., restarts=4)``. All have equal shares of draws and predictions unless
+        `stack` has weighted them.
 
     Attributes
     ----------
@@ -311,9 +311,9 @@ class Posterior(Displayed):
         path : path-like
         network : BayesianNetwork or nn.Module, optional
             Required unless the module is an `mlp`, all of which is stored, and prior and likelihood
-            are pyrobbb's: code is not stored. For a module alone, these two are rebuilt. The stored
-            point parameters and buffers are loaded into it, and the posterior is on its device.
-            Without it the posterior is on the CPU.
+            are pyrobbb's: code is not stored. For a module alone, prior and likelihood are
+            rebuilt. Stored point parameters and buffers are loaded into it, and the posterior is on
+            its device. Without it the posterior is on the CPU.
 
         Raises
         ------

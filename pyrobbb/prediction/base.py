@@ -76,7 +76,7 @@ class Prediction(Displayed):
         return Listing(title, header, rows, tuple(notes))
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a DataFrame with a row for each row."""
+        """Return a DataFrame with one row per predicted row."""
         raise NotImplementedError
 
     def __getitem__(self, index: Any) -> Self:

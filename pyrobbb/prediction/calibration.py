@@ -65,11 +65,11 @@ class Calibration:
         of their m levels contains the new observation with probability k / (m + 1). Between these
         levels, the coverage is interpolated linearly.
 
-        Over random choices of the held-out rows, the coverage of an interval varies like the share
-        of as many rows: with 27 rows, that of a 90 % interval has a standard deviation of 6 %. With
-        `prior_rows`, the coverage of each level is an average of that of the held-out rows and the
-        level itself, weighted by the numbers of rows, as in the posterior mean under a Dirichlet
-        process centred at the mixture.
+        Over random choices of the held-out rows, the coverage of an interval varies like a share
+        observed in as many rows: with 27 rows, that of a 90 % interval has a standard deviation of
+        6 %. With `prior_rows`, the coverage of each level is an average of that of the held-out
+        rows and the level itself, weighted by the numbers of rows, as in the posterior mean under a
+        Dirichlet process centred at the mixture.
 
         Parameters
         ----------

@@ -83,7 +83,7 @@ class ClassificationPrediction(Prediction):
         return self._derived(classes=classes)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a DataFrame with a row for each row, and the index of the frame predicted.
+        """Return a DataFrame with one row per predicted row, and the index of the frame predicted.
 
         Returns
         -------

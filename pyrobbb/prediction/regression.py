@@ -205,7 +205,7 @@ class RegressionPrediction(Prediction):
         return lower, upper
 
     def to_frame(self, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> pd.DataFrame:
-        """Return a DataFrame with a row for each row, and the index of the frame predicted.
+        """Return a DataFrame with one row per predicted row, and the index of the frame predicted.
 
         Parameters
         ----------

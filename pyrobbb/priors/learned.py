@@ -23,7 +23,7 @@ class Learned:
     """A scale that is learnt, with the hyperprior LogNormal(log median, log_sd).
 
     Pass it, or ``"learned"`` for its default values, as the scale of a prior. By default 95 % of
-    the hyperprior lie between 0.14 and 7.1.
+    the hyperprior lies between 0.14 and 7.1.
 
     Parameters
     ----------

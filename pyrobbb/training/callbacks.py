@@ -22,7 +22,7 @@ class EpochEnd:
         The KL divergence is not weighted.
     kl_weight : float
         Factor on the KL divergence in the last step, below 1 during the warm-up; the mean over
-        chains that have different ones.
+        the chains if they differ.
     lr : float
         Learning rate of the last step.
     validation_nll : float or None

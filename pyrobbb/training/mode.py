@@ -34,7 +34,7 @@ class ModeConfig(FitConfig):
     The scales of its guide are below `MIN_SCALE`, where they have no effect and no gradient, and
     the KL divergence has no weight: the same steps fit the means to the data by maximum likelihood.
     The log prior density is left out because its mode, in a deep network, is the prior's centre: 4
-    hidden layers under the default prior predict a constant there (wine: 1.12 nats a row, 0.03
+    hidden layers under the default prior predict a constant there (wine: 1.12 nats per row, 0.03
     without it).
     """
 

@@ -154,7 +154,7 @@ def test_fits_disagree_if_averaging_them_gains_more_than_a_twentieth_of_a_nat(di
     assert check.verdict == verdict
     densities = [scipy.stats.norm.logpdf(y, sign * distance) for sign in (1, -1)]
     gain = (np.logaddexp(*densities) - np.log(2) - np.mean(densities, 0)).mean()
-    assert f"averaging gains {gain:.2g} nats a row" in check.value
+    assert f"averaging gains {gain:.2g} nats per row" in check.value
     assert "above 1.1 at 100% of rows" in check.value
 
 
