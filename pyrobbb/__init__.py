@@ -25,6 +25,7 @@ if _TYPE_CHECKING:
     from .engines.base import NonFiniteLossError
     from .estimators import BBBClassifier, BBBRegressor
     from .model.guides import DenseGuide, LowRankGuide, MeanFieldGuide, auto_normal
+    from .model.input_scale import InputScale
     from .model.mlp import mlp
     from .model.network import BayesianNetwork
     from .model.start import init_loc_fn, init_scale
@@ -55,6 +56,7 @@ _MODULE_OF = {
     "ClassificationPrediction": "prediction",
     "DenseGuide": "model.guides",
     "FusedELBO": "elbo.fused_elbo",
+    "InputScale": "model.input_scale",
     "LowRankGuide": "model.guides",
     "MeanFieldGuide": "model.guides",
     "NonFiniteLossError": "engines.base",
@@ -111,6 +113,7 @@ __all__ = [
     "ClassificationPrediction",
     "DenseGuide",
     "FusedELBO",
+    "InputScale",
     "LowRankGuide",
     "MeanFieldGuide",
     "NonFiniteLossError",

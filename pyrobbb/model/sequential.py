@@ -1,4 +1,4 @@
-"""Sequences of linear and elementwise layers: vectorised over draws, with explicit gradients.
+"""Sequences of linear, scaling and elementwise layers: many draws at once, explicit gradients.
 
 `torch.vmap` and autograd do the same for any module. For small perceptrons, however, vmap takes
 50 % longer, as it adds biases in a separate pass, and autograd takes longer than the arithmetic.
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .input_scale import InputScale
 from .outputs import Selection
 
 aten = torch.ops.aten
@@ -52,7 +53,7 @@ Layers = list[tuple[str, nn.Module]]
 
 
 def layers_of(net: nn.Module, select: Selection | None = None) -> Layers | None:
-    """Return the named layers of an `nn.Sequential` of linear and elementwise layers.
+    """Return the named layers of an `nn.Sequential` of linear, scaling and elementwise layers.
 
     Return None for other modules, and also if a layer has hooks, which must be called for one draw
     at a time, or modifies its input in place, or if two layers share a parameter, or if something
@@ -62,7 +63,7 @@ def layers_of(net: nn.Module, select: Selection | None = None) -> Layers | None:
         return None
     layers = list(net._modules.items())  # a layer that is used twice has two names here
     for _, layer in layers:
-        known = type(layer) is nn.Linear or type(layer) in BACKWARD
+        known = type(layer) in (nn.Linear, InputScale) or type(layer) in BACKWARD
         if not known or _has_hooks(layer) or getattr(layer, "inplace", False):
             return None
     n_uses = len(list(net.named_parameters(remove_duplicate=False)))
@@ -107,6 +108,8 @@ def run_layers(
     for name, layer in layers:
         if isinstance(layer, nn.Linear):
             now, is_new = _linear(*_parameters(layer, name, values), now, draws), True
+        elif isinstance(layer, InputScale):
+            now, is_new = _factor(layer, name, values) * now, True
         elif in_place and is_new and type(layer) in IN_PLACE:
             IN_PLACE[type(layer)](now)
         else:
@@ -134,11 +137,17 @@ def gradients_of_layers(
         Of the shapes of the values.
     """
     grads = {}
-    learnt = [f"{name}.weight" in values or f"{name}.bias" in values for name, _ in layers]
+    learnt = [any(f"{name}.{p}" in values for p in layer._parameters) for name, layer in layers]
     first = learnt.index(True)
     draws, grad = grad.shape[:-2], grad.mT
     for i in range(len(layers) - 1, first - 1, -1):
         name, layer = layers[i]
+        if isinstance(layer, InputScale):
+            if f"{name}.log_scale" in values:
+                grads[f"{name}.log_scale"] = (grad * hidden[i + 1]).sum(-1)
+            if i > first:
+                grad = _factor(layer, name, values) * grad
+            continue
         if not isinstance(layer, nn.Linear):
             grad = BACKWARD[type(layer)](layer, grad, hidden[i], hidden[i + 1])
             continue
@@ -159,6 +168,11 @@ def _parameters(
 ) -> tuple[Tensor, Tensor | None]:
     weight = values.get(f"{name}.weight", layer.weight)
     return weight, None if layer.bias is None else values.get(f"{name}.bias", layer.bias)
+
+
+def _factor(layer: InputScale, name: str, values: Mapping[str, Tensor]) -> Tensor:
+    """Return the factors of an input of shape ([*draws,] n_in, n)."""
+    return values.get(f"{name}.log_scale", layer.log_scale).exp()[..., None]
 
 
 def _linear(weight: Tensor, bias: Tensor | None, x: Tensor, draws: torch.Size) -> Tensor:

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from pyrobbb import BayesianNetwork, mlp
 from pyrobbb.model.functional import evaluating
+from pyrobbb.model.input_scale import InputScale
 from pyrobbb.model.mlp import ACTIVATIONS
 from pyrobbb.model.sequential import (
     BACKWARD,
@@ -26,6 +27,8 @@ NETWORKS = {
     "no bias": lambda: nn.Sequential(nn.Linear(3, 6, bias=False), nn.Tanh(), nn.Linear(6, 1)),
     "other activations": lambda: nn.Sequential(nn.Linear(3, 6), nn.LeakyReLU(0.3), nn.Hardtanh()),
     "two activations": lambda: nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Sigmoid()),
+    "scaled inputs": lambda: nn.Sequential(InputScale(3), *mlp(3, [6], 2)),
+    "scaled units": lambda: nn.Sequential(nn.Linear(3, 6), InputScale(6), nn.Tanh()),
     "an activation first": lambda: nn.Sequential(nn.ReLU(), nn.Tanh(), nn.Linear(3, 2), nn.ReLU()),
 }
 
@@ -106,6 +109,13 @@ def test_a_layer_of_one_unit_has_the_same_output_and_gradients(bias, kept):
     net = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 1, bias=bias)).double()
     output = assert_gradients_equal_those_of_autograd(net, None, kept)
     assert output.shape == (9, 1)
+
+
+@pytest.mark.parametrize("n_draws", [None, N_DRAWS])
+@pytest.mark.parametrize("kept", [set(), {"0.log_scale"}, {"2.log_scale"}, {"1.weight", "1.bias"}])
+def test_gradients_of_scales_equal_those_of_autograd(n_draws, kept):
+    layers = InputScale(3), nn.Linear(3, 6), InputScale(6), nn.Tanh(), nn.Linear(6, 2)
+    assert_gradients_equal_those_of_autograd(nn.Sequential(*layers).double(), n_draws, kept)
 
 
 def assert_gradients_equal_those_of_autograd(net, n_draws, kept):
