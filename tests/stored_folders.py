@@ -36,6 +36,7 @@ CASES = {
     },
     "double": {"net": mlp(3, [4], 1, seed=0).double(), "guide": "auto_normal"},
     "chains": {"restarts": 3},
+    "input scale": {"net": mlp(3, [4], 1, input_scale=True, seed=0)},
     "linear": {"net": mlp(3, [], 1, seed=0), "likelihood": likelihoods.Gaussian(0.3)},
 }
 

@@ -6,10 +6,10 @@ print([name for name, _ in network.bayesian_parameters()])
 net = mlp(3, [50, 50], 1, "tanh", seed=0)
 print(net)
 # %% InputScale
-net = torch.nn.Sequential(pyrobbb.InputScale(1), *mlp(1, [8], 1, seed=0))
-prior = priors.ByName({"0.log_scale": priors.Normal()}, priors.ScaleMixture(0.5, 1.0, 0.1))
+net = mlp(1, [8], 1, input_scale=True, seed=0)
+prior = priors.ByName({"inputs.log_scale": priors.Normal()}, priors.ScaleMixture(0.5, 1.0, 0.1))
 scaled = fit(BayesianNetwork(net, prior), x, y, epochs=100, seed=0, progress=False)
-print(scaled.summary("0.log_scale", seed=0))
+print(scaled.summary("inputs.log_scale", seed=0))
 # %% fit
 posterior = fit(network, x, y, epochs=100, batch_size=20, restarts=2, seed=0, progress=False)
 print(posterior, posterior.chains[0].history.nelbo[-1])

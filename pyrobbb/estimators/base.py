@@ -30,7 +30,7 @@ from ..training.config import EngineName
 from ..training.placement import Device
 from . import exporting, storage
 from .inputs import n_inputs, validate_inputs
-from .networks import FEW_ROWS, SMALL, TINY, build_network, choose_hidden
+from .networks import FEW_ROWS, SMALL, TINY, build_network, choose_hidden, has_ard
 from .parameters import Columns, RandomStateLike, check_parameters, draw_seed, whole_numbers
 from .preparation import Rows, scale_inputs
 from .stages import SINGLE_KL_WEIGHT, Stages, TrainingOptions, fit_once
@@ -51,6 +51,7 @@ class BBBEstimator(BaseEstimator):
         *,
         calibration: float = 0.1,
         activation: Activation = "relu",
+        ard: bool = False,
         prior: str | priors.Prior = "mixture",
         epochs: int | None = None,
         batch_size: int = 128,
@@ -72,6 +73,7 @@ class BBBEstimator(BaseEstimator):
         self.hidden = hidden
         self.calibration = calibration
         self.activation = activation
+        self.ard = ard
         self.prior = prior
         self.epochs = epochs
         self.batch_size = batch_size
@@ -204,8 +206,7 @@ class BBBEstimator(BaseEstimator):
             None: that of the estimator, with which the numbers are those of its predictions.
         quantiles : sequence of k floats
             Probabilities of the quantiles of a regression, in (0, 1).
-        metadata : mapping, optional
-            Further plain data to store, as JSON.
+        metadata : mapping, further plain data to store as JSON
         """
         check_is_fitted(self)
         n_draws = self.n_draws if n_draws is None else n_draws
@@ -317,7 +318,8 @@ class BBBEstimator(BaseEstimator):
     def _fitted_parameters(self) -> dict[str, Any]:
         """Return the parameters that the fitted posterior fixes, with their values."""
         hidden = {} if isinstance(self.hidden, str) else {"hidden": self.hidden_}
-        return {**hidden, "restarts": len(self.posterior_.chains)}
+        chains = self.posterior_.chains
+        return {**hidden, "ard": has_ard(chains[0].network), "restarts": len(chains)}
 
     def _predict(self, X: Any, n_draws: int, seed: int) -> Any:
         check_is_fitted(self)
@@ -358,6 +360,7 @@ class BBBEstimator(BaseEstimator):
             self.hidden_,
             self._n_outputs(likelihood),
             activation=self.activation,
+            ard=bool(self.ard),
             prior=self.prior,
             likelihood=likelihood,
             seed=self.seed_,

@@ -37,7 +37,7 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
 
     Parameters
     ----------
-    hidden, activation, prior, epochs, batch_size, lr, restarts, n_draws, engine, device
+    hidden, activation, ard, prior, epochs, batch_size, lr, restarts, n_draws, engine, device
         As for `BBBRegressor`.
     kl_weight : float or "auto"
         Factor on the KL divergence from the prior; 1 as in Bayes' rule. ``"auto"``: 0.7.

@@ -8,13 +8,15 @@ from typing import Literal
 
 from .. import likelihoods, priors
 from .._core.messages import shown
-from ..model.mlp import Activation, as_layers, mlp
-from ..model.names import REGRESSIONS, resolve
+from ..model.mlp import INPUT_SCALE, Activation, as_layers, mlp
+from ..model.names import PRIORS, REGRESSIONS, resolve
 from ..model.network import BayesianNetwork
 
 TINY, SMALL, LARGE = (10,), (50,), (50, 50)
 FEW_ROWS, MANY_ROWS = 60, 5_000
 """Numbers of rows from which ``hidden="auto"`` is `SMALL` or `LARGE`; `TINY` is for regressions."""
+LOG_SCALE, LOG_SCALE_PRIOR = f"{INPUT_SCALE}.log_scale", priors.Normal(1.0)
+"""With ``ard=True``: the logarithms of the scales of the inputs, and their prior."""
 
 
 def choose_hidden(
@@ -49,13 +51,24 @@ def build_network(
     n_outputs: int,
     *,
     activation: Activation,
+    ard: bool,
     prior: str | priors.Prior,
     likelihood: likelihoods.Likelihood,
     seed: int,
 ) -> BayesianNetwork:
-    """Return a multilayer perceptron with a prior, or the name of one, and a likelihood."""
-    net = mlp(n_inputs, hidden, n_outputs, activation, seed=seed)
+    """Return a multilayer perceptron with a prior, or the name of one, and a likelihood.
+
+    With `ard`, its inputs have learnt scales.
+    """
+    net = mlp(n_inputs, hidden, n_outputs, activation, input_scale=ard, seed=seed)
+    if ard:
+        prior = priors.ByName({LOG_SCALE: LOG_SCALE_PRIOR}, resolve("prior", prior, PRIORS))
     return BayesianNetwork(net, prior, likelihood)
+
+
+def has_ard(network: BayesianNetwork) -> bool:
+    """Return whether a network was built with learnt scales of its inputs."""
+    return any(name == LOG_SCALE for name, _ in network.net.named_parameters())
 
 
 def resolve_likelihood(

@@ -17,7 +17,7 @@ from ..model.names import PRIORS, REGRESSIONS
 
 RandomStateLike: TypeAlias = int | np.random.RandomState | np.random.Generator | None
 Columns: TypeAlias = Literal["auto", "passthrough"]
-FLAGS = ("early_stopping", "warm_start", "verbose")
+FLAGS = ("ard", "early_stopping", "warm_start", "verbose")
 COUNTS = ("batch_size", "restarts", "n_draws", "epochs", "patience")
 OPTIONAL_COUNTS = ("epochs", "patience")
 

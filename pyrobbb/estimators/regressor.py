@@ -54,16 +54,15 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         `BayesianNetwork`, with parameters in units of the standard deviation of y. Only real
         targets are also centred (for `LogNormal`, log y is standardised), and targets of a bounded
         or discrete likelihood, such as counts, keep their units.
-    activation : str
-        See `pyrobbb.mlp`.
+    activation : str, as for `pyrobbb.mlp`
+    ard : bool
+        Automatic relevance determination: inputs are multiplied by learnt scales; see `InputScale`.
     prior : str or callable
         ``"mixture"``, ``"normal"``, ``"fan_in"``, ``"laplace"``, ``"student_t"``; `pyrobbb.priors`.
     epochs : int, optional
         Passes over the data. None: as many as 40,000 steps take, but between 20 and 10,000.
-    batch_size : int
-        Rows per step.
-    lr : float
-        Peak learning rate.
+    batch_size : int, rows per step
+    lr : float, the peak learning rate
     restarts : int
         Number of independent fits; predictions average over them.
     n_draws : int
@@ -77,8 +76,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         Factor on the KL divergence from the prior; 1 as in Bayes' rule. ``"auto"``: each restart
         has another, from 0.25 to 1, and `pyrobbb.stack` weights them by the rows that are held out
         for `calibration`; without such rows, from 0.5 to 1. A single one has 0.7.
-    engine : str
-        See `pyrobbb.fit`.
+    engine : str, as for `pyrobbb.fit`
     device : str or torch.device, optional
         Device for fits and predictions, such as ``"cuda"``. X, y and all results stay NumPy arrays.
     early_stopping : bool
@@ -133,6 +131,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         likelihood: str | likelihoods.Likelihood = "auto",
         calibration: float = 0.1,
         activation: Activation = "relu",
+        ard: bool = False,
         prior: str | priors.Prior = "mixture",
         epochs: int | None = None,
         batch_size: int = 128,
@@ -155,6 +154,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
             hidden,
             calibration=calibration,
             activation=activation,
+            ard=ard,
             prior=prior,
             epochs=epochs,
             batch_size=batch_size,

@@ -67,7 +67,7 @@ def _one_of(*choices: str) -> Callable[[str, Any], None]:
 
 _CHECKS: dict[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(("batch_size", "restarts", "patience"), check_count),
-    **dict.fromkeys(("early_stopping", "warm_start", "verbose"), _check_flag),
+    **dict.fromkeys(("ard", "early_stopping", "warm_start", "verbose"), _check_flag),
     **dict.fromkeys(("calibration", "validation_fraction"), check_number),
     "activation": _one_of(*ACTIVATIONS),
     "columns": _one_of(*get_args(Columns)),

@@ -34,9 +34,9 @@ class InputScale(nn.Module):
 
     Examples
     --------
-    >>> net = nn.Sequential(InputScale(6), *mlp(6, [50], 1))
-    >>> prior = priors.ByName({"0.log_scale": priors.Normal()}, priors.ScaleMixture(0.5, 1.0, 0.1))
-    >>> network = BayesianNetwork(net, prior)
+    >>> net = mlp(6, [50], 1, input_scale=True)  # begins with InputScale(6), named "inputs"
+    >>> scales = {"inputs.log_scale": priors.Normal()}
+    >>> network = BayesianNetwork(net, priors.ByName(scales, priors.FanInNormal()))
     """
 
     def __init__(self, n_in: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import numbers
+from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from .._core.arrays import as_count
 from .._core.messages import is_one_of, not_one_of, shown
 from .._core.random_state import as_seed, seeded
 from .._core.signatures import suggests_arguments
+from .input_scale import InputScale
 
 Activation = Literal["relu", "tanh", "sigmoid", "gelu", "silu", "elu", "softplus"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
@@ -27,6 +29,8 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "elu": nn.ELU,
     "softplus": nn.Softplus,
 }
+INPUT_SCALE = "inputs"
+"""Name of the `InputScale` in an `mlp`."""
 
 
 @suggests_arguments()
@@ -36,6 +40,7 @@ def mlp(
     n_out: int,
     activation: Activation = "relu",
     *,
+    input_scale: bool = False,
     seed: int | None = None,
 ) -> nn.Sequential:
     """Build a multilayer perceptron: a plain `nn.Sequential` of Linear layers and activations.
@@ -47,6 +52,9 @@ def mlp(
     hidden : int or sequence of int
         Number of units of each hidden layer; empty for a linear model, a number for one layer.
     activation : str
+    input_scale : bool
+        Whether an `InputScale` precedes the layers. Its parameter is ``"inputs.log_scale"``; the
+        names of the others do not depend on it.
     seed : int, optional
         Seed of the initial weights. torch's global random state is then neither used nor changed.
     """
@@ -57,7 +65,10 @@ def mlp(
     with nullcontext() if seed is None else seeded(as_seed(seed)):
         for n_inputs, n_outputs in itertools.pairwise(sizes):
             layers += [nn.Linear(n_inputs, n_outputs), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers[:-1])
+    net = nn.Sequential(*layers[:-1])
+    if not input_scale:
+        return net
+    return nn.Sequential(OrderedDict({INPUT_SCALE: InputScale(sizes[0]), **net._modules}))
 
 
 def as_layers(argument: str, hidden: Any) -> tuple[int, ...]:
@@ -77,14 +88,20 @@ class MLPSpec:
     hidden: tuple[int, ...]
     n_out: int
     activation: Activation
+    input_scale: bool = False
 
 
 def mlp_spec(net: nn.Module) -> MLPSpec | None:
     """Return the arguments with which `mlp` builds the same network; None if there are none."""
-    if type(net) is not nn.Sequential or not len(net) % 2:
+    if type(net) is not nn.Sequential:
         return None
-    linears = [layer for layer in list(net)[::2] if type(layer) is nn.Linear]
-    activations = list(net)[1::2]
+    named = dict(net.named_children())
+    scale = named.pop(INPUT_SCALE) if next(iter(named), None) == INPUT_SCALE else None
+    layers = list(named.values())
+    if not len(layers) % 2:
+        return None
+    linears = [layer for layer in layers[::2] if type(layer) is nn.Linear]
+    activations = layers[1::2]
     if len(linears) != len(activations) + 1 or any(layer.bias is None for layer in linears):
         return None
     kinds = {type(layer) for layer in activations} or {nn.ReLU}
@@ -92,4 +109,6 @@ def mlp_spec(net: nn.Module) -> MLPSpec | None:
     if not names or any(repr(layer) != repr(type(layer)()) for layer in activations):
         return None
     sizes = [linears[0].in_features, *(layer.out_features for layer in linears)]
-    return MLPSpec(sizes[0], tuple(sizes[1:-1]), sizes[-1], names[0])
+    if scale is not None and (type(scale), repr(scale)) != (InputScale, f"InputScale({sizes[0]})"):
+        return None
+    return MLPSpec(sizes[0], tuple(sizes[1:-1]), sizes[-1], names[0], scale is not None)

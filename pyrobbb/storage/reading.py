@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -130,7 +131,7 @@ def _rebuild(
     spec = parse_mlp_spec(header["net"])
     # Checked before anything is allocated: the sizes in a header are not trusted.
     check_shapes("net", shapes_of(spec), with_prefix(stored, "net."))
-    net = mlp(spec.n_in, spec.hidden, spec.n_out, spec.activation, seed=0)
+    net = mlp(**dataclasses.asdict(spec), seed=0)
     load_tensors("net", net, with_prefix(stored, "net."))
     return BayesianNetwork(net, *(build_part(part, header, tensors)[0] for part in PARTS))
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import likelihoods, priors
-from ..model.mlp import ACTIVATIONS, MLPSpec
+from ..model.mlp import ACTIVATIONS, INPUT_SCALE, MLPSpec
 from ..model.network import BayesianNetwork
 from ..priors import ByName, Learned
 from .strict_json import as_json, check_fields, prefix_errors
@@ -158,7 +158,10 @@ def classes_of(module: ModuleType) -> dict[str, Any]:
 
 def parse_mlp_spec(value: Any) -> MLPSpec:
     """Return the specification of an `mlp` without building it: its sizes are not trusted."""
-    check_fields("'net'", value, {"n_in": int, "hidden": list, "n_out": int, "activation": str})
+    fields = {"n_in": int, "hidden": list, "n_out": int, "activation": str, "input_scale": bool}
+    if isinstance(value, dict):  # files of earlier versions do not have it
+        value = {"input_scale": False, **value}
+    check_fields("'net'", value, fields)
     sizes = [value["n_in"], *value["hidden"], value["n_out"]]
     if any(type(size) is not int or size < 1 for size in sizes):
         raise ValueError(
@@ -177,6 +180,8 @@ def shapes_of(spec: MLPSpec) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the parameters of an `mlp` without building it."""
     sizes = itertools.pairwise([spec.n_in, *spec.hidden, spec.n_out])
     shapes: dict[str, tuple[int, ...]] = {}
+    if spec.input_scale:
+        shapes[f"{INPUT_SCALE}.log_scale"] = (spec.n_in,)
     for i, (n_in, n_out) in enumerate(sizes):
         shapes |= {f"{2 * i}.weight": (n_out, n_in), f"{2 * i}.bias": (n_out,)}
     return shapes

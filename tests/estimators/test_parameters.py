@@ -41,6 +41,7 @@ REFUSED = [
     ("validation_fraction", 1.5, r"must lie in \(0, 1\)"),
     ("validation_fraction", 5, r"must lie in \(0, 1\)"),
     ("validation_fraction", None, NUMBER),
+    ("ard", "yes", "must be True or False, got 'yes'"),
     ("early_stopping", "no", "must be True or False, got 'no'"),
     ("warm_start", None, "must be True or False, got None"),
     ("verbose", "no", "must be True or False"),

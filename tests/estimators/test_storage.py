@@ -90,6 +90,7 @@ PARAMETERS = {
     "hidden": [[0], ["8"], "wide", 8, {"a": 1}],
     "activation": ["softsign", 3],
     "engine": ["fast", 3],
+    "ard": ["yes", None],
     "early_stopping": ["yes", 0.5],
     "random_state": ["0", -1, 0.5],
     "patience": [0, None],

@@ -2,12 +2,13 @@
 
 import itertools
 import re
+from collections import OrderedDict
 
 import pytest
 import torch
 from torch import nn
 
-from pyrobbb import mlp
+from pyrobbb import InputScale, mlp
 from pyrobbb.model.mlp import ACTIVATIONS, MLPSpec, mlp_spec
 
 
@@ -57,6 +58,17 @@ def test_mlp_spec_returns_the_arguments_of_mlp(activation, hidden):
     assert mlp_spec(mlp(3, hidden, 2, activation)) == MLPSpec(3, hidden, 2, activation)
 
 
+@pytest.mark.parametrize("hidden", [[], [4, 5]])
+def test_mlp_with_scales_of_its_inputs_begins_as_the_one_without(hidden):
+    scaled = mlp(3, hidden, 2, input_scale=True, seed=0)
+    plain = mlp(3, hidden, 2, seed=0)
+    x = torch.randn(6, 3)
+    assert torch.equal(scaled(x), plain(x))
+    names = [name for name, _ in plain.named_parameters()]
+    assert [name for name, _ in scaled.named_parameters()] == ["inputs.log_scale", *names]
+    assert mlp_spec(scaled) == MLPSpec(3, tuple(hidden), 2, "relu", input_scale=True)
+
+
 def test_the_spec_of_a_linear_model_builds_the_same_model():
     spec = mlp_spec(mlp(3, [], 2, "tanh"))
     assert (spec.n_in, spec.hidden, spec.n_out) == (3, (), 2)
@@ -93,6 +105,10 @@ class MyLinear(nn.Linear):
         nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 1)),
         nn.Sequential(MyLinear(2, 3), nn.ReLU(), nn.Linear(3, 1)),
         MySequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)),
+        nn.Sequential(InputScale(2), nn.Linear(2, 1)),
+        nn.Sequential(OrderedDict({"inputs": InputScale(1), "0": nn.Linear(2, 1)})),
+        nn.Sequential(OrderedDict({"inputs": nn.Identity(), "0": nn.Linear(2, 1)})),
+        nn.Sequential(OrderedDict({"0": nn.Linear(2, 1), "inputs": InputScale(1)})),
     ],
     ids=lambda net: re.sub(r"\s+", " ", repr(net)),
 )

@@ -104,6 +104,10 @@ DAMAGE = {
         lambda f: edit(f, net={**NET, "activation": "exec"}),
         "'activation' in its 'net' must be one of relu, .*, got 'exec'",
     ),
+    "input scale": (
+        lambda f: edit(f, net={**NET, "input_scale": 1}),
+        "'input_scale' in its 'net' must be true or false, got 1",
+    ),
     "prior None": (
         lambda f: edit(f, prior={"type": "None"}),
         "'type' in its prior must be one of .*, got 'None'",

@@ -1,0 +1,73 @@
+"""`ard=True`: learnt scales of the inputs."""
+
+import numpy as np
+import pytest
+import torch
+from support import QUICK_ESTIMATOR
+
+from pyrobbb import BBBClassifier, BBBRegressor, priors
+
+ARD = QUICK_ESTIMATOR | {"ard": True}
+
+
+@pytest.fixture(scope="module")
+def regressor(friedman):
+    return BBBRegressor(**ARD | {"restarts": 2}, likelihood="gaussian").fit(*friedman)
+
+
+def test_the_scales_have_a_standard_normal_prior_and_the_weights_their_own():
+    X, y = np.random.default_rng(0).normal(size=(50, 3)), np.arange(50.0)
+    model = BBBRegressor(**ARD | {"epochs": 1}, prior="laplace").fit(X, y)
+    prior = model.posterior_.chains[0].network.prior
+    assert prior.choice("inputs.log_scale") == priors.Normal(1.0)
+    assert prior.choice("0.weight") == priors.Laplace()
+
+
+def test_all_chains_learn_a_scale_for_each_input(regressor):
+    scale = regressor.posterior_.draws(100, seed=0)["inputs.log_scale"]
+    assert scale.shape == (100, 5)
+    assert torch.isfinite(scale).all()
+    assert scale.mean(0).unique().numel() == 5
+
+
+def test_a_saved_estimator_is_read_with_its_scales(regressor, friedman, tmp_path):
+    regressor.save(tmp_path / "model")
+    back = BBBRegressor.load(tmp_path / "model")
+    assert back.ard is True
+    np.testing.assert_array_equal(
+        back.predict_quantiles(friedman[0]), regressor.predict_quantiles(friedman[0])
+    )
+    back.partial_fit(*friedman)
+
+
+def test_an_exported_estimator_predicts_the_same(regressor, friedman, tmp_path):
+    regressor.export(tmp_path / "model.pt2")
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    exported = program(torch.as_tensor(friedman[0][:5]))
+    np.testing.assert_allclose(exported["mean"].ravel(), regressor.predict(friedman[0][:5]))
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_continued_fit_cannot_change_it(before, friedman):
+    model = BBBRegressor(**QUICK_ESTIMATOR, ard=before).fit(*friedman)
+    model.set_params(ard=not before, warm_start=True)
+    for method in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match=f"^`ard` must stay {before} when a fit is continued"):
+            method(*friedman)
+    model.set_params(ard=before).fit(*friedman)
+
+
+def test_a_classifier_learns_scales_too(iris):
+    model = BBBClassifier(**ARD).fit(*iris)
+    assert model.posterior_.draws(10, seed=0)["inputs.log_scale"].shape == (10, 4)
+    assert model.score(*iris) > 0.9
+
+
+def test_irrelevant_inputs_get_smaller_scales():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(150, 4))
+    y = np.sin(2 * X[:, 0]) + 0.1 * rng.normal(size=150)
+    options = {"likelihood": "gaussian", "epochs": 1_000, "restarts": 1, "random_state": 0}
+    model = BBBRegressor(ard=True, **options).fit(X, y)
+    relevant, *others = model.posterior_.draws(200, seed=0)["inputs.log_scale"].mean(0)
+    assert relevant > max(others) + 0.5
