@@ -43,9 +43,10 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
         Factor on the KL divergence from the prior; 1 as in Bayes' rule. ``"auto"``: 0.7.
     calibration : float
         Fraction of the rows, in [0, 1), held out for the temperature and for the sets of
-        `predict_set`; at most 1,000 rows. A second fit to all rows then continues from the first,
-        with a quarter of the epochs and of `lr`. With 0, probabilities and sets are those of the
-        predictive mixture. With too few rows (fewer than 90 for 0.1), none are held out.
+        `predict_set`; 24 to 1,000 rows, or a quarter of fewer than 96. A second fit to all rows
+        then continues from the first, with a quarter of the epochs and of `lr`. With 0,
+        probabilities and sets are those of the predictive mixture. With too few rows (fewer than 90
+        for 0.1), none are held out.
     early_stopping, validation_fraction, patience, columns, warm_start, random_state, checkpoint, \
 verbose
         As for `BBBRegressor`.
@@ -58,8 +59,8 @@ verbose
         Fitted to standardised inputs, with class indices as y.
     temperature_ : float
         Probabilities are those of the predictive mixture to the power of 1 / `temperature_`,
-        normalised. 1 if no other value lowers the log loss of the held-out rows by more than its
-        standard error, or without held-out rows.
+        normalised. 1 if no other value lowers the log loss of the held-out rows by more than two
+        standard errors (one, for a value above 1), or without held-out rows.
     calibration_ : Calibration or None
         Calibration of the sets. None with ``calibration=0``. Temperature and calibration are those
         of the first fit; `warm_start` and `partial_fit` do not change them.

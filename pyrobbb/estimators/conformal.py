@@ -27,6 +27,9 @@ more precise."""
 MIN_ROWS_OF_REGRESSION = 4 * MIN_CALIBRATION_ROWS
 """Rows from which a regression holds out at least `MIN_CALIBRATION_ROWS`, as they also weight its
 chains."""
+MIN_ROWS_OF_CLASSES, MAX_FRACTION_OF_CLASSES = 24, 0.25
+"""A classifier holds out at least that many rows, but of fewer than 96 rows a quarter: nine rows
+tell little about its temperature, and nothing about sets with a probability of 95 %."""
 PRIOR_ROWS = 20
 """Number of held-out rows that the levels of the mixture itself count as. They hardly matter beside
 1,000 rows. Beside 27, a tenth of 273, they nearly halve the variation of the coverage between
@@ -49,6 +52,9 @@ def n_calibration_rows(fraction: float, n_rows: int, n_classes: int = 1) -> int:
     n_held = min(int(fraction * n_rows), n_rows - n_classes, MAX_CALIBRATION_ROWS)
     if fraction > 0 and n_classes == 1 and n_rows >= MIN_ROWS_OF_REGRESSION:
         n_held = max(n_held, MIN_CALIBRATION_ROWS)
+    if n_classes > 1 and n_held >= MIN_CALIBRATION_ROWS:
+        n_least = min(MIN_ROWS_OF_CLASSES, int(MAX_FRACTION_OF_CLASSES * n_rows))
+        n_held = min(max(n_held, n_least), n_rows - n_classes)
     if fraction > 0 and n_held < MIN_CALIBRATION_ROWS:
         what = "intervals" if n_classes == 1 else "sets of classes"
         logger.info("%d rows are too few to calibrate %s: none are held out.", n_rows, what)

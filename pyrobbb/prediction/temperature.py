@@ -6,16 +6,20 @@ import numpy as np
 
 MAX_LOG_TEMPERATURE = 3.0
 """Temperatures are sought between exp(-3) = 0.05 and exp(3) = 20."""
-PRIOR_SD = 0.5
+PRIOR_SD = 0.3
 """Standard deviation of the prior of the logarithm of the temperature. Without it, a few held-out
 rows that are all classified correctly would make every probability 0 or 1."""
+ERRORS_BELOW_1, ERRORS_ABOVE_1 = 2.0, 1.0
+"""Gain, in standard errors, from which a temperature below or above 1 is used. Errors that are too
+rare for a few held-out rows cost most where probabilities are too extreme. On inner splits of
+training rows, one standard error for both and a standard deviation of 0.5 had a higher log loss."""
 
 
 def fit_temperature(probs: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None) -> float:
     """Return the temperature with the lowest log loss on held-out rows; 1 if it hardly helps.
 
     It is a mode of the posterior under a log-normal prior around 1. It helps if the mean log loss
-    of the rows falls by more than its standard error.
+    of the rows falls by more than two standard errors, or by one if it is above 1.
 
     Parameters
     ----------
@@ -56,4 +60,5 @@ def fit_temperature(probs: np.ndarray, y: np.ndarray, weight: np.ndarray | None 
     gain = log_loss(0.0) - log_loss(best)
     mean = share @ gain
     standard_error = np.sqrt(share**2 @ (gain - mean) ** 2)
-    return float(np.exp(best)) if mean > standard_error else 1.0
+    n_errors = ERRORS_BELOW_1 if best < 0 else ERRORS_ABOVE_1
+    return float(np.exp(best)) if mean > n_errors * standard_error else 1.0

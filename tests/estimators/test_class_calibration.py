@@ -87,8 +87,8 @@ def test_few_rows_make_sets_of_all_classes(caplog):
     assert "60 rows are too few to calibrate sets of classes" in caplog.text
     assert model.predict_set(X, 0.01).all()
     assert model.temperature_ == 1
-    model = BBBClassifier(**QUICK).fit(*noisy_classes(100))  # ten held-out rows
-    assert model.predict_set(X, 0.95).all()
+    model = BBBClassifier(**QUICK).fit(*noisy_classes(100))  # 24 held-out rows
+    assert model.predict_set(X, 0.97).all()
     assert not model.predict_set(X, 0.5).all()
 
 
@@ -152,7 +152,7 @@ def test_further_fits_keep_the_calibration_of_the_first():
     X, y = noisy_classes(300)
     model = BBBClassifier(**QUICK).partial_fit(X[:200], y[:200])
     first = model.calibration_, model.temperature_
-    assert len(first[0].level) == 22
+    assert len(first[0].level) == 26
     model.partial_fit(X[200:], y[200:])
     model.set_params(warm_start=True).fit(X, y)
     assert (model.calibration_, model.temperature_) == first
