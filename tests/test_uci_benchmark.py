@@ -72,7 +72,7 @@ def test_what_an_estimator_has_chosen_is_kept_by_name_and_what_it_has_not_is_abs
     assert choices_of(later)["kl_weight_"] == "0.25 to 1"
 
 
-def test_the_page_shows_choices_and_gap_splits_and_a_dash_for_rows_without_them():
+def test_the_page_shows_choices_and_gap_splits_and_leaves_out_models_without_scores():
     import uci
 
     score = {"log_lik": -1.0, "rmse": 1.0, "coverage": 0.9, "seconds": 1.0}
@@ -85,8 +85,9 @@ def test_the_page_shows_choices_and_gap_splits_and_a_dash_for_rows_without_them(
     chosen = page.split("## Chosen")[1]
     assert "| yacht | - | - | - |" in chosen
     assert "| yacht gap | - | (50,) (2 of 3) | 0.1 (1 of 3) |" in chosen
-    widths = page.split("## Mean width")[1].splitlines()[5]
-    assert widths == f"| {uci.CONSTANT} |{' - |' * 8}"
+    shown, widths = page.split("## Share of")[1].split("## Gap splits")[0].split("## Mean width")
+    assert f"| {uci.CONSTANT} |{' - |' * 7} 90.0 |" in shown
+    assert uci.CONSTANT not in widths
     gaps = page.split("## Gap splits")[1]
     assert f"| {uci.DEFAULT} | - | - | 3.00 +- 0.58 |" in gaps
 
