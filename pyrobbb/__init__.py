@@ -102,7 +102,8 @@ _MODULES = {
         "prediction",
         "priors",
     ),
-    *("columns", "reference", "report", "scores", "storage", "streams", "tables", "training"),
+    *("columns", "reference", "report", "scores", "storage", "streams", "surrogates", "tables"),
+    "training",
 }
 
 __all__ = [

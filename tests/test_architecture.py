@@ -277,6 +277,14 @@ def test_type_checkers_see_the_names_that_are_imported_on_first_access():
     assert imported == set(importlib.import_module("pyrobbb").__all__)
 
 
+def test_packages_with_a_page_of_the_reference_are_attributes_before_they_are_imported():
+    pages = Path(__file__).parents[1].glob("docs/reference/api/*.md")
+    names = sorted({page.stem for page in pages} - {"index", "top"})
+    assert "surrogates" in names
+    code = f"import pyrobbb\nfor name in {names}: assert getattr(pyrobbb, name)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_threads_may_access_names_for_the_first_time_together():
     code = (
         "import concurrent.futures, pyrobbb\n"
