@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .._core.display import count_of
 from .._core.progress import EpochBar, epoch_bar
 from .._core.random_state import IsolatedState, seeded
 from ..engines.auto import limit_threads
@@ -199,14 +200,13 @@ def log_start(run: Run) -> None:
     """Log the size of the fit, its engine and its device."""
     weights = [parameter for _, parameter in run.networks[0].bayesian_parameters()]
     logger.info(
-        "Fitting %d weights to %d rows by engine=%r: %d steps in %d epochs, %d fit(s) side by "
-        "side, on %s in %s.",
+        "Fitting %d weights to %d rows by engine=%r: %d steps in %d epochs of %s, on %s in %s.",
         sum(parameter.numel() for parameter in weights),
         run.data.n_data,
         run.state.engine.name,
         run.plan.n_steps,
         run.epochs,
-        len(run.networks),
+        count_of(len(run.networks), "chain"),
         weights[0].device,
         str(weights[0].dtype).removeprefix("torch."),
     )
