@@ -75,7 +75,10 @@ def fit(
         int | None,
         typer.Option(help="Folds of a cross-validation, such as 5: as many further fits."),
     ] = None,
-    restarts: Annotated[int, typer.Option(min=1, help="Independent fits to average over.")] = 4,
+    restarts: Annotated[
+        int | None,
+        typer.Option(min=1, help="Fits to average over (4 if omitted, 8 on small tables)."),
+    ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(min=1, help="Passes over the data (chosen from its size if omitted)."),
@@ -124,7 +127,7 @@ def fit(
         on_start=output.announce,
         hidden=parse_hidden(hidden),
         prior=prior,
-        restarts=restarts,
+        restarts="auto" if restarts is None else restarts,
         epochs=epochs,
         random_state=seed,
         device=device,

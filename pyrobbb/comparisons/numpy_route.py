@@ -29,8 +29,7 @@ def by_reference(
 ) -> LossAndGradients:
     """Compute loss and gradients by the reference; raise NotCoveredError if it cannot."""
     spec = mlp_spec(network.net)
-    is_plain = spec is not None and not spec.input_scale
-    if not is_plain or spec.activation not in ("relu", "tanh", "sigmoid"):
+    if spec is None or spec.input_scale or spec.activation not in ("relu", "tanh", "sigmoid"):
         raise NotCoveredError("the network is not a plain MLP with relu, tanh or sigmoid")
     parameters = dict(network.bayesian_parameters())
     if len(parameters) < len(list(network.net.parameters())):

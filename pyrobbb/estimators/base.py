@@ -30,7 +30,7 @@ from ..training.config import EngineName
 from ..training.placement import Device
 from . import exporting, storage
 from .inputs import n_inputs, validate_inputs
-from .networks import FEW_ROWS, SMALL, TINY, build_network, choose_hidden, has_ard
+from .networks import FEW_ROWS, build_network, choose_sizes
 from .parameters import Columns, RandomStateLike, check_parameters, draw_seed, whole_numbers
 from .preparation import Rows, scale_inputs
 from .stages import SINGLE_KL_WEIGHT, Stages, TrainingOptions, fit_once
@@ -51,12 +51,12 @@ class BBBEstimator(BaseEstimator):
         *,
         calibration: float = 0.1,
         activation: Activation = "relu",
-        ard: bool = False,
+        ard: bool | Literal["auto"] = "auto",
         prior: str | priors.Prior = "mixture",
         epochs: int | None = None,
         batch_size: int = 128,
         lr: float = 0.01,
-        restarts: int = 4,
+        restarts: int | Literal["auto"] = "auto",
         n_draws: int = 200,
         kl_weight: float | Literal["auto"] = "auto",
         engine: EngineName = "auto",
@@ -97,6 +97,8 @@ class BBBEstimator(BaseEstimator):
     likelihood_: likelihoods.Likelihood
     input_scaling_: Standardizer
     hidden_: tuple[int, ...]
+    ard_: bool
+    restarts_: int
     seed_: int
     _y_shape: tuple[int, ...]  # of a row, in the last fit
 
@@ -251,9 +253,7 @@ class BBBEstimator(BaseEstimator):
         X, y, weight = self._validate(X, y, sample_weight, reset=not resumes)
         self._y_shape = y.shape[1:]
         if not resumes:
-            smallest = TINY if is_regressor(self) else SMALL
-            self.hidden_ = choose_hidden(self.hidden, len(X), smallest)
-            return self._fit_from_scratch(X, y, weight)
+            return self._fit_from_scratch(X, y, weight, len(X))
         self.first_fit_: tuple[Any, ...] = ()
         self.posterior_ = fit_once(
             self._network(self.likelihood_),
@@ -264,7 +264,9 @@ class BBBEstimator(BaseEstimator):
         )
         return self
 
-    def _fit_from_scratch(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> Self:
+    def _fit_from_scratch(self, X: Any, y: np.ndarray, weight: np.ndarray | None, n: int) -> Self:
+        sizes = choose_sizes(whole_numbers(self.get_params(deep=False)), n, is_regressor(self))
+        self.hidden_, self.ard_, self.restarts_ = sizes
         stages = Stages(self._stage_names(y), self.checkpoint)
         with progress.stages(stages.shares()):
             self._set_up(X, y, weight, stages)
@@ -290,8 +292,7 @@ class BBBEstimator(BaseEstimator):
         X, y, weight = self._validate(X, y, sample_weight, reset=is_first, **options)
         self._y_shape = y.shape[1:]
         if is_first:
-            self.hidden_ = choose_hidden(self.hidden, max(len(X), FEW_ROWS))  # more will come
-            return self._fit_from_scratch(X, y, weight)
+            return self._fit_from_scratch(X, y, weight, max(len(X), FEW_ROWS))  # more will come
         self.first_fit_ = ()
         training = self._training_options(is_further=True)
         rows, early_stopping = training.hold_out(self._prepare(X, y, weight))
@@ -317,9 +318,8 @@ class BBBEstimator(BaseEstimator):
 
     def _fitted_parameters(self) -> dict[str, Any]:
         """Return the parameters that the fitted posterior fixes, with their values."""
-        hidden = {} if isinstance(self.hidden, str) else {"hidden": self.hidden_}
-        chains = self.posterior_.chains
-        return {**hidden, "ard": has_ard(chains[0].network), "restarts": len(chains)}
+        fixed = {"hidden": self.hidden_, "ard": self.ard_, "restarts": self.restarts_}
+        return {name: fixed[name] for name in fixed if not isinstance(getattr(self, name), str)}
 
     def _predict(self, X: Any, n_draws: int, seed: int) -> Any:
         check_is_fitted(self)
@@ -335,7 +335,7 @@ class BBBEstimator(BaseEstimator):
             epochs=whole["epochs"],
             batch_size=whole["batch_size"],
             lr=self.lr,
-            restarts=whole["restarts"],
+            restarts=self.restarts_,
             kl_weight=self._kl_weights(is_further),
             engine=self.engine,
             device=self.device,
@@ -360,7 +360,7 @@ class BBBEstimator(BaseEstimator):
             self.hidden_,
             self._n_outputs(likelihood),
             activation=self.activation,
-            ard=bool(self.ard),
+            ard=self.ard_,
             prior=self.prior,
             likelihood=likelihood,
             seed=self.seed_,

@@ -38,7 +38,7 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
     Parameters
     ----------
     hidden, activation, ard, prior, epochs, batch_size, lr, restarts, n_draws, engine, device
-        As for `BBBRegressor`.
+        As for `BBBRegressor`, but by default there are no learnt scales and four restarts.
     kl_weight : float or "auto"
         Factor on the KL divergence from the prior; 1 as in Bayes' rule. ``"auto"``: 0.7.
     calibration : float
@@ -66,7 +66,7 @@ verbose
         of the first fit; `warm_start` and `partial_fit` do not change them.
     columns_ : ColumnEncoder or None
         As for `BBBRegressor`.
-    hidden_ : tuple of int
+    hidden_, ard_, restarts_ : tuple of int, bool, int
     first_fit_ : tuple of LossCurve
         Losses of each chain of the fit without the held-out rows, before that of `posterior_`.
     likelihood_ : callable

@@ -3,46 +3,52 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any
 
 from .. import likelihoods, priors
-from .._core.messages import shown
-from ..model.mlp import INPUT_SCALE, Activation, as_layers, mlp
+from ..model.mlp import INPUT_SCALE, Activation, mlp
 from ..model.names import PRIORS, REGRESSIONS, resolve
 from ..model.network import BayesianNetwork
 
 TINY, SMALL, LARGE = (10,), (50,), (50, 50)
 FEW_ROWS, MANY_ROWS = 60, 5_000
 """Numbers of rows from which ``hidden="auto"`` is `SMALL` or `LARGE`; `TINY` is for regressions."""
+SMALL_TABLE, RESTARTS, MANY_RESTARTS = 250, 4, 8
+"""Regressions of fewer rows have learnt scales of their inputs, and more restarts. With 100
+training rows, scales raised the log density on most UCI sets, by 0.22 nats on energy; with 400
+they lowered it on one. Eight restarts raised it by 0.1 on kin8nm and on a function of six inputs;
+elsewhere, and with more rows, they made no difference."""
 LOG_SCALE, LOG_SCALE_PRIOR = f"{INPUT_SCALE}.log_scale", priors.Normal(1.0)
-"""With ``ard=True``: the logarithms of the scales of the inputs, and their prior."""
+"""With learnt scales: the logarithms of the scales of the inputs, and their prior."""
 
 
-def choose_hidden(
-    hidden: int | Sequence[int] | Literal["auto"], n_rows: int, smallest: tuple[int, ...] = SMALL
-) -> tuple[int, ...]:
-    """Return the units of the hidden layers.
+def choose_sizes(
+    parameters: Mapping[str, Any], n_rows: int, is_regression: bool
+) -> tuple[tuple[int, ...], bool, int]:
+    """Return the units of the hidden layers, whether inputs have learnt scales, and the restarts.
 
     Parameters
     ----------
-    hidden : int, sequence of int or "auto"
+    parameters : mapping of str to object
+        Of the estimator, whole numbers as integers; `hidden`, `ard` and `restarts` may be "auto".
     n_rows : int
         On which ``"auto"`` depends.
-    smallest : tuple of int
-        Units for fewer than `FEW_ROWS` rows. In a regression the noise is learnt too, and so few
-        rows do not separate it from the prior uncertainty of a wider layer: its intervals were up
-        to twice as wide as necessary. For classes, a narrower layer was no better.
+    is_regression : bool
+        In a regression the noise is learnt too, and fewer than `FEW_ROWS` rows do not separate it
+        from the prior uncertainty of a wider layer: its intervals were up to twice as wide as
+        necessary. For classes, a narrower layer was no better; scales and restarts are untried.
     """
-    if not isinstance(hidden, str):
-        return as_layers("hidden", hidden)
-    if hidden != "auto":
-        raise ValueError(
-            f"`hidden` must be 'auto' or a sequence such as (50, 50), got {shown(hidden)}."
-        )
-    if n_rows < FEW_ROWS:
-        return smallest
-    return LARGE if n_rows >= MANY_ROWS else SMALL
+    hidden, ard, restarts = (parameters[name] for name in ("hidden", "ard", "restarts"))
+    is_small = is_regression and n_rows < SMALL_TABLE
+    if isinstance(hidden, str):
+        hidden = LARGE if n_rows >= MANY_ROWS else SMALL
+        if is_regression and n_rows < FEW_ROWS:
+            hidden = TINY
+    ard = is_small if isinstance(ard, str) else bool(ard)
+    if isinstance(restarts, str):
+        restarts = MANY_RESTARTS if is_small else RESTARTS
+    return hidden, ard, restarts
 
 
 def build_network(
@@ -64,11 +70,6 @@ def build_network(
     if ard:
         prior = priors.ByName({LOG_SCALE: LOG_SCALE_PRIOR}, resolve("prior", prior, PRIORS))
     return BayesianNetwork(net, prior, likelihood)
-
-
-def has_ard(network: BayesianNetwork) -> bool:
-    """Return whether a network was built with learnt scales of its inputs."""
-    return any(name == LOG_SCALE for name, _ in network.net.named_parameters())
 
 
 def resolve_likelihood(

@@ -17,9 +17,10 @@ from ..model.names import PRIORS, REGRESSIONS
 
 RandomStateLike: TypeAlias = int | np.random.RandomState | np.random.Generator | None
 Columns: TypeAlias = Literal["auto", "passthrough"]
-FLAGS = ("ard", "early_stopping", "warm_start", "verbose")
+FLAGS = ("early_stopping", "warm_start", "verbose")
 COUNTS = ("batch_size", "restarts", "n_draws", "epochs", "patience")
 OPTIONAL_COUNTS = ("epochs", "patience")
+AUTOMATIC_COUNTS = ("restarts",)
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
@@ -38,9 +39,9 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         _check_named("likelihood", parameters["likelihood"], [*REGRESSIONS, "auto"])
     if not is_one_of(parameters["columns"], get_args(Columns)):
         raise ValueError(not_one_of("columns", parameters["columns"], get_args(Columns)))
+    check_ard("ard", parameters["ard"])
     for name in FLAGS:
-        if not isinstance(parameters[name], bool | np.bool_ | numbers.Integral):
-            raise TypeError(f"`{name}` must be True or False, got {_short(parameters[name])}.")
+        check_flag(name, parameters[name])
     whole_numbers(parameters)
     check_positive("lr", parameters["lr"])
     check_kl_weight("kl_weight", parameters["kl_weight"])
@@ -66,7 +67,8 @@ def whole_numbers(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """
     whole = dict(parameters)
     for name in COUNTS:
-        if whole[name] is not None or name not in OPTIONAL_COUNTS:
+        is_automatic = name in AUTOMATIC_COUNTS and is_one_of(whole[name], ("auto",))
+        if not is_automatic and (whole[name] is not None or name not in OPTIONAL_COUNTS):
             whole[name] = as_count(name, whole[name])
     if not isinstance(whole["hidden"], str):
         whole["hidden"] = as_layers("hidden", whole["hidden"])
@@ -77,6 +79,18 @@ def whole_numbers(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _whole_seed(random_state: Any) -> Any:
     is_whole = isinstance(random_state, float) and random_state.is_integer()
     return int(random_state) if is_whole else random_state
+
+
+def check_flag(name: str, value: Any, expected: str = "True or False") -> None:
+    """Raise unless a value is True or False, or an integer, which R and NumPy may pass."""
+    if not isinstance(value, bool | np.bool_ | numbers.Integral):
+        raise TypeError(f"`{name}` must be {expected}, got {_short(value)}.")
+
+
+def check_ard(name: str, value: Any) -> None:
+    """Raise unless a value is True, False or "auto"."""
+    if not is_one_of(value, ("auto",)):
+        check_flag(name, value, "'auto', True or False")
 
 
 def check_kl_weight(name: str, value: Any) -> None:

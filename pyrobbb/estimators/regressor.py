@@ -55,18 +55,18 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         targets are also centred (for `LogNormal`, log y is standardised), and targets of a bounded
         or discrete likelihood, such as counts, keep their units.
     activation : str, as for `pyrobbb.mlp`
-    ard : bool
-        Automatic relevance determination: inputs are multiplied by learnt scales; see `InputScale`.
+    ard : bool or "auto"
+        Automatic relevance determination: learnt scales of the inputs; see `InputScale`.
+        ``"auto"``: with fewer than 250 rows.
     prior : str or callable
         ``"mixture"``, ``"normal"``, ``"fan_in"``, ``"laplace"``, ``"student_t"``; `pyrobbb.priors`.
     epochs : int, optional
         Passes over the data. None: as many as 40,000 steps take, but between 20 and 10,000.
     batch_size : int, rows per step
     lr : float, the peak learning rate
-    restarts : int
-        Number of independent fits; predictions average over them.
-    n_draws : int
-        Draws of the weights per prediction.
+    restarts : int or "auto"
+        Independent fits, over which predictions average. ``"auto"``: 4, with fewer than 250 rows 8.
+    n_draws : int, draws of the weights per prediction
     calibration : float
         Fraction of the rows, in [0, 1), held out for the split conformal calibration of intervals
         and quantiles; 9 to 1,000 rows. A second fit to all rows then continues from the first,
@@ -102,7 +102,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     calibration_ : Calibration or None
         Calibration of the first fit; `warm_start` and `partial_fit` do not change it.
     columns_ : ColumnEncoder, with notes that are logged; None for an array or a frame of numbers
-    hidden_ : tuple of int
+    hidden_, ard_, restarts_ : tuple of int, bool, int
     kl_weight_ : float, or tuple of float if those of the chains differ
     search_ : DataFrame or None
         Mean ``log_density`` of held-out rows, in units of y, with the ``standard_error`` of its
@@ -131,12 +131,12 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         likelihood: str | likelihoods.Likelihood = "auto",
         calibration: float = 0.1,
         activation: Activation = "relu",
-        ard: bool = False,
+        ard: bool | Literal["auto"] = "auto",
         prior: str | priors.Prior = "mixture",
         epochs: int | None = None,
         batch_size: int = 128,
         lr: float = 0.01,
-        restarts: int = 4,
+        restarts: int | Literal["auto"] = "auto",
         n_draws: int = 200,
         kl_weight: float | Literal["auto"] = "auto",
         engine: EngineName = "auto",
@@ -360,7 +360,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         return posterior
 
     def _automatic_kl_weights(self) -> float | tuple[float, ...]:
-        return spread_kl_weights(int(self.restarts))
+        return spread_kl_weights(self.restarts_)
 
     def _fitted_parameters(self) -> dict[str, Any]:
         fitted = super()._fitted_parameters()

@@ -183,6 +183,9 @@ def _rebuild(
         spec is None or (spec.hidden, spec.n_out) == (estimator.hidden_, n_outputs),
         "a network of its hidden sizes and with the outputs that its target needs",
     )
+    estimator.restarts_ = len(posterior.chains)
+    estimator.ard_ = spec is not None and spec.input_scale
+    _check(isinstance(estimator.ard, str) or bool(estimator.ard) == estimator.ard_, "its `ard`")
     return estimator
 
 

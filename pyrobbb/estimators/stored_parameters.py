@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
@@ -12,7 +11,7 @@ from .._core.arrays import check_count, check_number, check_positive
 from ..model.mlp import ACTIVATIONS
 from ..prediction import Calibration
 from ..training.config import EngineName
-from .parameters import Columns, check_kl_weight
+from .parameters import Columns, check_ard, check_flag, check_kl_weight
 
 MAX_DRAWS = 10**6
 MAX_LABEL_BYTES = 2**26
@@ -31,15 +30,15 @@ def _check_count_or_none(name: str, value: Any) -> None:
         check_count(name, value)
 
 
+def _check_count_or_auto(name: str, value: Any) -> None:
+    if value != "auto":
+        check_count(name, value)
+
+
 def _check_draws(name: str, value: Any) -> None:
     check_count(name, value)
     if value > MAX_DRAWS:
         raise ValueError(f"`{name}` must be at most {MAX_DRAWS:,}, got {value}.")
-
-
-def _check_flag(name: str, value: Any) -> None:
-    if not isinstance(value, bool | np.bool_ | numbers.Integral):
-        raise TypeError(f"`{name}` must be True or False, got {value!r:.40}.")
 
 
 def _check_hidden(name: str, value: Any) -> None:
@@ -66,10 +65,11 @@ def _one_of(*choices: str) -> Callable[[str, Any], None]:
 
 
 _CHECKS: dict[str, Callable[[str, Any], None]] = {
-    **dict.fromkeys(("batch_size", "restarts", "patience"), check_count),
-    **dict.fromkeys(("ard", "early_stopping", "warm_start", "verbose"), _check_flag),
+    **dict.fromkeys(("batch_size", "patience"), check_count),
+    **dict.fromkeys(("early_stopping", "warm_start", "verbose"), check_flag),
     **dict.fromkeys(("calibration", "validation_fraction"), check_number),
     "activation": _one_of(*ACTIVATIONS),
+    "ard": check_ard,
     "columns": _one_of(*get_args(Columns)),
     "engine": _one_of(*get_args(EngineName)),
     "epochs": _check_count_or_none,
@@ -78,6 +78,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "lr": check_positive,
     "n_draws": _check_draws,
     "random_state": _check_seed,
+    "restarts": _check_count_or_auto,
 }
 
 
