@@ -1,4 +1,4 @@
-"""`ard=True`: learnt scales of the inputs."""
+"""Learnt scales of the inputs, and more restarts, which small regressions have by default."""
 
 import numpy as np
 import pytest
@@ -19,17 +19,18 @@ def regressor(friedman):
 @pytest.mark.parametrize(
     ("kind", "ard", "n", "learns"),
     [
-        (BBBRegressor, "auto", 40, True),
+        (BBBRegressor, "auto", 59, False),
+        (BBBRegressor, "auto", 60, True),
         (BBBRegressor, "auto", 249, True),
         (BBBRegressor, "auto", 250, False),
         (BBBRegressor, True, 250, True),
         (BBBRegressor, False, 40, False),
         (BBBRegressor, np.False_, 40, False),
-        (BBBClassifier, "auto", 40, False),
+        (BBBClassifier, "auto", 100, False),
         (BBBClassifier, True, 40, True),
     ],
 )
-def test_scales_are_learnt_as_asked_and_by_default_in_regressions_of_few_rows(
+def test_scales_are_learnt_as_asked_and_by_default_in_small_regressions(
     kind, ard, n, learns, tmp_path
 ):
     X, y = np.random.default_rng(0).normal(size=(n, 2)), np.arange(n) % 2
@@ -113,3 +114,25 @@ def test_irrelevant_inputs_get_smaller_scales():
     model = BBBRegressor(ard=True, **options).fit(X, y)
     relevant, *others = model.posterior_.draws(200, seed=0)["inputs.log_scale"].mean(0)
     assert relevant > max(others) + 0.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "restarts", "n", "chains"),
+    [
+        (BBBRegressor, "auto", 59, 4),
+        (BBBRegressor, "auto", 60, 8),
+        (BBBRegressor, "auto", 250, 4),
+        (BBBRegressor, 3, 100, 3),
+        (BBBRegressor, 2.0, 100, 2),
+        (BBBClassifier, "auto", 100, 4),
+    ],
+)
+def test_small_regressions_have_more_restarts_by_default(kind, restarts, n, chains, tmp_path):
+    X, y = np.random.default_rng(0).normal(size=(n, 2)), np.arange(n) % 2
+    options = QUICK_ESTIMATOR | {"epochs": 1, "restarts": restarts, "warm_start": True}
+    model = kind(**options).fit(X, y)
+    assert model.restarts_ == len(model.posterior_.chains) == chains
+    model.save(tmp_path / "model")
+    assert kind.load(tmp_path / "model").fit(X, y).restarts_ == chains
+    weights = np.unique(model.kl_weight_)
+    assert len(weights) == (chains if kind is BBBRegressor else 1)
