@@ -77,7 +77,7 @@ def fit(
     ] = None,
     restarts: Annotated[
         int | None,
-        typer.Option(min=1, help="Fits to average over (4 if omitted, or 8 for 60 to 249 rows)."),
+        typer.Option(min=1, help="Fits to average over (4 if omitted, or 8 for 60 to 128 rows)."),
     ] = None,
     epochs: Annotated[
         int | None,

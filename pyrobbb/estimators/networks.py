@@ -14,12 +14,13 @@ from ..model.network import BayesianNetwork
 TINY, SMALL, LARGE = (10,), (50,), (50, 50)
 FEW_ROWS, MANY_ROWS = 60, 5_000
 """Numbers of rows from which ``hidden="auto"`` is `SMALL` or `LARGE`; `TINY` is for regressions."""
-SMALL_TABLE, RESTARTS, MANY_RESTARTS = 250, 4, 8
-"""Regressions of fewer rows, but at least `FEW_ROWS`, have learnt scales of their inputs, and more
-restarts. With 100 training rows, scales raised the log density on most UCI sets, by 0.22 nats on
-energy; with 400 they lowered it on one. Eight restarts raised it by 0.1 on kin8nm and on a function
-of six inputs; elsewhere, and with more rows, they made no difference. With 20 rows, both together
-made intervals wider."""
+SMALL_TABLE, RESTARTS, MANY_RESTARTS = 128, 4, 8
+"""Regressions of at most so many rows, but of at least `FEW_ROWS`, have learnt scales of their
+inputs, and more restarts. With 108 training rows, scales raised the log density on most UCI sets,
+by 0.22 nats on energy; with 400 they lowered it on one. Eight restarts raised it by 0.1 on kin8nm
+and on a function of six inputs; elsewhere they made no difference, and where an epoch has several
+steps they take long. With 20 rows both together made intervals wider, with 176 too, on one table
+each."""
 LOG_SCALE, LOG_SCALE_PRIOR = f"{INPUT_SCALE}.log_scale", priors.Normal(1.0)
 """With learnt scales: the logarithms of the scales of the inputs, and their prior."""
 
@@ -41,7 +42,7 @@ def choose_sizes(
         necessary. For classes, a narrower layer was no better; scales and restarts are untried.
     """
     hidden, ard, restarts = (parameters[name] for name in ("hidden", "ard", "restarts"))
-    is_small = is_regression and FEW_ROWS <= n_rows < SMALL_TABLE
+    is_small = is_regression and FEW_ROWS <= n_rows <= SMALL_TABLE
     if isinstance(hidden, str):
         hidden = LARGE if n_rows >= MANY_ROWS else SMALL
         if is_regression and n_rows < FEW_ROWS:

@@ -57,7 +57,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     activation : str, as for `pyrobbb.mlp`
     ard : bool or "auto"
         Automatic relevance determination: learnt scales of the inputs; see `InputScale`.
-        ``"auto"``: with 60 to 249 rows.
+        ``"auto"``: with 60 to 128 rows.
     prior : str or callable
         ``"mixture"``, ``"normal"``, ``"fan_in"``, ``"laplace"``, ``"student_t"``; `pyrobbb.priors`.
     epochs : int, optional
@@ -65,7 +65,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
     batch_size : int, rows per step
     lr : float, the peak learning rate
     restarts : int or "auto"
-        Independent fits, over which predictions average. ``"auto"``: 4, with 60 to 249 rows 8.
+        Independent fits, over which predictions average. ``"auto"``: 4, with 60 to 128 rows 8.
     n_draws : int, draws of the weights per prediction
     calibration : float
         Fraction of the rows, in [0, 1), held out for the split conformal calibration of intervals

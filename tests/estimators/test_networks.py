@@ -21,8 +21,8 @@ def regressor(friedman):
     [
         (BBBRegressor, "auto", 59, False),
         (BBBRegressor, "auto", 60, True),
-        (BBBRegressor, "auto", 249, True),
-        (BBBRegressor, "auto", 250, False),
+        (BBBRegressor, "auto", 128, True),
+        (BBBRegressor, "auto", 129, False),
         (BBBRegressor, True, 250, True),
         (BBBRegressor, False, 40, False),
         (BBBRegressor, np.False_, 40, False),
@@ -121,7 +121,7 @@ def test_irrelevant_inputs_get_smaller_scales():
     [
         (BBBRegressor, "auto", 59, 4),
         (BBBRegressor, "auto", 60, 8),
-        (BBBRegressor, "auto", 250, 4),
+        (BBBRegressor, "auto", 129, 4),
         (BBBRegressor, 3, 100, 3),
         (BBBRegressor, 2.0, 100, 2),
         (BBBClassifier, "auto", 100, 4),
