@@ -249,7 +249,6 @@ MODELS: dict[str, Model] = {
     'BBBRegressor(likelihood="heteroscedastic", kl_weight=0.7)': bbb(
         likelihood="heteroscedastic", kl_weight=0.7
     ),
-    'BBBRegressor(likelihood="heteroscedastic")': bbb(likelihood="heteroscedastic"),
     "BayesianRidge": bayesian_ridge,
     f"GaussianProcessRegressor, at most {GP_ROWS} rows": gaussian_process,
     "NGBoost": ngboost,
