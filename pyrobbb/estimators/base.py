@@ -30,7 +30,7 @@ from ..training.config import EngineName
 from ..training.placement import Device
 from . import exporting, storage
 from .inputs import n_inputs, validate_inputs
-from .networks import FEW_ROWS, build_network, choose_sizes
+from .networks import SMALL_TABLE, build_network, choose_sizes
 from .parameters import Columns, RandomStateLike, check_parameters, draw_seed, whole_numbers
 from .preparation import Rows, scale_inputs
 from .stages import SINGLE_KL_WEIGHT, Stages, TrainingOptions, fit_once
@@ -292,7 +292,7 @@ class BBBEstimator(BaseEstimator):
         X, y, weight = self._validate(X, y, sample_weight, reset=is_first, **options)
         self._y_shape = y.shape[1:]
         if is_first:
-            return self._fit_from_scratch(X, y, weight, max(len(X), FEW_ROWS))  # more will come
+            return self._fit_from_scratch(X, y, weight, max(len(X), SMALL_TABLE + 1))  # more come
         self.first_fit_ = ()
         training = self._training_options(is_further=True)
         rows, early_stopping = training.hold_out(self._prepare(X, y, weight))

@@ -55,7 +55,7 @@ def test_a_fit_that_is_too_short_is_detected(short):
     check = diagnosis["ELBO"]
     assert check.verdict == "bad"
     assert "Not converged" in check.meaning
-    assert "Fit longer" in check.advice
+    assert "Try epochs=10000" in check.advice
     assert diagnosis["scales of the weights"].verdict == "doubtful"
 
 

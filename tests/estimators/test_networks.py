@@ -100,6 +100,13 @@ def test_a_continued_fit_cannot_change_it(before, friedman):
     model.set_params(ard=before).fit(*friedman)
 
 
+def test_a_stream_of_rows_begins_without_what_is_for_small_tables():
+    X, y = np.random.default_rng(0).normal(size=(80, 2)), np.arange(80.0)
+    options = QUICK_ESTIMATOR | {"epochs": 1, "restarts": "auto"}
+    model = BBBRegressor(**options).partial_fit(X, y)
+    assert (model.hidden_, model.ard_, model.restarts_) == ((50,), False, 4)
+
+
 def test_a_classifier_learns_scales_too(iris):
     model = BBBClassifier(**ARD).fit(*iris)
     assert model.posterior_.draws(10, seed=0)["inputs.log_scale"].shape == (10, 4)
