@@ -58,7 +58,7 @@ OPTIONS = {
     "svi": (BBBClassifier, {"engine": "svi", "epochs": 12, "columns": "passthrough"}, {}),
     "checkpoints": (BBBClassifier, {"checkpoint": NewFolder(), "hidden": (), "verbose": True}, {}),
     "stopped classifier": (BBBClassifier, {"early_stopping": True, "epochs": 15}, STOPPED),
-    "continued classifier": (BBBClassifier, {"warm_start": True}, CONTINUED),
+    "continued classifier": (BBBClassifier, {"warm_start": True, "ard": True}, CONTINUED),
 }
 
 

@@ -58,7 +58,7 @@ def test_the_stages_of_a_classifier_depend_on_calibration_and_classes(
 @pytest.mark.parametrize(("n_rows", "epochs"), [(1, 10_000), (12_800, 400), (10_000_000, 20)])
 def test_without_epochs_a_fit_takes_40000_steps_within_bounds(n_rows, epochs):
     model = BBBRegressor()
-    model.seed_ = 0
+    model.seed_, model.restarts_ = 0, 4
     rows = Rows(np.zeros((n_rows, 1)), np.zeros((n_rows, 1)))
     assert model._training_options().arguments(rows)["epochs"] == epochs
 
