@@ -117,8 +117,8 @@ def lines_of(caplog, **options):
 def test_fit_logs_its_start_and_its_end(caplog, engine):
     first, last = lines_of(caplog, engine=engine)
     assert first == (
-        f"Fitting 21 weights to 23 rows by engine='{engine}': 9 steps in 3 epochs, 1 fit(s) side "
-        "by side, on cpu in float64."
+        f"Fitting 21 weights to 23 rows by engine='{engine}': 9 steps in 3 epochs of 1 chain, "
+        "on cpu in float64."
     )
     pattern = (
         rf"Fitted 9 steps in \S+ s by engine='{engine}': the negative ELBO of the last epoch is "

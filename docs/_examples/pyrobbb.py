@@ -6,7 +6,7 @@ print([name for name, _ in network.bayesian_parameters()])
 net = mlp(3, [50, 50], 1, "tanh", seed=0)
 print(net)
 # %% InputScale
-net = mlp(1, [8], 1, input_scale=True, seed=0)
+net = mlp(1, [8], 1, input_scale=True, seed=0)  # begins with InputScale(1)
 prior = priors.ByName({"inputs.log_scale": priors.Normal()}, priors.ScaleMixture(0.5, 1.0, 0.1))
 scaled = fit(BayesianNetwork(net, prior), x, y, epochs=100, seed=0, progress=False)
 print(scaled.summary("inputs.log_scale", seed=0))
