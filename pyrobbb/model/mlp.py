@@ -65,10 +65,9 @@ def mlp(
     with nullcontext() if seed is None else seeded(as_seed(seed)):
         for n_inputs, n_outputs in itertools.pairwise(sizes):
             layers += [nn.Linear(n_inputs, n_outputs), ACTIVATIONS[activation]()]
-    net = nn.Sequential(*layers[:-1])
-    if not input_scale:
-        return net
-    return nn.Sequential(OrderedDict({INPUT_SCALE: InputScale(sizes[0]), **net._modules}))
+    named = OrderedDict((str(i), layer) for i, layer in enumerate(layers[:-1]))
+    scale = {INPUT_SCALE: InputScale(sizes[0])} if input_scale else {}
+    return nn.Sequential(OrderedDict(**scale, **named))
 
 
 def as_layers(argument: str, hidden: Any) -> tuple[int, ...]:
@@ -95,9 +94,8 @@ def mlp_spec(net: nn.Module) -> MLPSpec | None:
     """Return the arguments with which `mlp` builds the same network; None if there are none."""
     if type(net) is not nn.Sequential:
         return None
-    named = dict(net.named_children())
-    scale = named.pop(INPUT_SCALE) if next(iter(named), None) == INPUT_SCALE else None
-    layers = list(named.values())
+    layers = list(net)  # a layer that is used twice is in it twice
+    scale = layers.pop(0) if next(iter(net._modules), None) == INPUT_SCALE else None
     if not len(layers) % 2:
         return None
     linears = [layer for layer in layers[::2] if type(layer) is nn.Linear]

@@ -58,6 +58,12 @@ def test_mlp_spec_returns_the_arguments_of_mlp(activation, hidden):
     assert mlp_spec(mlp(3, hidden, 2, activation)) == MLPSpec(3, hidden, 2, activation)
 
 
+def test_an_activation_may_be_used_twice():
+    activation = nn.ReLU()
+    net = nn.Sequential(nn.Linear(2, 3), activation, nn.Linear(3, 4), activation, nn.Linear(4, 1))
+    assert mlp_spec(net) == MLPSpec(2, (3, 4), 1, "relu")
+
+
 @pytest.mark.parametrize("hidden", [[], [4, 5]])
 def test_mlp_with_scales_of_its_inputs_begins_as_the_one_without(hidden):
     scaled = mlp(3, hidden, 2, input_scale=True, seed=0)
