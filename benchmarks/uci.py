@@ -201,8 +201,8 @@ def differences(rows: list[dict[str, Any]]) -> list[str]:
             )
             difference = np.array([own[split] - other[split] for split in own if split in other])
             cells.append(cell(difference, DECIMALS.get(name, 2), errors=True))
-        if model != DEFAULT and any(shown != "-" for shown in cells):
-            lines.append(f"| {model} | {' | '.join(cells)} |")
+        if model != DEFAULT:
+            lines += line(model, cells)
     return lines
 
 
@@ -223,11 +223,16 @@ def table(
             values = scale * np.array(values_of(rows, name, model, score))
             digits = DECIMALS.get(name, 2) if scale == 1.0 and score != "seconds" else 1
             cells.append(cell(values, digits, errors))
-        if any(shown != "-" for shown in cells):
-            lines.append(f"| {model} | {' | '.join(cells)} |")
+        lines += line(model, cells)
     for source, values in (published or {}).items():
         lines.append(f"| *{source}* | {' | '.join(str(values[name]) for name in SETS)} |")
     return lines
+
+
+def line(model: str, cells: Sequence[str]) -> list[str]:
+    """Return the line of a model in a table, or none if it has no scores."""
+    has_scores = any(shown != "-" for shown in cells)
+    return [f"| {model} | {' | '.join(cells)} |"] if has_scores else []
 
 
 def header(sets: Sequence[str]) -> list[str]:

@@ -57,7 +57,7 @@ WORDING: dict[str, Wording] = {
             "rising": Phrase(
                 "bad",
                 "Not converged: more epochs still raise the ELBO.",
-                "Or continue it: `start=posterior`, in an estimator `warm_start=True`.",
+                "To continue it: `start=posterior`, in an estimator `warm_start=True`.",
                 remedy="Try {cure}.",
             ),
             "not finite": Phrase("bad", "The ELBO is not finite.", "Lower the learning rate."),

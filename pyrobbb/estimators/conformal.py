@@ -29,7 +29,7 @@ MIN_ROWS_OF_REGRESSION = 4 * MIN_CALIBRATION_ROWS
 chains."""
 MIN_ROWS_OF_CLASSES, MAX_FRACTION_OF_CLASSES = 24, 0.25
 """A classifier holds out at least that many rows, but of fewer than 96 rows a quarter: nine rows
-tell little about its temperature, and nothing about sets with a probability of 95 %."""
+hardly determine its temperature, and cannot bound sets with a probability of 95 %."""
 PRIOR_ROWS = 20
 """Number of held-out rows that the levels of the mixture itself count as. They hardly matter beside
 1,000 rows. Beside 27, a tenth of 273, they nearly halve the variation of the coverage between

@@ -19,8 +19,7 @@ RandomStateLike: TypeAlias = int | np.random.RandomState | np.random.Generator |
 Columns: TypeAlias = Literal["auto", "passthrough"]
 FLAGS = ("early_stopping", "warm_start", "verbose")
 COUNTS = ("batch_size", "restarts", "n_draws", "epochs", "patience")
-OPTIONAL_COUNTS = ("epochs", "patience")
-AUTOMATIC_COUNTS = ("restarts",)
+INSTEAD_OF_COUNTS = {("epochs", None), ("patience", None), ("restarts", "auto")}
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
@@ -67,9 +66,9 @@ def whole_numbers(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """
     whole = dict(parameters)
     for name in COUNTS:
-        is_automatic = name in AUTOMATIC_COUNTS and is_one_of(whole[name], ("auto",))
-        if not is_automatic and (whole[name] is not None or name not in OPTIONAL_COUNTS):
-            whole[name] = as_count(name, whole[name])
+        value = whole[name]
+        if not (isinstance(value, str | None) and (name, value) in INSTEAD_OF_COUNTS):
+            whole[name] = as_count(name, value)
     if not isinstance(whole["hidden"], str):
         whole["hidden"] = as_layers("hidden", whole["hidden"])
     whole["random_state"] = _whole_seed(whole["random_state"])

@@ -185,7 +185,8 @@ def _rebuild(
     )
     estimator.restarts_ = len(posterior.chains)
     estimator.ard_ = spec is not None and spec.input_scale
-    _check(isinstance(estimator.ard, str) or bool(estimator.ard) == estimator.ard_, "its `ard`")
+    agrees = isinstance(estimator.ard, str) or bool(estimator.ard) == estimator.ard_
+    _check(agrees, "the network of its `ard`")
     return estimator
 
 
