@@ -13,7 +13,7 @@ import numpy as np
 Task = Literal["regression", "classification"]
 
 N_FEATURES_BEHIND = 20
-"""Made images are a smooth function of so few numbers: they can be learnt, as real ones can."""
+"""Made images are a smooth function of so few numbers: they can be learned, as real ones can."""
 
 
 @dataclass(frozen=True)

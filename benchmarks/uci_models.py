@@ -96,7 +96,7 @@ def _shown(value: Any) -> float | str:
 def gaussian_process(
     x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, seed: int
 ) -> Score:
-    """Fit scikit-learn's, with a length scale for each input and learnt noise."""
+    """Fit scikit-learn's, with a length scale for each input and learned noise."""
     rows = np.random.default_rng(seed).permutation(len(x))[:GP_ROWS]
     inputs, target = Units.of(x[rows]), Units.of(y[rows])
     kernel = ConstantKernel() * RBF(np.ones(x.shape[1])) + WhiteKernel()

@@ -3,7 +3,7 @@
     python examples/active_learning.py                # digits of scikit-learn, one seed: seconds
     python examples/active_learning.py --data FOLDER  # MNIST, five seeds: 6 minutes of one core
 
-Labels are expensive, images are not: features are learnt from a pool of 5,000 images without
+Labels are expensive, images are not: features are learned from a pool of 5,000 images without
 labels, and a small Bayesian network classifies them. It is fitted anew after every 5 labels, from
 20 to 250.
 
@@ -38,7 +38,7 @@ N_START, N_BATCH, TARGETS = 20, 5, (0.85, 0.9)
 
 
 class Features:
-    """Features of images, learnt without labels (Coates and Ng 2011).
+    """Features of images, learned without labels (Coates and Ng 2011).
 
     Each patch is described by how much nearer than average it is to each of 100 centers of
     k-means. These numbers are averaged over the cells of a grid of 4 x 4, and 64 principal

@@ -104,8 +104,8 @@ def sentences(n, dialect, seed):
 
 def train(net, ids, labels, steps):
     """Train all weights that require a gradient by Adam, as one does without pyrobbb."""
-    learnt = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(learnt, lr=0.01)
+    learned = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(learned, lr=0.01)
     x, y = torch.tensor(ids), torch.tensor(labels)
     for _ in range(steps):
         rows = torch.randint(len(x), (64,))

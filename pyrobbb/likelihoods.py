@@ -63,8 +63,8 @@ class Conditional(ABC):
         return self.given(output, drawn)
 
 
-class _LearntNoise(Conditional):
-    """A likelihood with noise of a scale that is given, or learnt as ``"noise_scale"``."""
+class _LearnedNoise(Conditional):
+    """A likelihood with noise of a scale that is given, or learned as ``"noise_scale"``."""
 
     scale_by_column: ClassVar[bool] = False
     """Whether a given scale may be a tuple: one for each output column."""
@@ -90,19 +90,20 @@ class _LearntNoise(Conditional):
 
 
 @dataclass(frozen=True)
-class Gaussian(_LearntNoise):
+class Gaussian(_LearnedNoise):
     """Normal noise of constant scale around the network's output.
 
     Parameters
     ----------
     scale : float, tuple of float, or None
-        Standard deviation of the noise; a tuple: one for each output column. None: it is learnt, as
-        the latent site ``"noise_scale"`` with the prior LogNormal(log noise_median, noise_log_sd).
+        Standard deviation of the noise; a tuple: one for each output column. None: it is learned,
+        as the latent site ``"noise_scale"`` with the prior
+        LogNormal(log noise_median, noise_log_sd).
     noise_median : float or tuple of float
-        Prior median of the learnt scale, in the units of y. A tuple: one noise scale for each
+        Prior median of the learned scale, in the units of y. A tuple: one noise scale for each
         output column.
     noise_log_sd : float
-        Prior standard deviation of the logarithm of the learnt scale.
+        Prior standard deviation of the logarithm of the learned scale.
     """
 
     scale: float | tuple[float, ...] | None = None
@@ -141,7 +142,7 @@ class HeteroscedasticGaussian(Conditional):
 
 
 @dataclass(frozen=True)
-class LogNormal(_LearntNoise):
+class LogNormal(_LearnedNoise):
     """Positive numbers: the network's output is the mean of log y, whose noise is normal.
 
     The median of y is exp(output), its mean exp(output + scale**2 / 2).
@@ -163,7 +164,7 @@ class LogNormal(_LearntNoise):
 
 
 @dataclass(frozen=True)
-class StudentT(_LearntNoise):
+class StudentT(_LearnedNoise):
     """Student t noise around the network's output, for regression robust to outliers.
 
     Parameters
@@ -239,7 +240,7 @@ class NegativeBinomial(Conditional):
     Parameters
     ----------
     total_count : float or None
-        Inverse dispersion, positive. None: it is learnt, as the latent site ``"total_count"``
+        Inverse dispersion, positive. None: it is learned, as the latent site ``"total_count"``
         with the prior LogNormal(log 10, 1.5).
     """
 

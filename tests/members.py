@@ -55,7 +55,7 @@ class PriorMember(NamedTuple):
     prior : callable
     density : callable
         Density of each element of a parameter, given the parameter's name, the number of inputs of
-        a unit, and the scale if it is learnt; None for a point parameter.
+        a unit, and the scale if it is learned; None for a point parameter.
     scale : callable, optional
         ``(name) -> (site, median, log_sd)`` of the learned scale of a parameter, or None.
     """
@@ -89,34 +89,34 @@ PRIORS = {
         priors.ByName({"*.bias": None}, default=priors.Normal(2)),
         lambda name, fan_in: None if name.endswith("bias") else normal(0.0, 2.0),
     ),
-    "Normal, scale learnt": PriorMember(
+    "Normal, scale learned": PriorMember(
         priors.Normal("learned", 0.1),
         lambda name, fan_in, s: td.Normal(0.1, s),
         learned("scale", 1.0, 1.0),
     ),
-    "FanInNormal, gain learnt": PriorMember(
+    "FanInNormal, gain learned": PriorMember(
         priors.FanInNormal(priors.Learned(2.0, 0.5)),
         lambda name, fan_in, s: td.Normal(0.0, s * fan_in**-0.5),
         learned("gain", 2.0, 0.5),
     ),
-    "ScaleMixture, scale1 learnt": PriorMember(
+    "ScaleMixture, scale1 learned": PriorMember(
         priors.ScaleMixture(0.3, priors.Learned(0.5, 0.7), 0.05),
         lambda name, fan_in, s: td.MixtureSameFamily(
             td.Categorical(number([0.3, 0.7])), td.Normal(0.0, torch.stack([s, 0.1 * s]))
         ),
         learned("scale1", 0.5, 0.7),
     ),
-    "Laplace, scale learnt": PriorMember(
+    "Laplace, scale learned": PriorMember(
         priors.Laplace("learned"),
         lambda name, fan_in, s: td.Laplace(0.0, s),
         learned("scale", 1.0, 1.0),
     ),
-    "StudentT, scale learnt": PriorMember(
+    "StudentT, scale learned": PriorMember(
         priors.StudentT(3, "learned"),
         lambda name, fan_in, s: td.StudentT(3, 0.0, s),
         learned("scale", 1.0, 1.0),
     ),
-    "ByName, some scales learnt": PriorMember(
+    "ByName, some scales learned": PriorMember(
         priors.ByName({"0.*": priors.Normal("learned"), "2.bias": None}, priors.Normal(2)),
         lambda name, fan_in, *s: (
             td.Normal(0.0, *s) if s else None if name == "2.bias" else normal(0.0, 2.0)
@@ -162,10 +162,10 @@ def negative_binomial(output, r):
 
 LIKELIHOODS = {
     "Gaussian": Member(likelihoods.Gaussian(0.3), 2, REALS, lambda o, z: td.Normal(o, 0.3)),
-    "Gaussian, noise learnt": Member(
+    "Gaussian, noise learned": Member(
         likelihoods.Gaussian(), 2, REALS, lambda o, z: td.Normal(o, z), (0.5, 1.0)
     ),
-    "Gaussian, noise of each output learnt": Member(
+    "Gaussian, noise of each output learned": Member(
         likelihoods.Gaussian(noise_median=(0.3, 2.0), noise_log_sd=0.25),
         2,
         REALS,
@@ -181,7 +181,7 @@ LIKELIHOODS = {
     "LogNormal": Member(
         likelihoods.LogNormal(0.3), 2, POSITIVES, lambda o, z: td.LogNormal(o, 0.3)
     ),
-    "LogNormal, noise of each output learnt": Member(
+    "LogNormal, noise of each output learned": Member(
         likelihoods.LogNormal(noise_median=(0.3, 2.0)),
         2,
         POSITIVES,
@@ -189,7 +189,7 @@ LIKELIHOODS = {
         ((0.3, 2.0), 1.0),
     ),
     "StudentT": Member(likelihoods.StudentT(4, 0.3), 2, REALS, lambda o, z: td.StudentT(4, o, 0.3)),
-    "StudentT, noise learnt": Member(
+    "StudentT, noise learned": Member(
         likelihoods.StudentT(), 2, REALS, lambda o, z: td.StudentT(4, o, z), (0.5, 1.0)
     ),
     "Bernoulli": Member(
@@ -202,7 +202,7 @@ LIKELIHOODS = {
     "NegativeBinomial": Member(
         likelihoods.NegativeBinomial(3), 2, COUNTS, lambda o, z: negative_binomial(o, 3)
     ),
-    "NegativeBinomial, dispersion learnt": Member(
+    "NegativeBinomial, dispersion learned": Member(
         likelihoods.NegativeBinomial(), 2, COUNTS, negative_binomial, (10.0, 1.5)
     ),
 }

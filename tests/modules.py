@@ -123,6 +123,6 @@ def loc_and_scale(guide):
     return loc, scale
 
 
-def learnt(network, guide):
-    """Return the learnt parameters: those of the guide, and the point parameters."""
+def learned(network, guide):
+    """Return the learned parameters: those of the guide, and the point parameters."""
     return [*guide.parameters(), *(point for _, point in network.point_parameters())]

@@ -35,7 +35,7 @@ def shared_fit(**options):
     return quick_fit(**options)
 
 
-def learnt(posterior):
+def learned(posterior):
     """Return the fitted tensors of a chain: those of its guide and its point parameters."""
     points = [point for _, point in posterior.network.point_parameters()]
     return [p.detach() for p in (*posterior.guide.parameters(), *points)]
@@ -44,7 +44,7 @@ def learnt(posterior):
 def assert_same_fit(one, other, rtol=0.0):
     """Check that two posteriors have the same fitted tensors and losses in all chains."""
     for a, b in zip(one.chains, other.chains, strict=True):
-        torch.testing.assert_close(learnt(a), learnt(b), rtol=rtol, atol=rtol)
+        torch.testing.assert_close(learned(a), learned(b), rtol=rtol, atol=rtol)
         for name in ("nll", "kl"):
             values = getattr(a.history, name), getattr(b.history, name)
             np.testing.assert_allclose(*values, rtol=rtol)

@@ -89,7 +89,7 @@ class Candidate:
             for parameter in self.guide.parameters():
                 parameter.add_(0.3 * torch.randn_like(parameter))
 
-    def learnt(self):
+    def learned(self):
         points = [point for _, point in self.network.point_parameters()]
         return [*self.guide.parameters(), *points]
 
@@ -162,11 +162,11 @@ def test_the_loss_is_the_nll_plus_log_q_minus_log_p(candidate):
 
 @crossed("prior", "member", "guide")
 def test_gradients_are_finite_nonzero_and_those_of_the_parts(candidate):
-    gradients = torch.autograd.grad(candidate.loss(), candidate.learnt())
+    gradients = torch.autograd.grad(candidate.loss(), candidate.learned())
     for gradient in gradients:
         assert gradient.isfinite().all()
         assert (gradient != 0).all()
-    expected = torch.autograd.grad(candidate.loss_by_parts(), candidate.learnt())
+    expected = torch.autograd.grad(candidate.loss_by_parts(), candidate.learned())
     torch.testing.assert_close(gradients, expected, rtol=1e-8, atol=1e-10)
 
 
@@ -199,7 +199,7 @@ def test_the_fused_loss_and_its_gradients_are_pyros(candidate, objective, n_part
         loss = elbo.differentiable_loss(
             candidate.network, candidate.guide, candidate.x[rows], candidate.y[rows], N_ROWS
         )
-        results.append((loss.detach(), torch.autograd.grad(loss, candidate.learnt())))
+        results.append((loss.detach(), torch.autograd.grad(loss, candidate.learned())))
     fused, expected = results
     torch.testing.assert_close(fused[0], expected[0], rtol=1e-10, atol=0)
     torch.testing.assert_close(fused[1], expected[1], rtol=1e-9, atol=1e-10)
@@ -245,10 +245,10 @@ class Fit:
             )
         if engine == "compiled":
             self.engine = CompiledEngine(self.engine, batch_size=10, ragged=True)
-        self.learnt = [p.detach() for p in (*self.guide.parameters(), *points)]
-        start = [tensor.clone() for tensor in self.learnt]
+        self.learned = [p.detach() for p in (*self.guide.parameters(), *points)]
+        start = [tensor.clone() for tensor in self.learned]
         self.losses = self.run(candidate)
-        for before, after in zip(start, self.learnt, strict=True):
+        for before, after in zip(start, self.learned, strict=True):
             assert (before != after).any()
 
     def run(self, candidate):
@@ -275,7 +275,7 @@ def assert_same_fit(one, other, objective):
     # The SVI engine records the sampled KL divergence, whatever the objective.
     parts = [0, 1] if objective == "trace" else [0]
     np.testing.assert_allclose(one.losses[:, parts], other.losses[:, parts], rtol=1e-8)
-    torch.testing.assert_close(one.learnt, other.learnt, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(one.learned, other.learned, rtol=1e-8, atol=1e-9)
 
 
 @crossed("prior", "member", "objective", "n_particles", **fused_only)
@@ -294,7 +294,7 @@ CASES = [
     pytest.param(*pair, "MeanFieldGuide", marks=pytest.mark.slow if i % 4 else ())
     for i, pair in enumerate(itertools.islice(PAIRS, N_PAIRS))
 ]
-CASES += [("Gaussian, noise learnt", "ScaleMixture", "LowRankGuide")]
+CASES += [("Gaussian, noise learned", "ScaleMixture", "LowRankGuide")]
 
 
 @pytest.mark.parametrize(("member", "prior", "guide"), CASES)

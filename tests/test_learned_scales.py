@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from support import X, Y, learnt, quick_fit, small_network
+from support import X, Y, learned, quick_fit, small_network
 
 from pyrobbb import (
     BayesianNetwork,
@@ -164,4 +164,4 @@ def test_a_warm_start_needs_the_same_scales(posterior):
     quick_fit(network(), start=posterior, epochs=1)
     with pytest.raises(ValueError, match="`start` must have the same sites of the guide"):
         quick_fit(small_network(), start=posterior, epochs=1)
-    assert len(learnt(posterior.chains[0])[0]) == 12 + 4 + 4 + 1 + 2 + 1
+    assert len(learned(posterior.chains[0])[0]) == 12 + 4 + 4 + 1 + 2 + 1

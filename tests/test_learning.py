@@ -59,7 +59,7 @@ def test_linear_regression_reaches_the_closed_form_for_any_batch_size(batch_size
 
 
 @pytest.mark.parametrize("activation", ["relu", pytest.param("tanh", marks=pytest.mark.slow)])
-def test_a_noisy_sine_is_learnt_with_defaults(activation):
+def test_a_noisy_sine_is_learned_with_defaults(activation):
     """The posterior does not collapse to a constant prediction."""
     rng = np.random.default_rng(0)
     x = rng.uniform(-2, 2, (100, 1))
@@ -107,7 +107,7 @@ def test_epistemic_uncertainty_grows_away_from_the_data():
     assert epistemic_sd[1, 0] > 3 * epistemic_sd[0, 0]
 
 
-def test_classes_are_learnt_and_their_probabilities_are_calibrated():
+def test_classes_are_learned_and_their_probabilities_are_calibrated():
     rng = np.random.default_rng(0)
 
     def draw(n):
@@ -126,7 +126,7 @@ def test_classes_are_learnt_and_their_probabilities_are_calibrated():
     assert scores.nll(prediction, y_test) < best_possible + 0.03
 
 
-def test_counts_are_learnt():
+def test_counts_are_learned():
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (300, 1))
     y = rng.poisson(np.exp(1 + x)).astype(float)

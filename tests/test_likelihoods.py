@@ -120,7 +120,7 @@ def traced(likelihood, output):
 
 @pytest.mark.parametrize("kind", [Gaussian, LogNormal, StudentT])
 @pytest.mark.parametrize("log_sd", [1.0, 0.25])
-def test_the_learnt_noise_scale_is_a_latent_site_with_a_log_normal_prior(kind, log_sd):
+def test_the_learned_noise_scale_is_a_latent_site_with_a_log_normal_prior(kind, log_sd):
     output = torch.randn(3, 2, dtype=torch.float64)
     distribution, nodes = traced(kind(noise_median=2.0, noise_log_sd=log_sd), output)
     assert list(nodes) == ["noise_scale"]
@@ -144,7 +144,7 @@ def test_a_tuple_of_medians_makes_one_noise_scale_per_output(kind):
     torch.testing.assert_close(distribution.scale, site["value"].expand(5, 2))
 
 
-def test_the_learnt_total_count_is_a_latent_site_with_a_log_normal_prior():
+def test_the_learned_total_count_is_a_latent_site_with_a_log_normal_prior():
     distribution, nodes = traced(NegativeBinomial(), torch.randn(3, 1, dtype=torch.float64))
     site = nodes["total_count"]
     expected = scipy.stats.lognorm(1.5, scale=10).logpdf(4.0)

@@ -112,7 +112,7 @@ def test_the_posterior_is_not_worse_than_the_trained_net(scale, relative, option
     assert nll < held_out_nll(net, x, y, *new)
 
 
-def test_few_rows_of_another_task_are_learnt_better_than_without_the_net():
+def test_few_rows_of_another_task_are_learned_better_than_without_the_net():
     (x, y), few, new = smooth(300, 0), smooth(20, 1, shift=0.5), smooth(1000, 2, shift=0.5)
     net = trained_net(600, (20,), x, y)
     nll = []

@@ -296,7 +296,7 @@ def test_the_prior_given_draws_of_the_scale_is_the_prior_of_that_scale(prior, ar
     [(Normal, "loc"), (StudentT, "df"), (ScaleMixture, "pi"), (ScaleMixture, "scale2")],
 )
 @pytest.mark.parametrize("value", ["learned", Learned()])
-def test_only_scales_can_be_learnt(prior, argument, value):
+def test_only_scales_can_be_learned(prior, argument, value):
     with pytest.raises(TypeError, match=f"`{argument}` must be a number, got "):
         prior(**{argument: value})
 

@@ -548,7 +548,7 @@ def test_a_rho_of_the_wrong_shape_raises():
         sample(mu, rho, eps[0])
 
 
-def test_noise_has_unit_scale_and_is_not_learnt():
+def test_noise_has_unit_scale_and_is_not_learned():
     mu, rho = initialise([2, 1], np.random.default_rng(0))
     rho = [(rho[0][0] + 2.0, rho[0][1] + 1.0)]
     x = np.array([[1.0, -2.0]])

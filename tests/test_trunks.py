@@ -267,7 +267,7 @@ def test_a_network_without_a_split_is_run_as_a_whole(monkeypatch):
     [
         (skip, None, True, "`cache_features` needs a frozen trunk"),
         (skip, "trunk", True, "`trunk` 'trunk' must be all .* its head: the rest also uses x"),
-        (dense, "trunk", False, "must have no parameters that are drawn or learnt, got 'trunk"),
+        (dense, "trunk", False, "must have no parameters that are drawn or learned, got 'trunk"),
         (dense, None, False, "`cache_features` needs a frozen trunk"),
     ],
 )

@@ -107,8 +107,8 @@ def test_the_fused_loss_and_its_gradients_are_those_of_trace_elbo(name):
         pyro.set_rng_seed(3)
         loss = elbo.differentiable_loss(network, guide, x, y)
         loss.backward()
-        learnt = [guide.loc, guide.rho, *(point for _, point in network.point_parameters())]
-        results.append([loss.detach(), *(parameter.grad for parameter in learnt)])
+        learned = [guide.loc, guide.rho, *(point for _, point in network.point_parameters())]
+        results.append([loss.detach(), *(parameter.grad for parameter in learned)])
         buffers = dict(network.net.named_buffers())
         results[-1] += [buffer for _, buffer in sorted(buffers.items())]
     for expected, got in zip(*results, strict=True):

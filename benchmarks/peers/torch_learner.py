@@ -46,7 +46,7 @@ class GradientLearner(TorchLearner):
 
     @abstractmethod
     def make(self) -> Iterable[nn.Parameter]:
-        """Make what is learnt, and give its parameters."""
+        """Make what is learned, and give its parameters."""
 
     @abstractmethod
     def nelbo(self, x: Tensor, y: Tensor) -> Tensor:

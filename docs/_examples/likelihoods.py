@@ -1,7 +1,7 @@
 # %% Gaussian
 known = likelihoods.Gaussian(scale=0.1)
-learnt = likelihoods.Gaussian(noise_median=0.2)
-network = BayesianNetwork(mlp(1, [8], 1, seed=0), likelihood=learnt)
+learned = likelihoods.Gaussian(noise_median=0.2)
+network = BayesianNetwork(mlp(1, [8], 1, seed=0), likelihood=learned)
 # %% HeteroscedasticGaussian
 noisy = BayesianNetwork(
     mlp(1, [8], 2, "tanh", seed=0), likelihood=likelihoods.HeteroscedasticGaussian()

@@ -122,7 +122,7 @@ def skill(tree: xarray.DataTree, cure: cures.Cure) -> Measurement:
     elif explained < 0.05:
         outcome = "collapsed"
     else:
-        outcome = "weak" if explained < 0.3 else "learnt"
+        outcome = "weak" if explained < 0.3 else "learned"
     return Measurement("skill", outcome, value, cure=cure)
 
 
@@ -135,7 +135,7 @@ def _lacks_mean(tree: xarray.DataTree) -> bool:
 
 
 def weights_at_prior(by_layer: pd.DataFrame, skill: Measurement, cure: cures.Cure) -> Measurement:
-    """Measure the share of weights that have learnt nothing, beside what the network has."""
+    """Measure the share of weights that have learned nothing, beside what the network has."""
     share = float((by_layer["at_prior"] * by_layer["n"]).sum() / by_layer["n"].sum())
     noisy = float((by_layer["below_1"] * by_layer["n"]).sum() / by_layer["n"].sum())
     if by_layer["at_prior"].isna().any():
@@ -157,10 +157,10 @@ def idle_units(posterior: HasChains, skill: Measurement, cure: cures.Cure) -> Me
 
 def _outcome_of_idle(share: float, skill: Measurement) -> str:
     # Many weights that are each dominated by their own noise may still predict well together:
-    # a network that has learnt has not collapsed, and what it does not need does no harm.
+    # a network that has learned has not collapsed, and what it does not need does no harm.
     if share <= 0.5:
         return "few"
-    if skill.outcome == "learnt":
+    if skill.outcome == "learned":
         return "spare"
     return "collapsed" if share > 0.9 and skill.outcome != "weak" else "most"
 

@@ -1,4 +1,4 @@
-"""How much the weights of a network have learnt: signal-to-noise ratios, KL, dead units."""
+"""How much the weights of a network have learned: signal-to-noise ratios, KL, dead units."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ N_NODES = 64
 
 
 def layers(posterior: HasChains) -> pd.DataFrame:
-    """Measure, for each Bayesian parameter, how much it has learnt.
+    """Measure, for each Bayesian parameter, how much it has learned.
 
     Returns
     -------

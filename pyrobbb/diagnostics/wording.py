@@ -82,7 +82,7 @@ WORDING: dict[str, Wording] = {
     "skill": Wording(
         "fit against a constant",
         {
-            "learnt": Phrase("good", "The network has learnt from its inputs."),
+            "learned": Phrase("good", "The network has learned from its inputs."),
             "weak": Phrase(
                 "doubtful",
                 "The inputs explain little: noisy data, or a nearly collapsed posterior.",
@@ -104,7 +104,7 @@ WORDING: dict[str, Wording] = {
             "few": Phrase("good", "Most weights have moved away from their prior."),
             "most": Phrase(
                 "doubtful",
-                "Most weights have learnt nothing: the network is wider than the data support.",
+                "Most weights have learned nothing: the network is wider than the data support.",
                 "A narrower network may be enough; see `layers`.",
             ),
             "spare": Phrase(
@@ -113,7 +113,7 @@ WORDING: dict[str, Wording] = {
             ),
             "collapsed": Phrase(
                 "bad",
-                "Collapsed: nearly all weights have learnt nothing.",
+                "Collapsed: nearly all weights have learned nothing.",
                 "A narrower network or a longer kl_warmup may help too.",
                 remedy="If y can be predicted, try {cure}.",
             ),

@@ -115,8 +115,8 @@ class FusedLoss:
             if name not in priors:
                 priors[name] = network.prior(name, parameter)
         priors |= getattr(network.likelihood, "latents", None) or {}
-        if any(_is_learnt(prior) for prior in priors.values()):
-            raise CannotFuseError("the prior has learnt parameters")
+        if any(_is_learned(prior) for prior in priors.values()):
+            raise CannotFuseError("the prior has learned parameters")
         self._prior = FlatPrior.of(
             [(priors[name], shape) for name, shape in guide.shapes.items() if name in priors],
             like=guide.loc,
@@ -248,10 +248,10 @@ def _check_covered(network: Any, guide: Any) -> None:
         )
 
 
-def _is_learnt(prior: Any) -> bool:
+def _is_learned(prior: Any) -> bool:
     return any(
         value.requires_grad
         if isinstance(value, Tensor)
-        else isinstance(value, torch.distributions.Distribution) and _is_learnt(value)
+        else isinstance(value, torch.distributions.Distribution) and _is_learned(value)
         for value in vars(prior).values()
     )

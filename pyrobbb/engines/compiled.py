@@ -82,8 +82,8 @@ class CompiledEngine:
             self._fall_back(f"{type(error).__name__}: {first_line(error)}")
             self._fused.run_with_noise(steps, losses, positions)
             return
-        learnt = carry[: self._fused.n_guide]
-        if not np.isfinite(parts).all() or not all(bool(t.isfinite().all()) for t in learnt):
+        learned = carry[: self._fused.n_guide]
+        if not np.isfinite(parts).all() or not all(bool(t.isfinite().all()) for t in learned):
             random_state.restore()
             self.sync()  # to the state before these steps, so that the fused engine finds the cause
             self._fused.run_with_noise(steps, losses, positions)

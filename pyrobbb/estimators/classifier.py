@@ -38,7 +38,7 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
     Parameters
     ----------
     hidden, activation, ard, prior, epochs, batch_size, lr, restarts, n_draws, engine, device
-        As for `BBBRegressor`, but by default there are no learnt scales and four restarts.
+        As for `BBBRegressor`, but by default there are no learned scales and four restarts.
     kl_weight : float or "auto"
         Factor on the KL divergence from the prior; 1 as in Bayes' rule. ``"auto"``: 0.7.
     calibration : float

@@ -15,20 +15,20 @@ TINY, SMALL, LARGE = (10,), (50,), (50, 50)
 FEW_ROWS, MANY_ROWS = 60, 5_000
 """Numbers of rows from which ``hidden="auto"`` is `SMALL` or `LARGE`; `TINY` is for regressions."""
 SMALL_TABLE, RESTARTS, MANY_RESTARTS = 128, 4, 8
-"""Regressions of at most so many rows, but of at least `FEW_ROWS`, have learnt scales of their
+"""Regressions of at most so many rows, but of at least `FEW_ROWS`, have learned scales of their
 inputs, and more restarts. With 108 training rows, scales raised the log density on most UCI sets,
 by 0.22 nats on energy; with 400 they lowered it on one. Eight restarts raised it by 0.1 on kin8nm
 and on a function of six inputs; elsewhere they made no difference, and where an epoch has several
 steps they take long. With 20 rows both together made intervals wider, with 176 too, on one table
 each."""
 LOG_SCALE, LOG_SCALE_PRIOR = f"{INPUT_SCALE}.log_scale", priors.Normal(1.0)
-"""With learnt scales: the logarithms of the scales of the inputs, and their prior."""
+"""With learned scales: the logarithms of the scales of the inputs, and their prior."""
 
 
 def choose_sizes(
     parameters: Mapping[str, Any], n_rows: int, is_regression: bool
 ) -> tuple[tuple[int, ...], bool, int]:
-    """Return the units of the hidden layers, whether inputs have learnt scales, and the restarts.
+    """Return the units of the hidden layers, whether inputs have learned scales, and the restarts.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def choose_sizes(
     n_rows : int
         On which ``"auto"`` depends.
     is_regression : bool
-        In a regression the noise is learnt too, and fewer than `FEW_ROWS` rows do not separate it
+        In a regression the noise is learned too, and fewer than `FEW_ROWS` rows do not separate it
         from the prior uncertainty of a wider layer: its intervals were up to twice as wide as
         necessary. For classes, a narrower layer was no better; scales and restarts are untried.
     """
@@ -66,7 +66,7 @@ def build_network(
 ) -> BayesianNetwork:
     """Return a multilayer perceptron with a prior, or the name of one, and a likelihood.
 
-    With `ard`, its inputs have learnt scales.
+    With `ard`, its inputs have learned scales.
     """
     net = mlp(n_inputs, hidden, n_outputs, activation, input_scale=ard, seed=seed)
     if ard:

@@ -56,7 +56,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         or discrete likelihood, such as counts, keep their units.
     activation : str, as for `pyrobbb.mlp`
     ard : bool or "auto"
-        Automatic relevance determination: learnt scales of the inputs; see `InputScale`.
+        Automatic relevance determination: learned scales of the inputs; see `InputScale`.
         ``"auto"``: with 60 to 128 rows.
     prior : str or callable
         ``"mixture"``, ``"normal"``, ``"fan_in"``, ``"laplace"``, ``"student_t"``; `pyrobbb.priors`.

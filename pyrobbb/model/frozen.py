@@ -1,4 +1,4 @@
-"""Frozen parameters: neither drawn nor learnt, and shared between copies of a network."""
+"""Frozen parameters: neither drawn nor learned, and shared between copies of a network."""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ def frozen_split_of(network: BayesianNetwork, x: Inputs) -> Split:
     ValueError
         If there is none.
     """
-    learnt = [n for n, _ in (*network.bayesian_parameters(), *network.point_parameters())]
-    split = _split(network, learnt, x)
+    learned = [n for n, _ in (*network.bayesian_parameters(), *network.point_parameters())]
+    split = _split(network, learned, x)
     if split is None:
         raise ValueError(
             "`cache_features` needs a frozen trunk: submodules without parameters to fit, whose "
@@ -95,8 +95,8 @@ def whole_network(head: BayesianNetwork, network: BayesianNetwork) -> BayesianNe
     return network
 
 
-def _split(network: BayesianNetwork, learnt: list[str], x: Inputs) -> Split | None:
+def _split(network: BayesianNetwork, learned: list[str], x: Inputs) -> Split | None:
     if network.trunk is not None:
-        return split_at(network.net, network.trunk, learnt, x, network.select)
+        return split_at(network.net, network.trunk, learned, x, network.select)
     with torch.no_grad():
-        return find_split(network.net, learnt, x, network.select)
+        return find_split(network.net, learned, x, network.select)

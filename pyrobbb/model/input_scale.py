@@ -1,4 +1,4 @@
-"""InputScale: a learnt scale for each input of a network, for automatic relevance determination."""
+"""InputScale: a learned scale for each input, for automatic relevance determination."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def initial_distribution(likelihood: Likelihood, output: Tensor) -> TorchDistrib
     ------
     TypeError, ValueError
         If the likelihood does not return one distribution of Pyro for each row, which depends on
-        the output of that row and on nothing that is random or learnt.
+        the output of that row and on nothing that is random or learned.
     """
     leaf = output.detach().clone().requires_grad_()
     with isolated_from_pyro(), poutine.trace() as tracer:
@@ -93,12 +93,12 @@ def _check_log_prob(log_prob: Tensor, leaf: Tensor) -> None:
     if not leaves:
         raise ValueError(
             "`likelihood` returns a distribution without a gradient with respect to the output, so "
-            "that nothing could be learnt: use the output, without .detach()."
+            "that nothing could be learned: use the output, without .detach()."
         )
 
 
 def _refuse_learnable(found: str) -> None:
     raise ValueError(
-        f"`likelihood` uses {found}, which would not be learnt: draw it by pyro.sample in the "
+        f"`likelihood` uses {found}, which would not be learned: draw it by pyro.sample in the "
         "likelihood, as a latent site, or detach it."
     )

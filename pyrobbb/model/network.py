@@ -54,7 +54,7 @@ class BayesianNetwork(Displayed, nn.Module):
     The module itself is used, not a copy or a rewritten version: each Bayesian parameter becomes a
     Pyro site with the name it has in ``net.named_parameters()``, and the module runs with the
     sampled values in place of its parameters. A parameter whose prior is None, or that is frozen
-    (``requires_grad=False``), has a point value, which is learnt with the guide unless frozen.
+    (``requires_grad=False``), has a point value, which is learned with the guide unless frozen.
 
     Parameters
     ----------
@@ -62,12 +62,12 @@ class BayesianNetwork(Displayed, nn.Module):
         Any module that maps x, shape (n, ...), to an output of shape (n, ...). If x is a tuple or a
         mapping of tensors, these are its positional arguments or keywords; see docs/inputs.md.
     prior : str or callable
-        ``(name, parameter) -> distribution or None``; see `pyrobbb.priors`. A scale that is learnt
+        ``(name, parameter) -> distribution or None``; see `pyrobbb.priors`. A scale that is learned
         is a latent site before that of its parameter, such as ``"0.weight_scale"``. Or a name of
         `BBBRegressor`, such as ``"mixture"``, the default: ``ScaleMixture(0.5, 1.0, 0.1)``.
     likelihood : str or callable
         ``output -> distribution``; see `pyrobbb.likelihoods`. Or ``"gaussian"`` (the default, with
-        learnt noise), ``"heteroscedastic"``, ``"student_t"``, ``"lognormal"``, ``"poisson"``,
+        learned noise), ``"heteroscedastic"``, ``"student_t"``, ``"lognormal"``, ``"poisson"``,
         ``"negative_binomial"``, ``"bernoulli"`` or ``"categorical"``.
     output : str or callable, optional
         What the likelihood is applied to, if the module returns several tensors: a key of a
@@ -178,7 +178,7 @@ class BayesianNetwork(Displayed, nn.Module):
         return named
 
     def point_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """Return the names and parameters of `net` that are learnt as point values."""
+        """Return the names and parameters of `net` that are learned as point values."""
         return [
             (name, parameter)
             for name, parameter in self.net.named_parameters()
@@ -283,7 +283,7 @@ class BayesianNetwork(Displayed, nn.Module):
     def prior_given(
         self, name: str, parameter: Tensor, draws: Mapping[str, Tensor]
     ) -> TorchDistribution:
-        """Return the prior of a Bayesian parameter under draws of its scale, if that is learnt.
+        """Return the prior of a Bayesian parameter under draws of its scale, if that is learned.
 
         Parameters
         ----------
@@ -363,9 +363,9 @@ class BayesianNetwork(Displayed, nn.Module):
 
     def check_trial(self, x: Inputs) -> None:
         """Raise a ValueError unless the module's output at x follows draws of its parameters."""
-        learnt = self.bayesian_parameters() + self.point_parameters()
+        learned = self.bayesian_parameters() + self.point_parameters()
         check_priors_are_fixed(self.prior, self.bayesian_parameters())
-        check_trial(self.net, [name for name, _ in learnt], x, self.select)
+        check_trial(self.net, [name for name, _ in learned], x, self.select)
 
     def prepare_inputs(self, x: InputsLike) -> Any:
         """Check inputs against the network and convert them to its device and dtype."""

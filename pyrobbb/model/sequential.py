@@ -137,8 +137,8 @@ def gradients_of_layers(
         Of the shapes of the values.
     """
     grads = {}
-    learnt = [any(f"{name}.{p}" in values for p in layer._parameters) for name, layer in layers]
-    first = learnt.index(True)
+    learned = [any(f"{name}.{p}" in values for p in layer._parameters) for name, layer in layers]
+    first = learned.index(True)
     draws, grad = grad.shape[:-2], grad.mT
     for i in range(len(layers) - 1, first - 1, -1):
         name, layer = layers[i]

@@ -165,7 +165,7 @@ def check_trial(
     ----------
     net : nn.Module
     names : iterable of str
-        Names of the parameters whose values are drawn or learnt.
+        Names of the parameters whose values are drawn or learned.
     x : Inputs of shape (n, ...)
     select : Selection, optional
         Takes a part of the output.
@@ -263,11 +263,11 @@ def _check_unused(
             if after.shape != before.shape or not torch.equal(after, before):
                 raise ValueError(
                     f"`net` uses its parameter {name!r} without a gradient (torch.no_grad, "
-                    ".detach() or .data in forward), so that it could not be learnt: remove that, "
+                    ".detach() or .data in forward), so that it could not be learned: remove that, "
                     "or set its prior to None and requires_grad=False."
                 )
     logger.warning(
-        "The output of the network does not depend on %s: what is learnt of it is the prior.",
+        "The output of the network does not depend on %s: what is learned of it is the prior.",
         ", ".join(map(repr, names[:5])) + (" and others" if len(names) > 5 else ""),
     )
 

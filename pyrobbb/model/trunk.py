@@ -157,7 +157,7 @@ class _ReachedEnd(Exception):  # noqa: N818  # it is a signal
 def split_at(
     net: nn.Module,
     trunk: str,
-    learnt: Collection[str],
+    learned: Collection[str],
     x: Inputs,
     select: Selection | None = None,
 ) -> Split:
@@ -168,8 +168,8 @@ def split_at(
     net : nn.Module
     trunk : str
         Name of the submodule.
-    learnt : collection of str
-        Names of the parameters whose values are drawn or learnt.
+    learned : collection of str
+        Names of the parameters whose values are drawn or learned.
     x : Inputs of shape (n, ...)
     select : Selection, optional
         Takes a part of the output.
@@ -182,13 +182,13 @@ def split_at(
     """
     parameters = dict(net.named_parameters())
     inner = {id(parameter) for parameter in net.get_submodule(trunk).parameters()}
-    for name in learnt:
+    for name in learned:
         if id(parameters[name]) in inner:
             raise ValueError(
-                f"`trunk` {trunk!r} must have no parameters that are drawn or learnt, got {name!r}:"
-                " freeze it (requires_grad_(False)), or give it no prior."
+                f"`trunk` {trunk!r} must have no parameters that are drawn or learned, got {name!r}"
+                ": freeze it (requires_grad_(False)), or give it no prior."
             )
-    found, reason = _verified(net, (trunk,), 1, learnt, x, select)
+    found, reason = _verified(net, (trunk,), 1, learned, x, select)
     if found is None:
         raise ValueError(
             f"`trunk` {trunk!r} must be all that the network does with x before its head: {reason}."
@@ -197,29 +197,29 @@ def split_at(
 
 
 def find_split(
-    net: nn.Module, learnt: Collection[str], x: Inputs, select: Selection | None = None
+    net: nn.Module, learned: Collection[str], x: Inputs, select: Selection | None = None
 ) -> Split | None:
-    """Split a module before its first submodule with parameters that are drawn or learnt.
+    """Split a module before its first submodule with parameters that are drawn or learned.
 
     Return None if nothing with parameters is called before it, or if the rest of the module cannot
     be computed from the last output before it.
     """
     parameters = dict(net.named_parameters())
-    is_learnt = {id(parameters[name]) for name in learnt}
+    is_learned = {id(parameters[name]) for name in learned}
     calls, parts, n_before = _calls(net, x), list[str](), 0
     for name in calls:
         module = net.get_submodule(name)
-        if any(id(parameter) in is_learnt for parameter in module._parameters.values()):
+        if any(id(parameter) in is_learned for parameter in module._parameters.values()):
             break
         n_before += 1
         is_inner = any(name.startswith(f"{part}.") for part in parts)
-        if name and not is_inner and not any(id(p) in is_learnt for p in module.parameters()):
+        if name and not is_inner and not any(id(p) in is_learned for p in module.parameters()):
             if name in parts:
                 parts.remove(name)
             parts.append(name)
     if not any(any(True for _ in net.get_submodule(part).parameters()) for part in parts):
         return None
-    return _verified(net, tuple(parts), calls[:n_before].count(parts[-1]), learnt, x, select)[0]
+    return _verified(net, tuple(parts), calls[:n_before].count(parts[-1]), learned, x, select)[0]
 
 
 def trunk_name(net: nn.Module, trunk: str | nn.Module | None) -> str | None:
@@ -258,7 +258,7 @@ def _verified(
     net: nn.Module,
     parts: tuple[str, ...],
     n_calls: int,
-    learnt: Collection[str],
+    learned: Collection[str],
     x: Inputs,
     select: Selection | None,
 ) -> tuple[Split | None, str]:
@@ -267,7 +267,7 @@ def _verified(
     rows = _varied_rows(x)
     for example in (None, clone(rows_of(x, slice(1)))):
         candidate = Split.of(net, parts, n_calls, example)
-        reason = _difference(candidate, learnt, rows, select)
+        reason = _difference(candidate, learned, rows, select)
         if not reason:
             return candidate, ""
     return None, reason
@@ -298,7 +298,7 @@ def _differs_from_first(array: Tensor) -> Tensor:
 
 
 def _difference(
-    split: Split, learnt: Collection[str], rows: Inputs, select: Selection | None
+    split: Split, learned: Collection[str], rows: Inputs, select: Selection | None
 ) -> str:
     """Return why trunk and head do not compute what the module does; empty if they do."""
     mode: dict[str, Any] = {"training": False, "select": select}
@@ -307,7 +307,7 @@ def _difference(
         values: Mapping[str, Tensor] = {
             name: parameter + torch.randn_like(parameter)
             for name, parameter in split.head.named_parameters()
-            if name in learnt and parameter.is_floating_point()
+            if name in learned and parameter.is_floating_point()
         }
         try:
             features = split.features(rows)

@@ -60,7 +60,7 @@ def plot_snr(posterior: Posterior, *, ax: Axes | None = None, n_draws: int = 200
 def plot_weights(posterior: Posterior, name: str, *, ax: Axes | None = None) -> Axes:
     """Plot the posterior of all weights of one parameter, pooled, against their prior.
 
-    Where the scale of the prior is learnt, its density is averaged over the posterior of the scale.
+    Where the scale of the prior is learned, the density is averaged over its posterior.
 
     Parameters
     ----------

@@ -82,7 +82,7 @@ class ByName:
 
 
 def scale_family(prior: Prior | None, name: str) -> ScaleFamily | None:
-    """Return the prior of a parameter if its scale is learnt, otherwise None."""
+    """Return the prior of a parameter if its scale is learned, otherwise None."""
     while isinstance(prior, ByName):
         prior = prior.choice(name)
     return prior if isinstance(prior, ScaleFamily) and prior.learned else None

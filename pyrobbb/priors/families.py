@@ -1,4 +1,4 @@
-"""Families of independent priors with one scale for a parameter: a number, or learnt."""
+"""Families of independent priors with one scale for a parameter: a number, or learned."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class ScaleMixture(ScaleFamily):
         Standard deviation of the first component. Learned: one for each parameter tensor, as the
         latent site ``"<parameter>_scale1"``, which scales both components.
     scale2 : float
-        Standard deviation of the second component; where `scale1` is learnt, at its prior median.
+        Standard deviation of the second component; where `scale1` is learned, at its prior median.
 
     References
     ----------

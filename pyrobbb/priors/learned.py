@@ -20,7 +20,7 @@ LEARNED = "learned"
 
 @dataclass(frozen=True)
 class Learned:
-    """A scale that is learnt, with the hyperprior LogNormal(log median, log_sd).
+    """A scale that is learned, with the hyperprior LogNormal(log median, log_sd).
 
     Pass it, or ``"learned"`` for its default values, as the scale of a prior. By default 95 % of
     the hyperprior lies between 0.14 and 7.1.
@@ -57,7 +57,7 @@ Scale: TypeAlias = float | Learned | Literal["learned"]
 
 
 class ScaleFamily(ABC):
-    """A prior whose scale is a number or is learnt.
+    """A prior whose scale is a number or is learned.
 
     A learned scale is a latent site of the Pyro model, one for each parameter tensor. Its name is
     that of the parameter and of the argument, such as ``"0.weight_scale"``. For every family,
@@ -65,7 +65,7 @@ class ScaleFamily(ABC):
     """
 
     argument: ClassVar[str] = "scale"
-    """The argument that may be learnt."""
+    """The argument that may be learned."""
 
     def __post_init__(self) -> None:
         value = getattr(self, self.argument)

@@ -115,7 +115,7 @@ def fit_table(
     Raises
     ------
     UserError
-        If the table cannot be read or learnt from, or the folder cannot be written.
+        If the table cannot be read or learned from, or the folder cannot be written.
     ValueError, TypeError
         If an option is invalid; see `BBBRegressor.fit`.
     """

@@ -20,7 +20,7 @@ QUANTITIES = ("loss", "gradient of loc", "gradient of rho")
 
 NETWORKS = {
     "default prior": (BayesianNetwork(mlp(3, [5], 1, seed=0)), Y),
-    "learnt noise": (BayesianNetwork(mlp(3, [5], 1, seed=0), priors.Normal(1.0)), Y),
+    "learned noise": (BayesianNetwork(mlp(3, [5], 1, seed=0), priors.Normal(1.0)), Y),
     "fixed noise": (
         BayesianNetwork(mlp(3, [5, 4], 1, "tanh", seed=0), None, likelihoods.Gaussian(0.3)),
         Y,
@@ -75,7 +75,7 @@ def test_a_route_that_is_not_implemented_is_noted_and_the_others_agree(network, 
 
 
 def failures(**changes):
-    report = crosscheck(*NETWORKS["learnt noise"][:1], X, Y, **SMALL, **changes)
+    report = crosscheck(*NETWORKS["learned noise"][:1], X, Y, **SMALL, **changes)
     assert not report.ok
     assert "DIFFER" in str(report)
     return {comparison.route for comparison in report.comparisons if not comparison.ok}
@@ -113,7 +113,7 @@ def test_a_wrong_closed_form_kl_is_detected(monkeypatch):
         return 1.1 * loss, 1.1 * surrogate
 
     monkeypatch.setattr(TraceMeanField_ELBO, "_differentiable_loss_particle", tempered)
-    report = crosscheck(NETWORKS["learnt noise"][0], X, Y, **SMALL)
+    report = crosscheck(NETWORKS["learned noise"][0], X, Y, **SMALL)
     failed = {c.quantity for c in report.comparisons if not c.ok}
     assert failed == {f"{what}, mean of 30" for what in QUANTITIES}
 
@@ -158,7 +158,7 @@ def test_a_guide_whose_parameters_drift_is_detected(monkeypatch):
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(MeanFieldGuide, "forward", drifting)
-    report = crosscheck(NETWORKS["learnt noise"][0], X, Y, n_draws=30, n_steps=20)
+    report = crosscheck(NETWORKS["learned noise"][0], X, Y, n_draws=30, n_steps=20)
     assert {c.quantity for c in report.comparisons if not c.ok} <= {
         "loc, 20 steps of SVI",
         "rho, 20 steps of SVI",
@@ -172,7 +172,7 @@ def test_nan_is_never_agreement():
 
 
 def test_the_network_and_the_random_state_of_the_caller_are_unchanged():
-    network = NETWORKS["learnt noise"][0]
+    network = NETWORKS["learned noise"][0]
     before = {name: value.clone() for name, value in network.state_dict().items()}
     state = torch.random.get_rng_state()
     crosscheck(network, X, Y, **SMALL)

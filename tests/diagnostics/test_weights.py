@@ -1,4 +1,4 @@
-"""What each layer has learnt: KL divergences against Monte Carlo, and small cases by hand."""
+"""What each layer has learned: KL divergences against Monte Carlo, and small cases by hand."""
 
 import math
 

@@ -107,7 +107,7 @@ def test_the_negative_log_density_and_its_gradient_are_those_of_autograd(site, l
     assert result[0].shape == lead
 
 
-# The priors of weights whose scale is learnt, at scale 1, and at scale s.
+# The priors of weights whose scale is learned, at scale 1, and at scale s.
 SCALED = {
     "Normal": lambda s: dist.Normal(number(0.3), s.expand(s.shape)),
     "Laplace": lambda s: dist.Laplace(number(0.1), s),

@@ -5,7 +5,7 @@ import pyro.distributions as dist
 import pyro.poutine as poutine
 import pytest
 import torch
-from modules import ByRow, batch_norm, learnt
+from modules import ByRow, batch_norm, learned
 from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
 from torch import nn
@@ -21,7 +21,7 @@ from pyrobbb.priors import ByName, Normal
 def loss_and_gradients(elbo, network, guide, *args):
     pyro.set_rng_seed(7)
     loss = elbo.differentiable_loss(network, guide, *args)
-    return loss.detach(), torch.autograd.grad(loss, learnt(network, guide))
+    return loss.detach(), torch.autograd.grad(loss, learned(network, guide))
 
 
 # Any module
@@ -224,7 +224,7 @@ def test_latent_sites_that_the_likelihood_does_not_list_raise(regression):
 
 
 @pytest.mark.parametrize(
-    "learnt_prior",
+    "learned_prior",
     [
         lambda s: dist.Normal(0.0, s),
         lambda s: dist.Laplace(s, 1.0),
@@ -233,15 +233,15 @@ def test_latent_sites_that_the_likelihood_does_not_list_raise(regression):
         ),
     ],
 )
-def test_a_prior_with_learnt_parameters_raises(regression, learnt_prior):
+def test_a_prior_with_learned_parameters_raises(regression, learned_prior):
     _, x, y = regression
     scale = torch.ones(1, dtype=torch.float64, requires_grad=True)
 
     def prior(name, parameter):
-        return learnt_prior(scale[0]).expand(parameter.shape).to_event(parameter.dim())
+        return learned_prior(scale[0]).expand(parameter.shape).to_event(parameter.dim())
 
     network = BayesianNetwork(mlp(3, [4], 1).double(), prior)
-    with pytest.raises(CannotFuseError, match="the prior has learnt parameters"):
+    with pytest.raises(CannotFuseError, match="the prior has learned parameters"):
         FusedELBO().loss(network, MeanFieldGuide(network), x, y)
 
 

@@ -4,7 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from modules import learnt
+from modules import learned
 from pyro.infer import Trace_ELBO
 
 from pyrobbb import BayesianNetwork, LowRankGuide, MeanFieldGuide, mlp
@@ -20,7 +20,7 @@ every_guide = pytest.mark.parametrize("make_guide", [MeanFieldGuide, LowRankGuid
 def loss_and_gradients(elbo, network, guide, *args):
     pyro.set_rng_seed(7)
     loss = elbo.differentiable_loss(network, guide, *args)
-    return loss.detach(), torch.autograd.grad(loss, learnt(network, guide))
+    return loss.detach(), torch.autograd.grad(loss, learned(network, guide))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -89,7 +89,7 @@ def test_rows_of_weight_zero_have_no_effect(case, n_particles):
     network.net.eval()  # batch norm in training sees all rows
     guide = MeanFieldGuide(network)
     loss = FusedLoss(network, guide)
-    state = [tensor.detach() for tensor in learnt(network, guide)]
+    state = [tensor.detach() for tensor in learned(network, guide)]
     noise = loss.noise(n_particles)
     arguments, rows = (state[:2], tuple(state[2:]), noise), torch.tensor([0, 1, 2, 0, 4])
     masked = loss(*arguments, x[rows], y[rows], row_weight=torch.tensor([1.0, 1, 1, 0, 0]).double())
@@ -110,7 +110,7 @@ def test_fits_along_a_leading_dimension_equal_single_fits(
     guide = make_guide(network)
     loss = FusedLoss(network, guide, closed_form_kl=closed_form_kl)
     n_chains = 2
-    state = [tensor.detach() for tensor in learnt(network, guide)]
+    state = [tensor.detach() for tensor in learned(network, guide)]
     states = [[t + 0.1 * torch.randn_like(t) for t in state] for _ in range(n_chains)]
     noises = [loss.noise(n_particles) for _ in range(n_chains)]
     rows = torch.tensor([[0, 1, 2], [4, 3, 0]])

@@ -13,8 +13,8 @@ WEIGHT = 0.7  # not representable in float32
 CASES = {
     "fixed noise": (likelihoods.Gaussian(0.3), None),
     "fixed noise per column": (likelihoods.Gaussian((0.3, 0.5, 2.0)), None),
-    "learnt noise": (likelihoods.Gaussian(), ()),
-    "learnt noise per column": (likelihoods.Gaussian(noise_median=(0.5, 1.0, 2.0)), (K,)),
+    "learned noise": (likelihoods.Gaussian(), ()),
+    "learned noise per column": (likelihoods.Gaussian(noise_median=(0.5, 1.0, 2.0)), (K,)),
     "classes": (likelihoods.Categorical(), None),
     "binary": (likelihoods.Bernoulli(), None),
 }

@@ -70,7 +70,7 @@ def test_the_names_and_the_number_of_features_are_those_of_the_frame(fitted):
     assert fitted.feature_names_in_.tolist() == FRAME.columns.tolist()
 
 
-def test_what_the_categories_tell_is_learnt():
+def test_what_the_categories_tell_is_learned():
     model = BBBRegressor(**{**REGRESSOR, "epochs": 300}).fit(FRAME[:90], PRICE[:90])
     without = BBBRegressor(**{**REGRESSOR, "epochs": 300}).fit(FRAME[["size"]][:90], PRICE[:90])
     assert model.score(FRAME[90:], PRICE[90:]) > 0.8

@@ -1,4 +1,4 @@
-"""Learnt scales of the inputs, and more restarts, which small regressions have by default."""
+"""Learned scales of the inputs, and more restarts, which small regressions have by default."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def regressor(friedman):
         (BBBClassifier, True, 40, True),
     ],
 )
-def test_scales_are_learnt_as_asked_and_by_default_in_small_regressions(
+def test_scales_are_learned_as_asked_and_by_default_in_small_regressions(
     kind, ard, n, learns, tmp_path
 ):
     X, y = np.random.default_rng(0).normal(size=(n, 2)), np.arange(n) % 2

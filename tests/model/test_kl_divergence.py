@@ -43,7 +43,7 @@ def kl_at_same_noise(objective, network, guide, *data):
 
 
 @pytest.mark.parametrize(("prior", "loc_and_scale_of"), CLOSED.values(), ids=CLOSED)
-@pytest.mark.parametrize("noise", [None, (0.3, 2.0)], ids=["fixed noise", "learnt noise"])
+@pytest.mark.parametrize("noise", [None, (0.3, 2.0)], ids=["fixed noise", "learned noise"])
 def test_the_mean_field_loss_is_the_sum_of_torch_kl_divergences_plus_the_nll(
     prior, loc_and_scale_of, noise
 ):

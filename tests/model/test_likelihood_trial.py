@@ -21,7 +21,7 @@ def with_param(output):
     return dist.Normal(output, scale)
 
 
-class LearntNoise(nn.Module):
+class LearnedNoise(nn.Module):
     def __init__(self):
         super().__init__()
         self.log_scale = nn.Parameter(torch.zeros(()))
@@ -111,9 +111,9 @@ LIKELIHOODS = {
     "parameter": (
         lambda o: dist.Normal(o, LEARNABLE),
         ValueError,
-        "uses a tensor of shape () that requires a gradient, which would not be learnt",
+        "uses a tensor of shape () that requires a gradient, which would not be learned",
     ),
-    "module": (LearntNoise(), ValueError, "uses a tensor of shape () that requires a gradient"),
+    "module": (LearnedNoise(), ValueError, "uses a tensor of shape () that requires a gradient"),
     "pyro.param": (with_param, ValueError, "uses the Pyro parameter 'scale', which would not be"),
     "random": (
         lambda o: dist.Normal(o, 0.1 + torch.rand(())),

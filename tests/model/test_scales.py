@@ -16,7 +16,7 @@ from pyrobbb.priors import Learned, ScaleMixtureNormal
 X = torch.linspace(-1, 1, 36).double().reshape(12, 3).cos()
 Y = X.sum(1, keepdim=True).sin()
 
-# The prior; the argument that is learnt, its median and log-sd; the prior of w given it.
+# The prior; the argument that is learned, its median and log-sd; the prior of w given it.
 FAMILIES = {
     "Normal": (
         priors.Normal("learned", 0.2),

@@ -136,7 +136,7 @@ def assert_gradients_equal_those_of_autograd(net, n_draws, kept):
     return output
 
 
-def test_backpropagation_stops_at_the_first_learnt_layer():
+def test_backpropagation_stops_at_the_first_learned_layer():
     net = mlp(3, [6, 5], 2).double()
     values = {name: value.requires_grad_() for name, value in drawn(net, {"2.bias"}).items()}
     hidden = []

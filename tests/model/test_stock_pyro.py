@@ -56,7 +56,7 @@ def test_the_log_density_of_a_trace_is_that_of_prior_and_likelihood(regression):
     assert trace.log_prob_sum().item() == pytest.approx(regression.log_joint(sites), rel=1e-12)
 
 
-def test_the_log_density_of_a_deep_network_with_learnt_noise_is_the_sum_of_its_parts():
+def test_the_log_density_of_a_deep_network_with_learned_noise_is_the_sum_of_its_parts():
     network = BayesianNetwork(
         mlp(2, [3], 2, "tanh").double(), FanInNormal(1.5), Gaussian(noise_median=(0.3, 2.0))
     )

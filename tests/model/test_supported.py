@@ -189,8 +189,8 @@ def test_parameters_that_are_not_used_are_named_once(caplog):
     fit(BayesianNetwork(net), X, Y, **QUICK)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warnings == [
-        "The output of the network does not depend on 'other.weight', 'other.bias': what is learnt "
-        "of it is the prior."
+        "The output of the network does not depend on 'other.weight', 'other.bias': what is learned"
+        " of it is the prior."
     ]
 
 

@@ -103,14 +103,14 @@ def test_a_failure_of_vmap_is_logged_once(caplog):
 def test_a_step_of_svi_changes_every_parameter(case, n_particles):
     network, x, y = case
     guide = MeanFieldGuide(network)
-    learnt = [guide.loc, guide.rho, *(point for _, point in network.point_parameters())]
-    before = [parameter.detach().clone() for parameter in learnt]
+    learned = [guide.loc, guide.rho, *(point for _, point in network.point_parameters())]
+    before = [parameter.detach().clone() for parameter in learned]
     elbo = Trace_ELBO(
         num_particles=n_particles, vectorize_particles=n_particles > 1, max_plate_nesting=1
     )
     loss = SVI(network, guide, pyro.optim.Adam({"lr": 0.01}), elbo).step(x, y)
     assert math.isfinite(loss)
-    for parameter, old in zip(learnt, before, strict=True):
+    for parameter, old in zip(learned, before, strict=True):
         # Adam's first step is lr * g / (|g| + 1e-8).
         moved = (parameter - old).abs()
         assert ((moved > 0.005) & (moved < 0.0101)).all()

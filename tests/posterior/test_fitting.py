@@ -55,9 +55,9 @@ def test_network_is_unchanged_and_can_be_fitted_again():
     first = quick_fit(bayesian, batch_size=23)
     for name, value in bayesian.state_dict().items():
         assert torch.equal(value, before[name]), name
-    learnt = first.network.state_dict()
-    assert not torch.equal(learnt["net.1.weight"], before["net.1.weight"])
-    assert not torch.equal(learnt["net.1.running_mean"], before["net.1.running_mean"])
+    learned = first.network.state_dict()
+    assert not torch.equal(learned["net.1.weight"], before["net.1.weight"])
+    assert not torch.equal(learned["net.1.running_mean"], before["net.1.running_mean"])
     second = quick_fit(bayesian, batch_size=23)
     assert torch.equal(first.guide.loc, second.guide.loc)
     assert bayesian.training
@@ -110,8 +110,8 @@ def test_submodules_in_evaluation_mode_stay_there():
     frozen = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).requires_grad_(False)
     bayesian = BayesianNetwork(nn.Sequential(frozen, nn.ReLU(), nn.Linear(4, 1)))
     frozen.eval()
-    learnt = quick_fit(bayesian, validation=(X, Y)).network.net
-    assert torch.equal(learnt[0][1].running_mean, torch.zeros(4))
+    learned = quick_fit(bayesian, validation=(X, Y)).network.net
+    assert torch.equal(learned[0][1].running_mean, torch.zeros(4))
     assert not frozen.training
     assert bayesian.net[2].training
 

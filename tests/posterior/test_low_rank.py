@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from support import X, Y, learnt, quick_fit, small_network
+from support import X, Y, learned, quick_fit, small_network
 
 from pyrobbb import LowRankGuide, NonFiniteLossError, Posterior, prune, storage, update
 from pyrobbb.diagnostics import layers
@@ -33,7 +33,7 @@ def test_a_saved_posterior_keeps_its_rank_and_draws(posterior, tmp_path):
     for one, other in zip(loaded.chains, posterior.chains, strict=True):
         assert type(one.guide) is LowRankGuide
         assert one.guide.rank == 3
-        for tensor, expected in zip(learnt(one), learnt(other), strict=True):
+        for tensor, expected in zip(learned(one), learned(other), strict=True):
             assert torch.equal(tensor, expected)
     for name, values in posterior.draws(20, seed=0).items():
         assert torch.equal(loaded.draws(20, seed=0)[name], values)
@@ -65,7 +65,7 @@ def test_a_warm_start_has_the_rank_of_the_initial_posterior(posterior):
     warm = quick_fit(guide="low_rank", start=posterior, lr=1e-12, epochs=1, kl_warmup=0.0)
     for one, other in zip(warm.chains, posterior.chains, strict=True):
         assert one.guide.rank == 3
-        torch.testing.assert_close(learnt(one), learnt(other), rtol=0, atol=1e-9)
+        torch.testing.assert_close(learned(one), learned(other), rtol=0, atol=1e-9)
 
 
 def test_a_warm_start_needs_the_same_kind_of_guide(posterior):

@@ -10,7 +10,7 @@ from support import (
     assert_same_fit,
     combined,
     crash_at,
-    learnt,
+    learned,
     quick_fit,
     small_network,
 )
@@ -72,7 +72,7 @@ def test_rows_of_different_numbers_are_fitted_one_after_another():
     together = quick_fit(restarts=2, rows=rows)
     assert [len(chain.history.nll) for chain in together.chains] == [4, 8]
     first = quick_fit(x=X[:10], y=Y[:10])
-    torch.testing.assert_close(learnt(together.chains[0]), learnt(first), rtol=0, atol=0)
+    torch.testing.assert_close(learned(together.chains[0]), learned(first), rtol=0, atol=0)
 
 
 def test_chains_of_a_warm_start_have_weights_and_rows_of_their_own():

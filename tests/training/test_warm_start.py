@@ -41,13 +41,13 @@ def quick_fit(net=None, x=X, y=Y, **kwargs):
     return support.quick_fit(net, x, y, **{"engine": "auto", "seed": 5, **kwargs})
 
 
-def learnt(posterior):
+def learned(posterior):
     points = [point for _, point in posterior.network.point_parameters()]
     return [p.detach().clone() for p in (*posterior.guide.parameters(), *points)]
 
 
 def assert_same_fit(one, other, tolerance=0.0):
-    torch.testing.assert_close(learnt(one), learnt(other), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(learned(one), learned(other), rtol=tolerance, atol=tolerance)
     for name in ("nll", "kl"):
         values = getattr(one.history, name), getattr(other.history, name)
         np.testing.assert_allclose(*values, rtol=tolerance)
@@ -103,7 +103,7 @@ def test_first_loss_is_that_of_the_initial_posterior(engine, monkeypatch):
 def test_warm_start_at_a_vanishing_learning_rate_stays_at_the_initial_posterior(engine):
     before = quick_fit()
     after = quick_fit(start=before, engine=engine, lr=1e-14)
-    torch.testing.assert_close(learnt(after), learnt(before), rtol=0, atol=1e-11)
+    torch.testing.assert_close(learned(after), learned(before), rtol=0, atol=1e-11)
     start = MeanFieldGuide(network()).loc.detach()
     assert ((after.guide.loc.detach() - start).abs() > 1e-3).all()
 
