@@ -245,6 +245,7 @@ def _share_within(y: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> float:
 
 MODELS: dict[str, Model] = {
     "BBBRegressor()": bbb(),
+    'BBBRegressor(likelihood="heteroscedastic")': bbb(likelihood="heteroscedastic"),
     'BBBRegressor(likelihood="gaussian", kl_weight=0.7)': bbb(likelihood="gaussian", kl_weight=0.7),
     'BBBRegressor(likelihood="heteroscedastic", kl_weight=0.7)': bbb(
         likelihood="heteroscedastic", kl_weight=0.7

@@ -1,7 +1,8 @@
 """Tests that every prior, likelihood and guide must pass, in pairwise combination, on all engines.
 
-The members are those of `members.py`. `make test` runs a pairwise cover of all factors; the other
-combinations are marked slow.
+The network is a perceptron, with and without learned scales of its inputs. The members are those of
+`members.py`. `make test` runs a pairwise cover of all factors; the other combinations are marked
+slow.
 """
 
 import copy
@@ -29,6 +30,7 @@ FACTORS = {
     "prior": tuple(PRIORS),
     "member": tuple(LIKELIHOODS),
     "guide": tuple(GUIDES),
+    "input_scale": (False, True),
     "objective": ("trace", "mean_field"),
     "n_particles": (1, 3),
     "batch_size": (5, 1),
@@ -75,11 +77,11 @@ def test_any_two_levels_of_the_factors_occur_together_in_the_cover():
 class Candidate:
     """A network, a guide away from its initial values, data, and the loss in two ways."""
 
-    def __init__(self, prior, member, guide):
+    def __init__(self, prior, member, guide, input_scale):
         self.member = LIKELIHOODS[member]
         a_prior, self.prior_of, self.scale_of = PRIORS[prior]
         make_guide, self.log_q = GUIDES[guide]
-        net = mlp(3, [4], self.member.n_units, "tanh", seed=0).double()
+        net = mlp(3, [4], self.member.n_units, "tanh", input_scale=input_scale, seed=0).double()
         self.network = BayesianNetwork(net, a_prior, self.member.likelihood)
         self.x = torch.randn(N_ROWS, 3, dtype=torch.float64)
         self.y = self.member.y.sample((N_ROWS,))
@@ -115,7 +117,8 @@ class Candidate:
         pyro.set_rng_seed(7)
         draws = self.guide(self.x, self.y)
         w = dict(self.network.net.named_parameters()) | draws
-        hidden = torch.tanh(self.x @ w["0.weight"].T + w["0.bias"])
+        x = self.x * w["inputs.log_scale"].exp() if "inputs.log_scale" in w else self.x
+        hidden = torch.tanh(x @ w["0.weight"].T + w["0.bias"])
         output = hidden @ w["2.weight"].T + w["2.bias"]
         z, u, log_p = None, {}, number(0.0)
         scales = self.scales()
@@ -135,11 +138,11 @@ class Candidate:
 
 
 @pytest.fixture
-def candidate(prior, member, guide):
-    return Candidate(prior, member, guide)
+def candidate(prior, member, guide, input_scale):
+    return Candidate(prior, member, guide, input_scale)
 
 
-@crossed("prior", "member", "guide")
+@crossed("prior", "member", "guide", "input_scale")
 def test_the_sites_are_those_that_have_a_density(candidate):
     scales = candidate.scales()
     expected = {
@@ -153,14 +156,14 @@ def test_the_sites_are_those_that_have_a_density(candidate):
     assert len(latent) == (candidate.member.latent is not None)
 
 
-@crossed("prior", "member", "guide")
+@crossed("prior", "member", "guide", "input_scale")
 def test_the_loss_is_the_nll_plus_log_q_minus_log_p(candidate):
     loss = candidate.loss()
     assert loss.isfinite()
     torch.testing.assert_close(loss, candidate.loss_by_parts(), rtol=1e-10, atol=0)
 
 
-@crossed("prior", "member", "guide")
+@crossed("prior", "member", "guide", "input_scale")
 def test_gradients_are_finite_nonzero_and_those_of_the_parts(candidate):
     gradients = torch.autograd.grad(candidate.loss(), candidate.learned())
     for gradient in gradients:
@@ -170,7 +173,7 @@ def test_gradients_are_finite_nonzero_and_those_of_the_parts(candidate):
     torch.testing.assert_close(gradients, expected, rtol=1e-8, atol=1e-10)
 
 
-@crossed("prior", "member", "guide", "batch_size")
+@crossed("prior", "member", "guide", "input_scale", "batch_size")
 def test_minibatch_losses_average_to_the_loss_of_all_the_data(candidate, batch_size):
     batches = torch.arange(N_ROWS).split(batch_size)  # the last of 5, 5, 3 is ragged
     weighted = [
@@ -190,7 +193,7 @@ def pyros_elbo(objective, n_particles):
     return kind(num_particles=n_particles, vectorize_particles=n_particles > 1, max_plate_nesting=1)
 
 
-@crossed("prior", "member", "objective", "n_particles", "batch_size", **fused_only)
+@crossed("prior", "member", "input_scale", "objective", "n_particles", "batch_size", **fused_only)
 def test_the_fused_loss_and_its_gradients_are_pyros(candidate, objective, n_particles, batch_size):
     results = []
     for elbo in (FusedELBO(objective, n_particles), pyros_elbo(objective, n_particles)):
@@ -278,7 +281,7 @@ def assert_same_fit(one, other, objective):
     torch.testing.assert_close(one.learned, other.learned, rtol=1e-8, atol=1e-9)
 
 
-@crossed("prior", "member", "objective", "n_particles", **fused_only)
+@crossed("prior", "member", "input_scale", "objective", "n_particles", **fused_only)
 def test_steps_by_the_fused_engine_are_those_of_pyros_svi(candidate, objective, n_particles):
     fits = [Fit(candidate, engine, objective, n_particles) for engine in ("fused", "svi")]
     assert_same_fit(*fits, objective)
@@ -291,13 +294,16 @@ PAIRS = zip(itertools.cycle(LIKELIHOODS), itertools.cycle(PRIORS), strict=False)
 
 
 CASES = [
-    pytest.param(*pair, "MeanFieldGuide", marks=pytest.mark.slow if i % 4 else ())
+    pytest.param(*pair, "MeanFieldGuide", False, marks=pytest.mark.slow if i % 4 else ())
     for i, pair in enumerate(itertools.islice(PAIRS, N_PAIRS))
 ]
-CASES += [("Gaussian, noise learned", "ScaleMixture", "LowRankGuide")]
+CASES += [
+    ("Gaussian, noise learned", "ScaleMixture", "LowRankGuide", False),
+    ("Gaussian, noise learned", "ScaleMixture", "MeanFieldGuide", True),
+]
 
 
-@pytest.mark.parametrize(("member", "prior", "guide"), CASES)
+@pytest.mark.parametrize(("member", "prior", "guide", "input_scale"), CASES)
 def test_steps_by_the_compiled_engine_are_those_of_pyros_svi(candidate):
     compiled = Fit(candidate, "compiled")
     assert compiled.engine.name == "compiled"
