@@ -41,8 +41,8 @@ class FusedELBO(ELBO):
         Number of draws of the weights, vectorised.
     estimator : {"reparam", "local", "flipout"}
         Whether the rows of a batch share one draw of the weights (``"reparam"``), or each row has a
-        different draw; see `pyrobbb.elbo.gradient_estimators`. The latter two need rows that do
-        not affect each other.
+        different draw, as described for `pyrobbb.fit`. The latter two need rows that do not affect
+        each other.
 
     Raises
     ------

@@ -26,7 +26,7 @@ MAX_GATHERED_SIZE = 2**20
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss or its gradient is NaN or infinite."""
+    """The loss or its gradient is NaN or infinite: the message names the step, and site or row."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ class DenseGuide(JointGuide):
     A block holds the values of all sites at one index of their first dimension, such as the weights
     and the bias of one unit of a linear layer; different blocks are independent. With S =
     diag(softplus(rho)) and the lower triangular matrix L of a block, its covariance is
-    ``S L L^T S``. `pyrobbb.last_layer` makes these guides; Pyro's SVI fits them too.
+    ``S L L^T S``. A draw of the latent values is ``u = loc + scale * z``, with ``scale =
+    softplus(rho)``, ``z = L e`` and standard normal noise e. `pyrobbb.last_layer` makes these
+    guides; Pyro's SVI fits them too.
 
     Parameters
     ----------

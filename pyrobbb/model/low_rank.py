@@ -26,6 +26,9 @@ class LowRankGuide(JointGuide):
     the guide has rank + 2 parameters per weight. A site of constrained support (such as a noise
     scale) is normal in its unconstrained space.
 
+    A draw of the latent values is ``u = loc + scale * z``, with ``scale = softplus(rho)``,
+    ``z = F e1 + e2`` and standard normal noise e1 and e2.
+
     Parameters
     ----------
     network : BayesianNetwork

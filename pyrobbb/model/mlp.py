@@ -51,12 +51,17 @@ def mlp(
         Number of inputs and of outputs.
     hidden : int or sequence of int
         Number of units of each hidden layer; empty for a linear model, a number for one layer.
-    activation : str
+    activation : {"relu", "tanh", "sigmoid", "gelu", "silu", "elu", "softplus"}
     input_scale : bool
         Whether an `InputScale` precedes the layers. Its parameter is ``"inputs.log_scale"``; the
         names of the others do not depend on it.
     seed : int, optional
         Seed of the initial weights. torch's global random state is then neither used nor changed.
+
+    Returns
+    -------
+    nn.Sequential
+        Maps x of shape (n, n_in) to an output of shape (n, n_out).
     """
     if not is_one_of(activation, ACTIVATIONS):
         raise ValueError(not_one_of("activation", activation, ACTIVATIONS))

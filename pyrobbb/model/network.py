@@ -72,16 +72,16 @@ class BayesianNetwork(Displayed, nn.Module):
     output : str or callable, optional
         What the likelihood is applied to, if the module returns several tensors: a key of a
         mapping, or an attribute of a dataclass, such as ``"logits"``; or a function of what the
-        module returns. It is not stored with a posterior. None: what it returns is a tensor.
+        module returns. It is not stored with a posterior. None: the module returns one tensor.
     trunk : str or nn.Module, optional
         The submodule whose output is all that the rest of `net` is computed from, or its name. Its
-        parameters must have no prior. Predictions run it once for all draws. None: it is found.
+        parameters must have no prior. Predictions run it once for all draws. None: it is detected.
 
     Attributes
     ----------
     autocast : torch.dtype or None
         The dtype of `torch.autocast` for the module while the model runs, but not for predictions.
-        Densities are computed in the dtype of the weights. None: so is the output.
+        Densities are computed in the dtype of the weights. None: no autocasting.
 
     Raises
     ------
@@ -354,7 +354,7 @@ class BayesianNetwork(Displayed, nn.Module):
         return sites
 
     def traits(self, x: Inputs) -> Traits:
-        """Return what running the module on some of the rows of x shows; see `Traits`."""
+        """Return whether rows of x affect each other in the module, and whether it is random."""
         return traits_of(self.net, x, self.select)
 
     def example_of(self, x: Inputs) -> Any:

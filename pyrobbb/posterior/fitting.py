@@ -136,7 +136,8 @@ def fit(
         Draws of the weights per step.
     estimator : {"reparam", "local", "flipout"}
         ``"reparam"``: one draw per batch. ``"local"`` and ``"flipout"``: one draw per row, which
-        makes gradients less noisy; see `pyrobbb.elbo.gradient_estimators`. Where a weight is used
+        makes gradients less noisy; ``"local"`` draws the outputs of a layer in place of its
+        weights, ``"flipout"`` multiplies one draw by random signs per row. Where a weight is used
         by other layers than linear ones, convolutions, embeddings and normalisations, each row is
         run alone with its own draw of all weights, which needs memory for their copies; modules
         whose rows affect each other are refused.
@@ -169,10 +170,11 @@ def fit(
         the latent sites of the likelihood at their usual values. The steps are those of the fit, by
         the same engine, schedule and data, but without KL divergence, validation and callbacks.
         Each restart has a mode of its own. It helps where a fit at the full KL weight would ignore
-        its data: 0.4 nats per row on 140 rows of a function of 6 inputs. With a `kl_weight` well
-        below 1 it harms noisy tables, whose weights stay where they have been fitted to the noise:
-        0.2 to 0.5 nats at 0.3. Not with `start` or a custom guide. None: the means start at the
-        module's current weights, trained or not.
+        its data: it gained 0.4 nats per row on 140 rows of a function of 6 inputs. With a
+        `kl_weight` well below 1 it harms fits to noisy tables, whose weights stay where they have
+        been fitted to the noise: it lost 0.2 to 0.5 nats per row at a weight of 0.3. Not with
+        `start` or a custom guide. None: the means start at the module's current weights, trained or
+        not.
     restarts : int
         Number of independent fits from different initial weights, which become the chains of one
         posterior: predictions average over them. The first starts at the module's current weights,
@@ -252,6 +254,9 @@ def fit(
     References
     ----------
     Blundell et al. (2015), "Weight Uncertainty in Neural Networks", ICML, PMLR 37.
+    Kingma, Salimans and Welling (2015), "Variational dropout and the local reparameterization
+    trick", for ``"local"``. Wen et al. (2018), "Flipout: efficient pseudo-independent weight
+    perturbations on mini-batches", for ``"flipout"``.
     """
     config = FitConfig(**locals())  # the fields of FitConfig are the arguments of this function
     fit_all = fit_chains_on_features if config.cache_features else fit_chains

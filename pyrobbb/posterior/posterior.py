@@ -61,7 +61,7 @@ class Posterior(Displayed):
     Raises
     ------
     TypeError, ValueError
-        If there are none, or their networks differ in parameters, prior or likelihood.
+        If `chains` is empty, or their networks differ in parameters, prior or likelihood.
 
     Notes
     -----
@@ -192,7 +192,7 @@ class Posterior(Displayed):
     plot = property(PosteriorPlots, doc=PosteriorPlots.__doc__)
 
     def sources(self, n: int, seed: int) -> list[Source]:
-        """Return the sources of n draws, in the order of the chains."""
+        """Return the network, guide, number of draws and seed of each chain, for n draws."""
         return sources_of(self.chains, n, seed)
 
     @suggests_arguments()

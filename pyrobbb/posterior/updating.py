@@ -50,7 +50,7 @@ def update(
     As the posterior is an approximation, the result is close but not equal to a fit to all rows at
     once, and depends on the order of the rows. Learned scales of the prior keep their posterior:
     under a mean-field posterior they are independent of the weights, and further rows say nothing
-    of them.
+    about them.
 
     Parameters
     ----------

@@ -120,10 +120,10 @@ def fresh_start(network: BayesianNetwork, seed: int) -> BayesianNetwork:
     """Return a copy of a network with new initial weights, by `reset_parameters` of its modules.
 
     Frozen parameters (``requires_grad=False``) are kept, and so are those of a trained network to
-    which the prior refers: parameters with a prior `pyrobbb.priors.Around`, and parameters without
-    a prior that it names. Matrices of zeros are kept as well: the factor of an adapter that is 0 at
-    first, so that the network starts as that without the adapter. Other trained weights are
-    replaced.
+    which the prior refers: parameters with the prior `pyrobbb.priors.Around`, and parameters
+    without a prior that it names. Matrices of zeros are kept as well, such as the factor of an
+    adapter that is 0 at first, so that the network starts as it is without the adapter. Other
+    trained weights are replaced.
 
     Restart r > 0 of ``fit(network, ..., restarts=4, seed=s)`` is
     ``fit(fresh_start(network, s + r), ..., seed=s + r)``.
