@@ -345,7 +345,7 @@ def plan_chunks(x: Any, rows: int | None, max_memory: int) -> tuple[int, int]:
     """Return the number of rows per chunk, and the memory that remains for their prediction.
 
     If `rows` is None, the copies of a chunk take a quarter of the memory, and a chunk has at most
-    `CHUNK_ROWS` rows. The size of an iterable is unknown and not accounted for.
+    65,536 rows. The size of an iterable is unknown and not accounted for.
     """
     if (n_data := n_known_rows(x)) is None:
         return rows or CHUNK_ROWS, max_memory

@@ -45,10 +45,11 @@ class ColumnEncoder(Displayed):
 
     Attributes
     ----------
-    columns : tuple of Numeric, Date or Categorical
-        Columns that are used, in the order of the table.
-    dropped : tuple of Dropped
-        Columns that are left out, with the reasons.
+    columns : tuple
+        Columns that are used, in the order of the table, each with its name and its encoding: as a
+        number, as a date or as categories.
+    dropped : tuple
+        Columns that are left out, each with its ``name`` and the ``reason``.
     notes : tuple of str
         All decisions that the user should know about, including dropped columns.
     """

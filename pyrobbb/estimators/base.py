@@ -180,7 +180,7 @@ class BBBEstimator(BaseEstimator):
         ----------
         path : path-like
         extra : mapping, optional
-            Plain data to store with it; `pyrobbb.estimators.storage.read` returns them.
+            Plain data to store with it, which `pyrobbb.storage.read_extra` returns.
         """
         check_is_fitted(self)
         storage.write(path, self, extra or {})

@@ -67,8 +67,9 @@ verbose
     columns_ : ColumnEncoder or None
         As for `BBBRegressor`.
     hidden_, ard_, restarts_ : tuple of int, bool, int
-    first_fit_ : tuple of LossCurve
-        Losses of each chain of the fit without the held-out rows, before that of `posterior_`.
+    first_fit_ : tuple of loss curves
+        Losses of each chain of the fit without the held-out rows, before that of ``posterior_``:
+        ``nelbo``, ``nll`` and ``kl``, in nats per row, by ``epoch``.
     likelihood_ : callable
     input_scaling_ : Standardizer
     seed_ : int

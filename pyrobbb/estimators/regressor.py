@@ -51,9 +51,9 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         Gaussian noise on the log scale; ``"poisson"`` and ``"negative_binomial"``: counts;
         ``"auto"``: the simplest that predicts held-out rows as well as the best, of those that suit
         y; see ``search_``. Or one of `pyrobbb.likelihoods`, or any callable as for
-        `BayesianNetwork`, with parameters in units of the standard deviation of y. Only real
-        targets are also centred (for `LogNormal`, log y is standardised), and targets of a bounded
-        or discrete likelihood, such as counts, keep their units.
+        `BayesianNetwork`, for targets in the network's units: real ones are standardised (for
+        `LogNormal`, log y is), other positive ones are divided by their standard deviation, and
+        those of a bounded or discrete likelihood, such as counts, are not scaled.
     activation : str, as for `pyrobbb.mlp`
     ard : bool or "auto"
         Automatic relevance determination: learned scales of the inputs; see `InputScale`.
@@ -74,8 +74,8 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         those of the mixture; with 0, or by default with fewer than 36 rows, they are equal.
     kl_weight : float or "auto"
         Factor on the KL divergence from the prior; 1 as in Bayes' rule. ``"auto"``: each restart
-        has another, from 0.25 to 1, and `pyrobbb.stack` weights them by the rows that are held out
-        for `calibration`; without such rows, from 0.5 to 1. A single one has 0.7.
+        has its own, from 0.25 to 1, and `pyrobbb.stack` weights them by the rows that are held out
+        for `calibration`; without such rows, from 0.5 to 1. A single restart has 0.7.
     engine : str, as for `pyrobbb.fit`
     device : str or torch.device, optional
         Device for fits and predictions, such as ``"cuda"``. X, y and all results stay NumPy arrays.
@@ -109,7 +109,7 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         difference from the highest, by likelihood and ``kl_weight`` (NaN: all chains), which has a
         ``share`` of the draws; first the likelihoods tried, of which one ``is_chosen``, then the
         fit that calibrates. None if nothing was tried. See `plots.plot_search`.
-    first_fit_ : tuple of LossCurve, of the fit without the held-out rows, by chain
+    first_fit_ : tuple of loss curves of the fit without the held-out rows, by chain: nats per row
     likelihood_ : callable
     input_scaling_, target_scaling_ : Standardizer; None for targets that keep their units
     seed_ : int, drawn from `random_state`

@@ -48,8 +48,8 @@ def write(
         name of the index is the header of these numbers, such as ``"line"``.
     seed : int
         Seed of the draws and of the sampled rows.
-    held_out : HeldOutScores, optional
-        Scores of rows that fits were not made to, to be shown first.
+    held_out : scores of held-out rows, optional
+        Such as those of `TableModel.held_out`, to be shown first.
 
     Raises
     ------

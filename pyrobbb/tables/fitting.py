@@ -43,8 +43,8 @@ class TableFit:
         Duration of all fits, without reading the table.
     notes : tuple of str
         What was detected and inferred from the table.
-    scores : HeldOutScores or None
-        Of fits to parts of the rows, if requested.
+    scores : scores of held-out rows, or None
+        As for `TableModel.held_out`; None unless requested by `holdout` or `cv`.
     """
 
     model: TableModel
@@ -117,7 +117,7 @@ def fit_table(
     UserError
         If the table cannot be read or learned from, or the folder cannot be written.
     ValueError, TypeError
-        If an option is invalid; see `BBBRegressor.fit`.
+        If an option is invalid; see `BBBRegressor`.
     """
     check_model_folder(out)
     _check_split(holdout, cv)

@@ -28,8 +28,10 @@ class TableModel:
     ----------
     estimator : BBBRegressor or BBBClassifier
     schema : Schema
-    held_out : HeldOutScores or None
-        Of fits to parts of the rows, if they were requested.
+    held_out : scores of held-out rows, or None
+        Of fits to the other rows, if they were requested: ``model`` and ``linear`` map the name of
+        each score to its mean over the folds, for the network and for a ridge or logistic
+        regression of the same inputs; ``standard_error`` maps it to that of the network's mean.
     """
 
     estimator: BBBRegressor | BBBClassifier
@@ -97,6 +99,7 @@ class TableModel:
         Returns
         -------
         dict of str to ndarray of shape (n,)
+            The columns of `RegressionPrediction.to_frame` or `ClassificationPrediction.to_frame`.
         """
         prediction: Any = self.estimator.predict_distribution(x)
         if isinstance(self.estimator, BBBRegressor):
@@ -106,7 +109,22 @@ class TableModel:
         return {name: column.to_numpy() for name, column in frame.items()}
 
     def scores(self, x: np.ndarray, y: np.ndarray) -> Mapping[str, float]:
-        """Return scores of the predictions for rows whose target is known."""
+        """Return scores of the predictions for rows whose target is known.
+
+        Parameters
+        ----------
+        x : ndarray of shape (n, n_inputs)
+            Inputs, as encoded by the schema.
+        y : ndarray of shape (n,)
+            The target, as returned by `Schema.target`.
+
+        Returns
+        -------
+        mapping of str to float
+            For a regression ``RMSE``, ``R2``, ``NLL`` (in nats per row) and ``90 % coverage``; for
+            a classification ``error``, ``NLL``, ``Brier`` and ``AUC``. A score that is not defined
+            for these rows, such as R2 of a constant y, is left out.
+        """
         prediction: Any = self.estimator.predict_distribution(x)
         if isinstance(self.estimator, BBBClassifier):
             y = np.searchsorted(self.estimator.classes_, y)

@@ -33,8 +33,8 @@ class TableFile:
     columns : tuple of str
     notes : tuple of str
         Assumptions that the user should know about.
-    text : DelimitedText, optional
-        None: the file is parquet.
+    text : optional
+        Encoding and delimiter of a text file. None: the file is parquet.
     """
 
     path: str

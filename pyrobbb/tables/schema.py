@@ -49,8 +49,9 @@ class Schema:
         How the other columns become inputs.
     target_notes : tuple of str
         Decisions about the target.
-    target_format : NumberFormat
-        How the numbers of the target are written.
+    target_format : number format
+        How the numbers of the target are written: ``decimal`` separator, ``grouping`` of thousands,
+        and ``affix``, such as a currency or a unit.
     """
 
     target_name: str
