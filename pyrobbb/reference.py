@@ -1,7 +1,7 @@
 """Bayes by Backprop in NumPy alone, with every gradient derived by hand.
 
-It is written for a person who differentiates the algorithm on paper, and for the tests of this
-library, which hold its automatic differentiation against it. Everything is float64.
+It is written for readers who differentiate the algorithm on paper, and for the tests of this
+library, which compare its automatic differentiation with it. Everything is float64.
 
 **The posterior.** Each weight has a normal distribution q of its own, with theta = (mu, rho)::
 
@@ -47,9 +47,9 @@ delta, and ::
     dW_l = delta_l' h_(l-1),    db_l = sum of delta_l over rows                               (8)
     delta_(l-1) = (delta_l W_l) * activation'(a_(l-1))                                        (9)
 
-**Minibatches and tempering.** A batch of n rows out of N counts N/n times, or the prior would weigh
-more the smaller the batch. A weight k on the KL multiplies log q and log P, so in (5) the prior's
-part of g, and 1/s, but not the likelihood's part.
+**Minibatches and tempering.** A batch of n rows out of N counts N/n times; otherwise the prior
+would weigh more, the smaller the batch. A weight k on the KL multiplies log q and log P: in (5),
+the prior's part of g, and 1/s, but not the likelihood's part.
 
 **Where NaN comes from.** exp overflows, log meets 0, and 0 * -inf is NaN. So no logarithm is taken
 of what was exponentiated before: log_softmax, not log(softmax); logits, not probabilities;
@@ -276,7 +276,7 @@ def sample(mu: Weights, rho: Weights, eps: Weights) -> Weights:
 
 @dataclass(frozen=True)
 class Gradients:
-    """The cost and its gradients, averaged over the draws."""
+    """The cost, in nats, and its gradients, averaged over the draws."""
 
     nelbo: float
     """nll + kl_weight * kl."""
@@ -306,7 +306,8 @@ def nelbo_and_gradients(
     Parameters
     ----------
     mu, rho : Weights
-        Means, and inverse softplus of the standard deviations.
+        Means, and inverse softplus of the standard deviations: a list with a pair (W, b) per layer,
+        W of shape (n_out, n_in) and b of shape (n_out,).
     eps : sequence of Weights
         Standard normal noise, one Weights per draw.
     x : ndarray of shape (n, n_in)
@@ -417,7 +418,7 @@ def train(
         Rows drawn, without replacement, for each step. None: all.
     learning_rate : float
     seed : int
-        Of the start, the batches and the noise.
+        Seed of the initial values, the batches and the noise.
 
     Raises
     ------

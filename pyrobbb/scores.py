@@ -1,5 +1,6 @@
 """Proper scoring rules and calibration of predictions. Lower is better unless stated otherwise.
 
+y has a row for each predicted row, in the shape and the units of the prediction, such as (n, 1).
 Classes are scored by their indices: for labels y of a `BBBClassifier`, pass
 ``numpy.searchsorted(classifier.classes_, y)``.
 """
@@ -225,9 +226,9 @@ def auroc(inside: Prediction | ArrayLike, outside: Prediction | ArrayLike) -> fl
     Parameters
     ----------
     inside, outside : Prediction, or array-like of shape (n,)
-        Predictions of rows of the distribution of the data and of another one, or their
-        uncertainty. That of predictions is the entropy, or for a regression the epistemic standard
-        deviation.
+        Predictions of rows from the distribution of the data, and of rows from another one; or
+        their uncertainties. The uncertainty of a predicted class is its entropy, and of a
+        regression the epistemic standard deviation.
 
     References
     ----------

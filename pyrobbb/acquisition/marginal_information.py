@@ -46,7 +46,7 @@ def variance(
 ) -> np.ndarray:
     """Return the variance over draws of each row's mean, or of its class probabilities.
 
-    That of several columns, or classes, is summed.
+    Variances of several columns, or of several classes, are summed.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def variance(
     Returns
     -------
     ndarray of shape (n,)
-        For a regression, the square of the epistemic standard deviation.
+        For a regression, the square of the epistemic standard deviation, in squared units of y.
     """
     prediction = prediction_of(model, x, n_draws, seed)
     return _by_row(

@@ -44,6 +44,7 @@ def run(
     agent : ThompsonSampler, EpsilonGreedy, or any object with `act` and `observe`
         Changed in place.
     environment : MushroomBandit, or any object with `reset` and `step`
+        The last of the five results of `step` is a dict that has the ``"regret"`` of the step.
     n_steps : int
         Number of interactions.
     progress : bool

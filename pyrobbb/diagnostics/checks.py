@@ -33,7 +33,9 @@ class Check:
     Attributes
     ----------
     key : str
-        Identifies the check, such as ``"elbo"``; see `pyrobbb.diagnostics.wording.WORDING`.
+        Identifies the check: ``"elbo"``, ``"scales"``, ``"skill"``, ``"weights_at_prior"``,
+        ``"dead_units"``, ``"kl_weight"``, ``"khat"``, ``"loo"``, ``"restarts"``,
+        ``"prior_scale"``, ``"intervals"``, ``"class_calibration"`` or ``"scores"``.
     name : str
         What was measured.
     value : str

@@ -213,6 +213,11 @@ def rhat(tree: xarray.DataTree, var_names: list[str] | None = None) -> xarray.Da
     var_names : list of str, optional
         Variables of the group ``posterior``. None: ``mean`` or ``probs``.
 
+    Returns
+    -------
+    xarray.Dataset
+        One value for each element of a variable.
+
     Raises
     ------
     ValueError
@@ -233,6 +238,11 @@ def ess(tree: xarray.DataTree, var_names: list[str] | None = None) -> xarray.Dat
     ----------
     tree, var_names
         As for `rhat`.
+
+    Returns
+    -------
+    xarray.Dataset
+        One value for each element of a variable.
 
     Raises
     ------

@@ -159,6 +159,13 @@ def khat_of_chains(tree: xarray.DataTree) -> list[ParetoFit]:
     ----------
     tree : DataTree
         With ``log_weight`` in the group ``sample_stats``.
+
+    Returns
+    -------
+    list, one item per chain
+        Each has ``khat``, the shape of the tail (infinite if ratios are not finite or cannot be
+        smoothed), ``threshold``, the largest acceptable k-hat, and ``log_weights``, the logarithms
+        of the smoothed weights, which sum to 1.
     """
     return [pareto_khat(chain) for chain in _log_weights(tree).values]
 

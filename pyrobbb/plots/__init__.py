@@ -1,4 +1,8 @@
-"""Plots of predictions, weights, training and ArviZ DataTrees, on matplotlib axes."""
+"""Plots of predictions, weights, training and ArviZ DataTrees, on matplotlib axes.
+
+Each function draws on the axes `ax`, or on those of a new figure without it, and returns the axes.
+y has a value for each predicted row; for classes, their indices.
+"""
 
 from .calibration import plot_coverage, plot_reliability, plot_risk_coverage
 from .datatree import plot_forest, plot_khat, plot_loo_pit, plot_ppc, plot_sbc
