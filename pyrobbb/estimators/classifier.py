@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -12,12 +13,14 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from .. import likelihoods
 from .._core.arrays import check_positive, check_probability
+from ..fitted.stacking import stack_chains
 from ..posterior.posterior import Posterior
 from ..prediction import Calibration, ClassificationPrediction, set_levels
 from . import storage
 from .base import BBBEstimator
 from .conformal import (
     calibrate_classes,
+    chain_log_probs,
     fit_and_calibrate,
     n_calibration_rows,
     uniform_by_row,
@@ -26,7 +29,8 @@ from .inputs import validate_inputs, validate_rows
 from .labels import as_labels, class_indices, known_classes, list_labels
 from .loss_curves import loss_curves
 from .preparation import Rows, drop_zero_weights, plain_array, prepare
-from .stages import Stages
+from .search import add_first_fit, as_tried
+from .stages import MIN_ROWS_TO_STACK_CLASSES, Stages, spread_kl_weights
 from .stored_parameters import calibration_from_json, labels_from_json
 
 
@@ -40,7 +44,9 @@ class BBBClassifier(ClassifierMixin, BBBEstimator):
     hidden, activation, ard, prior, epochs, batch_size, lr, restarts, n_draws, engine, device
         As for `BBBRegressor`, but by default there are no learned scales and four restarts.
     kl_weight : float or "auto"
-        Factor on the KL divergence from the prior; 1 as in Bayes' rule. ``"auto"``: 0.7.
+        Factor on the KL divergence from the prior; 1 as in Bayes' rule. ``"auto"``: 0.7; with at
+        least 100 held-out rows, each restart has another one, from 0.25 to 1, and
+        `pyrobbb.stack` weights them by these rows.
     calibration : float
         Fraction of the rows, in [0, 1), held out for the temperature and for the sets of
         `predict_set`; 24 to 1,000 rows, or a quarter of fewer than 96. A second fit to all rows
@@ -67,6 +73,10 @@ verbose
     columns_ : ColumnEncoder or None
         As for `BBBRegressor`.
     hidden_, ard_, restarts_ : tuple of int, bool, int
+    kl_weight_ : float, or tuple of float if those of the chains differ
+    search_ : DataFrame or None
+        Mean log probability of the held-out rows, ``log_density``, by KL weight; as for
+        `BBBRegressor`. None if all chains have the same.
     first_fit_ : tuple of loss curves
         Losses of each chain of the fit without the held-out rows, before that of ``posterior_``:
         ``nelbo``, ``nll`` and ``kl``, in nats per row, by ``epoch``.
@@ -126,10 +136,11 @@ verbose
 
         The set of a new row contains its class with a probability of at least `level`, whatever the
         quality of the fit, if the row and the held-out rows are exchangeable (apart from the
-        refit, which includes the held-out rows). This holds on average over rows, not for each
-        class or for each row. Sets of difficult rows are larger. The last class of a set is
-        included at random, with a probability that makes the coverage exact; a set may be empty
-        where the model is certain. The randomness depends on `random_state` and on the row.
+        refit, which includes the held-out rows, and from the weights of stacked chains, which they
+        determine). This holds on average over rows, not for each class or for each row. Sets of
+        difficult rows are larger. The last class of a set is included at random, with a probability
+        that makes the coverage exact; a set may be empty where the model is certain. The randomness
+        depends on `random_state` and on the row.
 
         If there are too few held-out rows for a level (fewer than 9 for 0.9), or for any, the sets
         hold all classes. With ``calibration=0``, they are those of the predictive mixture, whose
@@ -238,6 +249,8 @@ verbose
         n_held = 0
         if "refit" in stages.names:
             n_held = n_calibration_rows(self.calibration, len(rows), len(self.classes_))
+        if isinstance(self.kl_weight, str) and n_held >= MIN_ROWS_TO_STACK_CLASSES:
+            options = dataclasses.replace(options, kl_weight=spread_kl_weights(options.restarts))
         options.n_validation_rows(len(rows) - n_held, rows.n_classes)  # raises before the first fit
         self.likelihood_ = likelihoods.Categorical()
         self.temperature_ = 1.0
@@ -252,7 +265,13 @@ verbose
         )
 
     def _calibrate(self, posterior: Posterior, held: Rows) -> Posterior:
+        """Weight the chains if they differ in their KL weights, then calibrate their mixture."""
         self.first_fit_ = loss_curves(posterior.chains)
+        if len({chain.settings["kl_weight"] for chain in posterior.chains}) > 1:
+            log_probs = chain_log_probs(posterior, held, self.n_draws, self.seed_)
+            posterior = Posterior(stack_chains(posterior.chains, log_probs, held.weight))
+            tried = as_tried("categorical", self.hidden_, posterior, log_probs)
+            self.search_ = add_first_fit(None, tried, held.weight)
         self.temperature_, self.calibration_ = calibrate_classes(
             posterior, held, self.n_draws, self.seed_
         )

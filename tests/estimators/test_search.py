@@ -88,7 +88,8 @@ def test_noisy_rows_take_the_weight_from_chains_of_low_kl_weights():
     rng = np.random.default_rng(3)
     x = rng.normal(size=(360, 8))
     y = x[:, 0] + rng.normal(size=360)
-    options = {"likelihood": "gaussian", "random_state": 0, "n_draws": 100}
+    options = {"likelihood": "gaussian", "restarts": 4, "ard": False}
+    options |= {"random_state": 0, "n_draws": 100}
     model = BBBRegressor(**options).fit(x[:120], y[:120])
     lowest, *_, highest = model.search_.share[1:]
     assert lowest < 0.2 < highest
@@ -162,10 +163,51 @@ def test_without_held_out_rows_nothing_is_scored():
     assert model.posterior_.chains[0].settings.stacking_weight is None
 
 
-def test_a_classifier_has_one_kl_weight_and_no_search():
-    model = BBBClassifier(**QUICK_ESTIMATOR | {"restarts": 2}).fit(X, Y > 40)
-    assert model.search_ is None
-    assert model.kl_weight_ == 0.7
+CLASSES = QUICK_ESTIMATOR | {"restarts": 3, "calibration": 0.5}
+
+
+def test_a_classifier_has_one_kl_weight_and_no_search_with_few_held_out_rows():
+    for options in ({"calibration": 0.495}, {"calibration": 0}, {"restarts": 1}):
+        model = BBBClassifier(**CLASSES | options).fit(X, Y > 40)
+        assert model.search_ is None
+        assert model.kl_weight_ == 0.7
+        assert model.posterior_.chains[0].settings.stacking_weight is None
+
+
+def test_a_classifier_stacks_its_chains_by_100_held_out_rows(monkeypatch):
+    seen = {}
+
+    def spy(self, posterior, held):
+        seen.update(posterior=posterior, held=held)
+        return original(self, posterior, held)
+
+    original = BBBClassifier._calibrate
+    monkeypatch.setattr(BBBClassifier, "_calibrate", spy)
+    model = BBBClassifier(**CLASSES).fit(X, Y > 40)
+    posterior, held = seen["posterior"], seen["held"]
+    assert len(held) == 100
+    assert model.kl_weight_ == (0.25, 0.5, 1.0)
+    stacked = stack(posterior, held.x, held.y, n_draws=model.n_draws, seed=model.seed_)
+    expected = [chain.settings.stacking_weight for chain in stacked.chains]
+    assert [c.settings.stacking_weight for c in model.posterior_.chains] == expected
+    table = model.search_
+    assert set(table.likelihood) == {"categorical"}
+    np.testing.assert_allclose(table.share[1:], np.divide(expected, 3), rtol=1e-3)
+    for chain, value in zip(posterior.chains, table.log_density[1:], strict=True):
+        of_chain = Posterior((chain,)).predict(held.x, model.n_draws, model.seed_)
+        assert value == pytest.approx(of_chain.log_prob(held.y).mean(), rel=1e-9)
+
+
+def test_a_stacked_classifier_is_stored_and_continued(tmp_path):
+    model = BBBClassifier(**CLASSES).fit(X, Y > 40)
+    model.save(tmp_path / "model")
+    loaded = BBBClassifier.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(loaded.search_, model.search_)
+    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
+    before = [c.settings.stacking_weight for c in model.posterior_.chains]
+    loaded.partial_fit(X[:30], Y[:30] > 40)
+    assert loaded.kl_weight_ == (0.25, 0.5, 1.0)
+    assert [c.settings.stacking_weight for c in loaded.posterior_.chains] == before
 
 
 def test_the_search_is_stored(model, tmp_path):
