@@ -15,12 +15,12 @@ from .. import likelihoods
 from .._core.arrays import check_positive, check_probability
 from ..fitted.stacking import stack_chains
 from ..posterior.posterior import Posterior
+from ..posterior.stacking import log_density_by_chain
 from ..prediction import Calibration, ClassificationPrediction, set_levels
 from . import storage
 from .base import BBBEstimator
 from .conformal import (
     calibrate_classes,
-    chain_log_probs,
     fit_and_calibrate,
     n_calibration_rows,
     uniform_by_row,
@@ -268,9 +268,9 @@ verbose
         """Weight the chains if they differ in their KL weights, then calibrate their mixture."""
         self.first_fit_ = loss_curves(posterior.chains)
         if len({chain.settings["kl_weight"] for chain in posterior.chains}) > 1:
-            log_probs = chain_log_probs(posterior, held, self.n_draws, self.seed_)
-            posterior = Posterior(stack_chains(posterior.chains, log_probs, held.weight))
-            tried = as_tried("categorical", self.hidden_, posterior, log_probs)
+            density = log_density_by_chain(posterior, held.x, held.y, self.n_draws, self.seed_)
+            posterior = Posterior(stack_chains(posterior.chains, density, held.weight))
+            tried = as_tried("categorical", self.hidden_, posterior, density)
             self.search_ = add_first_fit(None, tried, held.weight)
         self.temperature_, self.calibration_ = calibrate_classes(
             posterior, held, self.n_draws, self.seed_

@@ -138,21 +138,6 @@ def calibrate_classes(
     return temperature, Calibration.of(level, held.weight)
 
 
-def chain_log_probs(posterior: Posterior, held: Rows, n_draws: int, seed: int) -> np.ndarray:
-    """Return the log probability of the class of held-out rows under each chain.
-
-    Returns
-    -------
-    ndarray of shape (n_chains, n_rows)
-    """
-    return np.stack(
-        [
-            np.asarray(Posterior((chain,)).predict(held.x, n_draws, seed).log_prob(held.y))
-            for chain in posterior.chains
-        ]
-    )
-
-
 def uniform_by_row(X: np.ndarray, seed: int) -> np.ndarray:
     """Return a number in [0, 1) for each row: a hash of its values, so that batches do not matter.
 

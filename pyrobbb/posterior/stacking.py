@@ -60,10 +60,30 @@ def stack(
             "`posterior` must have several chains to weight, got one: fit it with restarts=4."
         )
     n_draws, seed = as_count("n_draws", n_draws), as_seed(seed)
-    log_density = np.stack(
+    log_density = log_density_by_chain(posterior, x, y, n_draws, seed)
+    return Posterior(stack_chains(posterior.chains, log_density))
+
+
+def log_density_by_chain(
+    posterior: Posterior, x: InputsLike, y: ArrayLike, n_draws: int, seed: int | None
+) -> np.ndarray:
+    """Return the log predictive density of each row of y under each chain.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    x, y : array-like of shape (n, ...)
+    n_draws, seed
+        Of the draws of each chain.
+
+    Returns
+    -------
+    ndarray of shape (n_chains, n)
+        Of classes and counts, log probabilities.
+    """
+    return np.stack(
         [
             np.asarray(Posterior((chain,)).predict(x, n_draws, seed).log_prob(y))
             for chain in posterior.chains
         ]
     )
-    return Posterior(stack_chains(posterior.chains, log_density))
