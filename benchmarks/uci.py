@@ -235,7 +235,8 @@ def table(
 def line(model: str, cells: Sequence[str]) -> list[str]:
     """Return the line of a model in a table, or none if it has no scores."""
     has_scores = any(shown != "-" for shown in cells)
-    return [f"| {model} | {' | '.join(cells)} |"] if has_scores else []
+    name = f"`{model}`" if model.startswith("BBB") else model
+    return [f"| {name} | {' | '.join(cells)} |"] if has_scores else []
 
 
 def header(sets: Sequence[str]) -> list[str]:

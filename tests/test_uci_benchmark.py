@@ -86,10 +86,10 @@ def test_the_page_shows_choices_and_gap_splits_and_leaves_out_models_without_sco
     assert "| yacht | - | - | - |" in chosen
     assert "| yacht gap | - | (50,) (2 of 3) | 0.1 (1 of 3) |" in chosen
     shown, widths = page.split("## Share of")[1].split("## Gap splits")[0].split("## Mean width")
-    assert f"| {uci.CONSTANT} |{' - |' * 7} 90.0 |" in shown
+    assert f"| `{uci.CONSTANT}` |{' - |' * 7} 90.0 |" in shown
     assert uci.CONSTANT not in widths
     gaps = page.split("## Gap splits")[1]
-    assert f"| {uci.DEFAULT} | - | - | 3.00 +- 0.58 |" in gaps
+    assert f"| `{uci.DEFAULT}` | - | - | 3.00 +- 0.58 |" in gaps
 
 
 def test_an_interrupted_benchmark_resumes_and_runs_no_job_twice(tmp_path, capsys):
