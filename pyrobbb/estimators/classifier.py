@@ -13,7 +13,6 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from .. import likelihoods
 from .._core.arrays import check_positive, check_probability
-from ..fitted.stacking import stack_chains
 from ..posterior.posterior import Posterior
 from ..posterior.stacking import log_density_by_chain
 from ..prediction import Calibration, ClassificationPrediction, set_levels
@@ -29,7 +28,7 @@ from .inputs import validate_inputs, validate_rows
 from .labels import as_labels, class_indices, known_classes, list_labels
 from .loss_curves import loss_curves
 from .preparation import Rows, drop_zero_weights, plain_array, prepare
-from .search import add_first_fit, as_tried
+from .search import stack_first_fit
 from .stages import MIN_ROWS_TO_STACK_CLASSES, Stages, spread_kl_weights
 from .stored_parameters import calibration_from_json, labels_from_json
 
@@ -267,11 +266,10 @@ verbose
     def _calibrate(self, posterior: Posterior, held: Rows) -> Posterior:
         """Weight the chains if they differ in their KL weights, then calibrate their mixture."""
         self.first_fit_ = loss_curves(posterior.chains)
-        if len({chain.settings["kl_weight"] for chain in posterior.chains}) > 1:
-            density = log_density_by_chain(posterior, held.x, held.y, self.n_draws, self.seed_)
-            posterior = Posterior(stack_chains(posterior.chains, density, held.weight))
-            tried = as_tried("categorical", self.hidden_, posterior, density)
-            self.search_ = add_first_fit(None, tried, held.weight)
+        density = log_density_by_chain(posterior, held.x, held.y, self.n_draws, self.seed_)
+        posterior, self.search_ = stack_first_fit(
+            posterior, density, held.weight, "categorical", self.hidden_, self.search_
+        )
         self.temperature_, self.calibration_ = calibrate_classes(
             posterior, held, self.n_draws, self.seed_
         )

@@ -15,7 +15,6 @@ from sklearn.base import RegressorMixin
 from .. import likelihoods, priors
 from .._core.arrays import as_count
 from .._core.signatures import suggests_arguments
-from ..fitted.stacking import stack_chains
 from ..model.mlp import Activation
 from ..posterior.posterior import Posterior
 from ..prediction import Calibration, RegressionPrediction, Standardizer
@@ -29,7 +28,7 @@ from .loss_curves import loss_curves
 from .networks import likelihood_name, resolve_likelihood
 from .parameters import Columns, RandomStateLike, draw_seed
 from .preparation import Rows, as_columns, drop_zero_weights, numeric_array, prepare
-from .search import add_first_fit, as_tried
+from .search import stack_first_fit
 from .stages import Stages, planned_steps, spread_kl_weights
 from .stored_parameters import calibration_from_json
 from .target_units import in_target_units, is_log, target_scaling
@@ -352,10 +351,10 @@ class BBBRegressor(RegressorMixin, BBBEstimator):
         density = likelihood_choice.held_out_densities(
             posterior, held, self.target_scaling_, self.n_draws, self.seed_, self._as_counts
         )
-        if isinstance(self.kl_weight, str) and len(posterior.chains) > 1:
-            posterior = Posterior(stack_chains(posterior.chains, density, held.weight))
-        tried = as_tried(likelihood_name(self.likelihood_), self.hidden_, posterior, density)
-        self.search_ = add_first_fit(self.search_, tried, held.weight)
+        name = likelihood_name(self.likelihood_)
+        posterior, self.search_ = stack_first_fit(
+            posterior, density, held.weight, name, self.hidden_, self.search_
+        )
         self.calibration_ = calibrate_intervals(posterior, held, self.n_draws, self.seed_)
         return posterior
 

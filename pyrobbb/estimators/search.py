@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..fitted.stacking import chain_weights, mixture_log_density
+from ..fitted.stacking import chain_weights, mixture_log_density, stack_chains
 from ..posterior.posterior import Posterior
 from ..scores import compare_log_densities
 
@@ -109,6 +109,36 @@ def search_table(tried: Sequence[Tried], weight: np.ndarray | None = None) -> pd
             "is_chosen": False,
         }
     )
+
+
+def stack_first_fit(
+    posterior: Posterior,
+    log_density: np.ndarray,
+    weight: np.ndarray | None,
+    likelihood: str,
+    hidden: tuple[int, ...],
+    table: pd.DataFrame | None,
+) -> tuple[Posterior, pd.DataFrame | None]:
+    """Weight the chains of a first fit if they differ in their KL weights; see `add_first_fit`.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    log_density : ndarray of shape (n_chains, n_rows)
+        Of held-out rows, under each chain.
+    weight : ndarray of shape (n_rows,), optional
+    likelihood, hidden
+        As for `Tried`.
+    table : DataFrame or None
+
+    Returns
+    -------
+    tuple of Posterior and DataFrame or None
+    """
+    if len({chain.settings["kl_weight"] for chain in posterior.chains}) > 1:
+        posterior = Posterior(stack_chains(posterior.chains, log_density, weight))
+    tried = as_tried(likelihood, hidden, posterior, log_density)
+    return posterior, add_first_fit(table, tried, weight)
 
 
 def add_first_fit(

@@ -31,6 +31,18 @@ def model():
     return BBBRegressor(**SEVERAL).fit(X, Y)
 
 
+def calibration_of(kind, monkeypatch):
+    """Return a dict that a fit fills with the posterior and the rows that it calibrates by."""
+    seen, original = {}, kind._calibrate
+
+    def spy(self, posterior, held):
+        seen.update(posterior=posterior, held=held)
+        return original(self, posterior, held)
+
+    monkeypatch.setattr(kind, "_calibrate", spy)
+    return seen
+
+
 def test_the_first_fit_is_scored_by_kl_weight(model):
     table = model.search_
     assert list(table.columns) == list(COLUMNS)
@@ -44,14 +56,7 @@ def test_the_first_fit_is_scored_by_kl_weight(model):
 
 
 def test_the_log_densities_are_those_of_the_chains_on_held_out_rows(monkeypatch):
-    seen = {}
-
-    def spy(self, posterior, held):
-        seen.update(posterior=posterior, held=held)
-        return original(self, posterior, held)
-
-    original = BBBRegressor._calibrate
-    monkeypatch.setattr(BBBRegressor, "_calibrate", spy)
+    seen = calibration_of(BBBRegressor, monkeypatch)
     model = BBBRegressor(**SEVERAL).fit(X, Y)
     held, sd = seen["held"], model.target_scaling_.scale.item()
     assert len(held) == 20
@@ -61,14 +66,7 @@ def test_the_log_densities_are_those_of_the_chains_on_held_out_rows(monkeypatch)
 
 
 def test_the_chains_are_weighted_by_stacking_on_the_held_out_rows(monkeypatch):
-    seen = {}
-
-    def spy(self, posterior, held):
-        seen.update(posterior=posterior, held=held)
-        return original(self, posterior, held)
-
-    original = BBBRegressor._calibrate
-    monkeypatch.setattr(BBBRegressor, "_calibrate", spy)
+    seen = calibration_of(BBBRegressor, monkeypatch)
     model = BBBRegressor(**SEVERAL).fit(X, Y)
     stacked = stack(
         seen["posterior"], seen["held"].x, seen["held"].y, n_draws=model.n_draws, seed=model.seed_
@@ -175,14 +173,7 @@ def test_a_classifier_has_one_kl_weight_and_no_search_with_few_held_out_rows():
 
 
 def test_a_classifier_stacks_its_chains_by_100_held_out_rows(monkeypatch):
-    seen = {}
-
-    def spy(self, posterior, held):
-        seen.update(posterior=posterior, held=held)
-        return original(self, posterior, held)
-
-    original = BBBClassifier._calibrate
-    monkeypatch.setattr(BBBClassifier, "_calibrate", spy)
+    seen = calibration_of(BBBClassifier, monkeypatch)
     model = BBBClassifier(**CLASSES).fit(X, Y > 40)
     posterior, held = seen["posterior"], seen["held"]
     assert len(held) == 100
